@@ -1,0 +1,1 @@
+"""The edge gateway: authenticates API keys, limits, routes to engines, relays their streams."""

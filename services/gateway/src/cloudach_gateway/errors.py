@@ -1,0 +1,198 @@
+"""Every way a request can end other than well, as OpenAI's error envelope.
+
+    GatewayError
+    ├── InvalidRequest        400  invalid_request_error
+    ├── InvalidApiKey         401  invalid_request_error / invalid_api_key
+    ├── PermissionDenied      403  permission_error / key_disabled, model_not_allowed
+    ├── ModelNotFound         404  invalid_request_error / model_not_found
+    ├── UnknownUrl            404  invalid_request_error / unknown_url
+    ├── MethodNotAllowed      405  invalid_request_error / method_not_allowed
+    ├── RequestTooLarge       413  invalid_request_error / request_too_large
+    ├── UnsupportedMediaType  415  invalid_request_error / unsupported_media_type
+    ├── RateLimited           429  requests | tokens / rate_limit_exceeded
+    ├── NeverFits             429  tokens / rate_limit_exceeded, x-should-retry: false
+    ├── InternalError         500  server_error / internal_error
+    ├── UpstreamError         502  server_error / upstream_error
+    ├── Overloaded            503  server_error / server_is_overloaded
+    ├── ModelNotReady         503  server_error / model_not_ready
+    └── UpstreamTimeout       504  server_error / timeout
+
+`message` is shown to the caller; `cause` is only logged, under the request id. No exception of a third party
+crosses a layer: the module that calls a library turns its errors into these.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from openai_wire.errors import error_body
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One limit of a key as its caller sees it.
+
+    limit: units a minute. remaining: units left now. reset_s: seconds until the whole limit is available again.
+    """
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """What the x-ratelimit-* headers say; None where the key has no such limit."""
+
+    requests: Budget | None = None
+    tokens: Budget | None = None
+
+
+@dataclass(eq=False)
+class GatewayError(Exception):
+    message: str
+    param: str | None = None
+    cause: str | None = None
+    limits: LimitState | None = None
+    retry_after_s: float | None = None
+    should_retry: bool | None = None
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+    status = 500
+    type = "server_error"
+    code: str | None = "internal_error"
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
+
+    def body(self) -> bytes:
+        return error_body(self.message, type=self.type, param=self.param, code=self.code)
+
+    def retry_headers(self) -> list[tuple[bytes, bytes]]:
+        """Retry-After in whole seconds, rounded up, at least 1; retry-after-ms with the exact figure."""
+        found: list[tuple[bytes, bytes]] = []
+        should_retry = self.should_retry
+        if self.retry_after_s is not None:
+            milliseconds = max(1, math.ceil(self.retry_after_s * 1000))
+            found.append((b"retry-after", b"%d" % max(1, math.ceil(milliseconds / 1000))))
+            found.append((b"retry-after-ms", b"%d" % milliseconds))
+            if should_retry is None and milliseconds > LONGEST_HONOURED_WAIT_MS:
+                should_retry = False
+        if should_retry is not None:
+            found.append((b"x-should-retry", b"true" if should_retry else b"false"))
+        return found
+
+
+# Above this the official SDKs ignore Retry-After and retry too early, so they are told not to retry at all.
+LONGEST_HONOURED_WAIT_MS = 60_000
+
+
+class InvalidRequest(GatewayError):
+    status = 400
+    type = "invalid_request_error"
+    code = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.code = code
+
+
+class InvalidApiKey(GatewayError):
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class PermissionDenied(GatewayError):
+    status = 403
+    type = "permission_error"
+
+    def __init__(self, message: str, *, code: str, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.code = code
+
+
+class ModelNotFound(GatewayError):
+    status = 404
+    type = "invalid_request_error"
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model `{model}` does not exist or you do not have access to it.", param="model")
+
+
+class UnknownUrl(GatewayError):
+    status = 404
+    type = "invalid_request_error"
+    code = "unknown_url"
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class RequestTooLarge(GatewayError):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(GatewayError):
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_media_type"
+
+
+class RateLimited(GatewayError):
+    """Over a limit now. `kind` is 'requests' or 'tokens'; concurrency counts as 'requests'."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, kind: str, retry_after_s: float, limits: LimitState | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, limits=limits)
+        self.type = kind
+
+
+class NeverFits(GatewayError):
+    """The request alone is larger than the key's whole limit: waiting does not help."""
+
+    status = 429
+    type = "tokens"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, limits: LimitState | None = None) -> None:
+        super().__init__(message, limits=limits, should_retry=False)
+
+
+class InternalError(GatewayError):
+    pass
+
+
+class UpstreamError(GatewayError):
+    status = 502
+    code = "upstream_error"
+
+
+class Overloaded(GatewayError):
+    status = 503
+    code = "server_is_overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float, cause: str | None = None) -> None:
+        super().__init__(message, cause=cause, retry_after_s=retry_after_s)
+
+
+class ModelNotReady(GatewayError):
+    status = 503
+    code = "model_not_ready"
+
+    def __init__(self, message: str, *, retry_after_s: float, cause: str | None = None) -> None:
+        super().__init__(message, param="model", cause=cause, retry_after_s=retry_after_s)
+
+
+class UpstreamTimeout(GatewayError):
+    status = 504
+    code = "timeout"

@@ -1,0 +1,160 @@
+"""Every setting of the gateway: its unit, its default and why. Read from one YAML file; bad values are refused at start.
+
+Any value can be given as `${NAME}` or `${NAME:-default}` to take it from the environment, so that a secret need not
+stand in the file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listen(_Group):
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="/metrics is served here, on the same host; off when empty"
+    )
+    processes: int = Field(1, ge=1, description="gateway processes that share the port; one saturates about one core")
+
+
+class Redis(_Group):
+    """Where keys, limits and usage live. Without a `url` the start command runs an embedded Valkey on loopback."""
+
+    url: str | None = Field(
+        None, description="redis://, rediss:// (TLS), unix://, redis+sentinel://host:port,…/service, redis+cluster://host:port"
+    )
+    data_dir: Path = Field(Path(".run/valkey"), description="where the embedded Valkey keeps its data (append-only file)")
+    timeout_s: Seconds = Field(0.5, description="one round trip; past it the request goes on without Redis")
+    probe_every_s: Seconds = Field(1.0, description="how often a lost Redis is tried again")
+
+
+class Limits(_Group):
+    window_s: Seconds = Field(60.0, description="what 'a minute' is; shorter only in tests")
+    default_max_tokens: int = Field(
+        1024, ge=1, description="tokens reserved for a request that names no max_tokens; settled to the real usage"
+    )
+    lease_ttl_s: Seconds = Field(
+        20.0, description="a stream's concurrency lease; renewed while it runs, so a killed gateway's frees itself"
+    )
+    promise_grace_s: Seconds = Field(
+        5.0, description="how long a slot promised by Retry-After is kept for the one who was told to wait"
+    )
+    degraded_memory_s: Seconds = Field(
+        600.0, description="without Redis, keys seen in this time go on under a local limit; others get 503"
+    )
+
+
+class Timeouts(_Group):
+    """The one table of timeouts towards an engine."""
+
+    connect_s: Seconds = Field(2.0, description="TCP connect; engines are near")
+    first_token_s: Seconds = Field(120.0, description="request sent to first token: queue and prefill of a long prompt")
+    between_tokens_s: Seconds = Field(30.0, description="silence in a running stream before it counts as broken")
+    total_s: Seconds = Field(900.0, description="a request's whole life")
+    heartbeat_s: Seconds = Field(
+        5.0, description="silence towards a streaming client before a ': keep-alive' comment; idle proxies cut at 60 s"
+    )
+    drain_s: Seconds = Field(60.0, description="after SIGTERM: how long running streams may go on")
+    retries: int = Field(2, ge=0, description="further attempts before the first byte, where it is safe")
+
+
+class Model(_Group):
+    """One model and the engines that serve it."""
+
+    id: str = Field(min_length=1, description="the name that clients use")
+    aliases: tuple[str, ...] = Field((), description="further names for it")
+    upstreams: tuple[str, ...] = Field(min_length=1, description="base URLs; /v1/chat/completions is appended")
+    upstream_model: str | None = Field(None, description="the engine's own name for it, if not `id`")
+    api_key: str | None = Field(None, description="sent to the engine as its bearer token, never the caller's key")
+    dialect: Literal["vllm", "openai"] = Field(
+        "vllm", description="vllm: asks for token ids, so that a cut stream is billed exactly; openai: only standard fields"
+    )
+    max_model_len: int | None = Field(None, ge=1, description="tokens of prompt and answer together")
+
+    @field_validator("upstreams")
+    @classmethod
+    def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not re.match(r"https?://[^/\s]+", url):
+                raise ValueError(f"{url!r} is not an http:// or https:// URL")
+        return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
+
+
+class Settings(_Group):
+    listen: Listen = Listen()
+    redis: Redis = Redis()
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    models: tuple[Model, ...] = Field(min_length=1)
+    max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Settings:
+        seen: set[str] = set()
+        for model in self.models:
+            for name in (model.id, *model.aliases):
+                if name in seen:
+                    raise ValueError(f"models: the name {name!r} is used twice")
+                seen.add(name)
+        return self
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says which field and why."""
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+
+
+def _expand(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _expand(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expand(item) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def from_environment(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise ConfigError(f"the environment variable {match[1]} is not set, and ${{{match[1]}}} names no default")
+        return found
+
+    return _VARIABLE.sub(from_environment, value)
+
+
+def parse(text: str, *, source: str = "configuration") -> Settings:
+    """Raises ConfigError, with one line for each bad field."""
+    try:
+        raw = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source}: expected a mapping of settings")
+    try:
+        return Settings.model_validate(_expand(raw))
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{source}:\n" + "\n".join(lines)) from error
+
+
+def load(path: Path) -> Settings:
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    return parse(text, source=str(path))
