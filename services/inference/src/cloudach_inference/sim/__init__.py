@@ -1,0 +1,1 @@
+"""A simulator of vLLM's API server: deterministic, fast, with faults on demand; no torch."""
