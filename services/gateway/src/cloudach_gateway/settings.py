@@ -1,4 +1,4 @@
-"""Every setting of the gateway: its unit, its default and why. Read from one YAML file; bad values are refused at start.
+"""Every setting of the gateway: its unit, its default and why. Read from one YAML file; bad ones are refused at start.
 
 Any value can be given as `${NAME}` or `${NAME:-default}` to take it from the environment, so that a secret need not
 stand in the file.
@@ -34,9 +34,12 @@ class Redis(_Group):
     """Where keys, limits and usage live. Without a `url` the start command runs an embedded Valkey on loopback."""
 
     url: str | None = Field(
-        None, description="redis://, rediss:// (TLS), unix://, redis+sentinel://host:port,…/service, redis+cluster://host:port"
+        None,
+        description="redis://, rediss:// (TLS), unix://, redis+sentinel://host:port,…/service, redis+cluster://host:port",
     )
-    data_dir: Path = Field(Path(".run/valkey"), description="where the embedded Valkey keeps its data (append-only file)")
+    data_dir: Path = Field(
+        Path(".run/valkey"), description="where the embedded Valkey keeps its data (append-only file)"
+    )
     timeout_s: Seconds = Field(0.5, description="one round trip; past it the request goes on without Redis")
     probe_every_s: Seconds = Field(1.0, description="how often a lost Redis is tried again")
 
@@ -80,7 +83,8 @@ class Model(_Group):
     upstream_model: str | None = Field(None, description="the engine's own name for it, if not `id`")
     api_key: str | None = Field(None, description="sent to the engine as its bearer token, never the caller's key")
     dialect: Literal["vllm", "openai"] = Field(
-        "vllm", description="vllm: asks for token ids, so that a cut stream is billed exactly; openai: only standard fields"
+        "vllm",
+        description="vllm: asks for token ids, so that a cut stream is billed exactly; openai: only standard fields",
     )
     max_model_len: int | None = Field(None, ge=1, description="tokens of prompt and answer together")
 

@@ -1,0 +1,223 @@
+"""What a generation request has to look like, checked once at the edge; unknown fields are left to the engine.
+
+`parse_*` take the body's bytes and give a typed view of the fields that the platform itself needs. A bad field raises
+`BadField` with its path, as OpenAI names it (`messages[0].content`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+CountOrZero = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Choices = Annotated[int, Meta(ge=1, le=128)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+# Texts or token ids, one or several; that a list does not mix them is left to the engine.
+Prompt = str | list[str | CountOrZero | list[CountOrZero]]
+Name = Annotated[str, Meta(min_length=1)]
+
+
+class BadField(ValueError):
+    """A field that is missing or has a wrong type or value. `param` is its path, None for the body itself."""
+
+    def __init__(self, message: str, *, param: str | None, code: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+
+class StreamOptions(Struct):
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class Message(Struct):
+    role: Name
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+
+class Generation(Struct, kw_only=True):
+    """The fields that chat and completions share."""
+
+    model: Name
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    n: Choices | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    stop: str | list[str] | None = None
+    seed: Seed | None = None
+    user: str | None = None
+    logit_bias: dict[str, float] | None = None
+    return_token_ids: bool | None = None
+    prompt_logprobs: int | None = None
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
+
+    @property
+    def answer_limit(self) -> int | None:
+        """The most tokens of one answer, as far as the request says."""
+        return self.max_tokens
+
+    def prompt_estimate(self) -> int:
+        """About how many tokens the prompt has; the engine's own count replaces it afterwards."""
+        raise NotImplementedError
+
+
+class ChatRequest(Generation, kw_only=True):
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    max_completion_tokens: Count | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+
+    @property
+    def answer_limit(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    def prompt_estimate(self) -> int:
+        total = 0
+        for message in self.messages:
+            total += _TOKENS_PER_MESSAGE
+            if isinstance(message.content, str):
+                total += _tokens_in(message.content)
+            elif message.content:
+                total += sum(_tokens_in(part["text"]) for part in message.content if isinstance(part.get("text"), str))
+        if self.tools:
+            total += len(msgspec.json.encode(self.tools)) // _BYTES_PER_TOKEN
+        return total
+
+
+class CompletionRequest(Generation, kw_only=True):
+    prompt: Prompt
+    max_tokens: CountOrZero | None = None  # 0 with echo scores a prompt
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    best_of: Choices | None = None
+    suffix: str | None = None
+
+    @property
+    def prompts(self) -> int:
+        """How many prompts the request holds; each gets `n` answers."""
+        if isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int):
+            return len(self.prompt)
+        return 1
+
+    @property
+    def choices(self) -> int:
+        return (self.n or 1) * self.prompts
+
+    def prompt_estimate(self) -> int:
+        return _tokens_in_prompt(self.prompt)
+
+
+class EmbeddingRequest(Struct, kw_only=True):
+    model: Name
+    input: Prompt
+    encoding_format: str | None = None
+    dimensions: Count | None = None
+    user: str | None = None
+
+    def prompt_estimate(self) -> int:
+        return _tokens_in_prompt(self.input)
+
+
+# English runs at about 4 bytes a token, code and other scripts at fewer; guessing high only holds back for the length
+# of the request what is given back at its end.
+_BYTES_PER_TOKEN = 3
+_TOKENS_PER_MESSAGE = 8
+
+
+def _tokens_in(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN + 1
+
+
+def _tokens_in_prompt(prompt: str | list[Any]) -> int:
+    if isinstance(prompt, str):
+        return _tokens_in(prompt)
+    return sum(
+        1 if isinstance(item, int) else _tokens_in(item) if isinstance(item, str) else len(item) for item in prompt
+    )
+
+
+Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest)
+
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, CompletionRequest, EmbeddingRequest)
+}
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.S)
+_MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$")
+
+
+def parse(kind: type[Request], body: bytes) -> Request:
+    """Raises BadField; its code is `invalid_json` when the body is not JSON at all."""
+    try:
+        request: Request = _DECODERS[kind].decode(body)
+        return request
+    except msgspec.ValidationError as error:
+        raise _bad_field(str(error), body) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise BadField(f"The request body is not valid JSON: {reason}.", param=None, code="invalid_json") from None
+
+
+def _bad_field(text: str, body: bytes) -> BadField:
+    match = _AT.match(text)
+    what, path = (match["what"], match["path"] or "") if match else (text, "")
+    if "[...]" in path:
+        path = _with_indices(path, body)
+    missing = _MISSING.match(what)
+    if missing:
+        param = ".".join(filter(None, (path, missing["field"])))
+        return BadField(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    if not path:
+        return BadField(
+            f"The request body must be a JSON object: {what[0].lower()}{what[1:]}.", param=None, code="invalid_type"
+        )
+    reason = what[0].lower() + what[1:].replace("`", "'")
+    code = "invalid_type" if ", got " in what else "invalid_value"
+    return BadField(f"Invalid '{path}': {reason}.", param=path, code=code)
+
+
+def _with_indices(path: str, body: bytes) -> str:
+    """msgspec names a list's element `[...]`; callers want to know which one."""
+    head, _, tail = path.partition("[...]")
+    if head == "messages":
+        for index, message in enumerate(msgspec.json.decode(body).get("messages", ())):
+            try:
+                msgspec.convert(message, Message)
+            except msgspec.ValidationError:
+                return f"messages[{index}]{tail}".replace("[...]", "[]")
+    return path.replace("[...]", "[]")
+
+
+__all__ = [
+    "BadField",
+    "ChatRequest",
+    "CompletionRequest",
+    "EmbeddingRequest",
+    "Generation",
+    "Message",
+    "StreamOptions",
+    "parse",
+]

@@ -1,0 +1,80 @@
+"""Server-sent events, incrementally: bytes in as they come off a socket, whole events out.
+
+Follows the WHATWG event-stream grammar as far as an OpenAI stream uses it: LF, CRLF and CR line ends, comments,
+several `data:` lines, a space after the colon or none. `event:`, `id:` and `retry:` fields are dropped: an `id:` with a
+comment block crashes openai-python (tried with 1.40 and 3.54).
+"""
+
+from __future__ import annotations
+
+DONE = b"[DONE]"
+DONE_FRAME = b"data: [DONE]\n\n"
+KEEP_ALIVE_FRAME = b": keep-alive\n\n"
+
+
+class EventTooLarge(Exception):
+    """One event grew past the limit; the stream cannot be followed any further."""
+
+
+class EventSplitter:
+    """Collects bytes until an event is whole. Not for several streams at once."""
+
+    __slots__ = ("_after_cr", "_buffer", "_limit", "_scanned")
+
+    def __init__(self, *, limit: int = 16 * 1024 * 1024) -> None:
+        self._buffer = bytearray()
+        self._scanned = 0  # the buffer holds no event end before this index
+        self._after_cr = False
+        self._limit = limit
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The payloads (the joined `data:` lines) of the events that `data` completes, in order.
+
+        Raises EventTooLarge when an unfinished event exceeds the limit.
+        """
+        if self._after_cr or b"\r" in data:
+            data = self._normalised(data)
+        if not self._buffer and data.endswith(b"\n\n"):
+            blocks = data.split(b"\n\n")
+            return [p for p in map(_payload, blocks) if p is not None]
+        return self._feed_buffered(data)
+
+    @property
+    def pending(self) -> bool:
+        """Whether bytes of an unfinished event are held: at the end of a stream, a cut in mid-event."""
+        return bool(self._buffer.strip(b"\n"))
+
+    def _feed_buffered(self, data: bytes) -> list[bytes]:
+        buffer = self._buffer
+        buffer += data
+        end = buffer.rfind(b"\n\n", max(0, self._scanned - 1))
+        if end < 0:
+            self._scanned = len(buffer)
+            if len(buffer) > self._limit:
+                raise EventTooLarge(f"an event of more than {self._limit} bytes")
+            return []
+        whole = bytes(buffer[:end])
+        del buffer[: end + 2]
+        self._scanned = len(buffer)
+        return [p for p in map(_payload, whole.split(b"\n\n")) if p is not None]
+
+    def _normalised(self, data: bytes) -> bytes:
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+            self._after_cr = False
+            if not data:
+                return data
+        self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _payload(block: bytes) -> bytes | None:
+    if block.startswith(b"data: ") and b"\n" not in block:
+        return block[6:]
+    lines: list[bytes] = []
+    for line in block.split(b"\n"):
+        if line.startswith(b"data:"):
+            lines.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif line == b"data":
+            lines.append(b"")
+    return b"\n".join(lines) or None

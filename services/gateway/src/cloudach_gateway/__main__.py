@@ -1,0 +1,84 @@
+"""cloudach-gateway: the edge gateway, alone, in front of any OpenAI-compatible engines."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cloudach_telemetry import logs
+
+from .settings import ConfigError, Settings, load
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="cloudach-gateway", description=__doc__)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get("CLOUDACH_CONFIG"),
+        help="the YAML file with its settings (default: $CLOUDACH_CONFIG); docs/configuration.md lists them all",
+    )
+    parser.add_argument("--check", action="store_true", help="only check the settings")
+    options = parser.parse_args(arguments)
+    if options.config is None:
+        parser.error("--config is required")
+    try:
+        settings = load(options.config)
+    except ConfigError as error:
+        print(f"cloudach-gateway: {error}", file=sys.stderr)
+        return 2
+    if options.check:
+        print(f"{options.config}: good")
+        return 0
+    return _run(settings)
+
+
+def _run(settings: Settings) -> int:
+    logs.configure("gateway", level=settings.log_level)
+    with contextlib.ExitStack() as stack:
+        if settings.listen.processes > 1:
+            # Has to be known before the first metric is made, that is before the modules below are imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="cloudach-")
+            )
+        from cloudach_telemetry import metrics
+
+        from . import supervisor, worker
+        from .store.embedded import EmbeddedError, redis_server
+
+        try:
+            listener = stack.enter_context(_listen(settings))
+            redis_url = stack.enter_context(redis_server(settings.redis))
+            if settings.listen.metrics_port is not None:
+                metrics.serve(settings.listen.host, settings.listen.metrics_port)
+        except (OSError, EmbeddedError) as error:
+            print(f"cloudach-gateway: {error}", file=sys.stderr)
+            return 1
+        host, port = listener.getsockname()[:2]
+        print(f"listening on http://{host}:{port}", flush=True)
+        serve = worker.run if settings.listen.processes == 1 else supervisor.run
+        serve(settings, redis_url, listener)
+    return 0
+
+
+@contextlib.contextmanager
+def _listen(settings: Settings) -> Iterator[socket.socket]:
+    address = (settings.listen.host, settings.listen.port)
+    family = socket.AF_INET6 if ":" in settings.listen.host else socket.AF_INET
+    try:
+        listener = socket.create_server(address, family=family, backlog=2048)
+    except OSError as error:
+        raise OSError(f"cannot listen on {address[0]}:{address[1]}: {error.strerror}") from error
+    listener.set_inheritable(True)
+    with listener:
+        yield listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

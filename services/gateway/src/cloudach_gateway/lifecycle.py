@@ -1,0 +1,80 @@
+"""What runs now, and how it ends when the process is told to stop: drain, then cut what is left."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from . import metrics
+from .errors import Overloaded
+
+_RETRY_AFTER_S = 1.0
+
+
+class Running:
+    """One request that has been let in. `cut` says that the drain deadline ended it."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+        self.work: asyncio.Task[object] | None = None
+        self.cut = False
+
+    def __enter__(self) -> Running:
+        self._lifecycle.running.add(self)
+        metrics.RUNNING.inc()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lifecycle.running.discard(self)
+        metrics.RUNNING.dec()
+        self._lifecycle.one_ended.set()
+
+
+class Lifecycle:
+    """Not ready until `open()`; from `drain()` on nothing new is let in."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.draining = False
+        self.running: set[Running] = set()
+        self.one_ended = asyncio.Event()
+
+    def open(self) -> None:
+        self.ready = True
+
+    def let_in(self) -> Running:
+        """Raises Overloaded while draining: another gateway, or this one's successor, takes the retry."""
+        if self.draining:
+            raise Overloaded("The server is restarting.", retry_after_s=_RETRY_AFTER_S)
+        return Running(self)
+
+    async def drain(self, deadline_s: float) -> int:
+        """Waits until nothing runs, at most `deadline_s`, then cuts the rest. Returns how many were cut."""
+        self.ready, self.draining = False, True
+        metrics.DRAINING.set(1)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._all_ended()
+        except TimeoutError:
+            pass
+        left = list(self.running)
+        for running in left:
+            running.cut = True
+            if running.work is not None:
+                running.work.cancel()
+        try:
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self._all_ended()
+        except TimeoutError:
+            pass
+        return len(left)
+
+    async def _all_ended(self) -> None:
+        while self.running:
+            self.one_ended.clear()
+            await self.one_ended.wait()
+
+
+_LAST_WORDS_S = 2.0  # for the error frames of the streams that were cut

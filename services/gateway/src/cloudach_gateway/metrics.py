@@ -1,0 +1,47 @@
+"""The gateway's Prometheus metrics. Labels are bounded: models come from the catalog, never from a request's text."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from .record import RequestRecord
+
+REQUESTS = Counter("cloudach_requests", "Requests by route, model and status", ["route", "model", "status"])
+TOKENS = Counter("cloudach_tokens", "Tokens billed", ["model", "kind"])
+OUTCOMES = Counter("cloudach_generations", "Generations by how they ended", ["model", "outcome"])
+REJECTIONS = Counter("cloudach_rejections", "Requests refused before they reached an engine", ["code"])
+RETRIES = Counter("cloudach_upstream_retries", "Further attempts before the first byte", ["model"])
+HEARTBEATS = Counter("cloudach_heartbeats", "Keep-alive comments sent into silent streams")
+RUNNING = Gauge("cloudach_running_requests", "Generations running now", multiprocess_mode="livesum")
+DRAINING = Gauge("cloudach_draining", "1 after SIGTERM", multiprocess_mode="livemax")
+DEGRADED = Gauge("cloudach_redis_degraded", "1 while Redis cannot be reached", multiprocess_mode="livemax")
+TTFT = Histogram(
+    "cloudach_time_to_first_token_seconds",
+    "From the request's arrival to the first token",
+    ["model"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+DURATION = Histogram(
+    "cloudach_request_duration_seconds",
+    "From the request's arrival to the last byte",
+    ["route"],
+    buckets=(0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900),
+)
+
+
+def observe(record: RequestRecord, duration_s: float) -> None:
+    """Counts a request that has ended."""
+    model = record.model or ""
+    REQUESTS.labels(record.route, model, str(record.status or 499)).inc()
+    DURATION.labels(record.route).observe(duration_s)
+    if record.heartbeats:
+        HEARTBEATS.inc(record.heartbeats)
+    if record.outcome is None:
+        if record.error is not None:
+            REJECTIONS.labels(record.error.code or record.error.type).inc()
+        return
+    OUTCOMES.labels(model, record.outcome).inc()
+    TOKENS.labels(model, "prompt").inc(record.prompt_tokens)
+    TOKENS.labels(model, "completion").inc(record.completion_tokens)
+    if record.ttft_s is not None:
+        TTFT.labels(model).observe(record.ttft_s)

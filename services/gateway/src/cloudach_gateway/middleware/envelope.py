@@ -1,0 +1,123 @@
+"""Every response gets its request id and its limits, every failure OpenAI's envelope, every request a log line."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .. import metrics
+from ..errors import GatewayError, InternalError, LimitState
+from ..record import SCOPE_KEY, RequestRecord
+
+_log = logging.getLogger("cloudach.request")
+
+
+class Envelope:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(method=scope["method"], path=scope["path"])
+        scope[SCOPE_KEY] = record
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *_headers(record)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except GatewayError as error:
+            record.error = error
+            if record.status is None:
+                await respond(error, send_with_headers, record)
+        except Exception as exception:
+            record.error = InternalError("Something went wrong on our side.", cause=repr(exception))
+            _log.exception("unhandled", extra={"request_id": record.id})
+            if record.status is not None:
+                raise  # the response has begun: the server has to cut the connection
+            await respond(record.error, send_with_headers, record)
+        finally:
+            _finish(record)
+
+
+async def respond(error: GatewayError, send: Send, record: RequestRecord) -> None:
+    if error.limits is not None:
+        record.limits = error.limits
+    body = error.body()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *error.retry_headers(),
+        *error.headers,
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
+    found = [(b"x-request-id", record.id.encode())]
+    if record.limits is not None:
+        found += limit_headers(record.limits)
+    return found
+
+
+def limit_headers(limits: LimitState) -> list[tuple[bytes, bytes]]:
+    found: list[tuple[bytes, bytes]] = []
+    for name, budget in ((b"requests", limits.requests), (b"tokens", limits.tokens)):
+        if budget is not None:
+            found += [
+                (b"x-ratelimit-limit-" + name, b"%d" % budget.limit),
+                (b"x-ratelimit-remaining-" + name, b"%d" % max(0, budget.remaining)),
+                (b"x-ratelimit-reset-" + name, duration(budget.reset_s).encode()),
+            ]
+    return found
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes it: `12ms`, `1s`, `6m0s`."""
+    milliseconds = max(0, round(seconds * 1000))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    text = f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    return f"{minutes}m{text}" if minutes else text
+
+
+def _finish(record: RequestRecord) -> None:
+    took = time.perf_counter() - record.started
+    metrics.observe(record, took)
+    if record.route == "health":
+        return
+    line: dict[str, Any] = {
+        "request_id": record.id,
+        "method": record.method,
+        "path": record.path,
+        "status": record.status,
+        "duration_ms": round(took * 1000, 2),
+        "tenant": record.tenant,
+        "key_id": record.key_id,
+    }
+    if record.model is not None:
+        line |= {
+            "model": record.model,
+            "stream": record.stream,
+            "outcome": record.outcome,
+            "prompt_tokens": record.prompt_tokens,
+            "completion_tokens": record.completion_tokens,
+            "ttft_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 2),
+            "heartbeats": record.heartbeats,
+        }
+    level = logging.INFO
+    if record.error is not None:
+        line |= {"code": record.error.code, "cause": record.error.cause}
+        if record.error.status >= 500:
+            level = logging.WARNING
+    _log.log(level, "request", extra=line)

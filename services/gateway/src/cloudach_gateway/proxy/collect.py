@@ -1,0 +1,132 @@
+"""A stream gathered into the one JSON answer of a request that did not ask for a stream: pure.
+
+Plain requests without `stream` still run as streams towards the engine, so that the gateway knows at every moment
+what was generated: a caller that goes away is billed exactly. What cannot be gathered faithfully (tools, which engines
+parse differently in streams, and fields that only whole answers have) is asked for whole: see `can_collect`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from openai_wire.requests import ChatRequest, CompletionRequest
+
+from .rewrite import BadChunk, EngineReportedError
+from .tally import Tally
+
+# Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
+_ONLY_WHOLE = (
+    "tools",
+    "functions",
+    "echo",
+    "suffix",
+    "best_of",
+    "prompt_logprobs",
+    "use_beam_search",
+    "return_prompt_text",
+    "kv_transfer_params",
+    "ec_transfer_params",
+)
+
+
+def can_collect(body: dict[str, Any]) -> bool:
+    return not any(body.get(name) for name in _ONLY_WHOLE)
+
+
+class Collector:
+    """Feed it the payloads of the engine's events in order; `answer()` is the whole response body."""
+
+    def __init__(self, request: ChatRequest | CompletionRequest, tally: Tally) -> None:
+        self._chat = isinstance(request, ChatRequest)
+        self._model = request.model
+        self._token_ids = bool(request.return_token_ids)
+        self._answers_per_prompt = request.n or 1
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+        self.tally = tally
+
+    @property
+    def choices_seen(self) -> bool:
+        return bool(self._choices)
+
+    def feed(self, payload: bytes) -> None:
+        """Raises EngineReportedError, BadChunk."""
+        try:
+            chunk = orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            raise BadChunk(f"not JSON: {payload[:200]!r}") from error
+        if not isinstance(chunk, dict):
+            raise BadChunk(f"not an object: {payload[:200]!r}")
+        if chunk.get("error") is not None:
+            raise EngineReportedError(orjson.dumps(chunk["error"]).decode())
+        usage = chunk.pop("usage", None)
+        choices = chunk.pop("choices", None) or ()
+        for key, value in chunk.items():
+            if value is not None:
+                self._head.setdefault(key, value)
+        prompt = chunk.get("prompt_token_ids")
+        if isinstance(prompt, list):
+            self.tally.prompt_tokens = len(prompt)
+        for choice in choices:
+            self._take(choice, counted=isinstance(usage, dict))
+        if isinstance(usage, dict):
+            self.tally.take_usage(usage, final=not choices)
+
+    def answer(self) -> bytes:
+        head = self._head | {"model": self._model}
+        head["object"] = "chat.completion" if self._chat else "text_completion"
+        if not self._token_ids:
+            head.pop("prompt_token_ids", None)
+        first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
+        choices = [self._choices[index] for index in sorted(self._choices)]
+        return orjson.dumps(first | {"choices": choices} | {"usage": self.tally.statement()} | head)
+
+    def _take(self, part: dict[str, Any], *, counted: bool) -> None:
+        index = part.get("index", 0)
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = self._empty_choice(index)
+        prompt = part.get("prompt_token_ids")
+        if isinstance(prompt, list):
+            if index % self._answers_per_prompt == 0:
+                self.tally.prompt_tokens += len(prompt)
+            if self._token_ids:
+                choice["prompt_token_ids"] = prompt
+        ids = part.get("token_ids")
+        if isinstance(ids, list):
+            if not counted:
+                self.tally.completion_tokens += len(ids)
+            if self._token_ids:
+                choice["token_ids"] = choice.get("token_ids", []) + ids
+        if self._chat:
+            _append_message(choice["message"], part.get("delta") or {})
+        else:
+            choice["text"] += part.get("text") or ""
+        if isinstance(part.get("logprobs"), dict):
+            choice["logprobs"] = _joined(choice["logprobs"] or {}, part["logprobs"])
+        for key in ("finish_reason", "stop_reason"):
+            if part.get(key) is not None:
+                choice[key] = part[key]
+
+    def _empty_choice(self, index: int) -> dict[str, Any]:
+        body: dict[str, Any] = (
+            {"message": {"role": "assistant", "content": "", "refusal": None}} if self._chat else {"text": ""}
+        )
+        return {"index": index, **body, "logprobs": None, "finish_reason": None, "stop_reason": None}
+
+
+def _append_message(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    for key, value in delta.items():
+        if key == "role" or value is None:
+            continue
+        held = message.get(key)
+        message[key] = held + value if isinstance(held, str | list) and type(held) is type(value) else value
+
+
+def _joined(held: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Log-probabilities are lists per token, in chat under `content`, in completions several side by side."""
+    return held | {
+        key: (held[key] + value if isinstance(held.get(key), list) and isinstance(value, list) else value)
+        for key, value in part.items()
+    }

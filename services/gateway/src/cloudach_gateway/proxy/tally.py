@@ -1,0 +1,39 @@
+"""What one request has used so far, from the engine's own token ids or its usage figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Tally:
+    """Token counts of one request. `usage` is the engine's final statement once it came; it then overrides the counts
+    that were collected on the way."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    usage: dict[str, Any] | None = None
+
+    def take_usage(self, usage: dict[str, Any], *, final: bool) -> None:
+        self.prompt_tokens = _count(usage, "prompt_tokens", self.prompt_tokens)
+        self.completion_tokens = _count(usage, "completion_tokens", self.completion_tokens)
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, dict):
+            self.cached_tokens = _count(details, "cached_tokens", self.cached_tokens)
+        if final:
+            self.usage = usage
+
+    def statement(self) -> dict[str, Any]:
+        """`usage` as the client gets it: the engine's own, else what was counted."""
+        return self.usage or {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+        }
+
+
+def _count(usage: dict[str, Any], name: str, default: int) -> int:
+    value = usage.get(name)
+    return value if isinstance(value, int) and value >= 0 else default

@@ -1,0 +1,53 @@
+"""GET /v1/models and /v1/models/{id}: the names that a key may use, aliases included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from ..catalog import ServedModel
+from ..errors import ModelNotFound
+from ..record import SCOPE_KEY, RequestRecord
+from .body import bearer_key
+from .generation import Services
+from .ports import KnownKey
+from .sink import send_json
+
+
+class ModelsEndpoint:
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record: RequestRecord = scope[SCOPE_KEY]
+        record.route = "models"
+        caller = await self._services.admission.authenticate(bearer_key(scope))
+        record.tenant, record.key_id, record.limits = caller.tenant, caller.key_id, caller.limits
+        wanted: str | None = scope["path_params"].get("model")
+        answer = self._list(caller) if wanted is None else self._one(caller, wanted)
+        await send_json(send, orjson.dumps(answer))
+
+    def _list(self, caller: KnownKey) -> dict[str, Any]:
+        found = [_entry(name, model) for name, model in self._services.catalog if caller.may_use(model.names)]
+        return {"object": "list", "data": found}
+
+    def _one(self, caller: KnownKey, name: str) -> dict[str, Any]:
+        model = self._services.catalog.find(name)
+        if model is None or not caller.may_use(model.names):
+            raise ModelNotFound(name)
+        return _entry(name, model)
+
+
+def _entry(name: str, model: ServedModel) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "id": name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "cloudach",
+        "root": model.id,
+    }
+    if model.max_model_len is not None:
+        entry["max_model_len"] = model.max_model_len
+    return entry

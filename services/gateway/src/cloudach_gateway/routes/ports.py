@@ -1,0 +1,51 @@
+"""What the routes need from admission; `ratelimit` has it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..errors import LimitState
+
+
+class KnownKey(Protocol):
+    """A caller's key, as far as routes care."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def limits(self) -> LimitState: ...
+
+    def may_use(self, names: tuple[str, ...]) -> bool:
+        """Whether the key allows a model that goes under any of these names."""
+
+
+class Grant(Protocol):
+    """A request that was let in, and what was reserved for it."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def tenant(self) -> str: ...
+
+    @property
+    def limits(self) -> LimitState: ...
+
+
+class Admission(Protocol):
+    async def authenticate(self, api_key: str) -> KnownKey:
+        """Looks the key up and consumes nothing. Raises InvalidApiKey, PermissionDenied, Overloaded."""
+
+    async def admit(
+        self, api_key: str, *, request_id: str, models: tuple[str, ...], tokens: int, fingerprint: str, retry: bool
+    ) -> Grant:
+        """Key, model, limits and a lease in one round trip. Raises those, RateLimited and NeverFits."""
+
+    def settle_soon(
+        self, grant: Grant, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int, outcome: str
+    ) -> None:
+        """Replaces the reservation by what was really used, in the background, once per request id."""

@@ -1,0 +1,51 @@
+"""Several gateway processes on one listening socket: started, restarted when one dies, stopped together."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+from .settings import Settings
+from .worker import run_as_child
+
+_log = logging.getLogger("cloudach.gateway")
+
+_RESTART_PAUSE_S = 1.0
+
+
+def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+    """Returns after SIGTERM or SIGINT, once every process has drained."""
+    context = multiprocessing.get_context("spawn")
+    stopping = False
+    children: list[BaseProcess] = []
+
+    def start() -> BaseProcess:
+        child = context.Process(target=run_as_child, args=(settings, redis_url, listener, os.getpid()))
+        child.start()
+        return child
+
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in children:
+            if child.is_alive() and child.pid is not None:
+                os.kill(child.pid, number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    children += [start() for _ in range(settings.listen.processes)]
+    while children:
+        wait([child.sentinel for child in children])
+        for child in [c for c in children if not c.is_alive()]:
+            children.remove(child)
+            if not stopping:
+                _log.error("process died", extra={"pid": child.pid, "exit_code": child.exitcode})
+                time.sleep(_RESTART_PAUSE_S)
+                children.append(start())

@@ -1,0 +1,84 @@
+"""One gateway process: serves the application on a listening socket until it is told to stop, then drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+from collections.abc import Generator
+
+import uvicorn
+import uvloop
+from cloudach_telemetry import logs
+
+from .app import build
+from .lifecycle import Lifecycle
+from .settings import Settings
+
+_log = logging.getLogger("cloudach.gateway")
+
+_BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are ours: uvicorn's own handling closes the door before the drain."""
+        yield
+
+
+def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+    """Returns after SIGTERM or SIGINT, once drained; a second signal skips the drain."""
+    uvloop.run(_serve(settings, redis_url, listener))
+
+
+def run_as_child(settings: Settings, redis_url: str, listener: socket.socket, parent: int) -> None:
+    """The same in a process of its own, which stops when its parent dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return
+    logs.configure("gateway", level=settings.log_level)
+    run(settings, redis_url, listener)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+async def _serve(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+    lifecycle = Lifecycle()
+    server = _Server(
+        uvicorn.Config(
+            build(settings, redis_url=redis_url, lifecycle=lifecycle),
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=75,  # above the 60 s of common load balancers, which must be the ones to close
+            timeout_graceful_shutdown=1,
+        )
+    )
+    draining: list[asyncio.Task[None]] = []
+
+    async def drain() -> None:
+        _log.info("draining", extra={"running": len(lifecycle.running), "deadline_s": settings.timeouts.drain_s})
+        cut = await lifecycle.drain(settings.timeouts.drain_s)
+        _log.info("drained", extra={"cut": cut})
+        server.should_exit = True
+
+    def stop() -> None:
+        if draining:
+            server.should_exit = server.force_exit = True
+        else:
+            draining.append(asyncio.ensure_future(drain()))
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await server.serve(sockets=[listener])
