@@ -160,7 +160,7 @@ def _tokens_in_prompt(prompt: str | list[Any]) -> int:
     )
 
 
-Request = TypeVar("Request", ChatRequest, CompletionRequest, EmbeddingRequest)
+Request = TypeVar("Request", bound=Struct)
 
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, CompletionRequest, EmbeddingRequest)
