@@ -175,17 +175,16 @@ def parse(kind: type[Request], body: bytes) -> Request:
         request: Request = _DECODERS[kind].decode(body)
         return request
     except msgspec.ValidationError as error:
-        raise _bad_field(str(error), body) from None
+        raise _bad_field(str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadField(f"The request body is not valid JSON: {reason}.", param=None, code="invalid_json") from None
 
 
-def _bad_field(text: str, body: bytes) -> BadField:
+def _bad_field(text: str) -> BadField:
     match = _AT.match(text)
     what, path = (match["what"], match["path"] or "") if match else (text, "")
-    if "[...]" in path:
-        path = _with_indices(path, body)
+    path = path.replace("[...]", "")  # how msgspec names the values of a mapping
     missing = _MISSING.match(what)
     if missing:
         param = ".".join(filter(None, (path, missing["field"])))
@@ -197,18 +196,6 @@ def _bad_field(text: str, body: bytes) -> BadField:
     reason = what[0].lower() + what[1:].replace("`", "'")
     code = "invalid_type" if ", got " in what else "invalid_value"
     return BadField(f"Invalid '{path}': {reason}.", param=path, code=code)
-
-
-def _with_indices(path: str, body: bytes) -> str:
-    """msgspec names a list's element `[...]`; callers want to know which one."""
-    head, _, tail = path.partition("[...]")
-    if head == "messages":
-        for index, message in enumerate(msgspec.json.decode(body).get("messages", ())):
-            try:
-                msgspec.convert(message, Message)
-            except msgspec.ValidationError:
-                return f"messages[{index}]{tail}".replace("[...]", "[]")
-    return path.replace("[...]", "[]")
 
 
 __all__ = [

@@ -118,15 +118,19 @@ class Collector:
 
 def _append_message(message: dict[str, Any], delta: dict[str, Any]) -> None:
     for key, value in delta.items():
-        if key == "role" or value is None:
-            continue
-        held = message.get(key)
-        message[key] = held + value if isinstance(held, str | list) and type(held) is type(value) else value
+        if key != "role" and value is not None:
+            message[key] = _appended(message.get(key), value)
 
 
 def _joined(held: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
     """Log-probabilities are lists per token, in chat under `content`, in completions several side by side."""
-    return held | {
-        key: (held[key] + value if isinstance(held.get(key), list) and isinstance(value, list) else value)
-        for key, value in part.items()
-    }
+    return held | {key: _appended(held.get(key), value) for key, value in part.items()}
+
+
+def _appended(held: Any, value: Any) -> Any:
+    """Texts and lists grow; of anything else the last one counts."""
+    if isinstance(held, str) and isinstance(value, str):
+        return held + value
+    if isinstance(held, list) and isinstance(value, list):
+        return held + value
+    return value

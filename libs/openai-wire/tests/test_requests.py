@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, parse
+
+GOOD: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def refused(body: bytes | dict[str, Any], kind: Any = ChatRequest) -> BadField:
+    with pytest.raises(BadField) as caught:
+        parse(kind, body if isinstance(body, bytes) else json.dumps(body).encode())
+    return caught.value
+
+
+def test_unknown_fields_are_left_alone() -> None:
+    assert parse(ChatRequest, json.dumps(GOOD | {"top_k": 3, "guided_regex": "a+"}).encode()).model == "m"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "param"),
+    [
+        ("model", 3, "model"),
+        ("model", "", "model"),
+        ("messages", "hi", "messages"),
+        ("messages", [], "messages"),
+        ("messages", [3], "messages[0]"),
+        ("messages", [{"role": "user", "content": "a"}, {"role": 3}], "messages[1].role"),
+        ("messages", [{"role": "user", "content": 3}], "messages[0].content"),
+        ("messages", [{"role": "user", "content": ["x"]}], "messages[0].content[0]"),
+        ("messages", [{"content": "x"}], "messages[0].role"),
+        ("stream", "yes", "stream"),
+        ("stream_options", True, "stream_options"),
+        ("stream_options", {"include_usage": 1}, "stream_options.include_usage"),
+        ("max_tokens", "ten", "max_tokens"),
+        ("max_tokens", 0, "max_tokens"),
+        ("max_tokens", -1, "max_tokens"),
+        ("max_tokens", 1.5, "max_tokens"),
+        ("max_tokens", 10**30, "max_tokens"),
+        ("max_completion_tokens", 0, "max_completion_tokens"),
+        ("n", 0, "n"),
+        ("n", 129, "n"),
+        ("n", "1", "n"),
+        ("temperature", "hot", "temperature"),
+        ("temperature", 2.1, "temperature"),
+        ("top_p", 1.1, "top_p"),
+        ("presence_penalty", 3, "presence_penalty"),
+        ("frequency_penalty", -3, "frequency_penalty"),
+        ("stop", 3, "stop"),
+        ("stop", [3], "stop[0]"),
+        ("seed", 0.5, "seed"),
+        ("user", 1, "user"),
+        ("logprobs", 1, "logprobs"),
+        ("top_logprobs", 21, "top_logprobs"),
+        ("tools", {}, "tools"),
+        ("tool_choice", 1, "tool_choice"),
+        ("response_format", "json", "response_format"),
+        ("logit_bias", [], "logit_bias"),
+        ("return_token_ids", "x", "return_token_ids"),
+    ],
+)
+def test_a_bad_field_is_named(field: str, value: Any, param: str) -> None:
+    bad = refused(GOOD | {field: value})
+    assert bad.param == param
+    assert param in bad.message
+    assert bad.code in ("invalid_type", "invalid_value", "missing_required_parameter")
+
+
+@pytest.mark.parametrize("field", ["model", "messages"])
+def test_a_missing_field_is_named(field: str) -> None:
+    bad = refused({key: value for key, value in GOOD.items() if key != field})
+    assert (bad.param, bad.code) == (field, "missing_required_parameter")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nope",
+        b"\xff\xfe",
+        b'{"model": "a" "b"}',
+        b'{"model":"m","messages":[{"role":"user"}],"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b'{"model":"m","messages":[{"role":"user"}],"x":NaN}',
+    ],
+)
+def test_what_is_not_json(body: bytes) -> None:
+    assert refused(body).code == "invalid_json"
+
+
+@pytest.mark.parametrize("body", [b"[]", b"3", b'"x"', b"null"])
+def test_json_that_is_no_object(body: bytes) -> None:
+    assert refused(body).code == "invalid_type"
+
+
+@pytest.mark.parametrize("prompt", ["text", ["a", "b"], [1, 2], [[1], [2, 3]]])
+def test_every_form_of_prompt(prompt: Any) -> None:
+    request = parse(CompletionRequest, json.dumps({"model": "m", "prompt": prompt}).encode())
+    assert request.prompt_estimate() >= 2
+    assert request.choices == (2 if prompt in (["a", "b"], [[1], [2, 3]]) else 1)
+
+
+def test_a_bad_prompt() -> None:
+    assert refused({"model": "m", "prompt": {"a": 1}}, CompletionRequest).param == "prompt"
+    assert refused({"model": "m", "prompt": [-1]}, CompletionRequest).param == "prompt[0]"
+    assert refused({"model": "m", "input": 3}, EmbeddingRequest).param == "input"
+
+
+def test_the_newer_name_of_max_tokens_wins() -> None:
+    request = parse(ChatRequest, json.dumps(GOOD | {"max_tokens": 5, "max_completion_tokens": 7}).encode())
+    assert request.answer_limit == 7
