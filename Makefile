@@ -1,0 +1,79 @@
+# `make help` lists the targets. Nothing is installed outside this folder, but for Chromium where the guide's browser
+# test needs it and the machine has none.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+PORT ?= 8080
+ENGINE ?= vllm
+CONFIG ?=
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-guide test-e2e bench check format clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  Variables of make run: PORT=$(PORT)  ENGINE=$(ENGINE) (vllm, sim, ray-sim)  CONFIG=FILE (models of your own)"
+
+.tools/bin/uv:
+	@echo "== installing uv $(UV_VERSION) into .tools"
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: install it, or name it with PYTHON=…"; exit 1; }
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# The stamp holds the lock file's sum: nothing is asked of the network while the lock stands.
+setup: ## install the workspace into .venv (pinned by uv.lock)
+	@sum=$$(cat uv.lock pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml | sha256sum); \
+	if [ "$$(cat .venv/.installed 2>/dev/null)" != "$$sum" ]; then \
+	  case "$(UV)" in .tools/*) $(MAKE) .tools/bin/uv;; esac; \
+	  echo "== installing the workspace into .venv"; \
+	  $(UV) sync --frozen --quiet || { echo "The install failed: is a package index reachable?"; exit 1; }; \
+	  echo "$$sum" > .venv/.installed; \
+	fi
+
+engine: setup ## install vLLM into .venv-vllm (CPU or GPU build, as the machine has)
+	@UV="$(UV)" scripts/engine-env.sh
+
+run: setup ## serve on 127.0.0.1:8080 until Ctrl-C: gateway, Valkey and the engine
+	@if [ "$(ENGINE)" = vllm ]; then $(MAKE) engine; fi
+	@exec $(BIN)/cloudach-stack up --engine $(ENGINE) --port $(PORT) $(if $(CONFIG),--config $(CONFIG))
+
+stop: ## end what `make run` of this folder started
+	@$(BIN)/cloudach-stack down
+
+test: check test-unit test-data-plane test-guide test-e2e ## all tests, the real vLLM run last
+
+test-unit: setup ## the tests beside the libraries and services
+	$(PYTEST) -q libs services
+
+test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
+	$(PYTEST) -q tests/data_plane
+
+test-guide: setup ## every example of docs/guide, with the real SDKs, curl and a browser
+	tests/guide/setup.sh
+	$(PYTEST) -q tests/guide
+
+test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
+	$(PYTEST) -q tests/e2e
+
+bench: setup ## what the gateway costs, beside HAProxy and no proxy at all
+	$(BIN)/python -m tests.bench
+
+check: setup ## lint, formatting, types, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy libs/*/src services/*/src
+	$(BIN)/lint-imports
+
+format: setup ## format and mend what can be mended by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove what was installed and built here (not the weights' cache)
+	rm -rf .venv .venv-vllm .tools .run node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
