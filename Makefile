@@ -7,9 +7,9 @@ MAKEFLAGS += --no-print-directory
 PORT ?= 8080
 ENGINE ?= vllm
 CONFIG ?=
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 UV_VERSION := 0.13.9
-UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+UV := .tools/bin/uv
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
@@ -31,7 +31,7 @@ help: ## list the targets
 setup: ## install the workspace into .venv (pinned by uv.lock)
 	@sum=$$(cat uv.lock pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml | sha256sum); \
 	if [ "$$(cat .venv/.installed 2>/dev/null)" != "$$sum" ]; then \
-	  case "$(UV)" in .tools/*) $(MAKE) .tools/bin/uv;; esac; \
+	  $(MAKE) $(UV); \
 	  echo "== installing the workspace into .venv"; \
 	  $(UV) sync --frozen --quiet || { echo "The install failed: is a package index reachable?"; exit 1; }; \
 	  echo "$$sum" > .venv/.installed; \

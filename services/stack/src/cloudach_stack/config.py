@@ -1,0 +1,96 @@
+"""The models of a one-machine stack, and what they become for the engines and for the gateway: pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Engine = Literal["vllm", "sim", "ray-sim"]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message says which field and why."""
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1, description="the name that clients use")
+    aliases: tuple[str, ...] = Field((), description="further names for it")
+    source: str = Field("default", description="a Hugging Face id, a local folder, or 'default': SmolLM2-135M-Instruct")
+    engine_args: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, passed through")
+    replicas: int = Field(1, ge=1)
+
+
+class StackConfig(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    models: tuple[Model, ...] = Field(min_length=1)
+    gateway: dict[str, Any] = Field(default_factory=dict, description="settings of the gateway, as in its own file")
+
+
+# `llama3-8b` is the model that the guide's examples name.
+DEFAULT = StackConfig(models=(Model(id="smollm2-135m-instruct", aliases=("llama3-8b",)),))
+
+
+def load(path: Path | None) -> StackConfig:
+    """Raises ConfigError."""
+    if path is None:
+        return DEFAULT
+    try:
+        return StackConfig.model_validate(yaml.safe_load(path.read_text()))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"{path}:\n" + "\n".join(lines)) from error
+
+
+def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> dict[str, Any]:
+    """What `cloudach-inference serve` reads."""
+    kind = "sim" if engine == "ray-sim" else "vllm"
+    models = [
+        {
+            "id": model.id,
+            "engine": kind,
+            "replicas": model.replicas,
+            **({"source": model.source, "engine_args": model.engine_args} if kind == "vllm" else {}),
+        }
+        for model in config.models
+    ]
+    return {"models": models, "state_dir": str(state_dir)}
+
+
+def gateway_config(
+    config: StackConfig, *, port: int, state_dir: Path, upstreams: dict[str, str], api_key: str | None
+) -> dict[str, Any]:
+    """What `cloudach-gateway` reads; the `gateway` section of the stack's file comes on top."""
+    models = [
+        {
+            "id": model.id,
+            "aliases": list(model.aliases),
+            "upstreams": [upstreams[model.id]],
+            **({"api_key": api_key} if api_key else {}),
+        }
+        for model in config.models
+    ]
+    own: dict[str, Any] = {
+        "listen": {"host": "127.0.0.1", "port": port},
+        "redis": {"data_dir": str(state_dir / "valkey")},
+        "timeouts": {"drain_s": 10},
+        "models": models,
+    }
+    return _merged(own, config.gateway)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        key: _merged(base[key], value) if isinstance(base.get(key), dict) and isinstance(value, dict) else value
+        for key, value in over.items()
+    }
+    return base | both

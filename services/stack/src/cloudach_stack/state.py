@@ -1,0 +1,65 @@
+"""The state folder of a stack: who holds it, and how to end them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class AlreadyRunning(Exception):
+    """Another stack runs in this folder."""
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Makes the folder ours until the block ends, or until this process does. Raises AlreadyRunning."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _pid_file(folder).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise AlreadyRunning(
+                f"A stack already runs here (process {file.read().strip()}): `make stop` ends it."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def stop(folder: Path, *, patience_s: float = 120.0) -> bool:
+    """Ends the stack of this folder and waits for it. False when none runs. Raises TimeoutError."""
+    try:
+        file = _pid_file(folder).open("r+")
+    except FileNotFoundError:
+        return False
+    with file:
+        if _free(file.fileno()):
+            return False
+        pid = int(file.read())
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + patience_s
+        while not _free(file.fileno()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"The stack (process {pid}) did not end within {patience_s:.0f} s.")
+            time.sleep(0.1)
+    return True
+
+
+def _pid_file(folder: Path) -> Path:
+    return folder / "stack.pid"
+
+
+def _free(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True

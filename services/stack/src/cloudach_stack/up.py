@@ -1,0 +1,163 @@
+"""`cloudach-stack up`: engines, then the gateway with its Valkey, then a key; in the foreground until told to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from .children import Child, Children
+from .config import Engine, StackConfig, gateway_config, inference_config
+
+_LISTENING = "listening on "
+
+
+class StartFailed(Exception):
+    """The stack could not be started; the message says why and what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    engine: Engine
+    port: int
+    state_dir: Path
+    config: StackConfig
+    engine_python: Path  # of the environment that has vLLM
+
+
+def say(text: str) -> None:
+    print(f"cloudach: {text}", flush=True)
+
+
+def up(options: Options, children: Children) -> None:
+    """Returns when everything serves. Raises StartFailed, ChildFailed."""
+    state = options.state_dir
+    began = time.monotonic()
+    upstreams, engine_key = _start_engines(options, children)
+    say("starting the gateway")
+    config_file = state / "gateway.yaml"
+    _write_private(
+        config_file,
+        yaml.safe_dump(
+            gateway_config(options.config, port=options.port, state_dir=state, upstreams=upstreams, api_key=engine_key)
+        ),
+    )
+    address = _start_server(
+        children, "gateway", [_tool("cloudach-gateway"), "--config", str(config_file)], log=state / "gateway.log"
+    )
+    children.wait_until(lambda: _status(f"{address}/readyz") == 200)
+    base_url = f"{address}/v1"
+    key = _development_key(base_url, config_file, state / "env")
+    _write_private(state / "env", f"CLOUDACH_BASE_URL={shlex.quote(base_url)}\nCLOUDACH_API_KEY={shlex.quote(key)}\n")
+    say(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C or `make stop` ends it")
+    names = ", ".join(name for model in options.config.models for name in (model.id, *model.aliases))
+    say(f"models: {names}")
+    print(f"CLOUDACH_BASE_URL={base_url}\nCLOUDACH_API_KEY={key}", flush=True)
+
+
+def _start_engines(options: Options, children: Children) -> tuple[dict[str, str], str | None]:
+    """Base URL of each model, and the key that its engines want."""
+    if options.engine == "sim":
+        models = [argument for model in options.config.models for argument in ("--model", model.id)]
+        say("starting the simulator")
+        address = _start_server(
+            children,
+            "simulator",
+            [_tool("cloudach-sim"), "--port", "0", "--rate", "50", *models],
+            log=options.state_dir / "simulator.log",
+        )
+        return {model.id: address for model in options.config.models}, None
+    python = options.engine_python if options.engine == "vllm" else Path(sys.executable)
+    if not python.exists():
+        raise StartFailed(f"There is no {python}: run `make engine` first, which installs vLLM.")
+    config_file, ready_file = options.state_dir / "inference.yaml", options.state_dir / "inference.ready.json"
+    config_file.write_text(yaml.safe_dump(inference_config(options.config, options.engine, options.state_dir)))
+    ready_file.unlink(missing_ok=True)
+    engine_key = secrets.token_urlsafe(32)
+    children.add(
+        Child(
+            "inference",
+            [
+                str(python),
+                "-m",
+                "cloudach_inference",
+                "serve",
+                "--config",
+                str(config_file),
+                "--ready-file",
+                str(ready_file),
+            ],
+            log=options.state_dir / "inference.log",
+            env={"CLOUDACH_ENGINE_API_KEY": engine_key},
+            on_line=say,
+            patience_s=60.0,
+        )
+    )
+    children.wait_until(ready_file.exists, pause_s=0.2)
+    base_urls: dict[str, str] = json.loads(ready_file.read_text())["base_urls"]
+    return base_urls, engine_key
+
+
+def _start_server(children: Children, name: str, command: list[str], *, log: Path) -> str:
+    """Starts what prints `listening on http://…`; returns that address."""
+    found: list[str] = []
+
+    def watch(line: str) -> None:
+        if line.startswith(_LISTENING):
+            found.append(line.removeprefix(_LISTENING))
+
+    log.unlink(missing_ok=True)
+    children.add(Child(name, command, log=log, on_line=watch))
+    children.wait_until(lambda: bool(found))
+    return found[0]
+
+
+def _development_key(base_url: str, config_file: Path, env_file: Path) -> str:
+    """The key of the last start if it is still good, else a new one."""
+    if env_file.exists():
+        known = dict(
+            line.split("=", 1) for line in shlex.split(env_file.read_text(), comments=True) if "=" in line
+        ).get("CLOUDACH_API_KEY")
+        if known and _status(f"{base_url}/models", key=known) == 200:
+            return known
+    command = [_tool("cloudach"), "keys", "create", "--config", str(config_file), "--tenant", "dev"]
+    made = subprocess.run([*command, "--name", "development", "--json"], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise StartFailed(f"The development key could not be made: {made.stderr.strip()}")
+    key: str = json.loads(made.stdout)["key"]
+    return key
+
+
+def _status(url: str, *, key: str | None = None) -> int | None:
+    """The HTTP status, None while nobody answers."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as response:
+            status: int = response.status
+            return status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def _tool(name: str) -> str:
+    """A command of the environment that this one runs in."""
+    return str(Path(sys.executable).parent / name)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """For files that hold keys."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
