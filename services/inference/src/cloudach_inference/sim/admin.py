@@ -1,0 +1,90 @@
+"""The simulator's own routes under /sim/: what it counted, what shall go wrong, how fast it is. Never guarded by a key.
+
+GET  /sim/stats               totals
+GET  /sim/requests?limit=&id= the last requests, newest first
+GET  /sim/requests/{id}       the last request with that x-request-id
+GET  /sim/faults              what is armed
+POST /sim/faults              {"fault": "die@5", "times": 1, "probability": 1.0}
+DELETE /sim/faults            disarm all
+GET|POST /sim/config          {"rate": 50, "ttft_ms": 0}
+POST /sim/reset               forget faults, counts, and the engine's death
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote
+
+import orjson
+
+from .faults import BadFault
+
+if TYPE_CHECKING:
+    from .app import Simulator
+    from .run import Sink
+
+_JSON = b"application/json"
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise BadFault(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise BadFault("not an object")
+    return value
+
+
+def _arm(simulator: Simulator, body: bytes) -> None:
+    order = _object(body)
+    fault, times, probability = order.get("fault"), order.get("times"), order.get("probability", 1.0)
+    if not isinstance(fault, str) or not (times is None or isinstance(times, int)):
+        raise BadFault("fault is a string and times a whole number")
+    if not isinstance(probability, int | float) or not 0 <= probability <= 1:
+        raise BadFault("probability lies between 0 and 1")
+    simulator.arsenal.arm(fault, times, float(probability))
+
+
+def _configure(simulator: Simulator, body: bytes) -> None:
+    for name, value in _object(body).items():
+        if name not in ("rate", "ttft_ms") or not isinstance(value, int | float) or value < 0:
+            raise BadFault("rate and ttft_ms can be set, to numbers of 0 or more")
+        setattr(simulator.config, name, float(value))
+
+
+def handle(simulator: Simulator, method: str, path: str, query: str, body: bytes, sink: Sink) -> None:
+    """Answer a request to /sim/…; raises BadFault on a bad order."""
+    ledger = simulator.ledger
+    status = 200
+    answer: dict[str, Any]
+    match method, path:
+        case "GET", "/sim/stats":
+            answer = {**ledger.stats(), "dead": simulator.dead}
+        case "GET", "/sim/requests":
+            asked = parse_qs(query)
+            limit = asked.get("limit", ["100"])[0]
+            if not limit.isdigit():
+                raise BadFault("limit is not a number")
+            answer = {"data": ledger.requests(int(limit), asked["id"][0] if "id" in asked else None)}
+        case "GET", _ if path.startswith("/sim/requests/"):
+            found = ledger.requests(1, unquote(path.removeprefix("/sim/requests/")))
+            status, answer = (200, found[0]) if found else (404, {"detail": "Not Found"})
+        case "POST", "/sim/faults":
+            _arm(simulator, body)
+            answer = {"data": simulator.arsenal.listing()}
+        case "GET", "/sim/faults":
+            answer = {"data": simulator.arsenal.listing()}
+        case "DELETE", "/sim/faults":
+            simulator.arsenal.clear()
+            answer = {"data": []}
+        case (("GET" | "POST"), "/sim/config"):
+            if method == "POST":
+                _configure(simulator, body)
+            answer = {"rate": simulator.config.rate, "ttft_ms": simulator.config.ttft_ms}
+        case "POST", "/sim/reset":
+            simulator.reset()
+            answer = {}
+        case _:
+            status, answer = 404, {"detail": "Not Found"}
+    sink.reply(status, _JSON, orjson.dumps(answer))

@@ -1,0 +1,175 @@
+"""The simulator behind any HTTP server: which route, which refusal, which run. Adapters give it requests and sinks."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from . import admin, errors, info
+from .answer import StreamAnswer, WholeAnswer
+from .config import SimConfig
+from .errors import Refusal
+from .faults import NOTHING, Arsenal, BadFault, Plan, parse
+from .faulty import FaultyStream, FaultyWhole, SplitSink
+from .ledger import Entry, Ledger
+from .pacer import Pacer
+from .request import Ask, read
+from .run import Pace, Run, Sink, StreamRun, WholeRun
+
+JSON = b"application/json"
+_GUARDED = ("/v1", "/v2", "/inference", "/cohere")
+_GENERATE = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+class Simulator:
+    """One simulated engine."""
+
+    def __init__(self, config: SimConfig, loop: asyncio.AbstractEventLoop) -> None:
+        self.config = config
+        self.loop = loop
+        self.ledger = Ledger()
+        self.arsenal = Arsenal(config.fault_seed)
+        self.dead = False
+        self.started = int(time.time())
+        self._limits = config.limits()
+        self._pacer = Pacer(loop, config.jitter, config.spread)
+        self._runs: set[Run] = set()
+        if config.fault:
+            self.arsenal.arm(config.fault)
+
+    def handle(self, method: str, target: str, headers: Mapping[bytes, bytes], body: bytes, sink: Sink) -> Run | None:
+        """Answer one request. What takes time comes back as a run, to be aborted when the client goes."""
+        path, _, query = target.partition("?")
+        sink.request_id = headers.get(b"x-request-id") or str(uuid.uuid4()).encode()
+        if self.config.root_path and path.startswith(self.config.root_path + "/"):
+            path = path[len(self.config.root_path) :]
+        try:
+            if method != "OPTIONS" and path.startswith(_GUARDED) and not self._admitted(headers):
+                sink.reply(401, JSON, b'{"error":"Unauthorized"}')
+            elif path.startswith("/sim/"):
+                admin.handle(self, method, path, query, body, sink)
+            elif path in _GENERATE and method == "POST":
+                return self._generate(path, headers, body, sink)
+            else:
+                info.handle(self, method, path, headers, body, sink)
+        except Refusal as refusal:
+            self.ledger.refuse()
+            sink.reply(refusal.status, JSON, orjson.dumps(refusal.body))
+        except BadFault as fault:
+            sink.reply(400, JSON, orjson.dumps(errors.envelope(str(fault), "BadRequestError", "fault", 400)))
+        return None
+
+    def engine_died(self) -> None:
+        """End all that runs with the error frame; refuse all that comes, until a reset."""
+        self.dead = True
+        for run in tuple(self._runs):
+            run.break_off()
+
+    def reset(self) -> None:
+        """Forget faults, counts and the engine's death; what runs goes on."""
+        self.dead = False
+        self.arsenal.clear()
+        self.ledger.reset()
+
+    def _admitted(self, headers: Mapping[bytes, bytes]) -> bool:
+        if not self.config.api_keys:
+            return True
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer":
+            return False
+        return any(hmac.compare_digest(key, known.encode()) for known in self.config.api_keys)
+
+    def _generate(self, path: str, headers: Mapping[bytes, bytes], body: bytes, sink: Sink) -> Run | None:
+        parsed = read_json(headers, body)
+        wanted = headers.get(b"x-sim-fault")
+        if wanted is None and isinstance(parsed, dict):
+            field = parsed.get("sim_fault")
+            wanted = field.encode() if isinstance(field, str) else None
+        plan = parse(wanted.decode("latin-1")) if wanted is not None else self.arsenal.strike() or NOTHING
+        if plan.before is not None:
+            self._refuse_before(plan, sink)
+            return None
+        ask = read(path, parsed, self._limits)
+        if self.dead:
+            raise errors.engine_dead()
+        ask.interval = max(ask.interval, self.config.tokens_per_chunk)
+        if ask.request_id and b"x-request-id" not in headers:
+            sink.request_id = ask.request_id.encode("latin-1", "replace")
+        run = self._run(ask, sink.request_id.decode("latin-1"), plan, sink, path, self._pace(ask, headers, plan))
+        self._runs.add(run)
+        run.begin()
+        return None if run.done else run
+
+    def _refuse_before(self, plan: Plan, sink: Sink) -> None:
+        self.ledger.refuse()
+        if plan.before == "refuse":
+            sink.cut(reset=True)
+        elif plan.before == "http":
+            text = {500: "Internal Server Error", 429: "Too Many Requests", 503: "Service Unavailable"}.get(
+                plan.status, f"Simulated {plan.status}"
+            )
+            if plan.json_body:
+                kind = "InternalServerError" if plan.status >= 500 else "BadRequestError"
+                body = orjson.dumps(errors.envelope(text, kind, None, plan.status))
+                sink.reply(plan.status, JSON, body)
+            else:
+                sink.reply(plan.status, b"text/plain; charset=utf-8", text.encode())
+
+    def _pace(self, ask: Ask, headers: Mapping[bytes, bytes], plan: Plan) -> Pace:
+        rate = self.config.rate
+        asked = headers.get(b"x-sim-rate")
+        if asked is not None:
+            try:
+                rate = max(0.0, float(asked))
+            except ValueError:
+                raise BadFault("x-sim-rate is not a number") from None
+        return Pace(rate, (self.config.ttft_ms + plan.prefill_ms) / 1000, ask.interval, self.config.burst)
+
+    def _run(self, ask: Ask, request_id: str, plan: Plan, sink: Sink, path: str, pace: Pace) -> Run:
+        if plan.split:
+            sink = SplitSink(sink, plan, self.loop.call_soon)
+        ticker = self._pacer.ticker(pace.chunk / pace.rate) if pace.rate else None
+        created = int(time.time())
+        serial = 0
+
+        def ended(outcome: str) -> None:
+            self._runs.discard(run)
+            self.ledger.close(serial, outcome)
+
+        answer: StreamAnswer | WholeAnswer
+        run: StreamRun | WholeRun
+        if ask.stream:
+            answer = StreamAnswer(ask, request_id, created)
+            stream = StreamRun if plan is NOTHING else FaultyStream
+            run = stream(answer, self.loop, sink, pace, ticker, ended)
+        else:
+            answer = WholeAnswer(ask, request_id, created)
+            whole = WholeRun if plan is NOTHING else FaultyWhole
+            run = whole(answer, self.loop, sink, pace, ticker, ended)
+        if isinstance(run, FaultyStream | FaultyWhole):
+            run.plan = plan
+            run.engine_died = self.engine_died
+            run.may_exit = self.config.allow_exit
+        fault = plan.cut if plan.cut else ("odd" if plan is not NOTHING else None)
+        serial = self.ledger.open(
+            Entry(request_id, path, ask.model, ask.stream, answer.prompt_tokens, answer, fault=fault)
+        )
+        return run
+
+
+def read_json(headers: Mapping[bytes, bytes], body: bytes) -> Any:
+    """The body, as FastAPI and vLLM read it."""
+    media = headers.get(b"content-type", b"").split(b";", 1)[0].lower()
+    if media != b"application/json":
+        message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
+        raise Refusal(400, errors.envelope(message, "Bad Request", None, 400))
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise errors.bad_json(error.pos, error.msg) from None

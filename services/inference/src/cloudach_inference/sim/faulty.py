@@ -1,0 +1,206 @@
+"""Requests that go wrong: the runs of run.py with a fault plan."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import errors
+from .faults import Plan, pieces, rewrite
+from .run import Run, Sink, StreamRun, WholeRun
+from .wire import DONE
+
+
+class SplitSink:
+    """Writes the body in odd pieces, one a turn of the loop, so that they travel apart."""
+
+    def __init__(self, inner: Sink, plan: Plan, call_soon: Callable[..., Any]) -> None:
+        self._inner = inner
+        self._plan = plan
+        self._call_soon = call_soon
+        self._random = random.Random(plan.split_seed)
+        self._queue: deque[bytes | Callable[[], None]] = deque()
+        self._busy = False
+        self.start = inner.start
+        self.reply = inner.reply
+        self.request_id = inner.request_id
+
+    @property
+    def writable(self) -> bool:
+        """While pieces wait, the peer counts as slow."""
+        return self._inner.writable and len(self._queue) < 4096
+
+    def send(self, parts: Sequence[bytes]) -> None:
+        """Queue the parts' pieces."""
+        self._queue.extend(pieces(self._plan, b"".join(parts), self._random))
+        self._wake()
+
+    def finish(self) -> None:
+        """End the body after the last piece."""
+        self._queue.append(self._inner.finish)
+        self._wake()
+
+    def cut(self, *, reset: bool) -> None:
+        """Drop the connection after the last piece."""
+        self._queue.append(lambda: self._inner.cut(reset=reset))
+        self._wake()
+
+    def flushed(self) -> bool:
+        """Whether every piece went out."""
+        return not self._queue and self._inner.flushed()
+
+    def _wake(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self._call_soon(self._write)
+
+    def _write(self) -> None:
+        item = self._queue.popleft()
+        if callable(item):
+            item()
+        else:
+            self._inner.send([item])
+        if self._queue:
+            self._call_soon(self._write)
+        else:
+            self._busy = False
+
+
+def kill_when_flushed(run: Run, patience: float = 1.0) -> None:
+    """SIGKILL for this process as soon as what was written has left it."""
+    if run.sink.flushed() or patience <= 0:
+        # The kernel still holds the bytes and delivers them after our death.
+        os.kill(os.getpid(), signal.SIGKILL)
+    run.loop.call_later(0.002, kill_when_flushed, run, patience - 0.002)
+
+
+class FaultyStream(StreamRun):
+    """A stream that goes wrong."""
+
+    plan: Plan
+    engine_died: Callable[[], None]
+    may_exit = True
+
+    def begin(self) -> None:
+        """A cut at 0 comes after the headers."""
+        if self.plan.cut and self.plan.at == 0 and self.plan.cut != "stall":
+            self.sink.start(b"text/event-stream; charset=utf-8")
+            self._cut()
+        elif self.plan.cut and self.plan.at == 0:
+            self.sink.start(b"text/event-stream; charset=utf-8")
+            self._stall(self._first)
+        else:
+            super().begin()
+
+    def emit(self, chunks: int) -> None:
+        """Generate and send up to the cut."""
+        answer, plan = self.answer, self.plan
+        before = answer.depth
+        events = answer.events(chunks, plan.at - before if plan.cut else None)
+        cut = plan.cut is not None and answer.depth >= plan.at
+        if cut and answer.complete:
+            # What comes after the last token is what the cut takes away.
+            del events[-2 if answer.ask.include_usage else -1 :]
+        self.sink.send(rewrite(plan, events, before) if plan.rewrites else events)
+        if cut:
+            self._cut()
+        elif answer.complete:
+            self.end("finished")
+            self.sink.finish()
+
+    def _stall(self, then: Callable[[], None]) -> None:
+        self.rest()
+        argument, self.plan = self.plan.argument, _without_cut(self.plan)
+        if argument:
+            self._handle = self.loop.call_later(int(argument) / 1000, then)
+
+    def _after_stall(self) -> None:
+        self._handle = None
+        if self.answer.complete:
+            self.sink.send([DONE])
+            self.end("finished")
+            self.sink.finish()
+        else:
+            self.go_on()
+
+    def _cut(self) -> None:
+        kind = self.plan.cut
+        if kind == "stall":
+            self._stall(self._after_stall)
+            return
+        if kind == "error" and self.plan.argument == "nodone":
+            self.end("failed")
+            self.sink.send([errors.stream_frame()])
+            self.sink.finish()
+        elif kind == "error":
+            self.break_off()
+        elif kind == "engine":
+            self.engine_died()
+        else:
+            self.end("failed")
+            if kind == "end":
+                self.sink.finish()
+            elif kind == "die" and self.may_exit:
+                kill_when_flushed(self)
+            else:
+                self.sink.cut(reset=kind != "close")
+
+
+class FaultyWhole(WholeRun):
+    """A whole answer that goes wrong."""
+
+    plan: Plan
+    engine_died: Callable[[], None]
+    may_exit = True
+
+    def begin(self) -> None:
+        """A cut at 0 comes before the prefill."""
+        if self.plan.cut and self.plan.at == 0:
+            self._cut()
+        else:
+            super().begin()
+
+    def emit(self, chunks: int) -> None:
+        """Generate up to the cut."""
+        plan = self.plan
+        if plan.cut:
+            chunks = min(chunks, plan.at - self.answer.depth)
+        self.answer.advance(chunks)
+        if plan.cut and self.answer.depth >= plan.at:
+            self._cut()
+        elif self.answer.finished:
+            self.tell()
+
+    def _after_stall(self) -> None:
+        self._handle = None
+        if self.answer.finished:
+            self.tell()
+        else:
+            self.go_on()
+
+    def _cut(self) -> None:
+        kind = self.plan.cut
+        if kind == "stall":
+            self.rest()
+            argument, self.plan = self.plan.argument, _without_cut(self.plan)
+            if argument:
+                self._handle = self.loop.call_later(int(argument) / 1000, self._after_stall)
+        elif kind == "error":
+            self.break_off()
+        elif kind == "engine":
+            self.engine_died()
+        else:
+            self.end("failed")
+            if kind == "die" and self.may_exit:
+                kill_when_flushed(self)
+            else:
+                self.sink.cut(reset=kind in ("abort", "die"))
+
+
+def _without_cut(plan: Plan) -> Plan:
+    return replace(plan, cut=None)

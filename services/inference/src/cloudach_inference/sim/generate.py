@@ -1,0 +1,114 @@
+"""Which token comes next: a pure function of all token ids so far, in O(1) a token by a rolling hash.
+
+So a run that was cut after any token goes on exactly when its prompt ids and generated ids are given as a new prompt.
+Three things are bound to one request, as in a real engine, and do not carry over to such a continuation: the choice's
+index (n > 1), a `seed` under a temperature above 0, and frequency or presence penalties, which see only the tokens of
+their own request. Temperature without a seed changes nothing here, so that every test can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from .vocabulary import EOS, IDS, PIECES, SIZE, SPECIAL, WORDS
+
+MASK: Final = (1 << 60) - 1
+_MULTIPLY: Final = 0x2545F491
+_START: Final = 0x1DE1C0DE5EED
+_SHIFT: Final = 44
+_WIDTH: Final = 1024
+INDEX_MASK: Final = _WIDTH - 1
+
+
+def fold(state: int, ids: Iterable[int]) -> int:
+    """The hash state after `ids`."""
+    for token in ids:
+        state = ((state ^ token) * _MULTIPLY + 0x9E3779B9) & MASK
+    return state
+
+
+def start_state(ids: Iterable[int]) -> int:
+    """The hash state of a whole prompt."""
+    return fold(_START, ids)
+
+
+def mix(*parts: int) -> int:
+    """A well-spread 60-bit number of some small ones, for salts."""
+    state = _START
+    for part in parts:
+        state = ((state ^ (part & MASK)) * 0x9E3779B97F4A7C15 + 1) & MASK
+        state ^= state >> 31
+    return state
+
+
+def _spread(weighted: list[tuple[bytes | int, int]]) -> tuple[int, ...]:
+    """A table of 1,024 tokens in which each stands about in proportion to its weight, in a fixed shuffled order."""
+    total = sum(weight for _, weight in weighted)
+    table: list[int] = []
+    reached = 0
+    for piece, weight in weighted:
+        reached += weight
+        token = piece if isinstance(piece, int) else IDS[piece]
+        table += [token] * (reached * _WIDTH // total - len(table))
+    # 389 is coprime to 1,024: a permutation, so neighbouring hashes give unlike words.
+    return tuple(table[(i * 389) % _WIDTH] for i in range(_WIDTH))
+
+
+# Characters in byte-sized tokens, by disjoint sets from byte to byte, so that the last token alone says what follows.
+_EMOJI: Final = (0xF0, 0x9F, 0x98)
+_CJK: Final = (0xE4, 0xBD)
+
+
+def _tables() -> list[tuple[int, ...]]:
+    middle = _spread(
+        [
+            *((f" {w}".encode(), 8) for w in WORDS),
+            (b",", 140),
+            (b".", 220),
+            *((p, 16) for p in (b"!", b"?", b" caf\xc3\xa9", b" na\xc3\xafve", b" \xe2\x80\x93")),
+            (_EMOJI[0], 30),
+            (_CJK[0], 20),
+        ]
+    )
+    opening = _spread([(w.capitalize().encode(), 1) for w in WORDS])
+    sentence = _spread([*((f" {w.capitalize()}".encode(), 4) for w in WORDS), (b"\n\n", 90), (EOS, 110)])
+    tables = [middle] * SIZE
+    for token, piece in enumerate(PIECES):
+        if token in SPECIAL or piece.endswith(b"\n"):
+            tables[token] = opening
+        elif piece in (b".", b"!", b"?"):
+            tables[token] = sentence
+    tables[_EMOJI[0]] = (_EMOJI[1],) * _WIDTH
+    tables[_EMOJI[1]] = (_EMOJI[2],) * _WIDTH
+    tables[_EMOJI[2]] = _spread([(b, 1) for b in range(0x80, 0x98)])
+    tables[_CJK[0]] = (_CJK[1],) * _WIDTH
+    tables[_CJK[1]] = _spread([(b, 1) for b in range(0xA0, 0xB0)])
+    return tables
+
+
+NEXT: Final = _tables()
+"""Last token -> the candidates for the next one; the hash picks one of the 1,024."""
+
+
+def pick(state: int, last: int, salt: int = 0, barred: frozenset[int] = frozenset()) -> int:
+    """The next token. `barred` tokens are passed over in the table's order (min_tokens, logit bans)."""
+    if salt:
+        state = ((state ^ salt) * _MULTIPLY) & MASK
+        state ^= state >> 23
+    index = (state >> _SHIFT) & INDEX_MASK
+    table = NEXT[last]
+    token = table[index]
+    if token in barred:
+        for step in range(1, _WIDTH):
+            token = table[(index + step) & INDEX_MASK]
+            if token not in barred:
+                break
+        else:
+            token = next((t for t in NEXT[0] if t not in barred), table[index])
+    return token
+
+
+def advance(state: int, token: int) -> int:
+    """The hash state after one more token."""
+    return ((state ^ token) * _MULTIPLY + 0x9E3779B9) & MASK

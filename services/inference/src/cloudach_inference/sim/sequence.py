@@ -1,0 +1,181 @@
+"""One answer in the making: tokens, text held back while a character or a stop string is incomplete, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from .generate import advance, mix, pick
+from .vocabulary import EOS, PIECES, SPECIAL
+
+
+@dataclass(slots=True, frozen=True)
+class Sampling:
+    """What decides an answer apart from its prompt."""
+
+    max_tokens: int
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    include_stop: bool = False
+    skip_special: bool = True
+    seed: int | None = None
+    """Set only where it counts: under a temperature above 0."""
+    penalised: bool = False
+    """Frequency or presence penalties look at this request's own tokens alone."""
+    script: tuple[int, ...] | None = None
+    """Tokens that a grammar or a tool call forces, an EOS included."""
+    top_logprobs: int | None = None
+
+
+@dataclass(slots=True)
+class Output:
+    """What one step (or several, merged) brought."""
+
+    text: str
+    ids: list[int]
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    states: list[int] = field(default_factory=list)
+    """The hash state before each token, from which log probabilities are made up; only when they are wanted."""
+
+    def merge(self, other: Output) -> None:
+        """Append a later step."""
+        self.text += other.text
+        self.ids += other.ids
+        self.states += other.states
+        self.finish_reason = other.finish_reason
+        self.stop_reason = other.stop_reason
+
+
+class Sequence:
+    """The generation of one choice."""
+
+    __slots__ = (
+        "_barred",
+        "_hold",
+        "_pending",
+        "_released",
+        "_salt",
+        "_script",
+        "_stepped_salt",
+        "_text",
+        "count",
+        "finished",
+        "index",
+        "last",
+        "plain",
+        "sampling",
+        "state",
+    )
+
+    def __init__(self, sampling: Sampling, state: int, last: int, tail: bytes = b"", index: int = 0) -> None:
+        self.sampling = sampling
+        self.state = state
+        self.last = last
+        self.index = index
+        self.count = 0
+        self.finished = False
+        self._pending = tail
+        self._text = ""
+        self._released = 0
+        self._hold = 0 if sampling.include_stop else max((len(s) - 1 for s in sampling.stop), default=0)
+        self._barred = sampling.stop_token_ids | {EOS} if sampling.min_tokens else frozenset()
+        self._script: Iterator[int] | None = iter(sampling.script) if sampling.script is not None else None
+        self._stepped_salt = (
+            mix(sampling.seed or 0, index + 1) if sampling.seed is not None or sampling.penalised else 0
+        )
+        self._salt = mix(index) if index else 0
+        self.plain = not (
+            sampling.stop
+            or sampling.stop_token_ids
+            or sampling.min_tokens
+            or not sampling.skip_special
+            or self._script
+            or self._stepped_salt
+            or self._salt
+            or sampling.top_logprobs is not None
+        )
+        """Whether nothing but the tokens themselves decides: the streams' fast path may be used."""
+
+    @property
+    def midway(self) -> bool:
+        """Whether bytes of an incomplete character are held back."""
+        return bool(self._pending)
+
+    def _next(self) -> int:
+        if self._script is not None:
+            return next(self._script, EOS)
+        salt = mix(self._stepped_salt, self.count) if self._stepped_salt else self._salt
+        barred = self._barred if self.count < self.sampling.min_tokens else frozenset[int]()
+        return pick(self.state, self.last, salt, barred)
+
+    def _characters(self, token: int) -> str:
+        """The text that becomes complete with `token`. What ends in an incomplete (or no) character stays back."""
+        piece = PIECES[token]
+        if token in SPECIAL:
+            if self.sampling.skip_special:
+                return ""
+        elif not self._pending and piece.isascii():
+            return piece.decode()
+        self._pending += piece
+        text = self._pending.decode("utf-8", "replace")
+        if text.endswith("�"):
+            return ""
+        self._pending = b""
+        return text
+
+    def _stopped_by(self, text: str, added: int) -> str | None:
+        """The stop string that `text` now contains and completes first; cuts the text before (or after) it."""
+        best: tuple[int, str] | None = None
+        for stop in self.sampling.stop:
+            at = text.find(stop, max(0, len(text) - added - len(stop) + 1))
+            if at >= 0 and (best is None or at + len(stop) < best[0]):
+                best = (at + len(stop), stop)
+        if best is None:
+            return None
+        end, stop = best
+        self._text = text[: end if self.sampling.include_stop else end - len(stop)]
+        return stop
+
+    def step(self, tokens: int = 1) -> Output:
+        """Generate up to `tokens` tokens; fewer when the answer ends."""
+        out = Output("", [])
+        sampling = self.sampling
+        for _ in range(tokens):
+            token = self._next()
+            if sampling.top_logprobs is not None:
+                out.states.append(self.state)
+            self.state = advance(self.state, token)
+            self.last = token
+            self.count += 1
+            out.ids.append(token)
+            stopped = False
+            if token == EOS and not sampling.ignore_eos:
+                out.finish_reason, stopped = "stop", True
+            elif token in sampling.stop_token_ids:
+                out.finish_reason, out.stop_reason, stopped = "stop", token, True
+            elif self.count >= sampling.max_tokens:
+                out.finish_reason = "length"
+            added = "" if stopped and not sampling.include_stop else self._characters(token)
+            if not sampling.stop:
+                out.text += added
+            else:
+                self._text += added
+                if added and self.count > sampling.min_tokens:
+                    stop = self._stopped_by(self._text, len(added))
+                    if stop is not None:
+                        out.finish_reason, out.stop_reason = "stop", stop
+                ready = len(self._text) - (0 if out.finish_reason else self._hold)
+                if ready > self._released:
+                    out.text += self._text[self._released : ready]
+                    self._released = ready
+            if out.finish_reason:
+                self.finished = True
+                break
+        return out
+
+    def adopt(self, state: int, last: int, count: int) -> None:
+        """Take over what a stream's fast path generated."""
+        self.state, self.last, self.count = state, last, count

@@ -1,0 +1,146 @@
+"""Answers that a grammar or a tool decides: JSON for a response format, calls for tools. Pure.
+
+A call that the model makes by itself (`tool_choice: auto`) is part of the function of the token ids, so that it can be
+continued after a cut. What a grammar forces (`required`, a named tool, `response_format`) starts anew with each
+request, as it does in a real engine, whose grammar knows nothing of the prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .errors import invalid
+from .tokenizer import decode, encode
+from .vocabulary import END_TOOLS, EOS, IM_START, TOOLS
+
+
+@dataclass(slots=True, frozen=True)
+class ToolChoice:
+    """`none`, `auto`, `required` or `named`."""
+
+    kind: str
+    name: str = ""
+
+
+def _dump(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+def instance(schema: object, depth: int = 0) -> Any:
+    """The least value that fits a simple JSON schema."""
+    if not isinstance(schema, dict) or depth > 20:
+        return {}
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return instance(schema[key][0], depth + 1)
+    kind = schema.get("type", "object" if "properties" in schema else "string")
+    if isinstance(kind, list):
+        kind = kind[0]
+    if kind == "object":
+        properties = schema.get("properties") or {}
+        names = schema.get("required") or list(properties)
+        return {name: instance(properties.get(name, {"type": "string"}), depth + 1) for name in names}
+    if kind == "array":
+        return [instance(schema.get("items", {"type": "string"}), depth + 1)] * max(1, int(schema.get("minItems", 1)))
+    if kind == "string":
+        return "word".ljust(int(schema.get("minLength", 0)), "s")[: int(schema.get("maxLength", 1_000_000))]
+    if kind in ("integer", "number"):
+        return max(1, schema.get("minimum", 1)) if schema.get("maximum", 1) >= 1 else schema["maximum"]
+    return {"boolean": True, "null": None}.get(str(kind), {})
+
+
+def guided_text(body: dict[str, Any]) -> str | None:
+    """The text that `response_format` (or `structured_outputs`) forces, if any."""
+    form = body.get("response_format")
+    if isinstance(form, dict):
+        if form.get("type") == "json_object":
+            return '{"answer": "word"}'
+        if form.get("type") == "json_schema":
+            if form.get("json_schema") is None:
+                raise invalid(
+                    "When response_format type is 'json_schema', the 'json_schema' field must be provided.",
+                    "response_format",
+                )
+            return _dump(instance(form["json_schema"].get("schema")))
+    outputs = body.get("structured_outputs")
+    if isinstance(outputs, dict):
+        if outputs.get("choice"):
+            return str(outputs["choice"][0])
+        if outputs.get("json") is not None:
+            schema = outputs["json"]
+            return _dump(instance(orjson.loads(schema) if isinstance(schema, str) else schema))
+        if outputs.get("json_object"):
+            return '{"answer": "word"}'
+    return None
+
+
+def tool_choice(body: dict[str, Any]) -> ToolChoice:
+    """What the request says of tools, checked in vLLM's words."""
+    tools = body.get("tools")
+    if tools == []:
+        raise invalid(
+            "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.", "tools"
+        )
+    choice = body.get("tool_choice", "auto" if tools else "none")
+    if choice == "none":
+        return ToolChoice("none")
+    if choice is None:
+        return ToolChoice("auto" if tools else "none")
+    if not tools:
+        raise invalid("When using `tool_choice`, `tools` must be set.", "tool_choice")
+    if choice in ("auto", "required"):
+        return ToolChoice(choice)
+    usage = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`'
+    if not isinstance(choice, dict):
+        raise invalid(
+            f'Invalid value for `tool_choice`: {choice}! Only named tools, "none", "auto" or "required" are supported.',
+            "tool_choice",
+        )
+    function = choice.get("function")
+    if not isinstance(function, dict):
+        raise invalid(f"Invalid value for `function`: `{function}` in `tool_choice`! {usage}", "tool_choice.function")
+    if "name" not in function:
+        raise invalid(f"Expected field `name` in `function` in `tool_choice`! {usage}", "tool_choice.function.name")
+    if all(tool.get("function", {}).get("name") != function["name"] for tool in tools):
+        raise invalid("The tool specified in `tool_choice` does not match any of the specified `tools`", "tool_choice")
+    return ToolChoice("named", function["name"])
+
+
+def _arguments(tool: dict[str, Any]) -> Any:
+    return instance((tool.get("function") or {}).get("parameters") or {"type": "object"})
+
+
+def tool_text(tools: list[dict[str, Any]], name: str = "") -> str:
+    """The text of a call to the first tool, or to the named one."""
+    tool = next(t for t in tools if name in ("", t["function"]["name"]))
+    call = f'{{"name": "{tool["function"]["name"]}", "arguments": {_dump(_arguments(tool))}}}'
+    return f"<tool_call>\n{call}\n</tool_call>"
+
+
+def scripted_call(prompt: list[int]) -> tuple[int, ...] | None:
+    """What is left of the tool call that answers this prompt, when it has tools and a user spoke last.
+
+    It reads nothing but the ids: a prompt that ends within the call is gone on with where it ends.
+    """
+    if TOOLS not in prompt or END_TOOLS not in prompt:
+        return None
+    try:
+        tools = orjson.loads(decode(prompt[prompt.index(TOOLS) + 1 : prompt.index(END_TOOLS)]))
+        call = (*encode(tool_text(tools)), EOS)
+    except (orjson.JSONDecodeError, LookupError, TypeError):
+        return None
+    opening = [IM_START, *encode("assistant\n")]
+    turns = [i for i, token in enumerate(prompt) if token == IM_START]
+    if len(turns) < 2 or prompt[turns[-1] : turns[-1] + len(opening)] != opening:
+        return None
+    if prompt[turns[-2] + 1 : turns[-2] + 3] != encode("user\n"):
+        return None
+    begun = prompt[turns[-1] + len(opening) :]
+    return call[len(begun) :] if tuple(begun) == call[: len(begun)] and len(begun) < len(call) else None

@@ -1,0 +1,187 @@
+"""Chunks and bodies, field for field as vLLM writes them: what is set appears in the model's order, null or not.
+
+Everything of a stream's chunks that does not change is made once: a plain chunk is `head + TAILS[token]`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import orjson
+
+from .vocabulary import PIECES, SPECIAL
+
+DONE: Final = b"data: [DONE]\n\n"
+FINGERPRINT: Final = "vllm-0.29.0-51c10ac4"
+Tails = tuple[bytes | None, ...]
+
+
+def text_json(text: str) -> bytes:
+    """A JSON string."""
+    return orjson.dumps(text)
+
+
+def _tails(before: bytes, after: bytes, with_ids: bool) -> Tails:
+    """For each token that is complete text in itself, the end of the chunk that carries just it; None for the rest."""
+    tails: list[bytes | None] = []
+    for token, piece in enumerate(PIECES):
+        try:
+            text = "" if token in SPECIAL else piece.decode()
+        except UnicodeDecodeError:
+            tails.append(None)
+            continue
+        ids = b"[%d]" % token if with_ids else b"null"
+        tails.append(before + text_json(text) + after + ids + b"}]}\n\n")
+    return tuple(tails)
+
+
+_CHAT_BEFORE: Final = b'"delta":{"content":'
+_CHAT_AFTER: Final = b'},"logprobs":null,"finish_reason":null,"token_ids":'
+_TEXT_BEFORE: Final = b'"text":'
+_TEXT_AFTER: Final = b',"logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":'
+CHAT_TAILS: Final = {ids: _tails(_CHAT_BEFORE, _CHAT_AFTER, ids) for ids in (False, True)}
+TEXT_TAILS: Final = {ids: _tails(_TEXT_BEFORE, _TEXT_AFTER, ids) for ids in (False, True)}
+
+
+class Frame:
+    """The constant parts of one stream's chunks."""
+
+    __slots__ = ("chat", "opening")
+
+    def __init__(self, chat: bool, request_id: str, created: int, model: str) -> None:
+        self.chat = chat
+        kind = b"chat.completion.chunk" if chat else b"text_completion"
+        self.opening = b'data: {"id":%b,"object":"%b","created":%d,"model":%b,"choices":[' % (
+            text_json(request_id),
+            kind,
+            created,
+            text_json(model),
+        )
+
+    def head(self, index: int) -> bytes:
+        """All of a plain chunk up to the part that `CHAT_TAILS` and `TEXT_TAILS` hold."""
+        return self.opening + b'{"index":%d,' % index
+
+    def chunk(self, choice: dict[str, Any], **rest: Any) -> bytes:
+        """A chunk with one choice; `rest` are the fields that follow `choices`."""
+        end = b"," + orjson.dumps(rest)[1:] if rest else b"}"
+        return b"%b%b]%b\n\n" % (self.opening, orjson.dumps(choice), end)
+
+    def usage(self, usage: dict[str, Any]) -> bytes:
+        """The last chunk, with usage and no choice."""
+        return self.opening + b"]," + orjson.dumps({"usage": usage, "system_fingerprint": FINGERPRINT})[1:] + b"\n\n"
+
+
+def usage_fields(prompt: int, completion: int, **details: Any) -> dict[str, Any]:
+    """vLLM's order: the total stands in the middle."""
+    return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion, **details}
+
+
+def _usage(prompt: int, completion: int) -> dict[str, Any]:
+    return usage_fields(prompt, completion, prompt_tokens_details=None, completion_tokens_details=None)
+
+
+def chat_choice(
+    index: int,
+    content: str | None,
+    tool_calls: list[dict[str, Any]],
+    finish_reason: str | None,
+    stop_reason: int | str | None,
+    token_ids: list[int] | None,
+    logprobs: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """A whole chat choice."""
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": content,
+        "refusal": None,
+        "annotations": None,
+        "audio": None,
+        "function_call": None,
+    }
+    if tool_calls:
+        message["tool_calls"] = tool_calls
+    message["reasoning"] = None
+    return {
+        "index": index,
+        "message": message,
+        "logprobs": logprobs,
+        "finish_reason": finish_reason,
+        "stop_reason": stop_reason,
+        "token_ids": token_ids,
+        "routed_experts": None,
+    }
+
+
+def chat_body(
+    request_id: str,
+    created: int,
+    model: str,
+    choices: list[dict[str, Any]],
+    prompt: int,
+    completion: int,
+    prompt_ids: list[int] | None,
+) -> bytes:
+    """A whole chat answer."""
+    return orjson.dumps(
+        {
+            "id": request_id,
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": choices,
+            "service_tier": None,
+            "system_fingerprint": FINGERPRINT,
+            "usage": _usage(prompt, completion),
+            "prompt_logprobs": None,
+            "prompt_token_ids": prompt_ids,
+            "prompt_text": None,
+            "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "metrics": None,
+        }
+    )
+
+
+def text_choice(
+    index: int,
+    text: str,
+    finish_reason: str | None,
+    stop_reason: int | str | None,
+    token_ids: list[int] | None,
+    prompt_ids: list[int] | None,
+    logprobs: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """A whole completion choice."""
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": logprobs,
+        "finish_reason": finish_reason,
+        "stop_reason": stop_reason,
+        "token_ids": token_ids,
+        "prompt_logprobs": None,
+        "prompt_token_ids": prompt_ids,
+        "routed_experts": None,
+    }
+
+
+def text_body(
+    request_id: str, created: int, model: str, choices: list[dict[str, Any]], prompt: int, completion: int
+) -> bytes:
+    """A whole completion answer."""
+    return orjson.dumps(
+        {
+            "id": request_id,
+            "object": "text_completion",
+            "created": created,
+            "model": model,
+            "choices": choices,
+            "service_tier": None,
+            "system_fingerprint": FINGERPRINT,
+            "usage": _usage(prompt, completion),
+            "kv_transfer_params": None,
+            "ec_transfer_params": None,
+            "metrics": None,
+        }
+    )
