@@ -24,7 +24,7 @@ crosses a layer: the module that calls a library turns its errors into these.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from openai_wire.errors import error_body
 
@@ -49,22 +49,32 @@ class LimitState:
     tokens: Budget | None = None
 
 
-@dataclass(eq=False)
 class GatewayError(Exception):
-    message: str
-    param: str | None = None
-    cause: str | None = None
-    limits: LimitState | None = None
-    retry_after_s: float | None = None
-    should_retry: bool | None = None
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """`retry_after_s`: seconds after which the same request has a chance. `should_retry`: overrides what the SDKs make
+    of the status. `limits`: what the rate-limit headers say."""
 
     status = 500
     type = "server_error"
     code: str | None = "internal_error"
 
-    def __post_init__(self) -> None:
-        super().__init__(self.message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        cause: str | None = None,
+        limits: LimitState | None = None,
+        retry_after_s: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.cause = cause
+        self.limits = limits
+        self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
+        self.headers: list[tuple[bytes, bytes]] = []
 
     def body(self) -> bytes:
         return error_body(self.message, type=self.type, param=self.param, code=self.code)

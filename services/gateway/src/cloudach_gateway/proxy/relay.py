@@ -70,12 +70,16 @@ class Relay:
         try:
             payloads = await conversation.open(request.path, request.body, request_id=request.request_id)
             while payloads is not None:
-                frames = b"".join([rewriter.feed(payload) for payload in payloads])
-                if waiting and rewriter.choices_seen:
-                    waiting = False
-                    progress.first_token()
-                if frames:
-                    await client.write(frames)
+                frames: list[bytes] = []
+                try:
+                    for payload in payloads:
+                        frames.append(rewriter.feed(payload))
+                finally:  # what came before an error frame goes out before it
+                    if waiting and rewriter.choices_seen:
+                        waiting = False
+                        progress.first_token()
+                    if any(frames):
+                        await client.write(b"".join(frames))
                 payloads = await conversation.next()
             progress.complete()
             await client.write(rewriter.finish())

@@ -49,6 +49,7 @@ class BadChunk(Exception):
 
 
 _TOKEN_IDS = b',"token_ids":['
+_NO_PROMPT_IDS = b',"prompt_token_ids":null'
 _RUNNING = b'"finish_reason":null'
 _CHOICES = b',"choices":['
 
@@ -96,6 +97,8 @@ class StreamRewriter:
             return b"data: %b%b%b\n\n" % (self._prefix_out, payload[skip:-1], self._tail)
         if b'"delta":{},' in payload:
             return b""  # sent only because token ids were asked for
+        if payload.endswith(_NO_PROMPT_IDS, 0, start):
+            start -= len(_NO_PROMPT_IDS)
         return b"data: %b%b}]%b\n\n" % (self._prefix_out, payload[skip:start], self._tail)
 
     def _edit_parsed(self, payload: bytes) -> bytes:
@@ -109,6 +112,8 @@ class StreamRewriter:
             raise EngineReportedError(orjson.dumps(chunk["error"]).decode())
         if "model" in chunk:
             chunk["model"] = self._view.model
+        if chunk.get("prompt_text", "") is None:
+            del chunk["prompt_text"]  # vLLM's first chunk always has it
         choices = chunk.get("choices")
         if not choices:
             return self._edit_usage_chunk(chunk)

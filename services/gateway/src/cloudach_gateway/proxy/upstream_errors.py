@@ -76,4 +76,6 @@ def _read(body: bytes) -> tuple[str | None, str | None, str | None]:
     if not isinstance(error, dict) or not isinstance(error.get("message"), str):
         return None, None, None
     param, code = error.get("param"), error.get("code")
-    return error["message"], param if isinstance(param, str) else None, code if isinstance(code, str) else None
+    # vLLM's own field checks say `body.temperature`; its `code` is the status again, a number.
+    param = param.removeprefix("body.") if isinstance(param, str) else None
+    return error["message"], param, code if isinstance(code, str) else None
