@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cloudach_gateway.errors import InvalidApiKey, LimitState
+from .errors import InvalidApiKey, LimitState
 
 TENANT = re.compile(r"[a-z0-9_]{1,32}")
 KEY_ID = re.compile(r"[a-z2-7]{8,32}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..errors import LimitState
+from ..ratelimit import Grant
 
 
 class KnownKey(Protocol):
@@ -21,19 +22,6 @@ class KnownKey(Protocol):
 
     def may_use(self, names: tuple[str, ...]) -> bool:
         """Whether the key allows a model that goes under any of these names."""
-
-
-class Grant(Protocol):
-    """A request that was let in, and what was reserved for it."""
-
-    @property
-    def key_id(self) -> str: ...
-
-    @property
-    def tenant(self) -> str: ...
-
-    @property
-    def limits(self) -> LimitState: ...
 
 
 class Admission(Protocol):

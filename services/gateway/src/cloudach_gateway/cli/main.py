@@ -1,0 +1,63 @@
+"""cloudach: administer a Cloudach installation.
+
+Exit codes: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..auth.keys import KeyProblem
+from ..settings import ConfigError
+from ..store.embedded import EmbeddedError
+from ..store.trouble import StoreDown
+from . import keys
+from .target import NoTarget, redis_url
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = build_parser().parse_args(arguments)
+    try:
+        with redis_url(options.redis_url, options.config) as url:
+            code: int = options.run(options, url)
+            return code
+    except (ConfigError, NoTarget) as error:
+        print(f"cloudach: {error}", file=sys.stderr)
+        return 2
+    except (KeyProblem, StoreDown, EmbeddedError) as error:
+        print(f"cloudach: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cloudach", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    keys.add_to(commands, _common())
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    """Options of every command."""
+    common = argparse.ArgumentParser(add_help=False)
+    where = common.add_argument_group("which installation")
+    where.add_argument(
+        "--redis-url",
+        default=os.environ.get("CLOUDACH_REDIS_URL"),
+        metavar="URL",
+        help="the Redis that the gateways use (default: $CLOUDACH_REDIS_URL)",
+    )
+    where.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get("CLOUDACH_CONFIG"),
+        metavar="FILE",
+        help="the gateway's configuration, to find its Redis or its embedded Valkey (default: $CLOUDACH_CONFIG)",
+    )
+    common.add_argument("--json", action="store_true", help="print JSON, for programs")
+    return common

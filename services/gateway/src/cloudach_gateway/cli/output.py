@@ -1,0 +1,84 @@
+"""How keys are shown: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..tenancy import KeyRecord
+
+
+def key_json(record: KeyRecord, api_key: str | None = None) -> dict[str, Any]:
+    """`key` only where it is shown for the one time."""
+    shown: dict[str, Any] = {} if api_key is None else {"key": api_key}
+    return shown | {
+        "id": record.id,
+        "tenant": record.tenant,
+        "name": record.name,
+        "models": None if record.models is None else list(record.models),
+        "requests_per_minute": record.limits.requests,
+        "tokens_per_minute": record.limits.tokens,
+        "concurrent_streams": record.limits.concurrency,
+        "created_at": _iso(record.created_at_ms),
+        "expires_at": _iso(record.expires_at_ms),
+        "disabled": record.disabled,
+        "previous_secret_valid_until": _iso(record.previous_valid_until_ms),
+    }
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def details(record: KeyRecord) -> str:
+    rows = key_json(record)
+    width = max(map(len, rows))
+    return "\n".join(f"{name.replace('_', ' '):<{width}}  {_plain(value)}" for name, value in rows.items())
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The first row is the head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def key_table(records: Sequence[KeyRecord], now_ms: int) -> str:
+    head = ("ID", "TENANT", "NAME", "STATE", "REQ/MIN", "TOK/MIN", "STREAMS", "MODELS", "EXPIRES")
+    return table([head, *(_row(record, now_ms) for record in records)])
+
+
+def state(record: KeyRecord, now_ms: int) -> str:
+    if record.disabled:
+        return "disabled"
+    expired = record.expires_at_ms is not None and record.expires_at_ms <= now_ms
+    return "expired" if expired else "active"
+
+
+def _row(record: KeyRecord, now_ms: int) -> tuple[str, ...]:
+    limits = record.limits
+    return (
+        record.id,
+        record.tenant,
+        record.name or "-",
+        state(record, now_ms),
+        *("-" if value is None else str(value) for value in (limits.requests, limits.tokens, limits.concurrency)),
+        "all" if record.models is None else ",".join(record.models),
+        _iso(record.expires_at_ms) or "never",
+    )
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _iso(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

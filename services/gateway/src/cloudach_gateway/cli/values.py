@@ -1,0 +1,63 @@
+"""Values as operators type them. Each raises ValueError's kin that argparse turns into a usage error."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime, timedelta
+
+_DURATION = re.compile(r"(\d+)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def duration(text: str) -> timedelta:
+    """30s, 15m, 24h, 30d, 2w; 0 for none."""
+    if text == "0":
+        return timedelta()
+    match = _DURATION.fullmatch(text)
+    try:
+        if match is not None:
+            return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no duration: a number and s, m, h, d or w, as in 24h")
+
+
+def moment(text: str) -> datetime | None:
+    """A duration from now, an ISO date or time (UTC unless it says otherwise), `now` or `never` (None)."""
+    if text == "never":
+        return None
+    if text == "now":
+        return datetime.now(UTC)
+    try:
+        if _DURATION.fullmatch(text):
+            return datetime.now(UTC) + duration(text)
+        found = datetime.fromisoformat(text)
+    except (ValueError, OverflowError, argparse.ArgumentTypeError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: 30d, 2030-01-31, 2030-01-31T12:00:00Z, now or never"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def count(text: str) -> int | None:
+    """A positive number; `none` takes the limit away."""
+    if text == "none":
+        return None
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor none")
+
+
+def names(text: str) -> list[str] | None:
+    """Names between commas; `all` for no restriction."""
+    if text == "all":
+        return None
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of model names: llama3-8b,qwen3-4b or all")
+    return found
+
+
+def milliseconds(when: datetime | None) -> int | None:
+    return None if when is None else round(when.timestamp() * 1000)

@@ -1,0 +1,66 @@
+"""What an admission hands out, and what comes back when the request has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import LimitState
+from ..tenancy import Caller
+
+OUTCOMES = ("finished", "cancelled", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for admission. `models`: the names of the model asked for, its id and its aliases.
+
+    tokens: to reserve. print: names this request's body and size, so that its retry is known again (no ':' in it).
+    """
+
+    request_id: str
+    models: tuple[str, ...]
+    tokens: int
+    print: str
+    retry: bool = False
+
+
+@dataclass(slots=True)
+class Grant:
+    """One admitted request. `tokens` are reserved until it is settled.
+
+    lease: Redis' name of the running request; '' when it was admitted without Redis (`degraded`).
+    """
+
+    caller: Caller
+    request_id: str
+    tokens: int
+    lease: str = ""
+    degraded: bool = False
+    settled: bool = False
+
+    @property
+    def tenant(self) -> str:
+        return self.caller.tenant
+
+    @property
+    def key_id(self) -> str:
+        return self.caller.key_id
+
+    @property
+    def limits(self) -> LimitState:
+        return self.caller.limits
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What a request used. `day` is yyyymmdd, UTC. `day` and all else stay the same when it is sent again."""
+
+    tenant: str
+    key_id: str
+    request_id: str
+    lease: str
+    day: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    outcome: str

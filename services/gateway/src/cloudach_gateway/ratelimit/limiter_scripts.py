@@ -1,0 +1,120 @@
+"""The limiter's Lua: its arguments and its replies. See lua/*.lua for what each script does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from ..errors import LimitState
+from ..store import layout, scripts
+from ..store.store import Argument, Reply
+from ..tenancy import FIELDS, KeyRecord, PresentedKey
+from .grants import Ask, Settlement
+from .refusals import Status, limit_state
+
+_FOLDER = Path(__file__).parent / "lua"
+ADMIT = scripts.load(_FOLDER, "admit")
+SETTLE = scripts.load(_FOLDER, "settle")
+RENEW = scripts.load(_FOLDER, "renew")
+ALL = (ADMIT, SETTLE, RENEW)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The limiter's settings, all in seconds."""
+
+    window_s: float = 60.0
+    grace_s: float = 5.0
+    lease_ttl_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What admit.lua said. `refused` is None for an admitted request; `record` is None for an unknown key only."""
+
+    refused: Status | None
+    wait_s: float
+    limits: LimitState
+    lease: str
+    record: KeyRecord | None
+
+
+_NOTHING = Ask("", (), 0, "")
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1_000_000)
+
+
+class Encoder:
+    """Arguments of the scripts. `clock` is for tests: a time in us, instead of Redis' own."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.clock = ""
+        self._times = (_us(rules.window_s), _us(rules.grace_s), _us(rules.lease_ttl_s))
+
+    def admit(self, key: PresentedKey, ask: Ask | None) -> tuple[Sequence[str], Sequence[Argument]]:
+        """`ask` None: only look at the key."""
+        mode, ask = ("look", _NOTHING) if ask is None else ("admit", ask)
+        return layout.admission(key.tenant, key.key_id), (
+            self.clock,
+            mode,
+            key.digest,
+            *self._times,
+            ask.request_id,
+            "\n".join(ask.models),
+            ask.tokens,
+            ask.print,
+            "1" if ask.retry else "",
+        )
+
+    def settle(self, done: Settlement) -> tuple[Sequence[str], Sequence[Argument]]:
+        keys = (
+            *layout.settlement(done.tenant, done.key_id),
+            layout.usage(done.tenant, done.key_id, done.day),
+            layout.settled(done.tenant, done.request_id),
+        )
+        return keys, (
+            self.clock,
+            done.request_id,
+            done.lease,
+            self._times[0],
+            done.prompt_tokens,
+            done.completion_tokens,
+            done.cached_tokens,
+            done.outcome,
+        )
+
+    def renew(self, tenant: str, key_id: str, leases: Sequence[str]) -> tuple[Sequence[str], Sequence[Argument]]:
+        return (layout.leases(tenant, key_id),), (self.clock, self._times[2], *leases)
+
+
+class Decoder:
+    """Replies of admit.lua. Remembers each key's last record, which rarely changes, by its raw fields."""
+
+    def __init__(self, remembered: int = 8192) -> None:
+        self._records: dict[tuple[str, str], tuple[list[bytes | None], KeyRecord]] = {}
+        self._most = remembered
+
+    def admit(self, key: PresentedKey, reply: Reply) -> Verdict:
+        status = reply[0].decode()
+        if status == "unknown":
+            return Verdict("unknown", 0.0, LimitState(), "", None)
+        record = self._record(key, reply[6])
+        state = limit_state(record.limits, reply[2], reply[3], reply[4] / 1_000_000)
+        refused = None if status == "ok" else cast(Status, status)
+        return Verdict(refused, reply[1] / 1_000_000, state, reply[5].decode(), record)
+
+    def _record(self, key: PresentedKey, raw: list[bytes | None]) -> KeyRecord:
+        known = self._records.get((key.tenant, key.key_id))
+        if known is not None and known[0] == raw:
+            return known[1]
+        fields = {name: value.decode() for name, value in zip(FIELDS, raw, strict=True) if value}
+        record = KeyRecord.from_hash(key.tenant, key.key_id, fields)
+        if len(self._records) >= self._most:
+            self._records.pop(next(iter(self._records)))
+        self._records[key.tenant, key.key_id] = (raw, record)
+        return record

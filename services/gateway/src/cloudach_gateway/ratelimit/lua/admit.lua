@@ -1,0 +1,120 @@
+-- Admission in one round trip: the key, its rules, requests and tokens a minute, a stream's lease.
+--
+-- KEYS  1 record  2 log  3 cost  4 promises  5 prints  6 held  7 state  8 leases   (store/layout.py)
+-- ARGV  1 test clock or ''   2 'admit' or 'look'   3 digest of the key   4 window us   5 grace us   6 lease ttl us
+--       7 request id   8 the model's names, one a line   9 tokens to reserve   10 fingerprint   11 '1' for a retry
+-- Returns {status, wait us, requests booked, tokens booked, reset us, lease, {fields of the record}}, where status is
+--   ok | unknown | expired | disabled | model | never | requests | tokens | streams
+
+--@include clock.lua
+--@include window.lua
+--@include streams.lua
+
+local keys = {
+  record = KEYS[1], log = KEYS[2], cost = KEYS[3], promises = KEYS[4], prints = KEYS[5], held = KEYS[6],
+  state = KEYS[7], leases = KEYS[8],
+}
+local now = clock(ARGV[1])
+local window, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
+
+local record = redis.call('HMGET', keys.record, 'hash', 'prev_hash', 'prev_valid_until_ms', 'name', 'models', 'rpm', 'tpm',
+  'concurrency', 'expires_at_ms', 'disabled', 'created_at_ms')
+local digest = ARGV[3]
+if not record[1] then return {'unknown'} end
+if record[1] ~= digest then
+  if record[2] ~= digest or now >= (tonumber(record[3]) or 0) * 1000 then return {'unknown'} end
+end
+record[1], record[2] = '', '' -- the hashes stay here
+
+local expires = tonumber(record[9])
+if expires and now >= expires * 1000 then return {'expired', 0, 0, 0, 0, '', record} end
+if record[10] == '1' then return {'disabled', 0, 0, 0, 0, '', record} end
+
+local rpm, tpm, concurrency = tonumber(record[6]), tonumber(record[7]), tonumber(record[8])
+local fingerprint = ARGV[10]
+local looking = ARGV[2] == 'look'
+
+-- A caller may come a little before its time: clocks differ. Then the key's clock goes ahead to it.
+local pending = redis.call('ZCARD', keys.promises)
+do
+  local _, due = own_promise({pending = pending, keys = keys}, fingerprint)
+  if due and due > now and due <= now + math.min(50000, window / 200) then now = due end
+end
+
+local w = open_window(keys, now, {window = window, grace = grace, rpm = rpm, tpm = tpm, pending = pending})
+local c = open_streams(keys, now, grace, concurrency)
+for _ = 1, advance(w) do trust(c, false) end
+now = w.now
+local own, own_due = own_promise(w, fingerprint)
+
+local function answer(status, wait, lease)
+  save(w)
+  return {status, wait or 0, w.n, w.sum + w.ahead, math.max(0, w.front + w.W - now), lease or '', record}
+end
+
+if looking then return answer('ok') end
+if record[5] and record[5] ~= '' then
+  local allowed = false
+  for name in string.gmatch(ARGV[8], '[^\n]+') do
+    if string.find(record[5], '\n' .. name .. '\n', 1, true) then allowed = true end
+  end
+  if not allowed then return answer('model') end
+end
+
+local id, cost = ARGV[7], tonumber(ARGV[9])
+if tpm and cost > tpm then return answer('never') end
+local retry = ARGV[11] == '1'
+local ready = own and own_due <= now
+
+local function reject(status, due, book, hold)
+  -- The queue is bounded: beyond, the answer is the end of the queue as it stands, and no place is kept.
+  local most = math.min(1024, math.max(256, 2 * math.max(rpm or 0, concurrency or 0)))
+  if w.pending < most then
+    promise(w, string.format('%s:%016.0f:%s', fingerprint, due, id), due, cost, book, hold)
+  end
+  return answer(status, due - now)
+end
+
+if concurrency then
+  local waiting = held(c)
+  local mine = ready and redis.call('ZSCORE', keys.held, own)
+  if c.active >= concurrency or (not mine and c.active + waiting >= concurrency) then
+    if own and not ready and retry then return answer('streams', own_due - now) end
+    if ready then
+      forget(w, own, own_due)
+      if mine then waiting = waiting - 1 end
+    end
+    local due = now + estimate(c, math.max(1, c.active + waiting - concurrency + 1))
+    -- With room to spare no place in the windows is kept: it would only push the others back.
+    local book = not everything_fits(w, cost)
+    if book then due = next_place(w, cost, due) end
+    return reject('streams', due, book, true)
+  end
+end
+
+local booked = own and redis.call('ZSCORE', keys.log, own)
+if ready and booked then
+  if claim(w, own, own_due, id, cost) then trust(c, true) end
+else
+  local hold = false
+  if own and (ready or retry) then -- an impatient one may get in early, but not twice into the queue
+    hold = forget(w, own, own_due)
+    if ready and hold then trust(c, true) end
+  end
+  local full = obstacle(w, cost)
+  if not full then
+    if rpm or tpm then add(w, id, now, cost) end
+  elseif own and retry and not ready then
+    promise(w, own, own_due, cost, booked, hold)
+    return answer(full, own_due - now)
+  else
+    local place, due = abandoned(w, cost)
+    if not place then return reject(full, next_place(w, cost, now), true, false) end
+    if claim(w, place, due, id, cost) then trust(c, false) end
+  end
+end
+
+local lease = string.format('%.0f:%s', now, id)
+redis.call('ZADD', keys.leases, whole(now + tonumber(ARGV[6])), lease)
+redis.call('PEXPIRE', keys.leases, 172800000)
+return answer('ok', 0, lease)

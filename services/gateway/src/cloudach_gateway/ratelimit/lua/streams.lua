@@ -1,0 +1,62 @@
+-- Concurrent streams: a lease for each running request, and what to tell those who find none free.
+--
+-- When a stream ends is not known, so Retry-After is an estimate here: when the key's running streams should have ended by
+-- the mean duration of its streams and twice their deviation. What is done to make it true: a freed stream is held for
+-- the one that was told to wait (until `grace` after the told time), so that a newcomer does not take it. What cannot be
+-- promised: that the running streams have ended by then. A key whose callers mostly do not come back gets no holds
+-- (`trust`), or they would stand empty for nobody.
+
+local UNKNOWN_DURATION = 10 * 1000000
+local LONGEST, SHORTEST = 60 * 1000000, 1000000
+
+local function open_streams(keys, now, grace, limit)
+  local s = redis.call('HMGET', keys.state, 'dur', 'dev', 'trust')
+  return {
+    keys = keys, now = now, grace = grace, limit = limit,
+    dur = tonumber(s[1]) or UNKNOWN_DURATION, dev = tonumber(s[2]) or 0, trust = tonumber(s[3]) or 1,
+    active = redis.call('ZCOUNT', keys.leases, '(' .. whole(now), '+inf'),
+  }
+end
+
+local function held(c)
+  if c.trust < 0.25 then return 0 end
+  return redis.call('ZCOUNT', c.keys.held, '(' .. whole(c.now - c.grace), '+inf')
+end
+
+local function trust(c, came_back)
+  c.trust = came_back and c.trust + (1 - c.trust) / 4 or c.trust * 0.75
+  redis.call('HSET', c.keys.state, 'trust', string.format('%.4f', c.trust))
+end
+
+-- Time from now, us, until the `place`-th stream from now should be free.
+local function estimate(c, place)
+  local typical = c.dur + 2 * c.dev
+  local left = {}
+  local running = redis.call('ZRANGEBYSCORE', c.keys.leases, '(' .. whole(c.now), '+inf', 'LIMIT', 0, 256)
+  for i = 1, #running do
+    local gone = c.now - tonumber(string.match(running[i], '^(%d+):'))
+    -- Longer than typical already: the longer it has run, the longer it will.
+    left[i] = gone < typical and typical - gone or gone / 4
+  end
+  table.sort(left)
+  local us
+  if #left == 0 then
+    us = typical
+  else
+    local round = math.floor((place - 1) / #left)
+    us = left[(place - 1) % #left + 1] + round * typical
+  end
+  return math.floor(math.min(LONGEST, math.max(SHORTEST, us)))
+end
+
+-- Smoothed like TCP's round-trip time.
+local function learn_duration(state, us)
+  local s = redis.call('HMGET', state, 'dur', 'dev')
+  local dur, dev = tonumber(s[1]), tonumber(s[2])
+  if not dur then dur, dev = us, us / 2
+  else
+    dev = dev + (math.abs(us - dur) - dev) / 4
+    dur = dur + (us - dur) / 8
+  end
+  redis.call('HSET', state, 'dur', whole(dur), 'dev', whole(dev))
+end

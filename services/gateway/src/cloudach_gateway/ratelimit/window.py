@@ -1,0 +1,176 @@
+"""The window of lua/window.lua in plain Python: the same decisions, for the time without Redis and as the model that
+the Lua is tested against. One process, no I/O; times are whole microseconds that the caller names.
+
+Read lua/window.lua for the invariant and why it is so. This one is written to be plain rather than fast: O(log n)
+while there is room, O(n) once there is a queue.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import attrgetter
+from typing import Literal
+
+Obstacle = Literal["requests", "tokens"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """An admitted request, or (with a `print`) a promise; accounted at `at`."""
+
+    at: int
+    cost: int
+    name: str
+    print: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Admitted when `obstacle` is None; else come back in `wait` us."""
+
+    obstacle: Obstacle | None
+    wait: int = 0
+
+
+_at: Callable[[Entry], int] = attrgetter("at")
+
+
+class Window:
+    """window, grace: us. The limits come with each call, since they may change between calls."""
+
+    def __init__(self, window: int, grace: int) -> None:
+        self.window = window
+        self.grace = min(grace, window)
+        self._drop = min(2 * grace, window)
+        self._early = min(50_000, window // 200)
+        self._now = 0
+        self._front = 0
+        self._entries: list[Entry] = []  # by time
+        self._by_name: dict[str, Entry] = {}
+        self._promises: list[Entry] = []  # by time
+        self._total = 0
+
+    def seed(self, now: int, requests: int, tokens: int) -> None:
+        """What is known to be used already, as if it had all happened now."""
+        for i in range(requests):
+            self._add(Entry(now, tokens if i == 0 else 0, f"seed {i}"))
+        self._now = max(self._now, now)
+
+    def admit(
+        self, now: int, rpm: int | None, tpm: int | None, *, name: str, print: str, cost: int, retry: bool = False
+    ) -> Decision:
+        """`cost` must not exceed `tpm`. `name` is the request's id, `print` its fingerprint."""
+        own = next((promise for promise in self._promises if promise.print == print), None)
+        if own is not None and now < own.at <= now + self._early:
+            now = own.at
+        now = self._advance(now)
+        own = next((promise for promise in self._promises if promise.print == print), None)
+        if own is not None and own.at <= now:
+            self._claim(own, name, cost)
+            return Decision(None)
+        impatient = own if retry else None
+        if impatient is not None:
+            self._remove(impatient)
+        obstacle = self._obstacle(now, rpm, tpm, cost)
+        if obstacle is None:
+            self._add(Entry(now, cost, name))
+            return Decision(None)
+        if impatient is not None:
+            self._add(impatient)
+            return Decision(obstacle, impatient.at - now)
+        left = self._abandoned(now, tpm, cost)
+        if left is not None:
+            self._claim(left, name, cost)
+            return Decision(None)
+        due = self._next_place(now, rpm, tpm, cost)
+        if len(self._promises) < min(1024, max(256, 2 * (rpm or 0))):
+            self._add(Entry(due, cost, f"promise {name}", print))
+        return Decision(obstacle, due - now)
+
+    def correct(self, name: str, used: int) -> None:
+        """The request is over: `used` tokens instead of those reserved."""
+        entry = self._by_name.get(name)
+        if entry is not None:
+            self._total += used - entry.cost
+            entry.cost = used
+
+    def booked(self, now: int) -> tuple[int, int, int]:
+        """Requests, tokens, and us until nothing of it is left."""
+        now = self._advance(now)
+        return len(self._entries), self._total, max(0, self._front + self.window - now)
+
+    def entries(self) -> list[tuple[int, int]]:
+        """(accounted time, tokens) of each, promises included."""
+        return [(entry.at, entry.cost) for entry in self._entries]
+
+    def _advance(self, now: int) -> int:
+        if self._now - now > self.window:  # the clock went back
+            self._entries, self._by_name, self._promises, self._total = [], {}, [], 0
+            self._now = self._front = 0
+        self._now = now = max(now, self._now)
+        while self._promises and self._promises[0].at <= now - self._drop:
+            self._remove(self._promises[0])
+        gone = bisect_right(self._entries, now - self.window, key=_at)
+        for entry in self._entries[:gone]:
+            self._total -= entry.cost
+            del self._by_name[entry.name]
+        del self._entries[:gone]
+        if not self._entries:
+            self._front = 0
+        return now
+
+    def _add(self, entry: Entry) -> None:
+        insort(self._entries, entry, key=_at)
+        self._by_name[entry.name] = entry
+        if entry.print is not None:
+            insort(self._promises, entry, key=_at)
+        self._total += entry.cost
+        self._front = max(self._front, entry.at)
+
+    def _remove(self, entry: Entry) -> None:
+        self._entries.remove(entry)
+        self._promises.remove(entry)
+        del self._by_name[entry.name]
+        self._total -= entry.cost
+
+    def _claim(self, promise: Entry, name: str, cost: int) -> None:
+        self._remove(promise)
+        self._add(Entry(promise.at, cost, name))
+
+    def _abandoned(self, now: int, tpm: int | None, cost: int) -> Entry | None:
+        for promise in self._promises[:32]:
+            if promise.at > now - self.grace:
+                break
+            if tpm is None or promise.cost >= cost:
+                return promise
+        return None
+
+    def _obstacle(self, now: int, rpm: int | None, tpm: int | None, cost: int) -> Obstacle | None:
+        many = rpm is not None and len(self._entries) + 1 > rpm
+        much = tpm is not None and self._total + cost > tpm
+        if not many and not much:
+            return None
+        ends = [now, *(p.at for p in self._promises if now < p.at < now + self.window)]
+        times = [entry.at for entry in self._entries]
+        sums = [0, *accumulate(entry.cost for entry in self._entries)]
+        spans = [(bisect_right(times, end - self.window), bisect_right(times, end)) for end in ends]
+        if rpm is not None and any(last - first + 1 > rpm for first, last in spans):
+            return "requests"
+        if tpm is not None and any(sums[last] - sums[first] + cost > tpm for first, last in spans):
+            return "tokens"
+        return None
+
+    def _next_place(self, now: int, rpm: int | None, tpm: int | None, cost: int) -> int:
+        """Behind everything booked: all entries lie before it, so only those that leave matter."""
+        due = max(now, self._front)
+        count, tokens = len(self._entries), self._total
+        for entry in self._entries:
+            fits = (rpm is None or count + 1 <= rpm) and (tpm is None or tokens + cost <= tpm)
+            if fits and entry.at > due - self.window:
+                break
+            count, tokens = count - 1, tokens - entry.cost
+            due = max(due, entry.at + self.window)
+        return due

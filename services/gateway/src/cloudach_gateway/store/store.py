@@ -1,0 +1,141 @@
+"""The store: scripts on Redis, with a breaker, so that nobody waits for a Redis that is gone.
+
+Up, every call ends within about `timeout_s`. The first failure closes the connection; from then on calls raise
+StoreDown at once, and one background task tries again every `probe_every_s` until Redis answers. Changes of state are
+logged, once each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+from . import address_redis, cluster_redis, sentinel_redis
+from .link_redis import Argument, Link, Reply, open_link, pack
+from .scripts import Script
+from .trouble import StoreDown, StoreError
+
+__all__ = ["Argument", "Reply", "Store", "StoreDown", "StoreError"]
+
+log = logging.getLogger("cloudach.gateway.store")
+
+
+class _Link(Protocol):
+    """What a connection must do; Link for one server, ClusterLink for a cluster."""
+
+    closed: asyncio.Future[str]
+
+    def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Reply]: ...
+    def close(self, why: str = "closed") -> None: ...
+
+
+class Store:
+    """One per process and event loop. `url` as in settings.Redis; `scripts` are loaded on every connect.
+
+    `up` tells whether Redis is in use; `on_change` callbacks are told each time it changes.
+    """
+
+    def __init__(
+        self, url: str, scripts: Sequence[Script], *, timeout_s: float = 0.5, probe_every_s: float = 1.0
+    ) -> None:
+        self.address = address_redis.parse(url)
+        self.timeout_s = timeout_s
+        self.probe_every_s = probe_every_s
+        self.on_change: list[Callable[[bool], None]] = []
+        self._scripts = tuple(scripts)
+        self._link: _Link | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def up(self) -> bool:
+        return self._link is not None and not self._link.closed.done()
+
+    async def start(self) -> None:
+        """Tries to connect once, then goes on trying in the background: a gateway may start without its Redis."""
+        await self._connect()
+        self._keeper = asyncio.create_task(self._keep(), name="store-keeper")
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        if self._link is not None:
+            self._link.close()
+
+    async def run(
+        self,
+        script: Script,
+        keys: Sequence[str],
+        args: Sequence[Argument],
+        *,
+        orphan: Callable[[Reply], None] | None = None,
+    ) -> Reply:
+        """Raises StoreDown (go on without Redis) or StoreError (a defect).
+
+        If the caller is cancelled while it waits, `orphan` gets the reply: the script may have done its work.
+        """
+        link = self._link
+        if link is None or link.closed.done():
+            raise StoreDown("Redis is not reachable")
+        future = link.run(script, keys, args)
+        try:
+            return await (future if orphan is None else asyncio.shield(future))
+        except StoreDown as error:
+            link.close(str(error))
+            raise
+        except StoreError as error:
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+        except asyncio.CancelledError:
+            if orphan is not None:
+                future.add_done_callback(partial(_deliver, orphan))
+            raise
+        return await self._evaluate(link, script, keys, args)
+
+    async def _evaluate(self, link: _Link, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+        """Redis forgot the script (restart, SCRIPT FLUSH): EVAL sends it again and loads it by that."""
+        if not isinstance(link, Link):
+            raise StoreDown("the script is not loaded")
+        return await link.send(pack(b"EVAL", script.source, len(keys), *keys, *args))
+
+    async def _connect(self) -> bool:
+        try:
+            if self.address.kind == "cluster":
+                self._link = await cluster_redis.open_cluster(self.address, self._scripts, self.timeout_s)
+            elif self.address.kind == "sentinel":
+                node = await sentinel_redis.find_master(self.address, self.timeout_s)
+                self._link = await open_link(self.address, node, self._scripts, self.timeout_s)
+            else:
+                self._link = await open_link(self.address, None, self._scripts, self.timeout_s)
+        except StoreDown as error:
+            if self._keeper is None:
+                log.error("Redis is not reachable, going on without it: %s", error)
+                self._tell(False)
+            return False
+        log.info("Redis is connected: %s", self.address.where)
+        self._tell(True)
+        return True
+
+    async def _keep(self) -> None:
+        while not self._closing:
+            link = self._link
+            if link is not None and not link.closed.done():
+                why = await asyncio.shield(link.closed)
+                log.error("Redis is lost, going on without it: %s", why)
+                self._tell(False)
+            if not await self._connect():
+                await asyncio.sleep(self.probe_every_s)
+
+    def _tell(self, up: bool) -> None:
+        for callback in self.on_change:
+            callback(up)
+
+
+def _deliver(orphan: Callable[[Reply], None], future: asyncio.Future[Reply]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        orphan(future.result())
