@@ -19,7 +19,7 @@ from .middleware.envelope import Envelope
 from .proxy.balance import Balancer
 from .proxy.relay import Relay
 from .proxy.upstream import Engines
-from .ratelimit import Admission
+from .ratelimit.admission import Admission
 from .routes.generation import GenerationEndpoint, Services
 from .routes.health import HealthEndpoint
 from .routes.models import ModelsEndpoint

@@ -57,6 +57,7 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
             ws="none",
             lifespan="on",
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             backlog=_BACKLOG,

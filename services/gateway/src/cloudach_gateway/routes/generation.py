@@ -14,7 +14,15 @@ from openai_wire.requests import BadField, ChatRequest, CompletionRequest, Embed
 from starlette.types import Receive, Scope, Send
 
 from ..catalog import Catalog, ServedModel
-from ..errors import GatewayError, InvalidRequest, ModelNotFound, Overloaded
+from ..errors import (
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    NeverFits,
+    Overloaded,
+    PermissionDenied,
+    RateLimited,
+)
 from ..lifecycle import Lifecycle, Running
 from ..proxy.collect import can_collect
 from ..proxy.relay import EngineRequest, Relay
@@ -22,8 +30,9 @@ from ..proxy.rewrite import ClientView, UsageForm
 from ..proxy.tally import Tally
 from ..record import SCOPE_KEY, RequestRecord
 from ..settings import Settings
+from ..tenancy import parse_api_key
 from .body import ClientGone, bearer_key, header, read_body, require_json
-from .ports import Admission
+from .ports import Admission, Grant
 from .sink import SseSink, send_json
 
 Asked = ChatRequest | CompletionRequest | EmbeddingRequest
@@ -69,15 +78,7 @@ class GenerationEndpoint:
                 raise
             record.model = model.id
             record.stream = bool(getattr(asked, "stream", False))
-            grant = await services.admission.admit(
-                key,
-                request_id=record.id,
-                models=model.names,
-                tokens=tokens_to_reserve(asked, model, services.settings.limits.default_max_tokens),
-                fingerprint=hashlib.blake2b(body, digest_size=12).hexdigest(),
-                retry=header(scope, b"x-stainless-retry-count") not in (None, b"0"),
-            )
-            record.tenant, record.key_id, record.limits = grant.tenant, grant.key_id, grant.limits
+            grant = await self._admit(key, body, asked, model, record, scope)
             tally = Tally()
             record.outcome = "failed"
             try:
@@ -95,6 +96,25 @@ class GenerationEndpoint:
                     cached_tokens=tally.cached_tokens,
                     outcome=record.outcome,
                 )
+
+    async def _admit(
+        self, key: str, body: bytes, asked: Asked, model: ServedModel, record: RequestRecord, scope: Scope
+    ) -> Grant:
+        try:
+            grant = await self._services.admission.admit(
+                key,
+                request_id=record.id,
+                models=model.names,
+                tokens=tokens_to_reserve(asked, model, self._services.settings.limits.default_max_tokens),
+                fingerprint=hashlib.blake2b(body, digest_size=12).hexdigest(),
+                retry=header(scope, b"x-stainless-retry-count") not in (None, b"0"),
+            )
+        except (RateLimited, NeverFits, PermissionDenied):  # the key itself is good: say in the log whose it is
+            known = parse_api_key(key)
+            record.tenant, record.key_id = known.tenant, known.key_id
+            raise
+        record.tenant, record.key_id, record.limits = grant.tenant, grant.key_id, grant.limits
+        return grant
 
     def _understand(self, body: bytes) -> tuple[Asked, ServedModel]:
         """Raises InvalidRequest, ModelNotFound."""
