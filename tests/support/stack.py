@@ -1,0 +1,138 @@
+"""The data plane as real processes: simulator, gateway (with its embedded Valkey), keys.
+
+with start_sim(rate=50) as sim, start_gateway({"models": [served_by(sim)]}) as gateway:
+    key = create_key(gateway, requests_per_minute=5)
+    OpenAI(base_url=gateway.base_url, api_key=key)
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from .processes import BIN, Server
+
+ALIAS = "llama3-8b"
+"""The model name in the guide: an alias of the default model."""
+
+
+class Simulator(Server):
+    """`cloudach-sim` and its /sim/ routes (see its --help)."""
+
+    def arm(self, fault: str, times: int | None = 1) -> None:
+        """`fault` strikes the next `times` requests; None: every one until `reset()`."""
+        self._ask("POST", "faults", {"fault": fault, "times": times})
+
+    def configure(self, **settings: Any) -> None:
+        """rate, ttft_ms and so on, for the requests that follow."""
+        self._ask("POST", "config", settings)
+
+    def reset(self) -> None:
+        """Forgets faults and counts."""
+        self._ask("POST", "reset", {})
+
+    def stats(self) -> dict[str, int]:
+        return self._ask("GET", "stats")
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The last requests, newest first."""
+        return self._ask("GET", "requests")["data"]
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        answer = httpx.request(method, f"{self.url}/sim/{path}", json=body)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+
+class Gateway(Server):
+    """`cloudach-gateway` with a configuration file and a data folder of its own."""
+
+    def __init__(self, config: Mapping[str, Any], env: Mapping[str, str | None] | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cloudach-gateway-"))
+        self.config_file = self.folder / "gateway.yaml"
+        self.config = {
+            "listen": {"port": 0, **config.get("listen", {})},
+            "redis": {"data_dir": str(self.folder / "valkey"), **config.get("redis", {})},
+            "timeouts": {"drain_s": 1, **config.get("timeouts", {})},
+            **{name: value for name, value in config.items() if name not in ("listen", "redis", "timeouts")},
+        }
+        self.config_file.write_text(yaml.safe_dump(self.config))
+        super().__init__([BIN / "cloudach-gateway", "--config", self.config_file], env=env)
+        try:
+            self._await_readiness()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def base_url(self) -> str:
+        """For an OpenAI SDK."""
+        return f"{self.url}/v1"
+
+    @property
+    def requests(self) -> list[dict[str, Any]]:
+        """The request log: one entry a request, in the order in which they ended."""
+        lines = (json.loads(line) for line in self.output.splitlines() if line.startswith("{"))
+        return [line for line in lines if line.get("event") == "request"]
+
+    def stop(self, patience_s: float = 15.0) -> int:
+        status = super().stop(patience_s)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return status
+
+    def _await_readiness(self, patience_s: float = 20.0) -> None:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            if not self.alive or time.monotonic() > deadline:
+                raise RuntimeError(f"the gateway did not get ready:\n{self.output[-4000:]}")
+            time.sleep(0.02)
+
+
+def start_sim(**options: Any) -> Simulator:
+    """`cloudach-sim` on a free port. Options are those of its command line: `rate=50`, `tool_parser="none"`,
+    `flat=True`; a list repeats one (`model=["a", "b"]`)."""
+    command: list[str | Path] = [BIN / "cloudach-sim"]
+    for name, value in {"port": 0, **options}.items():
+        option = "--" + name.replace("_", "-")
+        if value is True:
+            command.append(option)
+        elif value is not False and value is not None:
+            for item in value if isinstance(value, list | tuple) else [value]:
+                command += [option, str(item)]
+    return Simulator(command)
+
+
+def served_by(*engines: Server, **model: Any) -> dict[str, Any]:
+    """An entry of the gateway's `models`: the simulator's model under its own name and the guide's alias."""
+    return {"id": "sim", "aliases": [ALIAS], "upstreams": [engine.url for engine in engines], **model}
+
+
+def start_gateway(config: Mapping[str, Any], env: Mapping[str, str | None] | None = None) -> Gateway:
+    """A gateway that is ready. `config` as in its settings; port, data folder and a short drain are filled in."""
+    return Gateway(config, env)
+
+
+def create_key(gateway: Gateway, *, tenant: str = "tests", name: str = "test", **limits: Any) -> str:
+    """A new API key. `limits` are the options of `cloudach keys create`: `requests_per_minute=5`, `expires="1h"`."""
+    command: list[str | Path] = [BIN / "cloudach", "keys", "create", "--config", gateway.config_file, "--json"]
+    for option, value in {"tenant": tenant, "name": name, **limits}.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            command += ["--" + option.replace("_", "-"), str(item)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"cloudach keys create failed:\n{done.stdout}{done.stderr}")
+    return json.loads(done.stdout)["key"]
