@@ -1,0 +1,35 @@
+"""Serve applications from their plan. Imports Ray; vLLM only where an application needs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+
+from .plan import App
+
+
+def build(app: App) -> Any:
+    return _simulator(app) if app.engine == "sim" else _vllm(app)
+
+
+def _vllm(app: App) -> Any:
+    from ray.serve.llm import LLMConfig, build_openai_app
+
+    from .vllm_hooks import Server
+
+    return build_openai_app({"llm_configs": [LLMConfig(server_cls=Server, **app.options)]})
+
+
+def _simulator(app: App) -> Any:
+    from .sim_deployment import simulator
+
+    deployment = serve.deployment(
+        simulator(app.options),
+        name=f"Simulator:{app.model_id}",
+        num_replicas=app.replicas,
+        max_ongoing_requests=100_000,
+        max_constructor_retry_count=1,
+        ray_actor_options={"num_cpus": app.cpus},
+    )
+    return deployment.bind()

@@ -1,0 +1,124 @@
+"""From configuration and hardware to what Ray Serve is told: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .config import DEFAULT_SOURCE, Model, Settings
+from .hardware import Hardware
+from .slugs import slug
+
+# The default model on a CPU: an answer that never ends is over in a minute or two.
+_DEFAULT_MODEL_LEN = 2048
+
+
+class PlanError(Exception):
+    """The machine cannot serve what is asked for; the message says what and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One Serve application. `options` are an LLMConfig's fields, or for the simulator its settings."""
+
+    model_id: str
+    slug: str
+    engine: Literal["vllm", "sim"]
+    replicas: int
+    cpus: float  # of one replica, its actor included
+    gpus: int
+    options: dict[str, Any]
+
+
+def plan(settings: Settings, hardware: Hardware, default_weights: Path) -> tuple[App, ...]:
+    """Raises PlanError."""
+    engines = sum(model.replicas for model in settings.models if model.engine == "vllm")
+    apps = tuple(
+        _sim(model) if model.engine == "sim" else _vllm(model, hardware, default_weights, engines)
+        for model in settings.models
+    )
+    gpus = sum(app.gpus * app.replicas for app in apps)
+    if gpus > hardware.gpus:
+        raise PlanError(f"models: {gpus} GPUs are asked for, and this machine has {hardware.gpus}")
+    return apps
+
+
+def engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
+    """Ours, then the operator's on top."""
+    ours: dict[str, Any] = {}
+    if hardware.device == "cpu":
+        # torch.compile takes minutes on a small CPU and gains little there.
+        ours |= {"dtype": hardware.cpu_dtype, "enforce_eager": True}
+    if model.source == DEFAULT_SOURCE:
+        ours |= {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+        if hardware.device == "cpu":
+            ours["max_model_len"] = _DEFAULT_MODEL_LEN
+    return ours | model.engine_args
+
+
+def engine_env(model: Model, hardware: Hardware, source: str, engines: int) -> dict[str, str]:
+    ours: dict[str, str] = {}
+    if source.startswith("/"):
+        ours["HF_HUB_OFFLINE"] = "1"  # else each start asks the hub about a folder
+    if hardware.device == "cpu":
+        if model.source == DEFAULT_SOURCE:
+            ours["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB: 46,000 tokens in bf16
+        if engines > 1:
+            # By itself each engine binds its threads to the same first cores.
+            ours |= {
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+                "OMP_NUM_THREADS": str(max(1, hardware.cores // engines)),
+            }
+    return ours | model.env
+
+
+def ray_cpus(apps: tuple[App, ...], hardware: Hardware) -> int:
+    """CPUs are bookkeeping on one machine: enough of them that every replica finds a place."""
+    return max(hardware.cores, int(sum(app.cpus * app.replicas for app in apps)) + 2)
+
+
+def _vllm(model: Model, hardware: Hardware, default_weights: Path, engines: int) -> App:
+    source = str(default_weights) if model.source == DEFAULT_SOURCE else _folder_or_id(model.source)
+    args = engine_args(model, hardware)
+    options: dict[str, Any] = {
+        "model_loading_config": {"model_id": model.id, "model_source": source},
+        "deployment_config": {"num_replicas": model.replicas, "max_constructor_retry_count": 1},
+        "engine_kwargs": args,
+        "runtime_env": {"env_vars": engine_env(model, hardware, source, engines)},
+        "log_engine_metrics": False,  # vLLM's own /metrics stays on
+    }
+    gpus = 0
+    if hardware.device == "gpu":
+        gpus = model.resources.gpu or int(args.get("tensor_parallel_size", 1)) * int(
+            args.get("pipeline_parallel_size", 1)
+        )
+        options["accelerator_config"] = {"kind": "gpu"}
+        options["placement_group_config"] = {"bundles": [{"GPU": 1, "CPU": model.resources.cpu} for _ in range(gpus)]}
+        cpus = 1 + model.resources.cpu * gpus
+    else:
+        if model.resources.gpu:
+            raise PlanError(
+                f"models.{model.id}: it wants {model.resources.gpu} GPUs, and none was found that vLLM can use"
+            )
+        options["accelerator_config"] = {"kind": "cpu"}
+        options["placement_group_config"] = {"bundles": [{"CPU": model.resources.cpu}]}
+        cpus = 1 + model.resources.cpu
+    if source.startswith("/"):
+        # Nothing to download: this saves a process that imports vLLM only to find that out.
+        options["callback_config"] = {"callback_class": "cloudach_inference.vllm_hooks.NoDownload"}
+    return App(model.id, slug(model.id), "vllm", model.replicas, cpus, gpus, options)
+
+
+def _sim(model: Model) -> App:
+    options = {"models": [model.id], **model.engine_args}
+    return App(model.id, slug(model.id), "sim", model.replicas, model.resources.cpu, 0, options)
+
+
+def _folder_or_id(source: str) -> str:
+    if source.startswith(("/", "./", "../", "~")):
+        folder = Path(source).expanduser().resolve()
+        if not (folder / "config.json").is_file():
+            raise PlanError(f"models: source {source}: no Hugging Face model lies there (no config.json)")
+        return str(folder)
+    return source

@@ -1,0 +1,91 @@
+"""The environment that makes a Ray cluster ours alone: its own folder, ports, token and key. Pure but for free_port."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+# Ports that Serve hands to replicas, one after another from the first; below Linux's range for outgoing connections.
+_REPLICA_PORTS = range(20000, 32000, 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    http: int
+    fallback: int  # Serve's own proxy, behind HAProxy
+    haproxy_stats: int
+    haproxy_metrics: int
+    autoscaler_metrics: int
+    dashboard_metrics: int
+    replicas: int  # the first of 200
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def choose_ports(http: int, *, seed: int) -> Ports:
+    """Free ones at this moment; `seed` (the process id) spreads neighbours over the replica ports."""
+    return Ports(
+        http=http or free_port(),
+        fallback=free_port(),
+        haproxy_stats=free_port(),
+        haproxy_metrics=free_port(),
+        autoscaler_metrics=free_port(),
+        dashboard_metrics=free_port(),
+        replicas=_REPLICA_PORTS[seed % len(_REPLICA_PORTS)],
+    )
+
+
+def environment(
+    base: Mapping[str, str], *, folder: Path, ports: Ports, token: str, api_key: str | None, stream_limit_s: int
+) -> dict[str, str]:
+    """For every process of the cluster; it has to be set before Ray is imported."""
+    inherited = {name: value for name, value in base.items() if name not in ("RAY_ADDRESS", "VLLM_API_KEY")}
+    ingress = folder / "h"
+    ours = {
+        # vLLM, gloo and Python leave files here; the folder goes when we end.
+        "TMPDIR": str(folder),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": token,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "RAY_COLOR_PREFIX": "0",
+        "NO_COLOR": "1",
+        "AUTOSCALER_METRIC_PORT": str(ports.autoscaler_metrics),
+        "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports.fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replicas),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replicas + 199),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(folder / "haproxy"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(ingress / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(ingress / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(ingress / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(ingress),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(ingress / "server-state"),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(ports.haproxy_stats),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports.haproxy_metrics),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(stream_limit_s),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+    # Not in a runtime_env: Ray writes that into its logs.
+    lock = {"VLLM_API_KEY": api_key} if api_key else {}
+    return inherited | ours | lock
+
+
+def haproxy_wrapper(binary: str) -> str:
+    """Ray's template opens two statistics ports on all interfaces, and no setting changes that."""
+    return f"""#!/bin/sh
+for argument; do
+  case "$argument" in *.cfg) sed -i -E 's/^( *bind )\\*?:/\\1127.0.0.1:/' "$argument" ;; esac
+done
+exec '{binary}' "$@"
+"""
