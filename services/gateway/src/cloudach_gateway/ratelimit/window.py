@@ -36,6 +36,7 @@ class Decision:
 
 
 _at: Callable[[Entry], int] = attrgetter("at")
+_at_and_name: Callable[[Entry], tuple[int, str]] = attrgetter("at", "name")
 
 
 class Window:
@@ -71,23 +72,23 @@ class Window:
         if own is not None and own.at <= now:
             self._claim(own, name, cost)
             return Decision(None)
-        impatient = own if retry else None
-        if impatient is not None:
-            self._remove(impatient)
+        impatient = [promise for promise in self._promises if promise.print == print] if retry else []
+        if impatient:  # of equal requests' promises it gives up the latest: the others may be on their way
+            self._remove(impatient[-1])
         obstacle = self._obstacle(now, rpm, tpm, cost)
         if obstacle is None:
             self._add(Entry(now, cost, name))
             return Decision(None)
-        if impatient is not None:
-            self._add(impatient)
-            return Decision(obstacle, impatient.at - now)
+        if impatient:
+            self._add(impatient[-1])
+            return Decision(obstacle, impatient[0].at - now)
         left = self._abandoned(now, tpm, cost)
         if left is not None:
             self._claim(left, name, cost)
             return Decision(None)
         due = self._next_place(now, rpm, tpm, cost)
         if len(self._promises) < min(1024, max(256, 2 * (rpm or 0))):
-            self._add(Entry(due, cost, f"promise {name}", print))
+            self._add(Entry(due, cost, f"{print}:{due:016d}:{name}", print))
         return Decision(obstacle, due - now)
 
     def correct(self, name: str, used: int) -> None:
@@ -126,7 +127,7 @@ class Window:
         insort(self._entries, entry, key=_at)
         self._by_name[entry.name] = entry
         if entry.print is not None:
-            insort(self._promises, entry, key=_at)
+            insort(self._promises, entry, key=_at_and_name)
         self._total += entry.cost
         self._front = max(self._front, entry.at)
 

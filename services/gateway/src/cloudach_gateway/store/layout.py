@@ -20,6 +20,7 @@ import re
 from functools import lru_cache
 
 TENANTS = "cloudach:tenants"
+PROBE = "cloudach:probe"
 USAGE_FIELDS = (
     "requests",
     "prompt_tokens",

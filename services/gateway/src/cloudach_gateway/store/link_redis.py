@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import hiredis
 
+from . import layout
 from .address_redis import Address
 from .scripts import Script
 from .trouble import StoreDown, from_reply
@@ -160,6 +161,7 @@ def _greeting(address: Address, scripts: Sequence[Script]) -> list[bytes]:
         commands.append(pack("AUTH", *names, address.password))
     if address.db:
         commands.append(pack("SELECT", address.db))
-    commands.append(pack("PING"))
+    # A write: a replica, a full or a read-only Redis is of no use.
+    commands.append(pack("SET", layout.PROBE, "1", "EX", 60))
     commands += [pack("SCRIPT", "LOAD", script.source) for script in scripts]
     return commands

@@ -48,7 +48,6 @@ class Store:
         self._scripts = tuple(scripts)
         self._link: _Link | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._closing = False
 
     @property
     def up(self) -> bool:
@@ -60,7 +59,6 @@ class Store:
         self._keeper = asyncio.create_task(self._keep(), name="store-keeper")
 
     async def close(self) -> None:
-        self._closing = True
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
@@ -122,12 +120,16 @@ class Store:
         return True
 
     async def _keep(self) -> None:
-        while not self._closing:
+        loop = asyncio.get_running_loop()
+        while True:
             link = self._link
             if link is not None and not link.closed.done():
+                since = loop.time()
                 why = await asyncio.shield(link.closed)
                 log.error("Redis is lost, going on without it: %s", why)
                 self._tell(False)
+                if loop.time() - since < self.probe_every_s:  # it comes and goes: do not spin
+                    await asyncio.sleep(self.probe_every_s)
             if not await self._connect():
                 await asyncio.sleep(self.probe_every_s)
 

@@ -92,20 +92,24 @@ if concurrency then
   end
 end
 
-local booked = own and redis.call('ZSCORE', keys.log, own)
-if ready and booked then
+if ready and redis.call('ZSCORE', keys.log, own) then
   if claim(w, own, own_due, id, cost) then trust(c, true) end
 else
-  local hold = false
-  if own and (ready or retry) then -- an impatient one may get in early, but not twice into the queue
-    hold = forget(w, own, own_due)
-    if ready and hold then trust(c, true) end
+  if ready and forget(w, own, own_due) then trust(c, true) end
+  -- An impatient one may get in early, but not twice into the queue. Of equal requests' promises it gives up the latest:
+  -- the others may be on their way.
+  local impatient = own and retry and not ready
+  local last, last_due, booked, hold
+  if impatient then
+    last, last_due = own_promise(w, fingerprint, true)
+    booked = redis.call('ZSCORE', keys.log, last)
+    hold = forget(w, last, last_due)
   end
   local full = obstacle(w, cost)
   if not full then
     if rpm or tpm then add(w, id, now, cost) end
-  elseif own and retry and not ready then
-    promise(w, own, own_due, cost, booked, hold)
+  elseif impatient then
+    promise(w, last, last_due, cost, booked, hold)
     return answer(full, own_due - now)
   else
     local place, due = abandoned(w, cost)

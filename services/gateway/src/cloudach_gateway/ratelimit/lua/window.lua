@@ -223,9 +223,15 @@ local function promise(w, name, due, cost, book, hold)
   w.pending = w.pending + 1
 end
 
--- A caller's own earliest promise: its name and due time.
-local function own_promise(w, print)
+-- A caller's own promises, by its fingerprint: name and due time of the earliest, and of the latest.
+local function own_promise(w, fingerprint, latest)
   if w.pending == 0 then return nil end
-  local found = redis.call('ZRANGEBYLEX', w.keys.prints, '[' .. print .. ':', '(' .. print .. ';', 'LIMIT', 0, 1)
+  local from, to = '[' .. fingerprint .. ':', '(' .. fingerprint .. ';'
+  local found
+  if latest then
+    found = redis.call('ZREVRANGEBYLEX', w.keys.prints, to, from, 'LIMIT', 0, 1)
+  else
+    found = redis.call('ZRANGEBYLEX', w.keys.prints, from, to, 'LIMIT', 0, 1)
+  end
   if found[1] then return found[1], tonumber(string.match(found[1], '^[^:]*:(%d+):')) end
 end
