@@ -1,0 +1,12 @@
+"""What is measured. A further proxy is one more class in this package and one more line in `ALL`."""
+
+from __future__ import annotations
+
+from .base import Contender, Engine
+from .cloudach import Cloudach
+from .direct import Direct
+from .haproxy import HAProxy
+
+ALL: dict[str, type[Contender]] = {kind.name: kind for kind in (Direct, HAProxy, Cloudach)}
+
+__all__ = ["ALL", "Contender", "Engine"]

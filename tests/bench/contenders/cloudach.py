@@ -1,0 +1,52 @@
+"""Our gateway with everything on: keys, limits, metering, its embedded Valkey, one process."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+
+from tests.bench.client import Target
+from tests.bench.cpu import children, command_name
+from tests.support.stack import Gateway, create_key, start_gateway
+
+from .base import PROXY, Contender
+
+_VALKEY = "valkey"
+_ENDLESS = 1_000_000_000
+
+
+class Cloudach(Contender):
+    name = "cloudach"
+    title = "Cloudach"
+    _gateway: Gateway | None = None
+
+    def start(self) -> Target:
+        model = {"id": self.engine.model, "upstreams": [self.engine.url]}
+        self._gateway = start_gateway({"models": [model]})
+        # Limits that are checked on each request and never reached.
+        key = create_key(
+            self._gateway,
+            tenant="bench",
+            name="bench",
+            requests_per_minute=_ENDLESS,
+            tokens_per_minute=_ENDLESS,
+            concurrent_streams=_ENDLESS,
+        )
+        return Target(self._gateway.url, self.engine.model, {"Authorization": f"Bearer {key}"})
+
+    def parts(self) -> Mapping[str, Sequence[int]]:
+        """Valkey apart from the gateway: in production it is another machine's."""
+        if self._gateway is None:
+            return {}
+        own = self._gateway.process.pid
+        parts: dict[str, list[int]] = {PROXY: [own], _VALKEY: []}
+        for child in children(own):
+            parts[_VALKEY if command_name(child).startswith("valkey") else PROXY].append(child)
+        return parts
+
+    def stop(self) -> None:
+        if self._gateway:
+            self._gateway.stop()
+
+    def version(self) -> str:
+        return importlib.metadata.version("cloudach-gateway")

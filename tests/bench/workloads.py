@@ -1,0 +1,223 @@
+"""What is done to one contender in one round. Each workload returns its figures; any failed request raises BadAnswer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from array import array
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from .client import Client, Tally, Target
+from .contenders.base import PROXY
+from .cpu import CpuMeter, CpuTime
+from .results import Figures, percentile
+
+_CLIENT, _SIMULATOR = "client", "simulator"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything."""
+
+    rounds: int = 3
+    streams: tuple[int, ...] = (1, 64, 256)
+    """Streams that run at once; a table's CPU per chunk is that of the most."""
+    rate: float = 50.0
+    """Tokens a second of each paced stream."""
+    window_s: float = 2.0
+    """One measurement of CPU."""
+    probes_s: float = 2.0
+    """How long further streams are begun, for their time to first token."""
+    flat_streams: int = 32
+    flat_tokens: int = 1000
+    """Tokens of a stream that runs flat out."""
+    requests_at_once: int = 8
+    answer_tokens: int = 16
+    """Tokens of an answer that is not streamed."""
+    ramp_s: float = 1.0
+    """Over which paced streams begin, for 256 of them; fewer begin in less."""
+
+
+QUICK = Plan(rounds=1, streams=(1, 16), window_s=0.5, probes_s=0.4, flat_streams=8, flat_tokens=200, ramp_s=1.0)
+
+_SETTLE_S = 0.3
+_MARGIN_S = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One contender, running, and what it runs between."""
+
+    target: Target
+    engine: Target
+    groups: Mapping[str, Sequence[int]]
+    """Process ids of the contender's parts, of the simulator and of this process."""
+
+
+def groups(parts: Mapping[str, Sequence[int]], simulator: int, client: int) -> dict[str, Sequence[int]]:
+    return {**parts, _SIMULATOR: [simulator], _CLIENT: [client]}
+
+
+async def paced(subject: Subject, plan: Plan, streams: int) -> Figures:
+    """That many streams at `plan.rate`: CPU per chunk, how late chunks come, then the TTFT of further streams."""
+    tally, witness_tally, probe_tally = Tally(), Tally(), Tally()
+
+    def tick(now: float) -> None:
+        tally.tick_at = now
+
+    # The engine's streams tick together: one that comes directly tells when, for chunks that took another way.
+    witness = Client(subject.engine, witness_tally, on_arrival=tick)
+    client, prober = Client(subject.target, tally), Client(subject.target, probe_tally)
+    ramp_s = plan.ramp_s * streams / 256
+    busy_s = _SETTLE_S + plan.window_s + plan.probes_s + _MARGIN_S
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        long = subject.engine.request(max_tokens=round((ramp_s + busy_s) * plan.rate), stream=True)
+        group.create_task(_again(witness, long, stop))
+        await asyncio.sleep(0.05)
+        request = subject.target.request(max_tokens=round(busy_s * plan.rate), stream=True)
+        began = time.perf_counter()
+        for number in range(streams):
+            await asyncio.sleep(began + ramp_s * number / streams - time.perf_counter())
+            group.create_task(_again(client, request, stop))
+        await asyncio.sleep(_SETTLE_S)
+        tally.lags = array("d")
+        before = tally.answers
+        window = await _measured(subject, tally, plan.window_s)
+        lags = sorted(tally.lags)
+        tally.lags = None
+        restarts = tally.answers - before
+        first = await _probes(prober, subject.target.request(max_tokens=1, stream=True), plan.probes_s)
+        stop.set()
+    for each in (client, witness, prober):
+        each.close()
+    return {
+        **window.per_chunk(),
+        "chunks_per_s": window.events / window.seconds,
+        "chunks_expected_per_s": streams * plan.rate,
+        "requests_begun_in_window": restarts,
+        "lag_p50_ms": 1000 * percentile(lags, 50),
+        "lag_p99_ms": 1000 * percentile(lags, 99),
+        "ttft_p50_ms": 1000 * percentile(first, 50),
+        "ttft_p99_ms": 1000 * percentile(first, 99),
+        "ttft_samples": len(first),
+    }
+
+
+async def flat_out(subject: Subject, plan: Plan) -> Figures:
+    """Streams as fast as they go: CPU per chunk and chunks/s."""
+    tally = Tally()
+    client = Client(subject.target, tally)
+    request = subject.target.request(max_tokens=plan.flat_tokens, stream=True)
+    window = await _loaded(subject, client, request, plan.flat_streams, plan.window_s, stream=True)
+    return {**window.per_chunk(), "chunks_per_s": window.events / window.seconds}
+
+
+async def short_streams(subject: Subject, plan: Plan) -> Figures:
+    """Streams of one token: CPU per request."""
+    client = Client(subject.target, Tally())
+    request = subject.target.request(max_tokens=1, stream=True)
+    window = await _loaded(subject, client, request, plan.requests_at_once, plan.window_s, stream=True)
+    return window.per_request()
+
+
+async def whole_answers(subject: Subject, plan: Plan) -> Figures:
+    """Short requests that are not streamed: CPU per request."""
+    client = Client(subject.target, Tally())
+    request = subject.target.request(max_tokens=plan.answer_tokens, stream=False)
+    window = await _loaded(subject, client, request, plan.requests_at_once, plan.window_s, stream=False)
+    return window.per_request()
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One of the above, under the name that results carry."""
+
+    name: str
+    rate: float
+    """Tokens a second that the simulator is set to; 0: flat out."""
+    run: Callable[[Subject, Plan], Awaitable[Figures]]
+
+
+FLAT_OUT, SHORT_STREAMS, WHOLE_ANSWERS = "flat out", "streams of 1 token", "whole answers"
+
+
+def paced_name(streams: int) -> str:
+    return f"{streams} paced"
+
+
+def workloads(plan: Plan) -> list[Workload]:
+    """In the order in which each round goes through them."""
+    return [
+        *(Workload(paced_name(count), plan.rate, partial(paced, streams=count)) for count in plan.streams),
+        Workload(FLAT_OUT, 0.0, flat_out),
+        Workload(SHORT_STREAMS, 0.0, short_streams),
+        Workload(WHOLE_ANSWERS, 0.0, whole_answers),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    seconds: float
+    events: int
+    answers: int
+    used: Mapping[str, CpuTime]
+    foreign_s: float
+
+    def per_chunk(self) -> Figures:
+        return self._per(max(1, self.events), "us_per_chunk", 1e6)
+
+    def per_request(self) -> Figures:
+        figures = self._per(max(1, self.answers), "ms_per_request", 1e3)
+        return figures | {"requests_per_s": self.answers / self.seconds}
+
+    def _per(self, count: int, name: str, unit: float) -> Figures:
+        figures: Figures = {"foreign_cores": self.foreign_s / self.seconds}
+        for part, cpu in self.used.items():
+            figures[f"{part}_busy"] = cpu.total / self.seconds
+            figures[f"{part}_{name}"] = cpu.total / count * unit
+        if PROXY in self.used:
+            figures[f"{PROXY}_user_{name}"] = self.used[PROXY].user / count * unit
+        return figures
+
+
+async def _measured(subject: Subject, tally: Tally, seconds: float) -> _Window:
+    meter = CpuMeter(subject.groups)
+    began, events, answers = time.perf_counter(), tally.events, tally.answers
+    await asyncio.sleep(seconds)
+    used = meter.used()
+    passed = time.perf_counter() - began
+    return _Window(passed, tally.events - events, tally.answers - answers, used, meter.foreign_s(used))
+
+
+async def _loaded(
+    subject: Subject, client: Client, request: bytes, at_once: int, seconds: float, *, stream: bool
+) -> _Window:
+    """Measures while `at_once` requests run at any time."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(_again(client, request, stop, stream=stream))
+        await asyncio.sleep(_SETTLE_S)
+        window = await _measured(subject, client.tally, seconds)
+        stop.set()
+    client.close()
+    return window
+
+
+async def _again(client: Client, request: bytes, stop: asyncio.Event, *, stream: bool = True) -> None:
+    while not stop.is_set():
+        await client.ask(request, stream=stream)
+
+
+async def _probes(client: Client, request: bytes, seconds: float) -> list[float]:
+    """Times to first token, in seconds, ascending: one stream after the other, at moments unlike the engine's ticks."""
+    found = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or not found:
+        found.append((await client.ask(request, stream=True)).ttft_s)
+        await asyncio.sleep(random.uniform(0.0, 0.015))
+    return sorted(found)
