@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import logprobs, toolcalls, wire
+from . import logprobs, tokenizer, toolcalls, wire
 from .generate import INDEX_MASK, MASK, NEXT, start_state
 from .request import Ask
 from .sequence import Output, Sequence
@@ -22,7 +22,8 @@ class Answer:
         self.sequences: list[Sequence] = []
         for prompt in ask.prompts:
             state = start_state(prompt)
-            self.sequences += [Sequence(ask.sampling, state, prompt[-1], index=i) for i in range(ask.n)]
+            tail = tokenizer.unfinished(prompt, skip_special=ask.sampling.skip_special)
+            self.sequences += [Sequence(ask.sampling, state, prompt[-1], tail, i) for i in range(ask.n)]
 
     @property
     def generated(self) -> int:
@@ -135,6 +136,7 @@ class StreamAnswer(Answer):
         self._told = [False] * len(self.sequences)
         self._offsets = [0] * len(self.sequences)
         self._opened = False
+        self._single: Sequence | None = None
         self.complete = False
         self._plain = (
             len(self.sequences) == 1
@@ -178,10 +180,26 @@ class StreamAnswer(Answer):
             self._close(out)
         return out
 
+    def one(self) -> bytes | None:
+        """The next event, when it is a plain chunk of one complete token; None when `events` has to tell it."""
+        sequence = self._single
+        if sequence is None or sequence.pending or sequence.count >= sequence.sampling.max_tokens - 1:
+            return None
+        state = sequence.state
+        token = NEXT[sequence.last][(state >> 44) & INDEX_MASK]
+        tail = self._tails[token]
+        if tail is None or token == EOS:
+            return None
+        sequence.state = ((state ^ token) * 0x2545F491 + 0x9E3779B9) & MASK
+        sequence.last = token
+        sequence.count += 1
+        return self._head + tail
+
     def skip(self, tokens: int) -> None:
         """Generate without telling: what is not taken in time is merged into one chunk later, as vLLM does."""
         for index, sequence in enumerate(self.sequences):
             if not sequence.finished:
+                self._single = None
                 new = sequence.step(tokens)
                 waiting = self._waiting[index]
                 if waiting is None:
@@ -192,7 +210,7 @@ class StreamAnswer(Answer):
     def _burst(self, chunks: int, out: list[bytes]) -> int:
         """The fast path: chunks of one complete token each, up to the next one that is anything special."""
         sequence = self.sequences[0]
-        if sequence.midway:
+        if sequence.pending:
             return 0
         state, last = sequence.state, sequence.last
         tails, head = self._tails, self._head
@@ -248,6 +266,8 @@ class StreamAnswer(Answer):
                 self._waiting[index] = None
                 choice = self._chat_chunk(index, waiting) if self.ask.chat else self._text_chunk(index, waiting)
                 self._told[index] = True
+                if self._plain:
+                    self._single = self.sequences[0]
                 if choice is None:
                     continue
                 rest = self._running_usage(self.sequences[index].count, index)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import time
+import traceback
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -63,6 +65,11 @@ class Simulator:
             sink.reply(refusal.status, JSON, orjson.dumps(refusal.body))
         except BadFault as fault:
             sink.reply(400, JSON, orjson.dumps(errors.envelope(str(fault), "BadRequestError", "fault", 400)))
+        except Exception as error:
+            # A simulator's bug shall look like an engine's, and be seen.
+            traceback.print_exc()
+            body = orjson.dumps(errors.envelope(str(error), "InternalServerError", None, 500))
+            sink.reply(500, JSON, body)
         return None
 
     def engine_died(self) -> None:
@@ -171,5 +178,12 @@ def read_json(headers: Mapping[bytes, bytes], body: bytes) -> Any:
         raise Refusal(400, errors.envelope(message, "Bad Request", None, 400))
     try:
         return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise errors.bad_json(error.pos, error.msg) from None
+    except orjson.JSONDecodeError:
+        # vLLM reads with the standard library: its words, and what it allows beyond the standard.
+        try:
+            return json.loads(body)
+        except json.JSONDecodeError as error:
+            raise errors.bad_json(error.pos, error.msg) from None
+        except (RecursionError, UnicodeDecodeError):
+            message = "There was an error parsing the body"
+            raise Refusal(400, errors.envelope(message, "Bad Request", None, 400)) from None

@@ -13,7 +13,6 @@ from typing import Any
 from . import errors
 from .faults import Plan, pieces, rewrite
 from .run import Run, Sink, StreamRun, WholeRun
-from .wire import DONE
 
 
 class SplitSink:
@@ -39,6 +38,10 @@ class SplitSink:
         """Queue the parts' pieces."""
         self._queue.extend(pieces(self._plan, b"".join(parts), self._random))
         self._wake()
+
+    def send_one(self, part: bytes) -> None:
+        """Queue the part's pieces."""
+        self.send((part,))
 
     def finish(self) -> None:
         """End the body after the last piece."""
@@ -85,6 +88,7 @@ class FaultyStream(StreamRun):
     plan: Plan
     engine_died: Callable[[], None]
     may_exit = True
+    _ending: Sequence[bytes] = ()
 
     def begin(self) -> None:
         """A cut at 0 comes after the headers."""
@@ -93,9 +97,16 @@ class FaultyStream(StreamRun):
             self._cut()
         elif self.plan.cut and self.plan.at == 0:
             self.sink.start(b"text/event-stream; charset=utf-8")
-            self._stall(self._first)
+            self._stall()
         else:
             super().begin()
+
+    def tick(self) -> None:
+        """One step, without the short cut."""
+        if self.sink.writable:
+            self.emit(1)
+        elif not self.answer.finished:
+            self.answer.skip(self.pace.chunk)
 
     def emit(self, chunks: int) -> None:
         """Generate and send up to the cut."""
@@ -105,7 +116,9 @@ class FaultyStream(StreamRun):
         cut = plan.cut is not None and answer.depth >= plan.at
         if cut and answer.complete:
             # What comes after the last token is what the cut takes away.
-            del events[-2 if answer.ask.include_usage else -1 :]
+            last = -2 if answer.ask.include_usage else -1
+            self._ending = events[last:]
+            del events[last:]
         self.sink.send(rewrite(plan, events, before) if plan.rewrites else events)
         if cut:
             self._cut()
@@ -113,16 +126,18 @@ class FaultyStream(StreamRun):
             self.end("finished")
             self.sink.finish()
 
-    def _stall(self, then: Callable[[], None]) -> None:
+    def _stall(self) -> None:
         self.rest()
-        argument, self.plan = self.plan.argument, _without_cut(self.plan)
+        self.held = True
+        argument, self.plan = self.plan.argument, replace(self.plan, cut=None)
         if argument:
-            self._handle = self.loop.call_later(int(argument) / 1000, then)
+            self._handle = self.loop.call_later(int(argument) / 1000, self._after_stall)
 
     def _after_stall(self) -> None:
         self._handle = None
+        self.held = False
         if self.answer.complete:
-            self.sink.send([DONE])
+            self.sink.send(self._ending)
             self.end("finished")
             self.sink.finish()
         else:
@@ -131,7 +146,7 @@ class FaultyStream(StreamRun):
     def _cut(self) -> None:
         kind = self.plan.cut
         if kind == "stall":
-            self._stall(self._after_stall)
+            self._stall()
             return
         if kind == "error" and self.plan.argument == "nodone":
             self.end("failed")
@@ -187,7 +202,7 @@ class FaultyWhole(WholeRun):
         kind = self.plan.cut
         if kind == "stall":
             self.rest()
-            argument, self.plan = self.plan.argument, _without_cut(self.plan)
+            argument, self.plan = self.plan.argument, replace(self.plan, cut=None)
             if argument:
                 self._handle = self.loop.call_later(int(argument) / 1000, self._after_stall)
         elif kind == "error":
@@ -200,7 +215,3 @@ class FaultyWhole(WholeRun):
                 kill_when_flushed(self)
             else:
                 self.sink.cut(reset=kind in ("abort", "die"))
-
-
-def _without_cut(plan: Plan) -> Plan:
-    return replace(plan, cut=None)

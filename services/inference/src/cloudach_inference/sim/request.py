@@ -175,7 +175,7 @@ def _check_ranges(body: dict[str, Any], n: int, temperature: float, max_tokens: 
         raise invalid(f"n must be 1 when using greedy sampling, got {n}.")
 
 
-def _room(prompt: list[int], asked: int | None, name: str, limits: Limits) -> int:
+def _room(prompt: list[int], asked: int | None, name: str, limits: Limits, *, text: bool) -> int:
     """How many tokens may be generated; refuses a prompt that does not fit."""
     size = limits.max_model_len
     wanted = asked or 0
@@ -190,6 +190,9 @@ def _room(prompt: list[int], asked: int | None, name: str, limits: Limits) -> in
     if not count:
         raise invalid("The decoder prompt cannot be empty")
     if count > size - wanted:
+        if text:
+            # vLLM stops tokenizing text one token past the limit.
+            count = size - wanted + 1
         about = "at least " if count == size - wanted + 1 else ""
         raise invalid(
             f"This model's maximum context length is {size} tokens. However, you requested {wanted} output tokens and "
@@ -308,7 +311,7 @@ def read_chat(body: dict[str, Any], limits: Limits) -> Ask:
         add_generation_prompt=_flag(body, "add_generation_prompt", True),
         continue_final_message=continue_final,
     )
-    room = _room(prompt, asked, name, limits)
+    room = _room(prompt, asked, name, limits, text=True)
     text = structured.tool_text(tools or [], choice.name) if choice.kind in ("required", "named") else guided
     script = None if text is None else (*tokenizer.encode(text), EOS)
     if script is None:
@@ -332,7 +335,7 @@ def read_chat(body: dict[str, Any], limits: Limits) -> Ask:
     return ask
 
 
-def _prompts(body: dict[str, Any]) -> tuple[list[list[int]], list[str]]:
+def _prompts(body: dict[str, Any]) -> tuple[list[list[int]], list[str | None]]:
     prompt = body.get("prompt")
     if prompt is None or prompt == "":
         raise invalid("Either prompt or prompt_embeds must be provided and non-empty.", "prompt")
@@ -345,7 +348,7 @@ def _prompts(body: dict[str, Any]) -> tuple[list[list[int]], list[str]]:
             ids.append(item)
         else:
             raise schema_error("string_type", "prompt", "Input should be a valid string", prompt)
-    texts = [item if isinstance(item, str) else "" for item in items]
+    texts = [item if isinstance(item, str) else None for item in items]
     return ids, texts
 
 
@@ -369,7 +372,9 @@ def read_completion(body: dict[str, Any], limits: Limits) -> Ask:
         raise bad_request("suffix is not currently supported")
     echo = _flag(body, "echo")
     echo_only = echo and asked == 0
-    rooms = [_room(prompt, asked, "max_tokens", limits) for prompt in prompts]
+    rooms = [
+        _room(ids, asked, "max_tokens", limits, text=text is not None) for ids, text in zip(prompts, texts, strict=True)
+    ]
     script = None if guided is None else (*tokenizer.encode(guided), EOS)
     if script is None and len(prompts) == 1:
         script = structured.scripted_call(prompts[0])

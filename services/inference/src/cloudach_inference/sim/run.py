@@ -35,6 +35,9 @@ class Sink(Protocol):
     def send(self, parts: Sequence[bytes]) -> None:
         """Send parts of the body."""
 
+    def send_one(self, part: bytes) -> None:
+        """Send one part of the body."""
+
     def finish(self) -> None:
         """End the body."""
 
@@ -77,6 +80,8 @@ class Run:
         self.sink = sink
         self.pace = pace
         self.done = False
+        self.held = False
+        """Stalled on purpose: neither the clock nor a reader's progress moves it."""
         self._ticker = ticker
         self._ended = ended
         self._handle: asyncio.Handle | None = None
@@ -109,6 +114,8 @@ class Run:
 
     def go_on(self) -> None:
         """Tick, or pump, from here on."""
+        if self.held:
+            return
         if self._ticker is not None:
             self._ticker.join(self)
         elif self._handle is None:
@@ -165,7 +172,12 @@ class StreamRun(Run):
     def tick(self) -> None:
         """One step; for a peer that does not read, the engine goes on and the chunk grows."""
         if self.sink.writable:
-            self.emit(1)
+            # Most ticks bring one plain chunk: as little as possible is done for it.
+            event = self.answer.one()
+            if event is not None:
+                self.sink.send_one(event)
+            else:
+                self.emit(1)
         elif not self.answer.finished:
             self.answer.skip(self.pace.chunk)
 

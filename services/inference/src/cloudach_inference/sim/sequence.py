@@ -55,7 +55,6 @@ class Sequence:
     __slots__ = (
         "_barred",
         "_hold",
-        "_pending",
         "_released",
         "_salt",
         "_script",
@@ -65,6 +64,7 @@ class Sequence:
         "finished",
         "index",
         "last",
+        "pending",
         "plain",
         "sampling",
         "state",
@@ -77,7 +77,8 @@ class Sequence:
         self.index = index
         self.count = 0
         self.finished = False
-        self._pending = tail
+        self.pending = tail
+        """The bytes of an incomplete character, held back."""
         self._text = ""
         self._released = 0
         self._hold = 0 if sampling.include_stop else max((len(s) - 1 for s in sampling.stop), default=0)
@@ -99,11 +100,6 @@ class Sequence:
         )
         """Whether nothing but the tokens themselves decides: the streams' fast path may be used."""
 
-    @property
-    def midway(self) -> bool:
-        """Whether bytes of an incomplete character are held back."""
-        return bool(self._pending)
-
     def _next(self) -> int:
         if self._script is not None:
             return next(self._script, EOS)
@@ -117,13 +113,13 @@ class Sequence:
         if token in SPECIAL:
             if self.sampling.skip_special:
                 return ""
-        elif not self._pending and piece.isascii():
+        elif not self.pending and piece.isascii():
             return piece.decode()
-        self._pending += piece
-        text = self._pending.decode("utf-8", "replace")
-        if text.endswith("�"):
+        self.pending += piece
+        text = self.pending.decode("utf-8", "replace")
+        if text.endswith("\ufffd"):
             return ""
-        self._pending = b""
+        self.pending = b""
         return text
 
     def _stopped_by(self, text: str, added: int) -> str | None:

@@ -73,8 +73,7 @@ class Response:
         if not self._chunked:
             connection.write(b"".join(parts))
         elif len(parts) == 1:
-            part = parts[0]
-            connection.write(b"%x\r\n%b\r\n" % (len(part), part))
+            self.send_one(parts[0])
         else:
             framed = []
             for part in parts:
@@ -83,6 +82,15 @@ class Response:
                 framed.append(part)
                 framed.append(b"\r\n")
             connection.write(b"".join(framed))
+
+    def send_one(self, part: bytes) -> None:
+        """Send one part of the body."""
+        connection = self._connection
+        if connection is not None:
+            if self._chunked:
+                size = len(part)
+                part = (_SIZES[size] if size < 4096 else b"%x\r\n" % size) + part + b"\r\n"
+            connection.write(part)
 
     def finish(self) -> None:
         """End the body."""

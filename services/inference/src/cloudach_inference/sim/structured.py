@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from .errors import invalid
+from .errors import invalid, schema_error
 from .tokenizer import decode, encode
 from .vocabulary import END_TOOLS, EOS, IM_START, TOOLS
 
@@ -59,7 +59,10 @@ def instance(schema: object, depth: int = 0) -> Any:
 def guided_text(body: dict[str, Any]) -> str | None:
     """The text that `response_format` (or `structured_outputs`) forces, if any."""
     form = body.get("response_format")
-    if isinstance(form, dict):
+    if form is not None:
+        if not isinstance(form, dict) or form.get("type") not in ("text", "json_object", "json_schema"):
+            message = "Input should be 'text', 'json_object' or 'json_schema'"
+            raise schema_error("literal_error", "response_format", message, form)
         if form.get("type") == "json_object":
             return '{"answer": "word"}'
         if form.get("type") == "json_schema":
@@ -68,7 +71,10 @@ def guided_text(body: dict[str, Any]) -> str | None:
                     "When response_format type is 'json_schema', the 'json_schema' field must be provided.",
                     "response_format",
                 )
-            return _dump(instance(form["json_schema"].get("schema")))
+            schema = form["json_schema"]
+            if not isinstance(schema, dict):
+                raise schema_error("model_type", "response_format", "Input should be a valid dictionary", schema)
+            return _dump(instance(schema.get("schema")))
     outputs = body.get("structured_outputs")
     if isinstance(outputs, dict):
         if outputs.get("choice"):
@@ -88,6 +94,12 @@ def tool_choice(body: dict[str, Any]) -> ToolChoice:
         raise invalid(
             "`tools` must not be an empty array. Either provide at least one tool or omit the field entirely.", "tools"
         )
+    if tools is not None and not isinstance(tools, list):
+        raise schema_error("list_type", "tools", "Input should be a valid list", tools)
+    for tool in tools or []:
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise schema_error("missing", "tools", "Field required", tool)
     choice = body.get("tool_choice", "auto" if tools else "none")
     if choice == "none":
         return ToolChoice("none")

@@ -30,6 +30,17 @@ def decode(ids: Iterable[int], *, skip_special: bool = True) -> str:
     return b"".join(PIECES[i] for i in ids).decode("utf-8", "replace")
 
 
+def unfinished(ids: Sequence[int], *, skip_special: bool = True) -> bytes:
+    """What an answer to this prompt begins with once its first character is complete, if the prompt ends within one.
+
+    It is the whole prompt: the incremental decoder that vLLM uses cannot tell then which part of the text is new, and
+    gives all of it. Who continues a cut stream by token ids has to know this.
+    """
+    if not ids or PIECES[ids[-1]].isascii() or not decode(ids[-4:], skip_special=skip_special).endswith("\ufffd"):
+        return b""
+    return b"".join(PIECES[i] for i in ids if not (skip_special and i in SPECIAL))
+
+
 def unknown_id(ids: Sequence[int]) -> int | None:
     """The largest id that is outside the vocabulary, if any (a negative one first)."""
     if not ids:
