@@ -16,9 +16,9 @@ def build(app: App) -> Any:
 def _vllm(app: App) -> Any:
     from ray.serve.llm import LLMConfig, build_openai_app
 
-    from .vllm_hooks import Server
+    from .vllm_hooks import LLMServer
 
-    return build_openai_app({"llm_configs": [LLMConfig(server_cls=Server, **app.options)]})
+    return build_openai_app({"llm_configs": [LLMConfig(server_cls=LLMServer, **app.options)]})
 
 
 def _simulator(app: App) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import time
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+_SHARED = re.compile(r"(/dev/shm/(?:psm_|sem\.mp-)\S+)$", re.MULTILINE)
 
 
 def adopt_orphans() -> None:
@@ -38,9 +40,22 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def shared_memory(pid: int) -> set[Path]:
+    """Python's named segments and semaphores that a process has mapped. They outlive a process that is killed."""
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_text()
+    except OSError:
+        return set()
+    return {Path(name) for name in _SHARED.findall(maps)}
+
+
 def end_descendants(*, grace_s: float) -> list[int]:
-    """SIGTERM to all of them, SIGKILL to those that are left after the grace. Returns those that would not die."""
+    """SIGTERM to all of them, SIGKILL to those that are left after the grace. Returns those that would not die.
+
+    What they leave in /dev/shm goes too: vLLM's segments are hundreds of megabytes of memory a run.
+    """
     asked: set[int] = set()
+    segments: set[Path] = set()
     deadline = time.monotonic() + grace_s
     given_up = deadline + 10
     while True:
@@ -48,13 +63,16 @@ def end_descendants(*, grace_s: float) -> list[int]:
         alive = descendants(os.getpid())
         now = time.monotonic()
         if not alive or now > given_up:
+            for segment in segments:
+                segment.unlink(missing_ok=True)
             return alive
         for pid in alive:
+            segments |= shared_memory(pid) if pid not in asked else set()
             if now > deadline:
                 _signal(pid, signal.SIGKILL)
             elif pid not in asked:
-                asked.add(pid)
                 _signal(pid, signal.SIGTERM)
+            asked.add(pid)
         time.sleep(0.05)
 
 

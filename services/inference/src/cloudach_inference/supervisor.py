@@ -83,7 +83,7 @@ class Supervisor:
         apps = plan(self._settings, hardware, default_weights)
         if any(m.engine == "vllm" and m.source == DEFAULT_SOURCE for m in self._settings.models):
             self._prepare_weights(default_weights)
-        on = f"{hardware.gpus} GPUs" if hardware.gpus else f"{hardware.cores} CPU cores, {hardware.cpu_dtype}"
+        on = f"{hardware.gpus} GPUs" if hardware.gpus else f"{hardware.cores} CPU cores"
         self._say(f"serving {', '.join(app.model_id for app in apps)} on {on}")
         if self._key is None:
             self._say(f"note: {self._settings.api_key_env} is not set, so the engines take requests without a key")
