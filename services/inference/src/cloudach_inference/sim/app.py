@@ -141,7 +141,7 @@ class Simulator:
     def _run(self, ask: Ask, request_id: str, plan: Plan, sink: Sink, path: str, pace: Pace) -> Run:
         if plan.split:
             sink = SplitSink(sink, plan, self.loop.call_soon)
-        ticker = self._pacer.ticker(pace.chunk / pace.rate) if pace.rate else None
+        ticker = self._pacer.ticker(pace.interval) if pace.interval else None
         created = int(time.time())
         serial = 0
 

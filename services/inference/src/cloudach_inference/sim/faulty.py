@@ -92,6 +92,7 @@ class FaultyStream(StreamRun):
 
     def begin(self) -> None:
         """A cut at 0 comes after the headers."""
+        self._single = False
         if self.plan.cut and self.plan.at == 0 and self.plan.cut != "stall":
             self.sink.start(b"text/event-stream; charset=utf-8")
             self._cut()
@@ -100,13 +101,6 @@ class FaultyStream(StreamRun):
             self._stall()
         else:
             super().begin()
-
-    def tick(self) -> None:
-        """One step, without the short cut."""
-        if self.sink.writable:
-            self.emit(1)
-        elif not self.answer.finished:
-            self.answer.skip(self.pace.chunk)
 
     def emit(self, chunks: int) -> None:
         """Generate and send up to the cut."""

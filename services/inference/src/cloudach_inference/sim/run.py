@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from .pacer import Ticker
 from .wire import DONE
 
 _WHOLE_BURST = 2048
+_SHORTEST_TICK = 0.002
 
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -54,13 +56,19 @@ class Sink(Protocol):
 class Pace:
     """How fast one request runs."""
 
-    __slots__ = ("burst", "chunk", "delay", "rate")
+    __slots__ = ("burst", "chunk", "delay", "interval", "per_tick")
 
     def __init__(self, rate: float, delay: float, chunk: int, burst: int) -> None:
-        self.rate = rate
         self.delay = delay
+        """Seconds to the first token."""
         self.chunk = chunk
+        """Tokens a chunk."""
         self.burst = burst
+        """Flat out: chunks a write."""
+        # Timers are good to a millisecond: beyond some hundred tokens a second a tick brings several chunks.
+        self.per_tick = max(1, math.ceil(_SHORTEST_TICK * rate / chunk))
+        self.interval = self.per_tick * chunk / rate if rate else 0.0
+        """Seconds between ticks; 0: flat out."""
 
 
 class Run:
@@ -163,6 +171,7 @@ class StreamRun(Run):
     ) -> None:
         super().__init__(loop, sink, pace, ticker, ended)
         self.answer = answer
+        self._single = pace.per_tick == 1
 
     def begin(self) -> None:
         """The headers go out before the prefill."""
@@ -173,13 +182,13 @@ class StreamRun(Run):
         """One step; for a peer that does not read, the engine goes on and the chunk grows."""
         if self.sink.writable:
             # Most ticks bring one plain chunk: as little as possible is done for it.
-            event = self.answer.one()
+            event = self.answer.one() if self._single else None
             if event is not None:
                 self.sink.send_one(event)
             else:
-                self.emit(1)
+                self.emit(self.pace.per_tick)
         elif not self.answer.finished:
-            self.answer.skip(self.pace.chunk)
+            self.answer.skip(self.pace.chunk * self.pace.per_tick)
 
     def resume(self) -> None:
         """The peer reads again."""
@@ -230,7 +239,7 @@ class WholeRun(Run):
 
     def tick(self) -> None:
         """One step."""
-        self.emit(self.pace.chunk)
+        self.emit(self.pace.chunk * self.pace.per_tick)
 
     def _pump(self) -> None:
         self._handle = None
