@@ -77,7 +77,7 @@ end
 
 if concurrency then
   local waiting = held(c)
-  local mine = ready and redis.call('ZSCORE', keys.held, own)
+  local mine = own and (ready or retry) and redis.call('ZSCORE', keys.held, own)
   if c.active >= concurrency or (not mine and c.active + waiting >= concurrency) then
     if own and not ready and retry then return answer('streams', own_due - now) end
     if ready then

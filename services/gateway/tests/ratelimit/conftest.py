@@ -1,0 +1,110 @@
+"""Doors: an admission and a key for it, with Redis and in the time without."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from cloudach_gateway.auth import keys
+from cloudach_gateway.errors import RateLimited
+from cloudach_gateway.ratelimit import Admission, Grant
+from cloudach_gateway.ratelimit.grants import Ask, Settlement
+from cloudach_gateway.ratelimit.limiter_scripts import ADMIT, SETTLE, Encoder, Rules
+from cloudach_gateway.store.embedded import EmbeddedValkey
+from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.tenancy import KeyLimits, parse_api_key
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Door:
+    admission: Admission
+    key: keys.NewKey
+
+    async def ask(
+        self, body: str | None = None, tokens: int = 1, retry: bool = False, models: tuple[str, ...] = ("m",)
+    ) -> Grant:
+        number = next(_numbers)
+        return await self.admission.admit(
+            self.key.api_key,
+            request_id=f"r{number}",
+            models=models,
+            tokens=tokens,
+            fingerprint=f"body {number}" if body is None else body,
+            retry=retry,
+        )
+
+    async def wait_for(self, body: str, tokens: int = 1, kind: str | None = None) -> float:
+        """Seconds that a request, which must be refused, is told to wait."""
+        with pytest.raises(RateLimited) as refused:
+            await self.ask(body, tokens)
+        assert kind is None or refused.value.type == kind
+        assert refused.value.retry_after_s is not None
+        return refused.value.retry_after_s
+
+    async def settle(self, grant: Grant, used: int = 0, outcome: str = "finished") -> None:
+        await self.admission.settle(grant, prompt_tokens=used, completion_tokens=0, outcome=outcome)
+
+
+@dataclass
+class Scripted:
+    """The scripts alone, at times that the test names (us)."""
+
+    client: redis.Redis
+    key: keys.NewKey
+    window: int = 10_000_000
+    grace: int = 1_000_000
+    now: int = 1_700_000_000_000_000
+    leases: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.encoder = Encoder(Rules(self.window / 1e6, self.grace / 1e6, 3600.0))
+        self.presented = parse_api_key(self.key.api_key)
+
+    def ask(self, name: str, print: str | None = None, cost: int = 1, retry: bool = False) -> list[Any]:
+        """admit.lua's reply: status, us to wait, …"""
+        self.encoder.clock = str(self.now)
+        ask = Ask(name, ("m",), cost, print or f"print of {name}", retry)
+        names, args = self.encoder.admit(self.presented, ask)
+        reply: list[Any] = self.client.eval(ADMIT.source, len(names), *names, *args)
+        self.leases[name] = reply[5]
+        return reply
+
+    def settle(self, name: str, used: int = 0) -> None:
+        self.encoder.clock = str(self.now)
+        record = self.key.record
+        done = Settlement(record.tenant, record.id, name, self.leases[name], "20260101", used, 0, 0, "finished")
+        names, args = self.encoder.settle(done)
+        assert self.client.eval(SETTLE.source, len(names), *names, *args) == 1
+
+
+OpenDoor = Callable[..., Awaitable[Door]]
+
+
+@pytest.fixture(params=["redis", "local"])
+async def open_door(request: pytest.FixtureRequest, start_admission, make_key, tmp_path: Path) -> OpenDoor:
+    """The same contract on both: with Redis, and without it for a key that was seen."""
+
+    async def with_redis(
+        requests: int | None = None, tokens: int | None = None, concurrency: int | None = None, **rest: object
+    ) -> Door:
+        return Door(await start_admission(window_s=1.0), make_key(requests, tokens, concurrency, **rest))
+
+    async def without_redis(
+        requests: int | None = None, tokens: int | None = None, concurrency: int | None = None, **rest: object
+    ) -> Door:
+        with EmbeddedValkey(tmp_path / "valkey") as valkey:
+            with KeyStore(valkey.url) as store:
+                limits = KeyLimits(requests, tokens, concurrency)
+                key = keys.create(store, tenant="acme", limits=limits, **rest)  # type: ignore[arg-type]
+            admission = await start_admission(valkey.url, window_s=1.0)
+            await admission.authenticate(key.api_key)
+        return Door(admission, key)
+
+    return with_redis if request.param == "redis" else without_redis

@@ -1,0 +1,172 @@
+"""What only the limiter with Redis does: other processes' changes to a key, holds, usage totals, cancelled callers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+import redis
+from cloudach_gateway.auth import keys
+from cloudach_gateway.errors import InvalidApiKey, PermissionDenied
+from cloudach_gateway.ratelimit import Grant
+from cloudach_gateway.store import layout
+from cloudach_gateway.store.keys_redis import KeyStore
+
+from .conftest import Door
+
+
+def _today() -> str:
+    return time.strftime("%Y%m%d", time.gmtime())
+
+
+async def _door(start_admission, make_key, **limits) -> Door:
+    return Door(await start_admission(), make_key(**limits))
+
+
+async def test_deleted_disabled_expired_wrong(start_admission, make_key, key_store: KeyStore) -> None:
+    door = await _door(start_admission, make_key)
+    await door.ask()
+    secret = door.key.api_key
+    with pytest.raises(InvalidApiKey):
+        await door.admission.authenticate(secret[:-1] + ("a" if secret[-1] != "a" else "b"))
+    keys.disable(key_store, door.key.record.id)
+    with pytest.raises(PermissionDenied) as refused:
+        await door.ask()
+    assert refused.value.code == "key_disabled"
+    keys.enable(key_store, door.key.record.id)
+    await door.ask()
+    keys.expire(key_store, door.key.record.id, key_store.now_ms() + 300)
+    await door.ask()
+    await asyncio.sleep(0.4)
+    with pytest.raises(InvalidApiKey, match="expired"):
+        await door.ask()
+    keys.expire(key_store, door.key.record.id, None)
+    await door.ask()
+    keys.delete(key_store, door.key.record.id)
+    with pytest.raises(InvalidApiKey, match="Incorrect"):
+        await door.ask()
+
+
+async def test_rotation_keeps_limits_and_usage(start_admission, make_key, key_store: KeyStore) -> None:
+    door = await _door(start_admission, make_key, requests=3)
+    await door.settle(await door.ask(), used=5)
+    new = keys.rotate(key_store, door.key.record.id, grace_ms=500)
+    assert new.record.id == door.key.record.id
+    await door.settle(await door.ask(), used=5)  # the old secret
+    renewed = Door(door.admission, new)
+    await renewed.settle(await renewed.ask(), used=5)
+    await renewed.wait_for("fourth", kind="requests")
+    await asyncio.sleep(0.6)
+    with pytest.raises(InvalidApiKey):
+        await door.admission.authenticate(door.key.api_key)
+    await door.admission.authenticate(new.api_key)
+    assert key_store.usage(new.record.tenant, new.record.id, _today())["requests"] == 3
+
+
+async def test_a_changed_limit_counts_at_once(start_admission, make_key, key_store: KeyStore) -> None:
+    door = await _door(start_admission, make_key, requests=1)
+    await door.ask()
+    await door.wait_for("x")
+    keys.limit(key_store, door.key.record.id, requests=5)
+    await door.ask()
+    keys.limit(key_store, door.key.record.id, requests=None, models=["other"])
+    with pytest.raises(PermissionDenied):
+        await door.ask()
+
+
+async def test_usage_is_counted_once_for_a_request(start_admission, make_key, key_store: KeyStore) -> None:
+    door = await _door(start_admission, make_key)
+    first, second, third = [await door.ask() for _ in range(3)]
+    copy = Grant(first.caller, first.request_id, first.tokens, first.lease)  # as another attempt would have it
+    settle = door.admission.settle
+    await settle(first, prompt_tokens=10, completion_tokens=20, cached_tokens=4, outcome="finished")
+    await settle(copy, prompt_tokens=10, completion_tokens=20, cached_tokens=4, outcome="finished")
+    await settle(second, prompt_tokens=1, completion_tokens=2, outcome="cancelled")
+    await settle(third, prompt_tokens=0, completion_tokens=0, outcome="failed")
+    assert key_store.usage(door.key.record.tenant, door.key.record.id, _today()) == {
+        "requests": 3,
+        "prompt_tokens": 11,
+        "completion_tokens": 22,
+        "cached_tokens": 4,
+        "finished": 1,
+        "cancelled": 1,
+        "failed": 1,
+    }
+
+
+async def test_a_freed_stream_is_held_for_the_one_who_waits(start_admission, make_key, client: redis.Redis) -> None:
+    door = await _door(start_admission, make_key, concurrency=2)
+    for _ in range(3):  # so that durations are known: streams here last about 0.2 s
+        grant = await door.ask()
+        await asyncio.sleep(0.2)
+        await door.settle(grant)
+    first, _second = await door.ask(), await door.ask()
+    told = await door.wait_for("waiter")
+    assert told == pytest.approx(1.0, abs=0.1)  # estimated shorter, told at least a second
+    await door.settle(first)
+    await door.wait_for("newcomer")
+    await asyncio.sleep(told)
+    await door.wait_for("another newcomer")
+    await door.ask("waiter", retry=True)
+
+
+async def test_a_caller_that_goes_away_while_admitted_holds_nothing(start_admission, make_key) -> None:
+    door = await _door(start_admission, make_key, concurrency=1)
+    asking = asyncio.create_task(door.ask("gone"))
+    await asyncio.sleep(0)  # the command is on its way
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert asking.cancelled()
+    await asyncio.sleep(0.2)
+    assert door.admission.running == 0
+    await door.ask()
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    while not reached():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+
+
+async def test_settling_in_a_cancelled_task(start_admission, make_key, key_store: KeyStore) -> None:
+    door = await _door(start_admission, make_key)
+
+    async def request() -> None:
+        grant = await door.ask(tokens=100)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            door.admission.settle_soon(grant, prompt_tokens=3, completion_tokens=4, outcome="cancelled")
+
+    tasks = [asyncio.create_task(request()) for _ in range(20)]
+    await asyncio.wait_for(_until(lambda: door.admission.running == 20), 10)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert await door.admission.settlements.flush(5)
+    used = key_store.usage(door.key.record.tenant, door.key.record.id, _today())
+    assert (used["requests"], used["cancelled"], used["prompt_tokens"], used["completion_tokens"]) == (20, 20, 60, 80)
+
+
+async def test_the_scripts_may_be_flushed(start_admission, make_key, client: redis.Redis) -> None:
+    door = await _door(start_admission, make_key, requests=2)
+    await door.ask()
+    client.script_flush()
+    await door.ask()
+    await door.wait_for("third")
+
+
+async def test_nothing_of_a_request_stays_for_good(start_admission, make_key, client: redis.Redis) -> None:
+    """Every key that admission writes, but the usage totals of a day, ends by itself."""
+    door = await _door(start_admission, make_key, requests=2, tokens=100, concurrency=5)
+    await door.settle(await door.ask(tokens=10), used=5)
+    await door.ask()
+    await door.wait_for("third")
+    written = set(client.scan_iter(f"cloudach:{{{door.key.record.tenant}}}:*"))
+    lasting = {name for name in written if client.ttl(name) == -1}
+    assert lasting == {
+        layout.key_ids(door.key.record.tenant),
+        layout.key_record(door.key.record.tenant, door.key.record.id),
+    }
+    assert len(written) > 6
