@@ -7,6 +7,7 @@ import dataclasses
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.support.processes import ServerFailed
@@ -14,7 +15,7 @@ from tests.support.processes import ServerFailed
 from . import machine, report
 from .contenders import ALL
 from .runner import RunFailed, run
-from .workloads import QUICK, Plan
+from .workloads import KINDS, QUICK, Plan
 
 _ABOUT = """\
 What proxies between client and engine cost. All contenders stand before the same simulator, get the same requests from
@@ -31,10 +32,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="one short round, to see that everything runs; its figures mean little")
     add(
         "--contenders",
-        type=_contenders,
-        default=list(ALL),
+        type=_some_of(ALL),
+        default=tuple(ALL),
         metavar="NAME,…",
         help=f"of {', '.join(ALL)} (default: all); ratios need haproxy, added latency needs direct",
+    )
+    add(
+        "--workloads",
+        type=_some_of(KINDS),
+        metavar="NAME,…",
+        help="of paced (streams at --rate), flat (streams flat out), short (streams of one token), whole (answers that "
+        "are not streamed); default: all",
     )
     add("--rounds", type=_positive, metavar="N", help=f"rounds of which the median counts (default: {default.rounds})")
     add(
@@ -52,12 +60,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _contenders(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in ALL]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(ALL)}")
-    return list(dict.fromkeys(names))
+def _some_of(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """For `type=`: a list with commas, in the order given, each once."""
+    names = tuple(known)
+
+    def read(text: str) -> tuple[str, ...]:
+        asked = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+        unknown = [name for name in asked if name not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are {', '.join(names)}")
+        return asked
+
+    return read
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -73,6 +87,7 @@ def _positive(text: str) -> int:
 
 def _plan(options: argparse.Namespace) -> Plan:
     given = {
+        "kinds": options.workloads,
         "rounds": options.rounds,
         "streams": options.streams,
         "rate": options.rate,

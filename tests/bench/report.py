@@ -24,8 +24,9 @@ class Table:
 
 
 def tables(results: Results, names: Sequence[str], plan: Plan) -> list[Table]:
-    """One row per contender in each."""
-    return [_cost(results, names, plan), _speed(results, names, plan), _delay(results, names, plan)]
+    """One row per contender in each; what was not measured is left out."""
+    made = (_filled(make(results, names, plan)) for make in (_cost, _speed, _delay))
+    return [table for table in made if len(table.head) > 1]
 
 
 def as_text(table: Table) -> str:
@@ -73,9 +74,7 @@ def remarks(results: Results, names: Sequence[str], plan: Plan) -> list[str]:
         if (spread := results.spread(name, top, f"{PROXY}_us_per_chunk")) is not None
     ]
     if spreads:
-        found.append(
-            "Spread of the rounds (largest less smallest, of the median), CPU per chunk: " + ", ".join(spreads)
-        )
+        found.append("Spread of the rounds (largest less smallest) in CPU per chunk: " + ", ".join(spreads))
     foreign = middle(results.all_of("foreign_cores"))
     found.append(
         f"Other programs and the hypervisor took {foreign:.2f} cores meanwhile (median)"
@@ -159,11 +158,17 @@ def _delay(results: Results, names: Sequence[str], plan: Plan) -> Table:
                         else results.over(_DIRECT, name, workload, figure)
                     )
                     pair.append(_number(value, 2))
-                row.append(" / ".join(pair))
+                row.append(" / ".join(filter(None, pair)))
         rows.append(row)
     return Table(
         "Latency beyond that of no proxy" if compare else "Latency, the engine's and client's included", head, rows
     )
+
+
+def _filled(table: Table) -> Table:
+    """Without the columns that say nothing."""
+    keep = [0, *(index for index in range(1, len(table.head)) if any(row[index] for row in table.rows))]
+    return Table(table.title, [table.head[index] for index in keep], [[row[i] for i in keep] for row in table.rows])
 
 
 def _number(value: float | None, digits: int) -> str:

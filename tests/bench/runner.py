@@ -21,7 +21,7 @@ from .results import Results, Run
 from .workloads import Plan, Subject, groups, short_streams, whole_answers, workloads
 
 _MODEL = "sim"
-_WARM_UP = Plan(window_s=0.2, requests_at_once=4)
+_WARM_UP = Plan(window_s=0.2, requests_at_once=4, least_requests=20)
 
 
 class RunFailed(Exception):

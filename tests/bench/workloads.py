@@ -1,16 +1,17 @@
-"""What is done to one contender in one round. Each workload returns its figures; any failed request raises BadAnswer."""
+"""What is done to one contender in one round. A workload returns its figures; a failed request raises BadAnswer."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from .client import Client, Tally, Target
+from .client import BadAnswer, Client, Tally, Target
 from .contenders.base import PROXY
 from .cpu import CpuMeter, CpuTime
 from .results import Figures, percentile
@@ -18,10 +19,14 @@ from .results import Figures, percentile
 _CLIENT, _SIMULATOR = "client", "simulator"
 
 
+KINDS = ("paced", "flat", "short", "whole")
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How much of everything."""
 
+    kinds: tuple[str, ...] = KINDS
     rounds: int = 3
     streams: tuple[int, ...] = (1, 64, 256)
     """Streams that run at once; a table's CPU per chunk is that of the most."""
@@ -37,11 +42,23 @@ class Plan:
     requests_at_once: int = 8
     answer_tokens: int = 16
     """Tokens of an answer that is not streamed."""
+    least_chunks: int = 20_000
+    least_requests: int = 200
+    """A loaded window goes on until it holds as many."""
     ramp_s: float = 1.0
     """Over which paced streams begin, for 256 of them; fewer begin in less."""
 
 
-QUICK = Plan(rounds=1, streams=(1, 16), window_s=0.5, probes_s=0.4, flat_streams=8, flat_tokens=200, ramp_s=1.0)
+QUICK = Plan(
+    rounds=1,
+    streams=(16,),
+    window_s=0.4,
+    probes_s=0.4,
+    flat_streams=8,
+    flat_tokens=200,
+    least_chunks=500,
+    least_requests=30,
+)
 
 _SETTLE_S = 0.3
 _MARGIN_S = 0.7
@@ -86,7 +103,7 @@ async def paced(subject: Subject, plan: Plan, streams: int) -> Figures:
         await asyncio.sleep(_SETTLE_S)
         tally.lags = array("d")
         before = tally.answers
-        window = await _measured(subject, tally, plan.window_s)
+        window = await _measured(subject, tally, plan.window_s, chunks=1)
         lags = sorted(tally.lags)
         tally.lags = None
         restarts = tally.answers - before
@@ -109,10 +126,10 @@ async def paced(subject: Subject, plan: Plan, streams: int) -> Figures:
 
 async def flat_out(subject: Subject, plan: Plan) -> Figures:
     """Streams as fast as they go: CPU per chunk and chunks/s."""
-    tally = Tally()
-    client = Client(subject.target, tally)
+    client = Client(subject.target, Tally())
     request = subject.target.request(max_tokens=plan.flat_tokens, stream=True)
-    window = await _loaded(subject, client, request, plan.flat_streams, plan.window_s, stream=True)
+    async with _load(client, request, plan.flat_streams, stream=True):
+        window = await _measured(subject, client.tally, plan.window_s, chunks=plan.least_chunks)
     return {**window.per_chunk(), "chunks_per_s": window.events / window.seconds}
 
 
@@ -120,7 +137,8 @@ async def short_streams(subject: Subject, plan: Plan) -> Figures:
     """Streams of one token: CPU per request."""
     client = Client(subject.target, Tally())
     request = subject.target.request(max_tokens=1, stream=True)
-    window = await _loaded(subject, client, request, plan.requests_at_once, plan.window_s, stream=True)
+    async with _load(client, request, plan.requests_at_once, stream=True):
+        window = await _measured(subject, client.tally, plan.window_s, requests=plan.least_requests)
     return window.per_request()
 
 
@@ -128,7 +146,8 @@ async def whole_answers(subject: Subject, plan: Plan) -> Figures:
     """Short requests that are not streamed: CPU per request."""
     client = Client(subject.target, Tally())
     request = subject.target.request(max_tokens=plan.answer_tokens, stream=False)
-    window = await _loaded(subject, client, request, plan.requests_at_once, plan.window_s, stream=False)
+    async with _load(client, request, plan.requests_at_once, stream=False):
+        window = await _measured(subject, client.tally, plan.window_s, requests=plan.least_requests)
     return window.per_request()
 
 
@@ -151,12 +170,13 @@ def paced_name(streams: int) -> str:
 
 def workloads(plan: Plan) -> list[Workload]:
     """In the order in which each round goes through them."""
-    return [
-        *(Workload(paced_name(count), plan.rate, partial(paced, streams=count)) for count in plan.streams),
-        Workload(FLAT_OUT, 0.0, flat_out),
-        Workload(SHORT_STREAMS, 0.0, short_streams),
-        Workload(WHOLE_ANSWERS, 0.0, whole_answers),
-    ]
+    kinds = {
+        "paced": [Workload(paced_name(count), plan.rate, partial(paced, streams=count)) for count in plan.streams],
+        "flat": [Workload(FLAT_OUT, 0.0, flat_out)],
+        "short": [Workload(SHORT_STREAMS, 0.0, short_streams)],
+        "whole": [Workload(WHOLE_ANSWERS, 0.0, whole_answers)],
+    }
+    return [workload for kind in plan.kinds for workload in kinds[kind]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +188,10 @@ class _Window:
     foreign_s: float
 
     def per_chunk(self) -> Figures:
-        return self._per(max(1, self.events), "us_per_chunk", 1e6)
+        return self._per(self.events, "us_per_chunk", 1e6)
 
     def per_request(self) -> Figures:
-        figures = self._per(max(1, self.answers), "ms_per_request", 1e3)
+        figures = self._per(self.answers, "ms_per_request", 1e3)
         return figures | {"requests_per_s": self.answers / self.seconds}
 
     def _per(self, count: int, name: str, unit: float) -> Figures:
@@ -184,28 +204,32 @@ class _Window:
         return figures
 
 
-async def _measured(subject: Subject, tally: Tally, seconds: float) -> _Window:
+async def _measured(subject: Subject, tally: Tally, seconds: float, *, chunks: int = 0, requests: int = 0) -> _Window:
+    """At least that long and at least so much of it. Raises BadAnswer when it takes ten times as long or more."""
     meter = CpuMeter(subject.groups)
     began, events, answers = time.perf_counter(), tally.events, tally.answers
     await asyncio.sleep(seconds)
+    patience = time.perf_counter() + max(10.0, 9 * seconds)
+    while tally.events - events < chunks or tally.answers - answers < requests:
+        if time.perf_counter() > patience:
+            raise BadAnswer(f"only {tally.events - events} events and {tally.answers - answers} answers in time")
+        await asyncio.sleep(seconds / 4)
     used = meter.used()
     passed = time.perf_counter() - began
     return _Window(passed, tally.events - events, tally.answers - answers, used, meter.foreign_s(used))
 
 
-async def _loaded(
-    subject: Subject, client: Client, request: bytes, at_once: int, seconds: float, *, stream: bool
-) -> _Window:
-    """Measures while `at_once` requests run at any time."""
+@contextlib.asynccontextmanager
+async def _load(client: Client, request: bytes, at_once: int, *, stream: bool) -> AsyncIterator[None]:
+    """Inside, `at_once` requests run at any time, after a moment to settle; at the end they are awaited."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(_again(client, request, stop, stream=stream))
         await asyncio.sleep(_SETTLE_S)
-        window = await _measured(subject, client.tally, seconds)
+        yield
         stop.set()
     client.close()
-    return window
 
 
 async def _again(client: Client, request: bytes, stop: asyncio.Event, *, stream: bool = True) -> None:
