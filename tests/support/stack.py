@@ -127,11 +127,11 @@ def start_gateway(config: Mapping[str, Any], env: Mapping[str, str | None] | Non
 
 
 def create_key(gateway: Gateway, *, tenant: str = "tests", name: str = "test", **limits: Any) -> str:
-    """A new API key. `limits` are the options of `cloudach keys create`: `requests_per_minute=5`, `expires="1h"`."""
+    """A new API key. `limits` are options of `cloudach keys create`: `requests_per_minute=5`, `models=["a", "b"]`."""
     command: list[str | Path] = [BIN / "cloudach", "keys", "create", "--config", gateway.config_file, "--json"]
     for option, value in {"tenant": tenant, "name": name, **limits}.items():
-        for item in value if isinstance(value, list | tuple) else [value]:
-            command += ["--" + option.replace("_", "-"), str(item)]
+        text = ",".join(value) if isinstance(value, list | tuple) else str(value)
+        command += ["--" + option.replace("_", "-"), text]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"cloudach keys create failed:\n{done.stdout}{done.stderr}")
