@@ -53,7 +53,7 @@ class Child:
             stderr=self._log,
             env={**os.environ, **(env or {})},
             start_new_session=True,
-            preexec_fn=die_with_parent,  # noqa: PLW1509 - no other thread runs Python code that could hold a lock here
+            preexec_fn=die_with_parent,
         )
         self._reader = threading.Thread(target=self._follow, daemon=True)
         self._reader.start()

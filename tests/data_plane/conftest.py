@@ -1,0 +1,62 @@
+"""One simulator and one gateway for the tests of a module that do not break them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
+
+
+@dataclass
+class Stack:
+    sim: Simulator
+    gateway: Gateway
+    key: str
+
+    def post(self, path: str = "/v1/chat/completions", *, key: str | None = None, **request: object) -> httpx.Response:
+        """`request` as in httpx.post; `key` '' sends none."""
+        sent = self.key if key is None else key
+        headers = {"authorization": f"Bearer {sent}"} if sent else {}
+        headers |= request.pop("headers", {})  # type: ignore[arg-type,operator]
+        return httpx.post(self.gateway.url + path, headers=headers, timeout=30, **request)  # type: ignore[arg-type]
+
+    def still_serves(self) -> None:
+        answer = self.post(json=chat("are you there?", max_tokens=2))
+        assert answer.status_code == 200, answer.text
+
+
+def chat(text: str = "Hello", **fields: object) -> dict[str, object]:
+    return {"model": "sim", "messages": [{"role": "user", "content": text}], **fields}
+
+
+# Short, so that an engine that hangs is found out within a test.
+TIMEOUTS = {"first_token_s": 1.0, "between_tokens_s": 1.5, "heartbeat_s": 2.0, "connect_s": 0.5}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with (
+        start_sim(rate=200, model="sim") as sim,
+        start_gateway(
+            {
+                "models": [
+                    served_by(sim, max_model_len=32768),
+                    {"id": "down", "upstreams": ["http://127.0.0.1:1"]},
+                ],
+                "timeouts": TIMEOUTS,
+                "limits": {"window_s": 3.0},
+                "max_body_bytes": 1_000_000,
+            }
+        ) as gateway,
+    ):
+        yield Stack(sim, gateway, create_key(gateway))
+
+
+@pytest.fixture
+def sim(stack: Stack) -> Simulator:
+    stack.sim.reset()
+    return stack.sim

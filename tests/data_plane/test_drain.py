@@ -1,0 +1,69 @@
+"""SIGTERM: not ready at once, nothing new is let in, streams finish until the deadline, the rest get the error frame."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import httpx
+import openai
+import pytest
+
+from tests.data_plane.conftest import chat
+from tests.data_plane.test_cancel import until
+from tests.support.stack import create_key, served_by, start_gateway, start_sim
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_drain(processes: int) -> None:
+    config = {"timeouts": {"drain_s": 4.0}, "listen": {"processes": processes}}
+    with (
+        start_sim(rate=20, model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], **config}) as gateway,
+    ):
+        key = create_key(gateway)
+        sdk = openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
+        ended: dict[str, str] = {}
+
+        def read(name: str, tokens: int) -> None:
+            try:
+                body = {"model": "sim", "messages": [{"role": "user", "content": name}], "max_tokens": tokens}
+                stream = sdk.chat.completions.create(**body, stream=True, extra_body={"min_tokens": tokens})
+                ended[name] = f"{[chunk.usage for chunk in stream][-1].completion_tokens} tokens"
+            except openai.APIError as error:
+                ended[name] = f"{type(error).__name__} {error.code}"
+
+        readers = [
+            threading.Thread(target=read, args=("short", 40)),
+            threading.Thread(target=read, args=("long", 2000)),
+        ]
+        for reader in readers:
+            reader.start()
+        until(lambda: sim.stats()["running"] == 2, seconds=5)
+        gateway.process.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 503, seconds=1)
+        assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+        refused = httpx.post(
+            f"{gateway.base_url}/chat/completions", headers={"authorization": f"Bearer {key}"}, json=chat()
+        )
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "server_is_overloaded"
+        assert refused.headers["retry-after"] == "1"
+        for reader in readers:
+            reader.join(20)
+        assert ended["short"] == "40 tokens"
+        assert ended["long"] == "APIError server_is_overloaded"
+        assert gateway.process.wait(10) == 0
+        assert sim.stats()["running"] == 0
+
+
+def test_with_nothing_running_it_ends_at_once() -> None:
+    with (
+        start_sim(model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], "timeouts": {"drain_s": 60}}) as gateway,
+    ):
+        began = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(20) == 0
+        assert time.monotonic() - began < 10

