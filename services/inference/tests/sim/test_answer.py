@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 LIMITS = SimConfig(max_model_len=100_000).limits()
-TOOLS = [
+TOOLS: Any = [
     {
         "type": "function",
         "function": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -11,7 +12,7 @@ from cloudach_inference.sim.launch import SimProcess
 
 from .test_answer import TOOLS
 
-MESSAGES = [{"role": "user", "content": "Tell me of the sea"}]
+MESSAGES: Any = [{"role": "user", "content": "Tell me of the sea"}]
 
 
 @pytest.fixture(scope="module")
@@ -21,16 +22,16 @@ def sim() -> Iterator[SimProcess]:
 
 
 @pytest.fixture
-def client(sim: SimProcess) -> Iterator[openai.OpenAI]:
+def client(sim: SimProcess) -> Iterator[Any]:
     with openai.OpenAI(base_url=f"{sim.url}/v1", api_key="secret", max_retries=0) as made:
         yield made
 
 
-def test_chat_whole_and_streamed(client: openai.OpenAI) -> None:
-    whole = client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=60)  # type: ignore[arg-type]
+def test_chat_whole_and_streamed(client: Any) -> None:
+    whole = client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=60)
     stream = client.chat.completions.create(
         model="m",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         max_tokens=60,
         stream=True,
         stream_options={"include_usage": True},
@@ -46,37 +47,38 @@ def test_chat_whole_and_streamed(client: openai.OpenAI) -> None:
 
 async def test_chat_with_the_async_client(sim: SimProcess) -> None:
     async with openai.AsyncOpenAI(base_url=f"{sim.url}/v1", api_key="secret") as client:
-        whole = await client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=40)  # type: ignore[arg-type]
+        whole = await client.chat.completions.create(model="m", messages=MESSAGES, max_tokens=40)
         text = ""
-        async for chunk in await client.chat.completions.create(
+        stream: Any = await client.chat.completions.create(
             model="m",
-            messages=MESSAGES,  # type: ignore[arg-type]
+            messages=MESSAGES,
             max_tokens=40,
             stream=True,
-        ):
+        )
+        async for chunk in stream:
             text += chunk.choices[0].delta.content or ""
         assert text == whole.choices[0].message.content
 
 
-def test_completions_and_logprobs(client: openai.OpenAI) -> None:
+def test_completions_and_logprobs(client: Any) -> None:
     done = client.completions.create(model="m", prompt="Once", max_tokens=8, logprobs=1)
     assert done.choices[0].logprobs is not None
     assert len(done.choices[0].logprobs.tokens or []) == 8
     chat = client.chat.completions.create(
         model="m",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         max_tokens=5,
         logprobs=True,
         top_logprobs=3,
     )
-    content = chat.choices[0].logprobs.content  # type: ignore[union-attr]
+    content = chat.choices[0].logprobs.content
     assert [len(entry.top_logprobs) for entry in content or []] == [3] * 5
 
 
-def test_a_tool_call_streamed_and_whole_and_the_turn_after_it(client: openai.OpenAI) -> None:
-    with client.chat.completions.stream(model="m", messages=MESSAGES, tools=TOOLS) as stream:  # type: ignore[arg-type]
+def test_a_tool_call_streamed_and_whole_and_the_turn_after_it(client: Any) -> None:
+    with client.chat.completions.stream(model="m", messages=MESSAGES, tools=TOOLS) as stream:
         streamed = stream.get_final_completion().choices[0]
-    whole = client.chat.completions.create(model="m", messages=MESSAGES, tools=TOOLS).choices[0]  # type: ignore[call-overload]
+    whole = client.chat.completions.create(model="m", messages=MESSAGES, tools=TOOLS).choices[0]
     for choice in (streamed, whole):
         assert choice.finish_reason == "tool_calls"
         (call,) = choice.message.tool_calls or []
@@ -87,7 +89,7 @@ def test_a_tool_call_streamed_and_whole_and_the_turn_after_it(client: openai.Ope
     assert not after.message.tool_calls
 
 
-def test_embeddings(client: openai.OpenAI) -> None:
+def test_embeddings(client: Any) -> None:
     made = client.embeddings.create(model="e", input=["the sea", "the sea", "a mountain"])
     one, same, other = (item.embedding for item in made.data)
     assert len(one) == 64
@@ -97,13 +99,13 @@ def test_embeddings(client: openai.OpenAI) -> None:
         client.embeddings.create(model="m", input="x")
 
 
-def test_models(client: openai.OpenAI) -> None:
+def test_models(client: Any) -> None:
     assert [model.id for model in client.models.list()] == ["m", "e"]
 
 
-def test_errors_become_the_sdks_exceptions(client: openai.OpenAI, sim: SimProcess) -> None:
+def test_errors_become_the_sdks_exceptions(client: Any, sim: SimProcess) -> None:
     def ask(**fields: object) -> None:
-        client.chat.completions.create(**{"model": "m", "messages": MESSAGES, "max_tokens": 5, **fields})  # type: ignore[call-overload]
+        client.chat.completions.create(**{"model": "m", "messages": MESSAGES, "max_tokens": 5, **fields})
 
     with pytest.raises(openai.NotFoundError):
         ask(model="other")
@@ -117,7 +119,7 @@ def test_errors_become_the_sdks_exceptions(client: openai.OpenAI, sim: SimProces
         openai.OpenAI(base_url=f"{sim.url}/v1", api_key="wrong", max_retries=0).models.list()
     broken = client.chat.completions.create(
         model="m",
-        messages=MESSAGES,  # type: ignore[arg-type]
+        messages=MESSAGES,
         stream=True,
         extra_headers={"x-sim-fault": "error@3"},
     )

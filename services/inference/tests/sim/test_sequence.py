@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 from cloudach_inference.sim import template, tokenizer
 from cloudach_inference.sim.generate import start_state
 from cloudach_inference.sim.sequence import Output, Sampling, Sequence
-from cloudach_inference.sim.vocabulary import EOS, SIZE
+from cloudach_inference.sim.vocabulary import EOS, PIECES, SIZE, SPECIAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,7 +50,7 @@ def test_no_text_comes_out_before_its_character_is_complete(prompt: list[int], l
     prompt = [*prompt, 10]
     whole, steps = run(prompt, Sampling(length, ignore_eos=True))
     assert all("\ufffd" not in step.text for step in steps)
-    complete = b"".join(tokenizer.PIECES[i] for i in whole.ids if i not in tokenizer.SPECIAL).decode("utf-8", "ignore")
+    complete = b"".join(PIECES[i] for i in whole.ids if i not in SPECIAL).decode("utf-8", "ignore")
     assert whole.text == complete
 
 
@@ -143,10 +144,10 @@ def test_seed_index_and_penalties_change_the_answer_and_repeat() -> None:
 
 
 @pytest.mark.parametrize("bound", [{"seed": 7}, {"penalised": True}])
-def test_what_is_bound_to_the_request_does_not_carry_over_to_a_continuation(bound: dict[str, int]) -> None:
+def test_what_is_bound_to_the_request_does_not_carry_over_to_a_continuation(bound: dict[str, Any]) -> None:
     prompt = prompt_of("bound")
-    whole, _ = run(prompt, Sampling(40, ignore_eos=True, **bound))  # type: ignore[arg-type]
-    continued, _ = run(prompt + whole.ids[:20], Sampling(20, ignore_eos=True, **bound))  # type: ignore[arg-type]
+    whole, _ = run(prompt, Sampling(40, ignore_eos=True, **bound))
+    continued, _ = run(prompt + whole.ids[:20], Sampling(20, ignore_eos=True, **bound))
     assert continued.ids != whole.ids[20:]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from . import logprobs, tokenizer, toolcalls, wire
-from .generate import INDEX_MASK, MASK, NEXT, start_state
+from .generate import start_state
 from .request import Ask
 from .sequence import Output, Sequence
-from .vocabulary import EOS
+from .vocabulary import PIECES
 
 
 class Answer:
@@ -73,8 +73,15 @@ class WholeAnswer(Answer):
     def advance(self, steps: int) -> None:
         """Generate up to `steps` tokens of every choice."""
         for sequence, total, texts in zip(self.sequences, self._outputs, self._texts, strict=True):
-            if not sequence.finished:
-                out = sequence.step(steps)
+            left = steps
+            while left > 0 and not sequence.finished:
+                if sequence.plain and (ids := sequence.many(left)):
+                    texts.append(b"".join([PIECES[token] for token in ids]).decode())
+                    total.ids += ids
+                    left -= len(ids)
+                    continue
+                out = sequence.step(1 if sequence.plain else left)
+                left -= len(out.ids)
                 # Joined at the end: appending to a long string again and again would be quadratic.
                 texts.append(out.text)
                 out.text = ""
@@ -164,9 +171,11 @@ class StreamAnswer(Answer):
             self._flush(out)
         while chunks > 0 and not self.finished and tokens != 0:
             if self._plain and self._told[0]:
-                done = self._burst(chunks if tokens is None else min(chunks, tokens), out)
-                chunks -= done
-                tokens = None if tokens is None else tokens - done
+                ids = self.sequences[0].many(chunks if tokens is None else min(chunks, tokens))
+                head, tails = self._head, self._tails
+                out += [head + tails[token] for token in ids]
+                chunks -= len(ids)
+                tokens = None if tokens is None else tokens - len(ids)
                 if chunks <= 0 or tokens == 0:
                     break
             chunks -= 1
@@ -181,19 +190,9 @@ class StreamAnswer(Answer):
         return out
 
     def one(self) -> bytes | None:
-        """The next event, when it is a plain chunk of one complete token; None when `events` has to tell it."""
-        sequence = self._single
-        if sequence is None or sequence.pending or sequence.count >= sequence.sampling.max_tokens - 1:
-            return None
-        state = sequence.state
-        token = NEXT[sequence.last][(state >> 44) & INDEX_MASK]
-        tail = self._tails[token]
-        if tail is None or token == EOS:
-            return None
-        sequence.state = ((state ^ token) * 0x2545F491 + 0x9E3779B9) & MASK
-        sequence.last = token
-        sequence.count += 1
-        return self._head + tail
+        """The next event, when it is a plain chunk of one simple token; None when `events` has to tell it."""
+        token = self._single.one() if self._single is not None else None
+        return None if token is None else self._head + self._tails[token]
 
     def skip(self, tokens: int) -> None:
         """Generate without telling: what is not taken in time is merged into one chunk later, as vLLM does."""
@@ -206,29 +205,6 @@ class StreamAnswer(Answer):
                     self._waiting[index] = new
                 else:
                     waiting.merge(new)
-
-    def _burst(self, chunks: int, out: list[bytes]) -> int:
-        """The fast path: chunks of one complete token each, up to the next one that is anything special."""
-        sequence = self.sequences[0]
-        if sequence.pending:
-            return 0
-        state, last = sequence.state, sequence.last
-        tails, head = self._tails, self._head
-        # The very last token carries the finish reason: not here.
-        room = min(chunks, sequence.sampling.max_tokens - sequence.count - 1)
-        done = 0
-        while done < room:
-            token = NEXT[last][(state >> 44) & INDEX_MASK]
-            tail = tails[token]
-            if tail is None or token == EOS:
-                break
-            state = ((state ^ token) * 0x2545F491 + 0x9E3779B9) & MASK
-            last = token
-            done += 1
-            out.append(head + tail)
-        if done:
-            sequence.adopt(state, last, sequence.count + done)
-        return done
 
     def _open(self, out: list[bytes]) -> None:
         self._opened = True

@@ -14,9 +14,10 @@ from typing import Final
 from .vocabulary import EOS, IDS, PIECES, SIZE, SPECIAL, WORDS
 
 MASK: Final = (1 << 60) - 1
-_MULTIPLY: Final = 0x2545F491
+MULTIPLY: Final = 0x2545F491
+ADD: Final = 0x9E3779B9
 _START: Final = 0x1DE1C0DE5EED
-_SHIFT: Final = 44
+SHIFT: Final = 44
 _WIDTH: Final = 1024
 INDEX_MASK: Final = _WIDTH - 1
 
@@ -24,7 +25,7 @@ INDEX_MASK: Final = _WIDTH - 1
 def fold(state: int, ids: Iterable[int]) -> int:
     """The hash state after `ids`."""
     for token in ids:
-        state = ((state ^ token) * _MULTIPLY + 0x9E3779B9) & MASK
+        state = ((state ^ token) * MULTIPLY + ADD) & MASK
     return state
 
 
@@ -94,9 +95,9 @@ NEXT: Final = _tables()
 def pick(state: int, last: int, salt: int = 0, barred: frozenset[int] = frozenset()) -> int:
     """The next token. `barred` tokens are passed over in the table's order (min_tokens, logit bans)."""
     if salt:
-        state = ((state ^ salt) * _MULTIPLY) & MASK
+        state = ((state ^ salt) * MULTIPLY) & MASK
         state ^= state >> 23
-    index = (state >> _SHIFT) & INDEX_MASK
+    index = (state >> SHIFT) & INDEX_MASK
     table = NEXT[last]
     token = table[index]
     if token in barred:
@@ -111,4 +112,4 @@ def pick(state: int, last: int, salt: int = 0, barred: frozenset[int] = frozense
 
 def advance(state: int, token: int) -> int:
     """The hash state after one more token."""
-    return ((state ^ token) * _MULTIPLY + 0x9E3779B9) & MASK
+    return ((state ^ token) * MULTIPLY + ADD) & MASK

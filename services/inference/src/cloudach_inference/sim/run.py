@@ -14,7 +14,6 @@ from .answer import Answer, StreamAnswer, WholeAnswer
 from .pacer import Ticker
 from .wire import DONE
 
-_WHOLE_BURST = 2048
 _SHORTEST_TICK = 0.002
 
 
@@ -75,6 +74,8 @@ class Run:
     """What streams and whole answers have in common: begin, tick, end. `ended` is told the outcome, once."""
 
     answer: Answer
+    burst = 1
+    """Flat out: steps at once."""
 
     def __init__(
         self,
@@ -131,7 +132,7 @@ class Run:
 
     def _first(self) -> None:
         self._handle = None
-        self.emit(1)
+        self.emit(1 if self._ticker is not None else self.burst)
         if not self.done:
             self.go_on()
 
@@ -171,6 +172,7 @@ class StreamRun(Run):
     ) -> None:
         super().__init__(loop, sink, pace, ticker, ended)
         self.answer = answer
+        self.burst = pace.burst
         self._single = pace.per_tick == 1
 
     def begin(self) -> None:
@@ -198,7 +200,7 @@ class StreamRun(Run):
     def _pump(self) -> None:
         self._handle = None
         if self.sink.writable:
-            self.emit(self.pace.burst)
+            self.emit(self.burst)
             if not self.done and self.sink.writable:
                 self.go_on()
 
@@ -221,6 +223,7 @@ class WholeRun(Run):
     """An answer in one body, for which the generation takes the same time as a stream's."""
 
     answer: WholeAnswer
+    burst = 2048
 
     def __init__(
         self,
@@ -243,7 +246,7 @@ class WholeRun(Run):
 
     def _pump(self) -> None:
         self._handle = None
-        self.emit(_WHOLE_BURST)
+        self.emit(self.burst)
         if not self.done:
             self.go_on()
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .generate import advance, mix, pick
-from .vocabulary import EOS, PIECES, SPECIAL
+from .generate import ADD, INDEX_MASK, MASK, MULTIPLY, NEXT, SHIFT, advance, mix, pick
+from .vocabulary import EOS, PIECES, SIMPLE, SPECIAL
 
 
 @dataclass(slots=True, frozen=True)
@@ -172,6 +172,32 @@ class Sequence:
                 break
         return out
 
-    def adopt(self, state: int, last: int, count: int) -> None:
-        """Take over what a stream's fast path generated."""
-        self.state, self.last, self.count = state, last, count
+    def one(self) -> int | None:
+        """The short cut for a plain sequence: the next token if it is simple and not the last; or else nothing."""
+        if self.pending or self.count >= self.sampling.max_tokens - 1:
+            return None
+        token = NEXT[self.last][(self.state >> SHIFT) & INDEX_MASK]
+        if not SIMPLE[token]:
+            return None
+        self.state = ((self.state ^ token) * MULTIPLY + ADD) & MASK
+        self.last = token
+        self.count += 1
+        return token
+
+    def many(self, tokens: int) -> list[int]:
+        """The same for up to `tokens` of them, until the first that is not simple."""
+        if self.pending:
+            return []
+        state, last = self.state, self.last
+        room = min(tokens, self.sampling.max_tokens - self.count - 1)
+        ids: list[int] = []
+        while len(ids) < room:
+            token = NEXT[last][(state >> SHIFT) & INDEX_MASK]
+            if not SIMPLE[token]:
+                break
+            state = ((state ^ token) * MULTIPLY + ADD) & MASK
+            last = token
+            ids.append(token)
+        self.state, self.last = state, last
+        self.count += len(ids)
+        return ids

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import orjson
 
 from .tokenizer import encode
 from .vocabulary import END_TOOLS, IM_END, IM_START, TOOLS
+
+_LINE_END = 10
+
+
+@functools.lru_cache(64)
+def _heading(role: str) -> tuple[int, ...]:
+    return tuple(encode(f"{role}\n"))
 
 
 def content_text(content: object) -> str:
@@ -44,9 +52,9 @@ def render(
         text = content_text(message.get("content"))
         for call in message.get("tool_calls") or []:
             text += f"<tool_call>{orjson.dumps(call.get('function')).decode()}</tool_call>"
-        ids += [IM_START, *encode(f"{message['role']}\n"), *encode(text)]
+        ids += [IM_START, *_heading(message["role"]), *encode(text)]
         if not (continue_final_message and position == len(messages) - 1):
-            ids += [IM_END, *encode("\n")]
+            ids += [IM_END, _LINE_END]
     if add_generation_prompt and not continue_final_message:
-        ids += [IM_START, *encode("assistant\n")]
+        ids += [IM_START, *_heading("assistant")]
     return ids

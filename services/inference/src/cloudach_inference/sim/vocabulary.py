@@ -58,3 +58,15 @@ PIECES: Final[tuple[bytes, ...]] = tuple(_pieces())
 SIZE: Final = len(PIECES)
 IDS: Final[dict[bytes, int]] = {piece: i for i, piece in enumerate(PIECES) if i not in SPECIAL}
 """Bytes -> token id; special tokens never come out of plain text."""
+
+
+def _is_text(piece: bytes) -> bool:
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+SIMPLE: Final[tuple[bool, ...]] = tuple(i not in SPECIAL and _is_text(piece) for i, piece in enumerate(PIECES))
+"""Token id -> whether it is whole characters, and nothing special."""

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import orjson
 
-from .vocabulary import PIECES, SPECIAL
+from .vocabulary import PIECES, SIMPLE
 
 DONE: Final = b"data: [DONE]\n\n"
 FINGERPRINT: Final = "vllm-0.29.0-51c10ac4"
-Tails = tuple[bytes | None, ...]
+Tails = tuple[bytes, ...]
 
 
 def text_json(text: str) -> bytes:
@@ -22,14 +22,13 @@ def text_json(text: str) -> bytes:
 
 
 def _tails(before: bytes, after: bytes, with_ids: bool) -> Tails:
-    """For each token that is complete text in itself, the end of the chunk that carries just it; None for the rest."""
-    tails: list[bytes | None] = []
+    """For each simple token, the end of the chunk that carries just it; nothing for the rest."""
+    tails = []
     for token, piece in enumerate(PIECES):
-        try:
-            text = "" if token in SPECIAL else piece.decode()
-        except UnicodeDecodeError:
-            tails.append(None)
+        if not SIMPLE[token]:
+            tails.append(b"")
             continue
+        text = piece.decode()
         ids = b"[%d]" % token if with_ids else b"null"
         tails.append(before + text_json(text) + after + ids + b"}]}\n\n")
     return tuple(tails)
