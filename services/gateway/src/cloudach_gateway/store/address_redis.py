@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from redis.asyncio.connection import RedisSSLContext, parse_url
+from redis.asyncio.connection import parse_url
 
 Kind = Literal["plain", "sentinel", "cluster"]
 
@@ -40,15 +40,64 @@ class Address:
     def credentials(self) -> dict[str, Any]:
         """Keyword arguments that redis-py's clients share."""
         found: dict[str, Any] = {"username": self.username, "password": self.password}
-        if self.tls:
-            found |= {"ssl": True, **self.tls_options}
-        return found
+        return found | self.tls_keywords()
+
+    def tls_keywords(self) -> dict[str, Any]:
+        """For redis-py. Its own defaults have changed between versions, so they are spelled out."""
+        return (
+            {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True, **self.tls_options}
+            if self.tls
+            else {}
+        )
 
     def ssl_context(self) -> ssl.SSLContext | None:
+        """None without TLS. Certificates are checked unless the URL says ssl_cert_reqs=none. Raises ValueError."""
         if not self.tls:
             return None
-        options = {name.removeprefix("ssl_"): value for name, value in self.tls_options.items()}
-        return RedisSSLContext(**options).get()
+        options = self.tls_options
+        try:
+            context = ssl.create_default_context(
+                cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"), cadata=options.get("ssl_ca_data")
+            )
+            if options.get("ssl_certfile"):
+                context.load_cert_chain(
+                    options["ssl_certfile"], options.get("ssl_keyfile"), options.get("ssl_password")
+                )
+        except OSError as error:
+            raise ValueError(f"rediss://: cannot use the certificates: {error}") from error
+        required = str(options.get("ssl_cert_reqs", "required"))
+        if not options.get("ssl_check_hostname", True) or required == "none":
+            context.check_hostname = False
+        context.verify_mode = {
+            "none": ssl.CERT_NONE,
+            "optional": ssl.CERT_OPTIONAL,
+            "required": ssl.CERT_REQUIRED,
+        }[required]
+        return context
+
+
+_TLS_OPTIONS = {
+    "ssl_ca_certs",
+    "ssl_ca_data",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+    "ssl_password",
+}
+
+
+def _checked(tls_options: dict[str, Any]) -> dict[str, Any]:
+    unknown = sorted(set(tls_options) - _TLS_OPTIONS)
+    if unknown:
+        raise ValueError(f"rediss://: {', '.join(unknown)} is not known; there are {', '.join(sorted(_TLS_OPTIONS))}")
+    if tls_options.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
+        raise ValueError("rediss://: ssl_cert_reqs is none, optional or required")
+    checked = dict(tls_options)
+    if "ssl_check_hostname" in checked:
+        checked["ssl_check_hostname"] = str(checked["ssl_check_hostname"]).lower() not in ("false", "no", "0")
+    return checked
 
 
 def parse(url: str) -> Address:
@@ -70,7 +119,7 @@ def parse(url: str) -> Address:
     }
     if base == "unix":
         return Address("plain", path=options["path"], **common)
-    tls_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    tls_options = _checked({name: value for name, value in options.items() if name.startswith("ssl_")})
     node = (options.get("host") or "localhost", int(options.get("port") or 6379))
     return Address("plain", nodes=(node,), tls=base == "rediss", tls_options=tls_options, **common)
 
@@ -99,5 +148,5 @@ def _many(url: str, base: str, kind: str) -> Address:
         service=path[0] if path else "",
         db=int(path[1]) if len(path) == 2 else 0,
         tls=base == "rediss",
-        tls_options={name: values[-1] for name, values in parse_qs(parts.query).items() if name.startswith("ssl_")},
+        tls_options=_checked({name: values[-1] for name, values in parse_qs(parts.query).items()}),
     )

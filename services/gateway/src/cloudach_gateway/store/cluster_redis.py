@@ -45,6 +45,10 @@ class ClusterLink:
             self.closed.set_result(why)
             self._closer = asyncio.get_running_loop().create_task(self._client.aclose())
 
+    async def wait_closed(self) -> None:
+        if self._closer is not None:
+            await asyncio.gather(self._closer, return_exceptions=True)
+
 
 async def open_cluster(address: Address, scripts: Sequence[Script], timeout_s: float) -> ClusterLink:
     """Learns the slots and loads the scripts on every master. Raises StoreDown."""

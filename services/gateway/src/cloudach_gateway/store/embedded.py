@@ -106,7 +106,7 @@ class EmbeddedValkey:
                 stdout=output,
                 stderr=output,
                 pass_fds=(lock,),
-                preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 (two system calls, no locks)
+                preexec_fn=_die_with(os.getpid()),
                 start_new_session=True,  # Ctrl-C is for the gateway, which stops this one last
             )
         self.url = f"redis://:{password}@127.0.0.1:{port}/0"

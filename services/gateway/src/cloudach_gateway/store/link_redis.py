@@ -70,6 +70,9 @@ class Link(asyncio.Protocol):
             self._transport.abort()
         self._end(why)
 
+    async def wait_closed(self) -> None:
+        await asyncio.sleep(0)  # the transport closes its socket in the next tick
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
 

@@ -13,9 +13,8 @@ from .trouble import StoreDown
 
 async def find_master(address: Address, timeout_s: float) -> tuple[str, int]:
     """Host and port. Raises StoreDown when no sentinel knows a master."""
-    tls = {"ssl": True, **address.tls_options} if address.tls else {}
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        list(address.nodes), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, **tls
+        list(address.nodes), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, **address.tls_keywords()
     )
     try:
         async with asyncio.timeout(4 * timeout_s):

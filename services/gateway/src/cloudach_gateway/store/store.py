@@ -30,10 +30,12 @@ class _Link(Protocol):
 
     def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Reply]: ...
     def close(self, why: str = "closed") -> None: ...
+    async def wait_closed(self) -> None: ...
 
 
 class Store:
     """One per process and event loop. `url` as in settings.Redis; `scripts` are loaded on every connect.
+    Raises ValueError for a URL that cannot be used.
 
     `up` tells whether Redis is in use; `on_change` callbacks are told each time it changes.
     """
@@ -42,6 +44,7 @@ class Store:
         self, url: str, scripts: Sequence[Script], *, timeout_s: float = 0.5, probe_every_s: float = 1.0
     ) -> None:
         self.address = address_redis.parse(url)
+        self.address.ssl_context()  # a bad certificate is a mistake, not an outage
         self.timeout_s = timeout_s
         self.probe_every_s = probe_every_s
         self.on_change: list[Callable[[bool], None]] = []
@@ -64,6 +67,7 @@ class Store:
             await asyncio.gather(self._keeper, return_exceptions=True)
         if self._link is not None:
             self._link.close()
+            await self._link.wait_closed()
 
     async def run(
         self,

@@ -1,0 +1,165 @@
+"""Redis goes away and comes back: nobody hangs, known keys go on under a local limit, what was used is not lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from cloudach_gateway.auth import keys
+from cloudach_gateway.errors import InvalidApiKey, Overloaded, RateLimited
+from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.tenancy import KeyLimits, new_api_key, new_key_id
+
+from ..conftest import Server
+from .conftest import Door
+
+LONGEST_S = 1.5  # timeout_s below is 0.3
+
+
+async def _until(reached: Callable[[], bool], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not reached():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def _door(start_admission, server: Server, **limits: float) -> Door:
+    with KeyStore(server.url) as store:
+        key = keys.create(store, tenant="acme", limits=KeyLimits(requests=20))
+    return Door(await start_admission(server.url, timeout_s=0.3, window_s=30.0, **limits), key)
+
+
+def _requests_counted(server: Server, door: Door) -> int:
+    with KeyStore(server.url) as store:
+        return keys.used_today(store, door.key.record)["requests"]
+
+
+async def test_killed_and_started_again(start_admission, own_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cloudach.gateway")
+    door = await _door(start_admission, own_server)
+    told: list[bool] = []
+    door.admission.store.on_change.append(told.append)
+    before = [await door.ask() for _ in range(4)]
+    assert not door.admission.degraded
+
+    own_server.kill()
+    grants, refused = [], 0
+    for _ in range(40):
+        began = time.monotonic()
+        try:
+            grants.append(await door.ask())
+        except RateLimited:
+            refused += 1
+        assert time.monotonic() - began < LONGEST_S
+    # What Redis counted before is known: 4 of 20.
+    assert (len(grants), refused) == (16, 24)
+    assert door.admission.degraded
+    assert all(grant.degraded for grant in grants)
+    with pytest.raises(Overloaded) as unknown:
+        await door.admission.authenticate(new_api_key("acme", new_key_id()))
+    assert dict(unknown.value.retry_headers())[b"retry-after"] == b"1"
+    with pytest.raises(InvalidApiKey):
+        await door.admission.authenticate("nonsense")
+    for grant in (*before, *grants):
+        await asyncio.wait_for(door.settle(grant, used=3), LONGEST_S)
+    assert door.admission.settlements.pending == 20
+
+    own_server.start()
+    await _until(lambda: not door.admission.degraded)
+    await _until(lambda: door.admission.settlements.pending == 0)
+    after = await door.ask()
+    assert not after.degraded
+    assert _requests_counted(own_server, door) == 20
+    assert told == [False, True]
+    changes = [record.getMessage() for record in caplog.records if record.name == "cloudach.gateway.store"]
+    assert len(changes) == 3, changes  # connected, lost, connected: not a line for each request
+
+
+async def test_hanging(start_admission, own_server: Server) -> None:
+    door = await _door(start_admission, own_server)
+    await door.ask()
+    own_server.signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        grants = await asyncio.gather(*(door.ask() for _ in range(10)))
+        assert time.monotonic() - began < LONGEST_S
+        assert all(grant.degraded for grant in grants)
+        began = time.monotonic()
+        await door.ask()  # it is known by now
+        assert time.monotonic() - began < 0.2
+    finally:
+        own_server.signal(signal.SIGCONT)
+    await _until(lambda: not door.admission.degraded)
+    assert not (await door.ask()).degraded
+    for grant in grants:
+        await door.settle(grant, used=1)
+    assert await door.admission.settlements.flush(5)
+    assert _requests_counted(own_server, door) == 10
+
+
+async def test_settlements_cut_in_mid_flight_count_once(start_admission, own_server: Server) -> None:
+    with KeyStore(own_server.url) as store:
+        key = keys.create(store, tenant="acme")
+    door = Door(await start_admission(own_server.url, timeout_s=0.3), key)
+    grants = [await door.ask() for _ in range(400)]
+    for number, grant in enumerate(grants):
+        door.admission.settle_soon(grant, prompt_tokens=1, completion_tokens=1, outcome="finished")
+        if number % 20 == 0:
+            await asyncio.sleep(0)
+        if number == 200:
+            own_server.kill()
+    await _until(lambda: door.admission.degraded)
+    own_server.start()
+    await _until(lambda: not door.admission.degraded)
+    assert await door.admission.settlements.flush(10)
+    assert _requests_counted(own_server, door) == 400
+
+
+async def test_redis_is_trusted_for_a_while_only(start_admission, own_server: Server) -> None:
+    door = await _door(start_admission, own_server, degraded_memory_s=0.5)
+    await door.ask()
+    own_server.kill()
+    assert (await door.ask()).degraded
+    await asyncio.sleep(0.6)
+    with pytest.raises(Overloaded):
+        await door.ask()
+
+
+async def test_a_gateway_may_start_before_its_redis(start_admission, own_server: Server) -> None:
+    own_server.kill()
+    began = time.monotonic()
+    admission = await start_admission(own_server.url, timeout_s=0.3)
+    assert time.monotonic() - began < LONGEST_S
+    assert admission.degraded
+    own_server.start()
+    await _until(lambda: not admission.degraded)
+
+
+async def test_a_read_only_redis_is_of_no_use(start_admission, own_server: Server) -> None:
+    """As the old master after a failover: it answers, but takes no writes."""
+    door = await _door(start_admission, own_server)
+    await door.ask()
+    with KeyStore(own_server.url) as store:
+        store._client.replicaof("127.0.0.1", 1)
+        assert (await door.ask()).degraded
+        await asyncio.sleep(0.5)
+        assert door.admission.degraded
+        store._client.replicaof("NO", "ONE")
+    await _until(lambda: not door.admission.degraded)
+
+
+async def test_more_settlements_than_can_be_kept(start_admission, own_server: Server) -> None:
+    door = await _door(start_admission, own_server)
+    grants = [await door.ask() for _ in range(10)]
+    door.admission.settlements._most = 6
+    own_server.kill()
+    await _until(lambda: door.admission.degraded)
+    for grant in grants:
+        await door.settle(grant)
+    assert (door.admission.settlements.pending, door.admission.settlements.dropped) == (6, 4)
+    own_server.start()
+    assert await door.admission.settlements.flush(10)
+    assert _requests_counted(own_server, door) == 6

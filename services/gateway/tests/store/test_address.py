@@ -1,0 +1,76 @@
+"""Redis URLs."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+from cloudach_gateway.store.address_redis import parse
+
+
+def test_plain() -> None:
+    address = parse("redis://me:p%40ss@host:7000/3")
+    assert (address.kind, address.nodes, address.username, address.password, address.db) == (
+        "plain",
+        (("host", 7000),),
+        "me",
+        "p@ss",
+        3,
+    )
+    assert "p@ss" not in repr(address)
+    assert address.where == "host:7000"
+    assert parse("redis://host").nodes == (("host", 6379),)
+
+
+def test_unix() -> None:
+    address = parse("unix://:secret@/run/redis.sock?db=2")
+    assert (address.path, address.password, address.db) == ("/run/redis.sock", "secret", 2)
+
+
+def test_tls() -> None:
+    context = parse("rediss://host:1/0?ssl_cert_reqs=none").ssl_context()
+    assert context is not None
+    assert context.verify_mode == ssl.CERT_NONE
+    strict = parse("rediss://host:1/0").ssl_context()
+    assert strict is not None
+    assert strict.verify_mode == ssl.CERT_REQUIRED
+    assert parse("redis://host:1/0").ssl_context() is None
+
+
+def test_sentinel_and_cluster() -> None:
+    address = parse("redis+sentinel://u:p%2Fw@a:1,b:2/mymaster/4")
+    assert (address.kind, address.nodes, address.service, address.db) == (
+        "sentinel",
+        (("a", 1), ("b", 2)),
+        "mymaster",
+        4,
+    )
+    assert address.password == "p/w"
+    assert parse("rediss+cluster://a,b:7").nodes == (("a", 6379), ("b", 7))
+    assert parse("rediss+cluster://a").tls
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a",
+        "redis+other://a",
+        "redis+sentinel://a:1",
+        "redis+cluster://a:x",
+        "redis+cluster://a:1/0",
+        "a:6379",
+        "",
+    ],
+)
+def test_bad(url: str) -> None:
+    with pytest.raises(ValueError, match="redis"):
+        parse(url)
+
+
+def test_bad_tls_options() -> None:
+    with pytest.raises(ValueError, match="ssl_ca_cert is not known"):
+        parse("rediss://a?ssl_ca_cert=x")
+    with pytest.raises(ValueError, match="ssl_cert_reqs"):
+        parse("rediss+cluster://a?ssl_cert_reqs=perhaps")
+    with pytest.raises(ValueError, match="certificates"):
+        parse("rediss://a?ssl_ca_certs=/nowhere").ssl_context()

@@ -1,0 +1,53 @@
+"""A real Valkey in cluster mode: a script whose keys lie in two slots is refused there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from cloudach_gateway.auth import keys
+from cloudach_gateway.errors import RateLimited
+from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.tenancy import KeyLimits
+
+from ..conftest import Server, free_port
+
+
+@pytest.fixture
+def cluster_url(tmp_path: Path) -> Iterator[str]:
+    server = Server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    server.start()
+    with redis.Redis(port=server.port, decode_responses=True) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")).replace("': '", ":"):
+            time.sleep(0.05)
+        with pytest.raises(redis.RedisError, match="same slot"):
+            client.eval("return 1", 2, "{a}", "{b}")
+    yield f"redis+cluster://127.0.0.1:{server.port}"
+    server.kill()
+
+
+async def test_everything_works_on_a_cluster(cluster_url: str, start_admission) -> None:
+    with KeyStore(cluster_url) as store:
+        key = keys.create(store, tenant="acme", limits=KeyLimits(requests=3, tokens=1000, concurrency=3))
+        other = keys.create(store, tenant="other")
+        admission = await start_admission(cluster_url)
+        grants = [
+            await admission.admit(key.api_key, request_id=f"r{n}", models=("m",), tokens=10, fingerprint=f"{n}")
+            for n in range(3)
+        ]
+        await admission.admit(other.api_key, request_id="x", models=("m",), tokens=10, fingerprint="x")
+        for grant in grants:
+            await admission.settle(grant, prompt_tokens=1, completion_tokens=2, outcome="finished")
+        with pytest.raises(RateLimited):
+            await admission.admit(key.api_key, request_id="r4", models=("m",), tokens=10, fingerprint="4")
+        await admission._leases.renew()
+        assert keys.used_today(store, key.record)["requests"] == 3
+        assert [record.tenant for record in keys.listing(store)] == ["acme", "other"]
+        keys.rotate(store, key.record.id, grace_ms=0)
+        keys.limit(store, key.record.id, requests=5)
+        keys.delete(store, key.record.id)
+        assert [record.tenant for record in keys.listing(store)] == ["other"]
