@@ -39,8 +39,8 @@ class Target:
         parts = urlsplit(self.base_url)
         return parts.hostname or "127.0.0.1", parts.port or 80
 
-    def request(self, *, max_tokens: int, stream: bool) -> bytes:
-        """A chat completion of exactly that many tokens, as bytes on the wire."""
+    def request(self, *, max_tokens: int, stream: bool, **fields: object) -> bytes:
+        """A chat completion of exactly that many tokens, as bytes on the wire; `fields` are added to its body."""
         body = json.dumps(
             {
                 "model": self.model,
@@ -48,6 +48,7 @@ class Target:
                 "max_tokens": max_tokens,
                 "ignore_eos": True,
                 "stream": stream,
+                **fields,
             }
         ).encode()
         parts = urlsplit(self.base_url)

@@ -12,7 +12,7 @@ from .results import Results, middle
 from .workloads import FLAT_OUT, SHORT_STREAMS, WHOLE_ANSWERS, Plan, paced_name
 
 _BASE, _DIRECT = "haproxy", "direct"
-_FULL = 0.9
+_APART = 0.9
 _NOISY = 0.1
 
 
@@ -81,11 +81,14 @@ def remarks(results: Results, names: Sequence[str], plan: Plan) -> list[str]:
         + ("; the machine was not quiet: measure again." if foreign > _NOISY else ".")
     )
     for name in names:
-        busy = results.median(name, top, f"{PROXY}_busy")
-        if busy is not None and busy > _FULL:
+        arrivals = results.median(name, top, "arrivals_per_chunk")
+        if arrivals is not None and arrivals < _APART:
+            busy = _percent(results.median(name, top, f"{PROXY}_busy"))
+            why = f" (its core was busy to {busy})" if busy else ""
             found.append(
-                f"{ALL[name].title} filled its core at {top}: its chunks arrive merged or late, and its lag, which is "
-                f"told modulo one tick of {1000 / plan.rate:.0f} ms, is worth nothing there."
+                f"{ALL[name].title} at {top}: only {arrivals:.0%} of the chunks arrived by themselves, the rest merged "
+                f"for want of CPU time{why}. Merged chunks cost less, and a lag above one tick "
+                f"({1000 / plan.rate:.0f} ms) is told too small."
             )
         if results.median(name, top, "requests_begun_in_window"):
             found.append(f"{ALL[name].title}, {top}: the window holds beginnings of streams.")

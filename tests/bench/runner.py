@@ -96,4 +96,6 @@ def _told_apart(contender: Contender, workload: str) -> Iterator[None]:
         first: BaseException = problems
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise RunFailed(f"{contender.title}, {workload}: {first}") from problems
+        complaints = contender.complaints()
+        said = f"\n{contender.title} said:\n{complaints}" if complaints else ""
+        raise RunFailed(f"{contender.title}, {workload}: {first}{said}") from problems

@@ -85,14 +85,16 @@ async def paced(subject: Subject, plan: Plan, streams: int) -> Figures:
     def tick(now: float) -> None:
         tally.tick_at = now
 
-    # The engine's streams tick together: one that comes directly tells when, for chunks that took another way.
+    # The engine's streams tick together: one that comes directly tells when, for chunks that took another way. As it
+    # asks for token ids it gets a chunk at every tick, also where a character is not complete yet.
     witness = Client(subject.engine, witness_tally, on_arrival=tick)
     client, prober = Client(subject.target, tally), Client(subject.target, probe_tally)
     ramp_s = plan.ramp_s * streams / 256
     busy_s = _SETTLE_S + plan.window_s + plan.probes_s + _MARGIN_S
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        long = subject.engine.request(max_tokens=round((ramp_s + busy_s) * plan.rate), stream=True)
+        tokens = round((ramp_s + busy_s) * plan.rate)
+        long = subject.engine.request(max_tokens=tokens, stream=True, return_token_ids=True)
         group.create_task(_again(witness, long, stop))
         await asyncio.sleep(0.05)
         request = subject.target.request(max_tokens=round(busy_s * plan.rate), stream=True)
@@ -115,6 +117,7 @@ async def paced(subject: Subject, plan: Plan, streams: int) -> Figures:
         **window.per_chunk(),
         "chunks_per_s": window.events / window.seconds,
         "chunks_expected_per_s": streams * plan.rate,
+        "arrivals_per_chunk": len(lags) / window.events,
         "requests_begun_in_window": restarts,
         "lag_p50_ms": 1000 * percentile(lags, 50),
         "lag_p99_ms": 1000 * percentile(lags, 99),

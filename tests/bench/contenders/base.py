@@ -57,6 +57,10 @@ class Contender(ABC):
     def version(self) -> str:
         return ""
 
+    def complaints(self) -> str:
+        """The end of what it has written about trouble, for the message when a run fails."""
+        return ""
+
 
 def whole_tree(server: Server) -> dict[str, list[int]]:
     """`parts` of a contender that is one program."""

@@ -48,5 +48,9 @@ class Cloudach(Contender):
         if self._gateway:
             self._gateway.stop()
 
+    def complaints(self) -> str:
+        lines = self._gateway.output.splitlines() if self._gateway else []
+        return "\n".join([line for line in lines if '"level":"info"' not in line.replace(" ", "")][-10:])
+
     def version(self) -> str:
         return importlib.metadata.version("cloudach-gateway")

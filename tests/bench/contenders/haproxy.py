@@ -52,6 +52,9 @@ class HAProxy(Contender):
         if self._server:
             self._server.stop(patience_s=1)
 
+    def complaints(self) -> str:
+        return self._server.output[-2000:] if self._server else ""
+
     def version(self) -> str:
         line = subprocess.run([get_haproxy_binary(), "-v"], capture_output=True, text=True, check=True).stdout
         return line.split()[2].split("-")[0]
