@@ -75,8 +75,16 @@ def _serve(told: Told, tell: Any) -> None:
     tell(Event("step", text="starting the engines"))
     from .apps import build
 
+    targets = []
+    for app in told.apps:
+        try:
+            target = build(app)
+        except Exception as error:
+            tell(Event("failed", app=app.slug, text=f"{type(error).__name__}: {error}"))
+            raise
+        targets.append(serve.RunTarget(target=target, name=app.slug, route_prefix=f"/{app.slug}"))
     serve.run_many(
-        [serve.RunTarget(target=build(app), name=app.slug, route_prefix=f"/{app.slug}") for app in told.apps],
+        targets,
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )

@@ -10,7 +10,8 @@ _ENGINE_PREFIX = re.compile(r"^(\(\w+ pid=\d+\)\s?)?((ERROR|WARNING|INFO) \d\d-\
 _EXCEPTION = re.compile(r"^\s*([\w.]+\.)?[A-Z]\w*(Error|Exception|Failure)\b.*")
 # What is said about a failure somewhere else.
 _SECOND_HAND = re.compile(
-    r"See root cause above|RayTaskError|RayActorError|ActorDiedError|WorkerProc failed|deployment.*failed", re.I
+    r"See root cause above|: Traceback \(most|Ray(Task|Actor)Error|ActorDiedError|WorkerProc failed|deployment.*failed",
+    re.IGNORECASE,
 )
 
 _MENDS = (
@@ -32,7 +33,7 @@ _MENDS = (
         "too little memory: a smaller model, a lower engine_args.max_model_len, or fewer replicas",
     ),
     (
-        r"unexpected keyword argument|unrecognized arguments|extra_forbidden|validation error for",
+        r"unexpected keyword|Unknown engine argument|unrecognized arguments|extra_forbidden|validation error for",
         "check `engine_args`: vLLM does not take one of them as it stands",
     ),
     (
@@ -45,14 +46,25 @@ _MENDS = (
 
 
 def reason(log: Sequence[str], told: str = "") -> list[str]:
-    """The engine's own words: the first exceptions that are not about another one."""
-    lines = [clean(line) for line in log]
-    causes = [line for line in lines if _EXCEPTION.match(line) and not _SECOND_HAND.search(line)]
-    if causes:
-        return _distinct(causes)[:3]
-    told_lines = [clean(line) for line in told.splitlines() if line.strip()]
-    told_causes = [line for line in told_lines if _EXCEPTION.match(line)]
-    return _distinct(told_causes or told_lines or [line for line in lines if line])[-3:]
+    """The engine's own words: the first exceptions that are not about another one; in its log, else in what Serve says."""
+    logged = [clean(line) for line in log]
+    said = [clean(line) for line in told.splitlines()]
+    for lines in (logged, said):
+        causes = _causes(lines)
+        if causes:
+            return causes[:3]
+    return _distinct([line for line in said or logged if line])[-3:]
+
+
+def _causes(lines: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for number, line in enumerate(lines):
+        if not _EXCEPTION.match(line) or _SECOND_HAND.search(line):
+            continue
+        # Some say what is wrong only in the line below.
+        below = lines[number + 1 : number + 2] if line.endswith(":") or "validation error" in line else []
+        found.append(" ".join([line, *below]).strip())
+    return _distinct(found)
 
 
 def mend(reason_lines: Sequence[str], told: str = "") -> str:
