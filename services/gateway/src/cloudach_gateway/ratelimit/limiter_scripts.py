@@ -56,7 +56,7 @@ class Encoder:
         self.clock = ""
         self._times = (_us(rules.window_s), _us(rules.grace_s), _us(rules.lease_ttl_s))
 
-    def admit(self, key: PresentedKey, ask: Ask | None) -> tuple[Sequence[str], Sequence[Argument]]:
+    def admit(self, key: PresentedKey, ask: Ask | None) -> tuple[tuple[str, ...], Sequence[Argument]]:
         """`ask` None: only look at the key."""
         mode, ask = ("look", _NOTHING) if ask is None else ("admit", ask)
         return layout.admission(key.tenant, key.key_id), (
@@ -71,12 +71,10 @@ class Encoder:
             "1" if ask.retry else "",
         )
 
-    def settle(self, done: Settlement) -> tuple[Sequence[str], Sequence[Argument]]:
-        keys = (
-            *layout.settlement(done.tenant, done.key_id),
-            layout.usage(done.tenant, done.key_id, done.day),
-            layout.settled(done.tenant, done.request_id),
-        )
+    def settle(self, done: Settlement) -> tuple[tuple[str, ...], Sequence[Argument]]:
+        keys = layout.settlement(done.tenant, done.key_id, done.day)
+        if not done.lease:
+            keys = (*keys, layout.settled(done.tenant, done.request_id))
         return keys, (
             self.clock,
             done.request_id,
@@ -88,7 +86,7 @@ class Encoder:
             done.outcome,
         )
 
-    def renew(self, tenant: str, key_id: str, leases: Sequence[str]) -> tuple[Sequence[str], Sequence[Argument]]:
+    def renew(self, tenant: str, key_id: str, leases: Sequence[str]) -> tuple[tuple[str, ...], Sequence[Argument]]:
         return (layout.leases(tenant, key_id),), (self.clock, self._times[2], *leases)
 
 

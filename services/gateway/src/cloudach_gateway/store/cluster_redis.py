@@ -25,10 +25,10 @@ class ClusterLink:
         self._closer: asyncio.Task[None] | None = None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Reply]:
+    def run(self, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> asyncio.Future[Reply]:
         return asyncio.ensure_future(self._run(script, keys, args))
 
-    async def _run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+    async def _run(self, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> Reply:
         try:
             async with asyncio.timeout(2 * self._timeout_s), self._slots:
                 try:

@@ -71,10 +71,10 @@ def window(tenant: str, key_id: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=8192)
-def settlement(tenant: str, key_id: str) -> tuple[str, str, str, str]:
-    """The first KEYS of settle.lua; the usage hash and the settled mark follow."""
+def settlement(tenant: str, key_id: str, day: str) -> tuple[str, ...]:
+    """KEYS of settle.lua; without a lease the settled mark follows."""
     log, cost, _, _, _, state = window(tenant, key_id)
-    return (log, cost, state, leases(tenant, key_id))
+    return (log, cost, state, leases(tenant, key_id), usage(tenant, key_id, day))
 
 
 _USAGE = re.compile(r"cloudach:\{([^}]+)\}:usage:([^:]+):(\d{8})")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import hiredis
@@ -27,11 +28,18 @@ _SECOND_LOOK_S = 0.02
 
 def pack(*parts: Argument) -> bytes:
     """One RESP command."""
-    out = [b"*%d\r\n" % len(parts)]
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part if isinstance(part, bytes) else b"%d" % part
-        out.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(out)
+    return b"".join((b"*%d\r\n" % len(parts), *[_part(part) for part in parts]))
+
+
+def _part(part: Argument) -> bytes:
+    data = part.encode() if isinstance(part, str) else part if isinstance(part, bytes) else b"%d" % part
+    return b"$%d\r\n%b\r\n" % (len(data), data)
+
+
+@lru_cache(maxsize=16384)
+def _packed_call(sha: bytes, keys: tuple[str, ...]) -> bytes:
+    """The part of a command that all requests of one API key share."""
+    return b"".join([_part(part) for part in (b"EVALSHA", sha, len(keys), *keys)])
 
 
 class Link(asyncio.Protocol):
@@ -62,8 +70,9 @@ class Link(asyncio.Protocol):
             self._watch = self._loop.call_at(deadline, self._check)
         return future
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Reply]:
-        return self.send(pack(b"EVALSHA", script.sha, len(keys), *keys, *args))
+    def run(self, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> asyncio.Future[Reply]:
+        head = b"*%d\r\n" % (3 + len(keys) + len(args))
+        return self.send(b"".join((head, _packed_call(script.sha, keys), *[_part(arg) for arg in args])))
 
     def close(self, why: str = "closed") -> None:
         if self._transport is not None:

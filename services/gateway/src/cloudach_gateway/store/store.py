@@ -28,7 +28,7 @@ class _Link(Protocol):
 
     closed: asyncio.Future[str]
 
-    def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Reply]: ...
+    def run(self, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> asyncio.Future[Reply]: ...
     def close(self, why: str = "closed") -> None: ...
     async def wait_closed(self) -> None: ...
 
@@ -72,7 +72,7 @@ class Store:
     async def run(
         self,
         script: Script,
-        keys: Sequence[str],
+        keys: tuple[str, ...],
         args: Sequence[Argument],
         *,
         orphan: Callable[[Reply], None] | None = None,
@@ -99,7 +99,7 @@ class Store:
             raise
         return await self._evaluate(link, script, keys, args)
 
-    async def _evaluate(self, link: _Link, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Reply:
+    async def _evaluate(self, link: _Link, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> Reply:
         """Redis forgot the script (restart, SCRIPT FLUSH): EVAL sends it again and loads it by that."""
         if not isinstance(link, Link):
             raise StoreDown("the script is not loaded")

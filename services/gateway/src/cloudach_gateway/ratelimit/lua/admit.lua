@@ -35,31 +35,48 @@ local fingerprint = ARGV[10]
 local looking = ARGV[2] == 'look'
 
 -- A caller may come a little before its time: clocks differ. Then the key's clock goes ahead to it.
+-- What runs: freed by settle, or when nobody renews it.
+local function lease()
+  local name = string.format('%.0f:%s', now, ARGV[7])
+  redis.call('ZADD', keys.leases, whole(now + tonumber(ARGV[6])), name)
+  redis.call('PEXPIRE', keys.leases, 172800000)
+  return name
+end
+
+local function allowed()
+  if not record[5] or record[5] == '' then return true end
+  for name in string.gmatch(ARGV[8], '[^\n]+') do
+    if string.find(record[5], '\n' .. name .. '\n', 1, true) then return true end
+  end
+  return false
+end
+
+if not (rpm or tpm or concurrency) then
+  if looking then return {'ok', 0, 0, 0, 0, '', record} end
+  if not allowed() then return {'model', 0, 0, 0, 0, '', record} end
+  return {'ok', 0, 0, 0, 0, lease(), record}
+end
+
 local pending = redis.call('ZCARD', keys.promises)
 do
   local _, due = own_promise({pending = pending, keys = keys}, fingerprint)
   if due and due > now and due <= now + math.min(50000, window / 200) then now = due end
 end
 
-local w = open_window(keys, now, {window = window, grace = grace, rpm = rpm, tpm = tpm, pending = pending})
-local c = open_streams(keys, now, grace, concurrency)
+local s = redis.call('HMGET', keys.state, 'at', 'sum', 'ahead', 'front', 'fsum', 'dur', 'dev', 'trust')
+local w = open_window(keys, now, s, {window = window, grace = grace, rpm = rpm, tpm = tpm, pending = pending})
+local c = open_streams(keys, now, {s[6], s[7], s[8]}, grace, concurrency)
 for _ = 1, advance(w) do trust(c, false) end
 now = w.now
 local own, own_due = own_promise(w, fingerprint)
 
-local function answer(status, wait, lease)
+local function answer(status, wait, name)
   save(w)
-  return {status, wait or 0, w.n, w.sum + w.ahead, math.max(0, w.front + w.W - now), lease or '', record}
+  return {status, wait or 0, w.n, w.sum + w.ahead, math.max(0, w.front + w.W - now), name or '', record}
 end
 
 if looking then return answer('ok') end
-if record[5] and record[5] ~= '' then
-  local allowed = false
-  for name in string.gmatch(ARGV[8], '[^\n]+') do
-    if string.find(record[5], '\n' .. name .. '\n', 1, true) then allowed = true end
-  end
-  if not allowed then return answer('model') end
-end
+if not allowed() then return answer('model') end
 
 local id, cost = ARGV[7], tonumber(ARGV[9])
 if tpm and cost > tpm then return answer('never') end
@@ -76,7 +93,7 @@ local function reject(status, due, book, hold)
 end
 
 if concurrency then
-  local waiting = held(c)
+  local waiting = held(c, w.pending)
   local mine = own and (ready or retry) and redis.call('ZSCORE', keys.held, own)
   if c.active >= concurrency or (not mine and c.active + waiting >= concurrency) then
     if own and not ready and retry then return answer('streams', own_due - now) end
@@ -118,7 +135,4 @@ else
   end
 end
 
-local lease = string.format('%.0f:%s', now, id)
-redis.call('ZADD', keys.leases, whole(now + tonumber(ARGV[6])), lease)
-redis.call('PEXPIRE', keys.leases, 172800000)
-return answer('ok', 0, lease)
+return answer('ok', 0, lease())

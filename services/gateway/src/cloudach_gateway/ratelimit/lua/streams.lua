@@ -9,17 +9,17 @@
 local UNKNOWN_DURATION = 10 * 1000000
 local LONGEST, SHORTEST = 60 * 1000000, 1000000
 
-local function open_streams(keys, now, grace, limit)
-  local s = redis.call('HMGET', keys.state, 'dur', 'dev', 'trust')
+-- `s`: the fields dur, dev and trust of the state, as strings.
+local function open_streams(keys, now, s, grace, limit)
   return {
     keys = keys, now = now, grace = grace, limit = limit,
     dur = tonumber(s[1]) or UNKNOWN_DURATION, dev = tonumber(s[2]) or 0, trust = tonumber(s[3]) or 1,
-    active = redis.call('ZCOUNT', keys.leases, '(' .. whole(now), '+inf'),
+    active = limit and redis.call('ZCOUNT', keys.leases, '(' .. whole(now), '+inf') or 0,
   }
 end
 
-local function held(c)
-  if c.trust < 0.25 then return 0 end
+local function held(c, pending)
+  if pending == 0 or c.trust < 0.25 then return 0 end
   return redis.call('ZCOUNT', c.keys.held, '(' .. whole(c.now - c.grace), '+inf')
 end
 
@@ -50,9 +50,7 @@ local function estimate(c, place)
 end
 
 -- Smoothed like TCP's round-trip time.
-local function learn_duration(state, us)
-  local s = redis.call('HMGET', state, 'dur', 'dev')
-  local dur, dev = tonumber(s[1]), tonumber(s[2])
+local function learn_duration(state, dur, dev, us)
   if not dur then dur, dev = us, us / 2
   else
     dev = dev + (math.abs(us - dur) - dev) / 4

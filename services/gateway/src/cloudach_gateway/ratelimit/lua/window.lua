@@ -20,8 +20,8 @@
 --   fsum   tokens in (front - W, front]; equals sum when front <= at
 
 
-local function open_window(keys, now, o)
-  local s = redis.call('HMGET', keys.state, 'at', 'sum', 'ahead', 'front', 'fsum')
+-- `s`: those fields, as strings.
+local function open_window(keys, now, s, o)
   local w = {
     keys = keys, now = now, W = o.window, grace = math.min(o.grace, o.window), rpm = o.rpm, tpm = o.tpm, pending = o.pending,
     drop = math.min(2 * o.grace, o.window),
@@ -33,6 +33,8 @@ local function open_window(keys, now, o)
     w.at, w.sum, w.ahead, w.front, w.fsum, w.pending = 0, 0, 0, 0, 0, 0
   end
   w.now = math.max(now, w.at)
+  -- Lifetimes are renewed once a window, not with each request.
+  w.renew = math.floor(w.now / w.W) ~= math.floor(w.at / w.W) or w.sum + w.ahead == 0
   return w
 end
 
@@ -81,7 +83,7 @@ local function advance(w)
     end
   until #gone < 256
   w.n = redis.call('ZCARD', k.log)
-  if w.n == 0 then w.sum, w.ahead, w.front = 0, 0, 0 end
+  if w.n == 0 then w.sum, w.ahead, w.front, w.renew = 0, 0, 0, true end
   if w.front <= w.now then w.fsum = w.sum end
   w.at = w.now
   return lost
@@ -91,7 +93,8 @@ local function save(w)
   local k = w.keys
   redis.call('HSET', k.state, 'at', whole(w.at), 'sum', whole(w.sum), 'ahead', whole(w.ahead), 'front', whole(w.front),
     'fsum', whole(w.fsum))
-  local life = whole(math.ceil((math.max(w.front, w.now) - w.now + 2 * w.W) / 1000) + 1000)
+  if not (w.renew or w.pending > 0) then return end
+  local life = whole(math.ceil((math.max(w.front, w.now) - w.now + 4 * w.W) / 1000) + 1000)
   redis.call('PEXPIRE', k.log, life)
   redis.call('PEXPIRE', k.cost, life)
   redis.call('PEXPIRE', k.state, 86400000) -- outlives the log for the sake of the stream durations
