@@ -72,9 +72,10 @@ class Settings(_Group):
     def _routes_are_unique(self) -> Settings:
         seen: dict[str, str] = {}
         for model in self.models:
-            other = seen.setdefault(slug(model.id), model.id)
-            if other is not model.id:
-                raise ValueError(f"models: the ids {other!r} and {model.id!r} both come to the route /{slug(other)}")
+            route = slug(model.id)
+            if route in seen:
+                raise ValueError(f"models: the ids {seen[route]!r} and {model.id!r} both come to the route /{route}")
+            seen[route] = model.id
         return self
 
 

@@ -46,7 +46,7 @@ _MENDS = (
 
 
 def reason(log: Sequence[str], told: str = "") -> list[str]:
-    """The engine's own words: the first exceptions that are not about another one; in its log, else in what Serve says."""
+    """The engine's own words: the first exceptions that are not about another one, in its log or in what Serve says."""
     logged = [clean(line) for line in log]
     said = [clean(line) for line in told.splitlines()]
     for lines in (logged, said):

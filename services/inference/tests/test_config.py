@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+from cloudach_inference.config import ConfigError, api_key, parse
+from cloudach_inference.slugs import slug
+
+
+@pytest.mark.parametrize(
+    ("model_id", "expected"),
+    [
+        ("smollm2-135m", "smollm2-135m"),
+        ("Qwen/Qwen3-8B", "qwen-qwen3-8b"),
+        ("a__b.C", "a-b-c"),
+        ("  x  ", "x"),
+        ("模型", "model"),
+    ],
+)
+def test_slug_is_a_path_segment(model_id: str, expected: str) -> None:
+    assert slug(model_id) == expected
+
+
+def test_a_model_needs_no_more_than_an_id() -> None:
+    model = parse("models: [{id: m}]").models[0]
+    assert (model.engine, model.source, model.replicas) == ("vllm", "default", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("models: []", "models"),
+        ("models: [{id: m, replicas: 0}]", "models.0.replicas"),
+        ("models: [{id: m, engin: sim}]", "models.0.engin"),
+        ("models: [{id: m, engine: llama.cpp}]", "models.0.engine"),
+        ("models: [{id: a}, {id: m, engine_args: {served_model_name: x}}]", "models.1: .*served_model_name"),
+        ("{models: [{id: m}], http_port: 70000}", "http_port"),
+        ("models: [{id: 'A b'}, {id: a-b}]", "'A b' and 'a-b' both come to the route /a-b"),
+        ("models: [{id: m}, {id: m}]", "'m' and 'm'"),
+        ("models: [", "not YAML"),
+        ("[1]", "expected a mapping"),
+    ],
+)
+def test_bad_input_is_named(text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        parse(text)
+
+
+def test_the_simulator_takes_any_settings() -> None:
+    assert parse("models: [{id: m, engine: sim, engine_args: {rate: 0}}]").models[0].engine_args == {"rate": 0}
+
+
+def test_key_comes_from_the_variable_or_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("from-file\n")
+    assert api_key(parse("models: [{id: m}]"), {"CLOUDACH_ENGINE_API_KEY": "k"}) == "k"
+    assert api_key(parse("models: [{id: m}]"), {}) is None
+    assert api_key(parse("{models: [{id: m}], api_key_env: X}"), {"X": "x"}) == "x"
+    assert api_key(parse(f"{{models: [{{id: m}}], api_key_file: {file}}}"), {}) == "from-file"
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        api_key(parse(f"{{models: [{{id: m}}], api_key_file: {file}}}"), {})
+    with pytest.raises(ConfigError, match="cannot read"):
+        api_key(parse(f"{{models: [{{id: m}}], api_key_file: {file}.not}}"), {})

@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+from cloudach_inference.config import parse
+from cloudach_inference.hardware import Hardware, flags_of, gpus_among
+from cloudach_inference.plan import App, PlanError, plan, ray_cpus
+
+OLD_CPU = Hardware(cores=2, gpus=0, cpu_flags=frozenset({"avx2"}))
+NEW_CPU = Hardware(cores=8, gpus=0, cpu_flags=frozenset({"avx512_bf16"}))
+GPUS = Hardware(cores=16, gpus=4, cpu_flags=frozenset())
+WEIGHTS = Path("/cache/weights/smol")
+
+
+def planned(models: str, hardware: Hardware) -> tuple[App, ...]:
+    return plan(parse(f"models: {models}"), hardware, WEIGHTS)
+
+
+def test_default_model_on_a_cpu() -> None:
+    (app,) = planned("[{id: M}]", NEW_CPU)
+    assert (app.slug, app.engine, app.replicas, app.gpus) == ("m", "vllm", 1, 0)
+    assert app.options["model_loading_config"] == {"model_id": "M", "model_source": str(WEIGHTS)}
+    # bf16 would break exact continuation, whatever the CPU can.
+    assert app.options["engine_kwargs"] == {
+        "dtype": "float32",
+        "enforce_eager": True,
+        "max_model_len": 2048,
+        "enable_auto_tool_choice": True,
+        "tool_call_parser": "hermes",
+    }
+    env = app.options["runtime_env"]["env_vars"]
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env["TORCHDYNAMO_DISABLE"] == "1"
+    assert "OMP_NUM_THREADS" not in env
+    assert app.options["accelerator_config"] == {"kind": "cpu"}
+    assert app.options["deployment_config"]["num_replicas"] == 1
+
+
+def test_own_model_gets_the_cpus_best_type() -> None:
+    models = "[{id: m, source: org/model}]"
+    assert planned(models, OLD_CPU)[0].options["engine_kwargs"]["dtype"] == "float32"
+    (app,) = planned(models, NEW_CPU)
+    assert app.options["engine_kwargs"] == {"dtype": "bfloat16", "enforce_eager": True}
+    # It may have to be downloaded.
+    assert "HF_HUB_OFFLINE" not in app.options["runtime_env"]["env_vars"]
+    assert "callback_config" not in app.options
+
+
+def test_the_operators_arguments_win() -> None:
+    (app,) = planned(
+        "[{id: m, engine_args: {enforce_eager: false, max_model_len: 99, new_flag: 1}, env: {HF_HUB_OFFLINE: '0'}}]",
+        OLD_CPU,
+    )
+    args = app.options["engine_kwargs"]
+    assert (args["enforce_eager"], args["max_model_len"], args["new_flag"]) == (False, 99, 1)
+    env = app.options["runtime_env"]["env_vars"]
+    assert env["HF_HUB_OFFLINE"] == "0"
+    assert "TORCHDYNAMO_DISABLE" not in env
+
+
+def test_several_engines_share_the_cores() -> None:
+    for app in planned("[{id: a, replicas: 3}, {id: b}, {id: c, engine: sim}]", NEW_CPU)[:2]:
+        env = app.options["runtime_env"]["env_vars"]
+        assert (env["VLLM_CPU_OMP_THREADS_BIND"], env["OMP_NUM_THREADS"]) == ("nobind", "2")
+
+
+def test_gpus_follow_the_parallelism() -> None:
+    (app,) = planned("[{id: m, source: org/model, engine_args: {tensor_parallel_size: 2}, replicas: 2}]", GPUS)
+    assert app.gpus == 2
+    assert app.options["engine_kwargs"] == {"tensor_parallel_size": 2}
+    assert app.options["placement_group_config"] == {"bundles": [{"GPU": 1, "CPU": 1.0}] * 2}
+    assert app.options["accelerator_config"] == {"kind": "gpu"}
+
+
+def test_more_gpus_than_there_are() -> None:
+    with pytest.raises(PlanError, match="6 GPUs are asked for, and this machine has 4"):
+        planned("[{id: m, source: org/model, engine_args: {tensor_parallel_size: 2}, replicas: 3}]", GPUS)
+    with pytest.raises(PlanError, match=r"models\.m: it wants 1 GPUs"):
+        planned("[{id: m, resources: {gpu: 1}}]", OLD_CPU)
+
+
+def test_a_folder_has_to_hold_a_model(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"no config\.json"):
+        planned(f"[{{id: m, source: {tmp_path}}}]", OLD_CPU)
+    (tmp_path / "config.json").write_text("{}")
+    (app,) = planned(f"[{{id: m, source: {tmp_path}}}]", OLD_CPU)
+    assert app.options["model_loading_config"]["model_source"] == str(tmp_path)
+    assert app.options["callback_config"] == {"callback_class": "cloudach_inference.vllm_hooks.NoDownload"}
+
+
+def test_simulator_is_told_its_name() -> None:
+    (app,) = planned("[{id: S, engine: sim, engine_args: {rate: 7}, replicas: 2}]", OLD_CPU)
+    assert app == App("S", "s", "sim", 2, 1.0, 0, {"models": ["S"], "rate": 7})
+
+
+def test_every_replica_finds_cpus() -> None:
+    apps = planned("[{id: a, replicas: 3}, {id: b, engine: sim}]", OLD_CPU)
+    assert ray_cpus(apps, OLD_CPU) >= 3 * 2 + 1
+    assert ray_cpus(planned("[{id: b, engine: sim}]", GPUS), GPUS) == GPUS.cores
+
+
+def test_cpu_flags_and_gpus_are_read() -> None:
+    assert flags_of("processor\t: 0\nflags\t\t: fpu avx2 amx_bf16\n\nflags\t: x\n") == {"fpu", "avx2", "amx_bf16"}
+    assert flags_of("Features : neon") == frozenset()
+    devices = ["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"]
+    assert gpus_among(devices, visible=None) == 2
+    assert gpus_among(devices, visible="1") == 1
+    assert gpus_among(devices, visible="") == 0
+    assert gpus_among(devices, visible="-1") == 0
+    assert gpus_among([], visible="0") == 0
