@@ -53,7 +53,9 @@ class Limits(_Group):
         20.0, description="a stream's concurrency lease; renewed while it runs, so a killed gateway's frees itself"
     )
     promise_grace_s: Seconds = Field(
-        5.0, description="how long a slot promised by Retry-After is kept for the one who was told to wait"
+        5.0,
+        ge=1.5,  # Retry-After in whole seconds is rounded up, and the way takes a while too
+        description="how long a slot promised by Retry-After is kept for the one who was told to wait",
     )
     degraded_memory_s: Seconds = Field(
         600.0, description="without Redis, keys seen in this time go on under a local limit; others get 503"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..errors import LimitState
-from ..ratelimit import Grant
+from ..ratelimit import Grant as Grant
 
 
 class KnownKey(Protocol):

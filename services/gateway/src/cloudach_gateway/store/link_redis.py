@@ -39,7 +39,8 @@ def _part(part: Argument) -> bytes:
 @lru_cache(maxsize=16384)
 def _packed_call(sha: bytes, keys: tuple[str, ...]) -> bytes:
     """The part of a command that all requests of one API key share."""
-    return b"".join([_part(part) for part in (b"EVALSHA", sha, len(keys), *keys)])
+    parts: tuple[Argument, ...] = (b"EVALSHA", sha, len(keys), *keys)
+    return b"".join([_part(part) for part in parts])
 
 
 class Link(asyncio.Protocol):

@@ -51,10 +51,13 @@ end
 
 -- Smoothed like TCP's round-trip time.
 local function learn_duration(state, dur, dev, us)
-  if not dur then dur, dev = us, us / 2
+  local first = not dur
+  if first then
+    dur, dev = us, us / 2
   else
     dev = dev + (math.abs(us - dur) - dev) / 4
     dur = dur + (us - dur) / 8
   end
   redis.call('HSET', state, 'dur', whole(dur), 'dev', whole(dev))
+  if first then redis.call('PEXPIRE', state, 86400000) end
 end
