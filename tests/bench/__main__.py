@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "CPU per chunk is told for the most",
     )
     add("--rate", type=float, metavar="R", help=f"tokens a second of a paced stream (default: {default.rate:.0f})")
-    add("--window", type=float, metavar="S", help=f"seconds of one measurement (default: {default.window_s:.0f})")
+    add("--window", type=float, metavar="S", help=f"seconds of one measurement (default: {default.window_s:g})")
     add("--burst", type=_positive, default=32, help="chunks that the engine writes at once, flat out (default: 32)")
     add("--markdown", action="store_true", help="print tables for docs/benchmarks.md")
     add("--json", type=Path, metavar="FILE", help="write every figure of every round there")

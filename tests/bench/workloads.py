@@ -32,7 +32,7 @@ class Plan:
     """Streams that run at once; a table's CPU per chunk is that of the most."""
     rate: float = 50.0
     """Tokens a second of each paced stream."""
-    window_s: float = 2.0
+    window_s: float = 1.5
     """One measurement of CPU."""
     probes_s: float = 2.0
     """How long further streams are begun, for their time to first token."""
