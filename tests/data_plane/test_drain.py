@@ -1,4 +1,4 @@
-"""SIGTERM: not ready at once, nothing new is let in, streams finish until the deadline, the rest get the error frame."""
+"""SIGTERM: not ready, nothing new is let in, streams finish until the deadline, the rest get the error frame."""
 
 from __future__ import annotations
 

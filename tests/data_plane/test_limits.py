@@ -154,7 +154,7 @@ def test_a_killed_process_gives_its_streams_back(gateway: Gateway, engine: Simul
 def worker_pids(gateway: Gateway) -> list[int]:
     """The gateway's children that serve: those that have its code loaded (not Valkey, nor a resource tracker)."""
     children = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(gateway.process.pid)], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(gateway.process.pid)], capture_output=True, text=True, check=True
     ).stdout
     return [int(line.split()[0]) for line in children.splitlines() if "spawn_main" in line]
 

@@ -101,11 +101,12 @@ if concurrency then
       forget(w, own, own_due)
       if mine then waiting = waiting - 1 end
     end
-    local due = now + estimate(c, math.max(1, c.active + waiting - concurrency + 1))
+    local due = now + (c.active < concurrency and HOLD or estimate(c, c.active + waiting - concurrency + 1))
     -- With room to spare no place in the windows is kept: it would only push the others back.
     local book = not everything_fits(w, cost)
     if book then due = next_place(w, cost, due) end
-    return reject('streams', due, book, true)
+    -- Who is only in the way of a hold gets none: holds would follow on holds with nothing running.
+    return reject('streams', due, book, c.active >= concurrency)
   end
 end
 

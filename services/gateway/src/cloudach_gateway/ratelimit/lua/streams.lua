@@ -1,12 +1,13 @@
 -- Concurrent streams: a lease for each running request, and what to tell those who find none free.
 --
 -- When a stream ends is not known, so Retry-After is an estimate here: when the key's running streams should have ended by
--- the mean duration of its streams and twice their deviation. What is done to make it true: a freed stream is held for
--- the one that was told to wait (until `grace` after the told time), so that a newcomer does not take it. What cannot be
--- promised: that the running streams have ended by then. A key whose callers mostly do not come back gets no holds
--- (`trust`), or they would stand empty for nobody.
+-- the mean duration of its streams and twice their deviation. What is done to make it true: a free stream is kept for the
+-- one that was told to wait (until HOLD after the told time) from when a newcomer's would not be expected to end before.
+-- What cannot be promised: that the running streams have ended by then. A key whose callers mostly do not come back gets
+-- no holds (`trust`), or they would stand empty for nobody.
 
 local UNKNOWN_DURATION = 10 * 1000000
+local HOLD = 2 * 1000000 -- waits are rounded up to whole seconds, and a request is on its way for a while
 local LONGEST, SHORTEST = 60 * 1000000, 1000000
 
 -- `s`: the fields dur, dev and trust of the state, as strings.
@@ -14,13 +15,14 @@ local function open_streams(keys, now, s, grace, limit)
   return {
     keys = keys, now = now, grace = grace, limit = limit,
     dur = tonumber(s[1]) or UNKNOWN_DURATION, dev = tonumber(s[2]) or 0, trust = tonumber(s[3]) or 1,
+    ahead = tonumber(s[1]) or SHORTEST, -- of a key without history as little as can be said
     active = limit and redis.call('ZCOUNT', keys.leases, '(' .. whole(now), '+inf') or 0,
   }
 end
 
 local function held(c, pending)
   if pending == 0 or c.trust < 0.25 then return 0 end
-  return redis.call('ZCOUNT', c.keys.held, '(' .. whole(c.now - c.grace), '+inf')
+  return redis.call('ZCOUNT', c.keys.held, '(' .. whole(c.now - math.min(HOLD, c.grace)), whole(c.now + c.ahead))
 end
 
 local function trust(c, came_back)
