@@ -59,7 +59,7 @@ def run(
             stderr=errors,
             env=dict(env),
             cwd=cwd,
-            preexec_fn=dies_with_parent(),  # noqa: PLW1509 - one system call, no lock is taken
+            preexec_fn=dies_with_parent(),
         )
         assert process.stdout is not None
         arrivals = Arrivals([], [])

@@ -19,12 +19,14 @@ system_package() { # NAME WHAT_FOR
     fail "$2" "Install it (Debian, Ubuntu: sudo apt-get install $1) and run this again."
   fi
   say "installing $1"
+  local log
+  log=$(mktemp)
   if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"; } \
-    >/tmp/cloudach-apt.$$ 2>&1; then
-    cat /tmp/cloudach-apt.$$ >&2
+    >"$log" 2>&1; then
+    cat "$log" >&2
     fail "$2" "apt-get could not install $1: see above."
   fi
-  rm -f /tmp/cloudach-apt.$$
+  rm "$log"
 }
 
 node_is_good() { command -v node >/dev/null && node -e 'process.exit(parseInt(process.versions.node) >= 22 ? 0 : 1)'; }

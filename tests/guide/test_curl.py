@@ -19,11 +19,11 @@ PROMPT = "Count from 1 to 5 slowly."
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
-def _curl(example: Example, stack: Stack, folder: Path) -> tuple[str, Arrivals]:
+def _curl(example: Example, stack: Stack, folder: Path, **env: str) -> tuple[str, Arrivals]:
     """The response's head and body. curl is told by its own configuration file to write the head apart."""
     write(folder, ".curlrc", 'silent\ndump-header = "head.txt"\n')
     script = write(folder, "stream.sh", example.code)
-    done = run(["bash", "-eu", script], env=stack.env(CURL_HOME=str(folder)), cwd=folder, patience_s=300)
+    done = run(["bash", "-eu", script], env=stack.env(CURL_HOME=str(folder), **env), cwd=folder, patience_s=300)
     assert done.status == 0, done.errors
     return (folder / "head.txt").read_bytes().decode(), done.output
 
@@ -98,6 +98,13 @@ def test_the_bytes_are_the_contracts(request: pytest.FixtureRequest, stack: Stac
         assert usage["completion_tokens"] == answer.completion_tokens
     if answer is not None and stack.own is not None and source == "guide":
         body.assert_one_by_one(answer.completion_tokens, RATE)
+
+
+def test_takes_the_model_from_the_environment(
+    stack: Stack, own: tuple[Simulator, Gateway], guide: dict[str, Example], tmp_path: Path
+) -> None:
+    _, body = _curl(guide["stream.sh"], stack, tmp_path, CLOUDACH_MODEL="sim")
+    assert {json.loads(payload)["model"] for payload in _events(body.data)[:-1]} == {"sim"}
 
 
 def test_two_answers_differ_in_nothing_but_id_and_time(

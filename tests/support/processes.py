@@ -68,7 +68,7 @@ class Server:
             stderr=subprocess.STDOUT,
             env=environment(env or {}),
             cwd=cwd,
-            preexec_fn=dies_with_parent(),  # noqa: PLW1509 - one system call, no lock is taken
+            preexec_fn=dies_with_parent(),
         )
         try:
             self.url = self._await_announcement(ready, patience_s)
