@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import openai
@@ -153,10 +154,9 @@ def test_a_killed_process_gives_its_streams_back(gateway: Gateway, engine: Simul
 
 def worker_pids(gateway: Gateway) -> list[int]:
     """The gateway's children that serve: those that have its code loaded (not Valkey, nor a resource tracker)."""
-    children = subprocess.run(
-        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(gateway.process.pid)], capture_output=True, text=True, check=True
-    ).stdout
-    return [int(line.split()[0]) for line in children.splitlines() if "spawn_main" in line]
+    parent = gateway.process.pid
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_the_usage_totals_count_each_request_once(gateway: Gateway) -> None:
