@@ -20,6 +20,7 @@ HEARTBEAT_S = 1.0
 WINDOW_S = 3.0
 
 _PATIENCE_S = 300.0
+_PROBE_TOKENS = 24
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,16 @@ class Stack:
     def answer(self, prompt: str) -> Answer | None:
         """What the model says to `prompt`, asked without streaming; None if it says something else each time."""
         if self._repeats_itself is None:
-            self._repeats_itself = self._ask("Hello!").text == self._ask("Hello!").text
+            first, second = (self._ask("Hello!", max_tokens=_PROBE_TOKENS) for _ in range(2))
+            self._repeats_itself = first.text == second.text
         if not self._repeats_itself:
             return None
         if prompt not in self._answers:
             self._answers[prompt] = self._ask(prompt)
         return self._answers[prompt]
 
-    def _ask(self, prompt: str) -> Answer:
-        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}]}
+    def _ask(self, prompt: str, **more: Any) -> Answer:
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **more}
         if self.own is not None:
             self.own[0].configure(rate=0)
         found = self.post(body).raise_for_status().json()
