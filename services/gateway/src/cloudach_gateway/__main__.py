@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import resource
 import socket
 import sys
 import tempfile
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(settings: Settings) -> int:
     logs.configure("gateway", level=settings.log_level)
+    _allow_many_connections()
     with contextlib.ExitStack() as stack:
         if settings.listen.processes > 1:
             # Has to be known before the first metric is made, that is before the modules below are imported.
@@ -65,6 +67,14 @@ def _run(settings: Settings) -> int:
         serve = worker.run if settings.listen.processes == 1 else supervisor.run
         serve(settings, redis_url, listener)
     return 0
+
+
+def _allow_many_connections() -> None:
+    """A stream takes two descriptors; the usual soft limit of 1,024 would end at 500 streams."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

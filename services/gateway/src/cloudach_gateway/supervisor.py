@@ -23,24 +23,25 @@ _RESTART_PAUSE_S = 1.0
 def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
     """Returns after SIGTERM or SIGINT, once every process has drained."""
     context = multiprocessing.get_context("spawn")
-    stopping = False
+    stopping: list[int] = []  # the signals that asked for it
     children: list[BaseProcess] = []
 
-    def start() -> BaseProcess:
+    def start() -> None:
         child = context.Process(target=run_as_child, args=(settings, redis_url, listener, os.getpid()))
         child.start()
-        return child
+        children.append(child)
+        if stopping:  # asked while it was being started
+            _tell(child, stopping[-1])
 
     def stop(number: int, _: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+        stopping.append(number)
         for child in children:
-            if child.is_alive() and child.pid is not None:
-                os.kill(child.pid, number)
+            _tell(child, number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    children += [start() for _ in range(settings.listen.processes)]
+    for _ in range(settings.listen.processes):
+        start()
     while children:
         wait([child.sentinel for child in children])
         for child in [c for c in children if not c.is_alive()]:
@@ -48,4 +49,10 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
             if not stopping:
                 _log.error("process died", extra={"pid": child.pid, "exit_code": child.exitcode})
                 time.sleep(_RESTART_PAUSE_S)
-                children.append(start())
+            if not stopping:
+                start()
+
+
+def _tell(child: BaseProcess, number: int) -> None:
+    if child.is_alive() and child.pid is not None:
+        os.kill(child.pid, number)
