@@ -92,7 +92,6 @@ def _plan(options: argparse.Namespace) -> Plan:
         "streams": options.streams,
         "rate": options.rate,
         "window_s": options.window,
-        "probes_s": options.window,
     }
     return dataclasses.replace(
         QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import time
@@ -71,10 +70,10 @@ class PortServer(Server):
     """A server that is told its port and does not say when it listens."""
 
     def __init__(
-        self, command: Sequence[str | Path], port: int, *, env: Mapping[str, str | None] | None = None, **options: float
+        self, command: Sequence[str | Path], port: int, *, env: Mapping[str, str | None] | None = None
     ) -> None:
         self._port = port
-        super().__init__(command, env=env, **options)
+        super().__init__(command, env=env)
 
     def _await_announcement(self, ready: re.Pattern[str], patience_s: float) -> str:
         deadline = time.monotonic() + patience_s
@@ -89,8 +88,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def pinned_core() -> int:
-    """The core that `start` runs on, for programs that place their threads themselves."""
-    return min(os.sched_getaffinity(0))
