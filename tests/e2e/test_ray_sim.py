@@ -1,0 +1,102 @@
+"""The simulator under Ray Serve, several models side by side, and how it all ends. No vLLM needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cloudach_inference.processes import descendants
+from openai import AuthenticationError, OpenAI
+
+from tests.support.inference import Inference, start_ray_sim
+from tests.support.processes import dies_with_parent
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def sims() -> Iterator[Inference]:
+    with start_ray_sim(
+        {"id": "sim-one"}, {"id": "Org/Sim.Two", "engine_args": {"rate": 0}, "replicas": 2}
+    ) as inference:
+        yield inference
+
+
+def eventually(true: Callable[[], bool], *, within_s: float) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_models_side_by_side_each_under_its_own_route(sims: Inference) -> None:
+    assert sims.base_urls["Org/Sim.Two"].endswith("/org-sim-two")
+    for model, url in sims.base_urls.items():
+        client = OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0)
+        assert [card.id for card in client.models.list()] == [model]
+        stream = client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": "Hi"}], max_tokens=5, stream=True
+        )
+        assert [c.choices[0].finish_reason for c in stream if c.choices][-1] == "length"
+
+
+def test_the_same_lock_as_vllms(sims: Inference) -> None:
+    for url in sims.base_urls.values():
+        with pytest.raises(AuthenticationError):
+            OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list()
+
+
+def test_a_client_that_leaves_is_seen_by_the_engine(sims: Inference) -> None:
+    url = sims.base_urls["sim-one"]
+    client = OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0)
+    with client.completions.create(model="sim-one", prompt="Hi", max_tokens=5000, stream=True) as stream:
+        next(iter(stream))
+        assert httpx.get(f"{url}/sim/stats").json()["running"] == 1
+    assert eventually(lambda: httpx.get(f"{url}/sim/stats").json()["running"] == 0, within_s=1)
+
+
+def test_a_killed_supervisor_takes_its_cluster_along() -> None:
+    inference = start_ray_sim({"id": "m"})
+    try:
+        pids = descendants(inference.process.pid)
+        assert len(pids) > 5
+        inference.kill()
+        assert eventually(lambda: all(map(gone, pids)), within_s=15), [pid for pid in pids if not gone(pid)]
+    finally:
+        inference.stop()
+
+
+def test_a_killed_starter_takes_all_along(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{{models: [{{id: m, engine: sim}}], state_dir: {tmp_path}}}")
+    command = [sys.executable, "-m", "cloudach_inference", "serve", "--config", str(config)]
+    starter = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"],
+        stdout=subprocess.DEVNULL,
+        preexec_fn=dies_with_parent(),
+    )
+    try:
+        # In the middle of Ray's start.
+        assert eventually(lambda: len(descendants(starter.pid)) >= 5, within_s=60)
+        pids = descendants(starter.pid)
+        os.kill(starter.pid, signal.SIGKILL)
+        assert eventually(lambda: all(map(gone, pids)), within_s=20), [pid for pid in pids if not gone(pid)]
+    finally:
+        starter.kill()
+        starter.wait()

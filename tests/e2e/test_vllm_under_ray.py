@@ -1,0 +1,138 @@
+"""Real vLLM, real weights, Ray Serve with HAProxy and direct streaming: what the gateway relies on."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
+
+from tests.support.inference import Inference
+
+from .conftest import MODEL
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the engine's start
+
+
+@pytest.fixture
+def client(vllm: Inference) -> OpenAI:
+    return OpenAI(base_url=f"{vllm.base_urls[MODEL]}/v1", api_key=vllm.api_key, max_retries=0)
+
+
+def running(vllm: Inference) -> float:
+    """Requests that the engine works on."""
+    text = httpx.get(f"{vllm.base_urls[MODEL]}/metrics").text
+    (line,) = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running{")]
+    return float(line.rpartition(" ")[2])
+
+
+def test_a_sensible_answer_token_by_token(client: OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        temperature=0,
+        max_tokens=32,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert "Paris" in "".join(texts)
+    assert len(texts) >= 5
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert usage.completion_tokens >= len(texts)
+
+
+def test_two_tokens_do_not_come_at_once(client: OpenAI) -> None:
+    arrivals = []
+    stream = client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=40, stream=True)
+    for _ in stream:
+        arrivals.append(time.monotonic())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(arrivals)]
+    assert len(arrivals) >= 20
+    assert sum(gap > 0.001 for gap in gaps) > len(gaps) / 2
+
+
+def test_a_client_that_leaves_stops_the_engine(vllm: Inference, client: OpenAI) -> None:
+    with client.completions.create(
+        model=MODEL, prompt="Count:", max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+    ) as stream:
+        for _, _ in zip(range(3), stream, strict=False):
+            pass
+        assert running(vllm) == 1
+    left = time.monotonic()
+    while running(vllm):
+        assert time.monotonic() - left < 1
+        time.sleep(0.02)
+
+
+def test_a_client_that_leaves_before_an_answer_in_one_piece(vllm: Inference, client: OpenAI) -> None:
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(
+            f"{vllm.base_urls[MODEL]}/v1/completions",
+            headers={"Authorization": f"Bearer {vllm.api_key}"},
+            json={"model": MODEL, "prompt": "Count:", "max_tokens": 1500, "ignore_eos": True},
+            timeout=1.0,
+        )
+    left = time.monotonic()
+    while running(vllm):
+        assert time.monotonic() - left < 1
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("question", ["What is the capital of France?", "Write a short story about a fox."])
+def test_an_answer_is_continued_from_its_token_ids(client: OpenAI, question: str) -> None:
+    whole = client.chat.completions.create(
+        model=MODEL,
+        messages=[{"role": "user", "content": question}],
+        temperature=0,
+        max_tokens=40,
+        extra_body={"return_token_ids": True},
+    ).model_dump()
+    prompt, answer = whole["prompt_token_ids"], whole["choices"][0]["token_ids"]
+    for cut in (1, len(answer) // 2, len(answer) - 1):
+        rest = client.completions.create(
+            model=MODEL,
+            prompt=prompt + answer[:cut],
+            temperature=0,
+            max_tokens=40 - cut,
+            extra_body={"return_token_ids": True},
+        ).model_dump()
+        assert rest["choices"][0]["token_ids"] == answer[cut:]
+
+
+def test_locked_without_the_key(vllm: Inference) -> None:
+    url = vllm.base_urls[MODEL]
+    stranger = OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0)
+    with pytest.raises(AuthenticationError):
+        stranger.models.list()
+    with pytest.raises(AuthenticationError):
+        stranger.completions.create(model=MODEL, prompt="Hi")
+    assert httpx.post(f"{url}/v1/completions", json={"model": MODEL, "prompt": "Hi"}).status_code == 401
+
+
+def test_refusals(client: OpenAI) -> None:
+    with pytest.raises(BadRequestError, match="temperature must be in"):
+        client.completions.create(model=MODEL, prompt="Hi", temperature=9)
+    with pytest.raises(BadRequestError, match="maximum context length is 2048"):
+        client.completions.create(model=MODEL, prompt=[504] * 2045, max_tokens=4)
+    with pytest.raises(NotFoundError, match="does not exist"):
+        client.completions.create(model="no-such-model", prompt="Hi")
+
+
+def test_nothing_of_it_answers_on_other_interfaces(vllm: Inference) -> None:
+    """HTTP, that is: Ray's own gRPC ports are open, and want the cluster's token."""
+    port = urlsplit(vllm.base_urls[MODEL]).port
+    assert port is not None
+    listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    bound = {fields[1] for fields in listening if fields[3] == "0A" and fields[1].endswith(f":{port:04X}")}
+    assert bound == {f"0100007F:{port:04X}"}
+    with socket.socket(socket.AF_INET6) as other, pytest.raises(OSError, match=r"refused|unreachable|assign"):
+        other.connect(("::1", port))

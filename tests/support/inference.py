@@ -1,0 +1,52 @@
+"""`cloudach-inference serve` as a child process: models under a Ray Serve of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .processes import ROOT, Server
+
+VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+_READY = re.compile(r"answers at (http://\S+)\n(?:.* answers at .*\n)*engines ready")
+
+
+class Inference(Server):
+    """`base_urls[model id] + "/v1"` is what a client uses, with `api_key`."""
+
+    def __init__(self, config: Mapping[str, Any], *, python: Path | str, patience_s: float) -> None:
+        if not Path(python).exists():
+            raise RuntimeError(f"{python} is missing: run `make engine`")
+        self._folder = Path(tempfile.mkdtemp(prefix="inference-"))
+        self.api_key = secrets.token_hex(8)
+        config_file, ready_file = self._folder / "config.yaml", self._folder / "ready.json"
+        config_file.write_text(yaml.safe_dump({"state_dir": str(self._folder), **config}))
+        command = [python, "-m", "cloudach_inference", "serve", "--config", config_file, "--ready-file", ready_file]
+        super().__init__(command, env={"CLOUDACH_ENGINE_API_KEY": self.api_key}, ready=_READY, patience_s=patience_s)
+        ready = json.loads(ready_file.read_text())
+        self.base_urls: dict[str, str] = ready["base_urls"]
+        self.pids: dict[str, int] = ready["pids"]
+
+    def stop(self, patience_s: float = 30.0) -> int:
+        status = super().stop(patience_s)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        return status
+
+
+def start_vllm(*models: Mapping[str, Any]) -> Inference:
+    return Inference({"models": list(models)}, python=VLLM_PYTHON, patience_s=600)
+
+
+def start_ray_sim(*models: Mapping[str, Any]) -> Inference:
+    return Inference(
+        {"models": [{"engine": "sim", **model} for model in models]}, python=sys.executable, patience_s=120
+    )
