@@ -111,6 +111,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (RunFailed, ServerFailed) as error:
         print(f"\nbench: {error}\nbench: no figures: the run failed", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     _progress("")
     about["contenders"] = ", ".join(f"{name} {version}".strip() for name, version in versions.items())
     about["run"] = (
