@@ -1,6 +1,7 @@
 """On real processes; in a supervisor of their own, since adopting orphans changes the process that does it."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,23 +17,26 @@ adopt_orphans()
 code = '''
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+import multiprocessing
 from multiprocessing import shared_memory, resource_tracker
 resource_tracker.register = lambda *_: None
 kept = shared_memory.SharedMemory(create=True, size=4096)
 print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True).pid, flush=True)
-print(kept.name, flush=True)
+lock = multiprocessing.get_context("spawn").Lock()
+print(kept.name, "sem." + lock._semlock.name.removeprefix("/"), flush=True)
 time.sleep(600)
 '''
 stubborn = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 orphan = int(stubborn.stdout.readline())
-segment = stubborn.stdout.readline().strip()
+shared = stubborn.stdout.readline().split()
+there = [name in os.listdir("/dev/shm") for name in shared]
 lost = subprocess.Popen([sys.executable, "-c", "import os, time; os.fork() and os._exit(0); time.sleep(600)"])
 lost.wait()
 before = descendants(os.getpid())
 began = time.monotonic()
 left = end_descendants(grace_s=0.5)
 print(json.dumps({"before": before, "stubborn": stubborn.pid, "orphan": orphan, "left": left,
-                  "segment": segment, "seconds": time.monotonic() - began}))
+                  "shared": shared, "there": there, "seconds": time.monotonic() - began}))
 """
 
 
@@ -43,7 +47,8 @@ def test_all_descendants_end_and_leave_no_memory() -> None:
     assert len(seen["before"]) == 3  # the forked one was adopted
     assert seen["left"] == []
     assert not any(Path(f"/proc/{pid}").exists() for pid in seen["before"])
-    assert not Path("/dev/shm", seen["segment"]).exists()  # noqa: S108
+    assert seen["there"] == [True, True]
+    assert not set(seen["shared"]) & set(os.listdir("/dev/shm"))  # noqa: S108
     assert seen["seconds"] < 5
 
 

@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cloudach-inference", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="start the engines and stay in the foreground")
-    serve.add_argument("--config", type=Path, required=True, help="YAML file: docs/configuration.md")
+    serve.add_argument("--config", type=Path, required=True, help="YAML file: docs/inference.md")
     serve.add_argument("--ready-file", type=Path, help="JSON with each model's base URL, written when all answer")
     prepare = commands.add_parser("weights", help="prepare the default model's weights")
     prepare.add_argument("--folder", type=Path, help="where to (default: in ~/.cache/cloudach)")

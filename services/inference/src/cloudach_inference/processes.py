@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
-_SHARED = re.compile(r"(/dev/shm/(?:psm_|sem\.mp-)\S+)$", re.MULTILINE)
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+_MAPPED = re.compile(r"(\d+)\s+/dev/shm/", re.MULTILINE)
 
 
 def adopt_orphans() -> None:
@@ -43,10 +44,19 @@ def descendants(root: int) -> list[int]:
 def shared_memory(pid: int) -> set[Path]:
     """Python's named segments and semaphores that a process has mapped. They outlive a process that is killed."""
     try:
-        maps = Path(f"/proc/{pid}/maps").read_text()
+        mapped = set(map(int, _MAPPED.findall(Path(f"/proc/{pid}/maps").read_text())))
     except OSError:
         return set()
-    return {Path(name) for name in _SHARED.findall(maps)}
+    # By inode: a semaphore is mapped under the name that it had before it got its own.
+    named = (*_SHARED_MEMORY.glob("psm_*"), *_SHARED_MEMORY.glob("sem.mp-*"))
+    return {path for path in named if _inode(path) in mapped}
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
 
 
 def end_descendants(*, grace_s: float) -> list[int]:
