@@ -1,0 +1,146 @@
+"""`cloudach-stack`, which `make run` starts: what it prints, writes and ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.data_plane.test_cancel import until
+from tests.support.processes import BIN, Server
+
+READY = re.compile(r"CLOUDACH_BASE_URL=(http://\S+)\nCLOUDACH_API_KEY=\S+\n")
+STACK = BIN / "cloudach-stack"
+
+
+@contextmanager
+def up(folder: Path, *options: str) -> Iterator[Server]:
+    command = [STACK, "up", "--engine", "sim", "--port", "0", "--state-dir", folder, *options]
+    with Server(command, ready=READY) as running:
+        yield running
+
+
+def written(folder: Path) -> dict[str, str]:
+    """As a shell reads it."""
+    shown = subprocess.run(
+        ["bash", "-c", f'set -a; . "{folder}/env"; env'], check=True, capture_output=True, text=True, env={}
+    ).stdout
+    return dict(line.split("=", 1) for line in shown.splitlines() if line.startswith("CLOUDACH_"))
+
+
+def answers(folder: Path) -> bool:
+    told = written(folder)
+    client = openai.OpenAI(base_url=told["CLOUDACH_BASE_URL"], api_key=told["CLOUDACH_API_KEY"], max_retries=0)
+    answer = client.chat.completions.create(
+        model="llama3-8b", messages=[{"role": "user", "content": "Hi"}], max_tokens=3
+    )
+    return answer.usage is not None and answer.usage.completion_tokens == 3
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_and_ends_all_it_started(tmp_path: Path, number: signal.Signals) -> None:
+    with up(tmp_path) as stack:
+        told = written(tmp_path)
+        assert told["CLOUDACH_BASE_URL"] == stack.url
+        assert (tmp_path / "env").stat().st_mode & 0o777 == 0o600
+        assert answers(tmp_path)
+        started = descendants(stack.process.pid)
+        assert len(started) == 3, "simulator, gateway, Valkey"
+        stack.process.send_signal(number)
+        assert stack.process.wait(20) == 0
+        until(lambda: not any(alive(pid) for pid in started), seconds=5)
+
+
+def test_a_killed_stack_leaves_nothing_behind(tmp_path: Path) -> None:
+    with up(tmp_path) as stack:
+        started = descendants(stack.process.pid)
+        os.kill(stack.process.pid, signal.SIGKILL)
+        until(lambda: not any(alive(pid) for pid in started), seconds=20)
+
+
+def test_the_key_and_the_data_outlive_a_restart(tmp_path: Path) -> None:
+    with up(tmp_path):
+        first = written(tmp_path)["CLOUDACH_API_KEY"]
+    with up(tmp_path):
+        assert written(tmp_path)["CLOUDACH_API_KEY"] == first
+        assert answers(tmp_path)
+
+
+def test_two_stacks_do_not_disturb_each_other(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    with up(one) as first, up(two) as second:
+        assert answers(one)
+        assert answers(two)
+        down = subprocess.run(
+            [STACK, "down", "--state-dir", one], capture_output=True, text=True, check=True, timeout=30
+        )
+        assert "stopped" in down.stdout
+        assert first.process.wait(5) == 0
+        assert second.alive
+        assert answers(two)
+        again = subprocess.run(
+            [STACK, "down", "--state-dir", one], capture_output=True, text=True, check=True, timeout=30
+        )
+        assert "nothing runs" in again.stdout
+
+
+def test_a_second_start_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with up(tmp_path):
+        second = subprocess.run(
+            [STACK, "up", "--engine", "sim", "--port", "0", "--state-dir", tmp_path],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert second.returncode == 2
+        assert "already runs here" in second.stdout
+        assert answers(tmp_path)
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with up(tmp_path / "one") as first:
+        port = str(httpx.URL(first.url).port)
+        command = [STACK, "up", "--engine", "sim", "--port", port, "--state-dir", tmp_path / "two"]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert second.returncode == 1
+        assert f"127.0.0.1:{port}" in second.stdout
+
+
+def test_models_of_ones_own(tmp_path: Path) -> None:
+    config = tmp_path / "models.yaml"
+    config.write_text("models:\n  - {id: one, aliases: [uno]}\n  - {id: two}\ngateway: {limits: {window_s: 30}}\n")
+    with up(tmp_path / "state", "--config", str(config)) as stack:
+        told = written(tmp_path / "state")
+        client = openai.OpenAI(base_url=stack.url, api_key=told["CLOUDACH_API_KEY"])
+        assert [model.id for model in client.models.list()] == ["one", "uno", "two"]
+    config.write_text("models:\n  - {id: one, alias: uno}\n")
+    refused = subprocess.run(
+        [STACK, "up", "--engine", "sim", "--config", config, "--state-dir", tmp_path / "state"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "models.0.alias" in refused.stdout

@@ -1,0 +1,136 @@
+"""The whole main job: the official SDK, the gateway with keys, limits and Valkey, Ray Serve, real vLLM."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.guide import examples
+from tests.support.inference import Inference
+from tests.support.stack import ALIAS, Gateway, create_key, start_gateway
+
+from .conftest import MODEL
+
+pytestmark = pytest.mark.timeout(900)  # the first test waits for the engine's start
+
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def gateway(vllm: Inference) -> Iterator[Gateway]:
+    model = {"id": MODEL, "aliases": [ALIAS], "upstreams": [vllm.base_urls[MODEL]], "api_key": vllm.api_key}
+    with start_gateway({"models": [model]}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def key(gateway: Gateway) -> str:
+    return create_key(gateway)
+
+
+@pytest.fixture
+def client(gateway: Gateway, key: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
+
+
+def counter(vllm: Inference, name: str) -> float:
+    text = httpx.get(f"{vllm.base_urls[MODEL]}/metrics").text
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"vllm:{name}{{"))
+
+
+def until(condition: Callable[[], bool], *, seconds: float) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.02)
+
+
+def test_the_guides_first_example(gateway: Gateway, key: str) -> None:
+    """As it stands in the guide, against the real model; its words come one after the other."""
+    code = examples.read(examples.GUIDE)["basic.py"].code
+    program = subprocess.Popen(
+        [sys.executable, "-u", "-c", code],
+        stdout=subprocess.PIPE,
+        env={"CLOUDACH_BASE_URL": gateway.base_url, "CLOUDACH_API_KEY": key, "PATH": ""},
+    )
+    assert program.stdout is not None
+    arrivals = []
+    text = b""
+    while piece := program.stdout.read1(65536):
+        arrivals.append(time.monotonic())
+        text += piece
+    assert program.wait(60) == 0
+    assert len(arrivals) >= 20
+    assert arrivals[-1] - arrivals[0] > 0.5
+    assert len(text.split()) >= 20
+
+
+def test_a_sensible_answer_with_the_guides_usage(client: openai.OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(model=ALIAS, messages=QUESTION, temperature=0, max_tokens=32, stream=True)  # type: ignore[call-overload]
+    )
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "Paris" in "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].usage.completion_tokens >= 8
+    assert {chunk.model for chunk in chunks} == {ALIAS}
+    assert not any("token_ids" in chunk.choices[0].model_extra for chunk in chunks)
+    whole = client.chat.completions.create(model=ALIAS, messages=QUESTION, temperature=0, max_tokens=32)  # type: ignore[call-overload]
+    assert "Paris" in whole.choices[0].message.content
+    assert whole.usage == chunks[-1].usage
+
+
+def test_the_real_engines_refusals_in_openais_shape(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as too_long:
+        client.completions.create(model=ALIAS, prompt="hello " * 5000, max_tokens=5)
+    assert too_long.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError) as role:
+        client.chat.completions.create(model=ALIAS, messages=[{"role": "nobody", "content": "x"}])  # type: ignore[misc,list-item]
+    assert role.value.type == "invalid_request_error"
+    with pytest.raises(openai.AuthenticationError):
+        client.with_options(api_key="sk-cld-e2e-aaaaaaaaaa-" + "x" * 40).models.list()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_goes_away_stops_the_engine_and_pays_for_what_it_made(
+    vllm: Inference, gateway: Gateway, key: str, stream: bool
+) -> None:
+    until(lambda: counter(vllm, "num_requests_running") == 0, seconds=5)
+    before = counter(vllm, "generation_tokens_total")
+    body = {"model": ALIAS, "prompt": "Count:", "max_tokens": 1500, "ignore_eos": True, "stream": stream}
+    url, headers = f"{gateway.base_url}/completions", {"authorization": f"Bearer {key}"}
+    began = time.monotonic()
+    if stream:
+        with httpx.stream("POST", url, headers=headers, json=body, timeout=30) as answer:
+            for _ in answer.iter_lines():
+                if time.monotonic() - began > 2:
+                    break
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(url, headers=headers, json=body, timeout=2.0)
+    until(lambda: counter(vllm, "num_requests_running") == 0, seconds=1)
+    until(lambda: gateway.requests[-1]["path"] == "/v1/completions", seconds=2)
+    entry = gateway.requests[-1]
+    generated = counter(vllm, "generation_tokens_total") - before
+    assert entry["outcome"] == "cancelled"
+    assert generated > 5
+    assert generated - 5 <= entry["completion_tokens"] <= generated, "but for what was in flight"
+
+
+def test_limits_hold_before_the_engine_is_asked(vllm: Inference, gateway: Gateway) -> None:
+    limited = openai.OpenAI(
+        base_url=gateway.base_url, api_key=create_key(gateway, requests_per_minute=2), max_retries=0
+    )
+    before = counter(vllm, "request_success_total")
+    for _ in range(2):
+        limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
+    with pytest.raises(openai.RateLimitError) as refused:
+        limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
+    assert 50 <= int(refused.value.response.headers["retry-after"]) <= 60
+    until(lambda: counter(vllm, "request_success_total") - before == 2, seconds=5)
