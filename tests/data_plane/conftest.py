@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +25,16 @@ class Stack:
         headers = {"authorization": f"Bearer {sent}"} if sent else {}
         headers |= request.pop("headers", {})  # type: ignore[arg-type,operator]
         return httpx.post(self.gateway.url + path, headers=headers, timeout=30, **request)  # type: ignore[arg-type]
+
+    def logged(self, **expected: object) -> dict[str, Any]:
+        """The last request's log entry, once it is the one expected: it is written after the answer has ended."""
+        deadline = time.monotonic() + 5
+        while True:
+            entry = self.gateway.requests[-1] if self.gateway.requests else {}
+            if all(entry.get(name) == value for name, value in expected.items()):
+                return entry
+            assert time.monotonic() < deadline, f"expected {expected} in {entry}"
+            time.sleep(0.01)
 
     def still_serves(self) -> None:
         answer = self.post(json=chat("are you there?", max_tokens=2))

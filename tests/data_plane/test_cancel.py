@@ -87,8 +87,7 @@ def test_also_before_the_first_token_and_without_a_stream(
         ) if not stream or fault else _read_for_half_a_second(stack)
     until(lambda: sim.stats()["running"] == 0, seconds=1.0)
     sim.configure(rate=200)
-    until(lambda: stack.gateway.requests[-1]["outcome"] == "cancelled", seconds=1.0)
-    entry = stack.gateway.requests[-1]
+    entry = stack.logged(outcome="cancelled")
     generated = sim.stats()["generated_tokens_total"]
     assert generated - 3 <= entry["completion_tokens"] <= generated
     if fault is None:
@@ -114,5 +113,6 @@ def test_a_finished_answer_is_no_cancel(stack: Stack, sim: Simulator) -> None:
         answer = stack.post(json=chat(stream=True, max_tokens=3), headers={"connection": "close"})
         assert answer.content.endswith(b"[DONE]\n\n")
     until(lambda: sim.stats()["running"] == 0, seconds=1.0)
+    stack.logged(request_id=answer.headers["x-request-id"])
     assert {entry["outcome"] for entry in stack.gateway.requests[-20:]} == {"finished"}
     assert sim.stats()["aborted_total"] == 0

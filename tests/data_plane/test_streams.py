@@ -129,7 +129,7 @@ def test_tools_in_a_stream_and_whole(stack: Stack) -> None:
         streamed = stream.get_final_completion()
     again = streamed.choices[0].message.tool_calls[0].function
     assert json.loads(again.arguments) == json.loads(call.function.arguments)
-    assert stack.gateway.requests[-1]["completion_tokens"] > 0
+    assert stack.logged(outcome="finished", stream=True)["completion_tokens"] > 0
 
 
 def test_unknown_fields_reach_the_engine(stack: Stack, sim: Simulator) -> None:
@@ -151,7 +151,7 @@ def test_an_echoed_prompt(stack: Stack) -> None:
     chunks = [json.loads(event.removeprefix(b"data: ")) for event in found[:-1]]
     assert "".join(c["choices"][0]["text"] for c in chunks).startswith("Once upon")
     assert [c.get("usage") for c in chunks[:-1]] == [None] * (len(chunks) - 1)
-    assert stack.gateway.requests[-1]["completion_tokens"] == 4
+    stack.logged(completion_tokens=4, stream=True)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,7 @@ def test_models_are_listed_with_their_aliases(stack: Stack) -> None:
 
 def test_the_log_tells_the_request_but_not_its_text(stack: Stack) -> None:
     answer = stack.post(json=chat("a very secret prompt", max_tokens=3))
-    entry = stack.gateway.requests[-1]
-    assert entry["request_id"] == answer.headers["x-request-id"]
+    entry = stack.logged(request_id=answer.headers["x-request-id"])
     assert (entry["tenant"], entry["model"], entry["status"]) == ("tests", "sim", 200)
     assert entry["completion_tokens"] == 3
     assert entry["ttft_ms"] > 0

@@ -115,8 +115,9 @@ def test_who_goes_away_stops_the_engine_and_pays_for_what_it_made(
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(url, headers=headers, json=body, timeout=2.0)
     until(lambda: counter(vllm, "num_requests_running") == 0, seconds=1)
-    until(lambda: gateway.requests[-1]["path"] == "/v1/completions", seconds=2)
+    until(lambda: gateway.requests[-1]["outcome"] == "cancelled", seconds=2)
     entry = gateway.requests[-1]
+    assert entry["stream"] is stream
     generated = counter(vllm, "generation_tokens_total") - before
     assert entry["outcome"] == "cancelled"
     assert generated > 5

@@ -10,6 +10,7 @@ from openai_wire.sse import DONE
 from ..catalog import ServedModel
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Timeouts
+from .alarm import Alarm
 from .upstream import Engines, EngineStream, StreamBroke
 
 OnSilence = Callable[[], Awaitable[None]]
@@ -33,6 +34,7 @@ class Conversation:
         self._clock = asyncio.get_running_loop().time
         self._ends_at = self._clock() + timeouts.total_s
         self._beat_at = self._clock() + timeouts.heartbeat_s
+        self._alarm = Alarm(self._ends_at)
 
     async def open(self, path: str, body: bytes, *, request_id: str) -> list[bytes] | None:
         """The payloads of the engine's first events, without [DONE]. Raises GatewayError."""
@@ -68,6 +70,7 @@ class Conversation:
 
     def close(self) -> None:
         """Gives the connection back, or cuts it, which ends the engine's work, if the stream is not at its end."""
+        self._alarm.off()
         if self._stream is not None:
             self._engines.end(self._stream, failed=not self._healthy)
             self._stream = None
@@ -95,10 +98,9 @@ class Conversation:
     async def _next(self, stream: EngineStream) -> list[bytes] | None:
         stalls_at = min(self._clock() + self._timeouts.between_tokens_s, self._ends_at)
         while True:
-            wake_at = stalls_at if self._on_silence is None else min(stalls_at, self._beat_at)
+            self._alarm.due = stalls_at if self._on_silence is None else min(stalls_at, self._beat_at)
             try:
-                async with asyncio.timeout_at(wake_at):
-                    return await stream.next()
+                return await self._alarm.wait(stream.next())
             except TimeoutError:
                 now = self._clock()
             if now >= self._ends_at:
