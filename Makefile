@@ -31,7 +31,7 @@ help: ## list the targets
 setup: ## install the workspace into .venv (pinned by uv.lock)
 	@sum=$$(cat uv.lock pyproject.toml libs/*/pyproject.toml services/*/pyproject.toml | sha256sum); \
 	if [ "$$(cat .venv/.installed 2>/dev/null)" != "$$sum" ]; then \
-	  $(MAKE) $(UV); \
+	  $(MAKE) -s $(UV); \
 	  echo "== installing the workspace into .venv"; \
 	  $(UV) sync --frozen --quiet || { echo "The install failed: is a package index reachable?"; exit 1; }; \
 	  echo "$$sum" > .venv/.installed; \
@@ -53,7 +53,7 @@ test-unit: setup ## the tests beside the libraries and services
 	$(PYTEST) -q libs services
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
-	$(PYTEST) -q tests/data_plane
+	$(PYTEST) -q tests/data_plane tests/bench
 
 test-guide: setup ## every example of docs/guide, with the real SDKs, curl and a browser
 	tests/guide/setup.sh
