@@ -33,12 +33,12 @@ setup: ## install the workspace into .venv (pinned by uv.lock)
 	if [ "$$(cat .venv/.installed 2>/dev/null)" != "$$sum" ]; then \
 	  $(MAKE) -s $(UV); \
 	  echo "== installing the workspace into .venv"; \
-	  $(UV) sync --frozen --quiet || { echo "The install failed: is a package index reachable?"; exit 1; }; \
+	  UV_PYTHON=$(PYTHON) $(UV) sync --frozen --quiet || { echo "The install failed: is a package index reachable?"; exit 1; }; \
 	  echo "$$sum" > .venv/.installed; \
 	fi
 
 engine: setup ## install vLLM into .venv-vllm (CPU or GPU build, as the machine has)
-	@UV="$(UV)" scripts/engine-env.sh
+	@UV="$(UV)" UV_PYTHON=$(PYTHON) scripts/engine-env.sh
 
 run: setup ## serve on 127.0.0.1:8080 until Ctrl-C: gateway, Valkey and the engine
 	@if [ "$(ENGINE)" = vllm ]; then $(MAKE) engine; fi

@@ -46,7 +46,7 @@ def chat(text: str = "Hello", **fields: object) -> dict[str, object]:
 
 
 # Short, so that an engine that hangs is found out within a test.
-TIMEOUTS = {"first_token_s": 1.0, "between_tokens_s": 1.5, "heartbeat_s": 2.0, "connect_s": 0.5}
+TIMEOUTS = {"total_s": 8.0, "first_token_s": 1.0, "between_tokens_s": 1.5, "heartbeat_s": 2.0, "connect_s": 0.5}
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
 
@@ -50,12 +52,54 @@ def test_a_drain(processes: int) -> None:
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "server_is_overloaded"
         assert refused.headers["retry-after"] == "1"
+        assert refused.headers["connection"] == "close", "the retry has to find another gateway"
         for reader in readers:
             reader.join(20)
         assert ended["short"] == "40 tokens"
         assert ended["long"] == "APIError server_is_overloaded"
         assert gateway.process.wait(10) == 0
         assert sim.stats()["running"] == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_signal_to_the_whole_group_is_one_wish(processes: int) -> None:
+    """As Ctrl-C in a terminal: every process of the group gets it, and the supervisor passes its own on."""
+    config = {"timeouts": {"drain_s": 10.0}, "listen": {"processes": processes}}
+    with (
+        start_sim(rate=20, model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], **config}, own_group=True) as gateway,
+    ):
+        headers = {"authorization": f"Bearer {create_key(gateway)}"}
+        body = chat(stream=True, max_tokens=40, min_tokens=40)
+        with httpx.stream("POST", f"{gateway.base_url}/chat/completions", headers=headers, json=body) as answer:
+            parts = answer.iter_raw()
+            data = next(parts)
+            os.killpg(gateway.process.pid, signal.SIGINT)
+            data += b"".join(parts)
+        assert data.endswith(b"data: [DONE]\n\n")
+        assert gateway.process.wait(10) == 0
+
+
+def test_a_half_sent_request_does_not_hold_up_the_drain() -> None:
+    with (
+        start_sim(model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], "timeouts": {"drain_s": 1}}) as gateway,
+    ):
+        key = create_key(gateway)
+        url = httpx.URL(gateway.url)
+        with socket.create_connection((url.host, url.port or 80)) as client:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+            client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+            until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200, seconds=1)
+            gateway.process.send_signal(signal.SIGTERM)
+            client.settimeout(10)
+            answer = b""
+            while part := client.recv(65536):
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"server_is_overloaded" in answer
+        assert b"x-request-id" in answer
+        assert gateway.process.wait(10) == 0
 
 
 def test_with_nothing_running_it_ends_at_once() -> None:

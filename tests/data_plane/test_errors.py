@@ -10,6 +10,7 @@ import openai
 import pytest
 
 from tests.data_plane.conftest import Stack, chat
+from tests.data_plane.test_cancel import until
 from tests.support.processes import BIN
 from tests.support.stack import Simulator, create_key
 
@@ -260,6 +261,41 @@ def test_a_transient_failure_is_retried_before_the_first_byte(stack: Stack, sim:
         sim.arm(fault, times=1)
         answer = stack.post(json=chat(max_tokens=3))
         assert answer.status_code == 200, (fault, answer.text)
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+
+
+def test_an_engine_that_hangs_over_a_whole_answer(stack: Stack, sim: Simulator) -> None:
+    """Requests that are not run as streams have the total time."""
+    sim.arm("hang")
+    error_of(stack.post(json=chat(tools=[TOOL])), 504, "server_error", "timeout")
+    until(lambda: sim.stats()["running"] == 0, seconds=1)
+
+
+def test_a_model_that_serves_no_embeddings(stack: Stack) -> None:
+    answer = stack.post("/v1/embeddings", json={"model": "sim", "input": "x"})
+    error_of(answer, 400, INVALID, "unsupported_model", "model")
+
+
+@pytest.mark.parametrize("extra", [b'{"x":' + b"[" * 600 + b"]" * 600, b'{"x":1e999', b'{"x":"\xff"'])
+def test_what_could_not_be_passed_on_is_refused_before_it_costs_anything(stack: Stack, extra: bytes) -> None:
+    key = create_key(stack.gateway, requests_per_minute=10)
+    body = extra + b',"model":"sim","messages":[{"role":"user","content":"x"}]}'
+    answer = stack.post(key=key, content=body, headers={"content-type": "application/json"})
+    error_of(answer, 400, INVALID, "invalid_json")
+    assert answer.headers["x-ratelimit-remaining-requests"] == "10"
+
+
+def test_a_refusal_that_comes_in_many_pieces(stack: Stack, sim: Simulator) -> None:
+    """And neither the refusal nor the prompt that an engine quotes in it gets into the log."""
+    answer = stack.post(json=chat(top_k="confidential " * 20_000))
+    if answer.status_code == 200:
+        pytest.fail("the engine took it: choose another wrong field")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["type"] == INVALID
+    stack.logged(request_id=answer.headers["x-request-id"])
+    assert "confidential" not in stack.gateway.output
 
 
 def test_health_needs_no_key(stack: Stack) -> None:

@@ -144,6 +144,34 @@ def test_several_prompts(stack: Stack) -> None:
     assert answer["usage"]["completion_tokens"] == 12
 
 
+@pytest.mark.parametrize("fields", [{"prompt": "Once", "n": 2, "temperature": 1}, {"prompt": ["a", "b", "c"]}])
+def test_several_answers_in_one_stream(stack: Stack, fields: dict[str, Any]) -> None:
+    body = {"model": "sim", "max_tokens": 4, "ignore_eos": True, **fields}
+    answer, found = events(stack, "/v1/completions", **body, stream=True)
+    assert b"token_ids" not in answer.content
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in found[:-1]]
+    whole = stack.post("/v1/completions", json=body).json()
+    assert chunks[-1]["usage"] == whole["usage"]
+    for choice in whole["choices"]:
+        texts = [c["choices"][0]["text"] for c in chunks if c["choices"][0]["index"] == choice["index"]]
+        assert "".join(texts) == choice["text"]
+
+
+def test_an_engine_that_knows_only_openais_fields(sim: Simulator) -> None:
+    """It is not asked for token ids; a cut stream is billed by its chunks."""
+    from tests.support.stack import create_key, served_by, start_gateway
+
+    with start_gateway({"models": [served_by(sim, dialect="openai")]}) as gateway:
+        own = Stack(sim, gateway, create_key(gateway))
+        answer, _ = events(own, **chat(stream=True, max_tokens=5))
+        assert b'"usage":{"prompt_tokens"' in answer.content
+        sim.arm("end@10")
+        own.post(json=chat(stream=True, max_tokens=200, ignore_eos=True))
+        entry = own.logged(outcome="failed")
+        assert 5 <= entry["completion_tokens"] <= 10
+        assert entry["prompt_tokens"] > 0
+
+
 def test_an_echoed_prompt(stack: Stack) -> None:
     body = {"model": "sim", "prompt": "Once upon", "max_tokens": 4, "echo": True}
     assert stack.post("/v1/completions", json=body).json()["choices"][0]["text"].startswith("Once upon")

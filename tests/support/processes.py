@@ -58,6 +58,7 @@ class Server:
         cwd: Path = ROOT,
         ready: re.Pattern[str] = _ANNOUNCEMENT,
         patience_s: float = 30.0,
+        own_group: bool = False,
     ) -> None:
         self.name = Path(command[0]).name
         self._log = tempfile.TemporaryFile(prefix=f"{self.name}-")  # noqa: SIM115 - closed by stop()
@@ -69,6 +70,7 @@ class Server:
             env=environment(env or {}),
             cwd=cwd,
             preexec_fn=dies_with_parent(),
+            process_group=0 if own_group else None,
         )
         try:
             self.url = self._await_announcement(ready, patience_s)

@@ -56,7 +56,9 @@ class Simulator(Server):
 class Gateway(Server):
     """`cloudach-gateway` with a configuration file and a data folder of its own."""
 
-    def __init__(self, config: Mapping[str, Any], env: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], env: Mapping[str, str | None] | None = None, *, own_group: bool = False
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cloudach-gateway-"))
         self.config_file = self.folder / "gateway.yaml"
         self.config = {
@@ -66,7 +68,7 @@ class Gateway(Server):
             **{name: value for name, value in config.items() if name not in ("listen", "redis", "timeouts")},
         }
         self.config_file.write_text(yaml.safe_dump(self.config))
-        super().__init__([BIN / "cloudach-gateway", "--config", self.config_file], env=env)
+        super().__init__([BIN / "cloudach-gateway", "--config", self.config_file], env=env, own_group=own_group)
         try:
             self._await_readiness()
         except BaseException:
@@ -121,9 +123,14 @@ def served_by(*engines: Server, **model: Any) -> dict[str, Any]:
     return {"id": "sim", "aliases": [ALIAS], "upstreams": [engine.url for engine in engines], **model}
 
 
-def start_gateway(config: Mapping[str, Any], env: Mapping[str, str | None] | None = None) -> Gateway:
-    """A gateway that is ready. `config` as in its settings; port, data folder and a short drain are filled in."""
-    return Gateway(config, env)
+def start_gateway(
+    config: Mapping[str, Any], env: Mapping[str, str | None] | None = None, *, own_group: bool = False
+) -> Gateway:
+    """A gateway that is ready. `config` as in its settings; port, data folder and a short drain are filled in.
+
+    own_group: in a process group of its own, as a shell starts what stands in the foreground.
+    """
+    return Gateway(config, env, own_group=own_group)
 
 
 def create_key(gateway: Gateway, *, tenant: str = "tests", name: str = "test", **limits: Any) -> str:

@@ -34,7 +34,6 @@ def test_any_split_of_the_bytes_gives_the_same_events(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
     found = [p for a, b in itertools.pairwise(edges) for p in splitter.feed(STREAM[a:b])]
     assert found == PAYLOADS
-    assert not splitter.pending
 
 
 def test_byte_by_byte() -> None:
@@ -42,10 +41,10 @@ def test_byte_by_byte() -> None:
     assert [p for i in range(len(STREAM)) for p in splitter.feed(STREAM[i : i + 1])] == PAYLOADS
 
 
-def test_an_unfinished_event_is_pending() -> None:
+def test_an_unfinished_event_waits_for_its_end() -> None:
     splitter = EventSplitter()
     assert splitter.feed(b'data: {"a"') == []
-    assert splitter.pending
+    assert splitter.feed(b":1}\n\n") == [b'{"a":1}']
 
 
 def test_a_megabyte_event_in_small_pieces() -> None:

@@ -39,11 +39,6 @@ class EventSplitter:
             return [p for p in map(_payload, blocks) if p is not None]
         return self._feed_buffered(data)
 
-    @property
-    def pending(self) -> bool:
-        """Whether bytes of an unfinished event are held: at the end of a stream, a cut in mid-event."""
-        return bool(self._buffer.strip(b"\n"))
-
     def _feed_buffered(self, data: bytes) -> list[bytes]:
         buffer = self._buffer
         buffer += data

@@ -60,7 +60,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> FastAP
         Route("/readyz", HealthEndpoint(lifecycle, readiness=True), methods=["GET"]),
     ]
     app.add_exception_handler(HTTPException, _in_our_words)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, lifecycle=lifecycle)
     return app
 
 

@@ -16,8 +16,15 @@ class Running:
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
-        self.work: asyncio.Task[object] | None = None
+        self.work: asyncio.Task[object] | None = None  # the answer, once it has begun
+        self._task = asyncio.current_task()  # the request
         self.cut = False
+
+    def end_now(self) -> None:
+        self.cut = True
+        task = self.work or self._task
+        if task is not None:
+            task.cancel()
 
     def __enter__(self) -> Running:
         self._lifecycle.running.add(self)
@@ -61,9 +68,7 @@ class Lifecycle:
             pass
         left = list(self.running)
         for running in left:
-            running.cut = True
-            if running.work is not None:
-                running.work.cancel()
+            running.end_now()
         try:
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self._all_ended()

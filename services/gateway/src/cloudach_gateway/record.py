@@ -30,7 +30,6 @@ class RequestRecord:
     completion_tokens: int = 0
     ttft_s: float | None = None
     heartbeats: int = 0
-    retries: int = 0
     limits: LimitState | None = None
     error: GatewayError | None = None
     completed: bool = False

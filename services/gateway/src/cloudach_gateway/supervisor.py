@@ -12,6 +12,8 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from prometheus_client.multiprocess import mark_process_dead
+
 from .settings import Settings
 from .worker import run_as_child
 
@@ -46,6 +48,7 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
         wait([child.sentinel for child in children])
         for child in [c for c in children if not c.is_alive()]:
             children.remove(child)
+            mark_process_dead(child.pid)  # type: ignore[no-untyped-call]  # its gauges would count for ever
             if not stopping:
                 _log.error("process died", extra={"pid": child.pid, "exit_code": child.exitcode})
                 time.sleep(_RESTART_PAUSE_S)

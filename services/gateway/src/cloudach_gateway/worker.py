@@ -23,6 +23,9 @@ _log = logging.getLogger("cloudach.gateway")
 
 _BACKLOG = 2048
 
+# Signals closer together are one wish: a service manager signals the whole group, and our parent passes its own on.
+_SAME_WISH_S = 1.0
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -38,6 +41,7 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
 
 def run_as_child(settings: Settings, redis_url: str, listener: socket.socket, parent: int) -> None:
     """The same in a process of its own, which stops when its parent dies."""
+    os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone, which passes it on once
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return
@@ -73,13 +77,16 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
         _log.info("drained", extra={"cut": cut})
         server.should_exit = True
 
-    def stop() -> None:
-        if draining:
-            server.should_exit = server.force_exit = True
-        else:
-            draining.append(asyncio.ensure_future(drain()))
-
     loop = asyncio.get_running_loop()
+    asked_at: list[float] = []
+
+    def stop() -> None:
+        asked_at.append(loop.time())
+        if not draining:
+            draining.append(asyncio.ensure_future(drain()))
+        elif asked_at[-1] - asked_at[0] > _SAME_WISH_S:
+            server.should_exit = server.force_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await server.serve(sockets=[listener])

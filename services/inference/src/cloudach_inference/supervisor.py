@@ -182,7 +182,7 @@ class Supervisor:
     def _wait_for_a_token(self, app: App, base_url: str, deadline: float, cluster: _Cluster) -> None:
         """HAProxy takes a moment to see a new replica, so the first tries may fail."""
         while True:
-            instead = probe.answers(base_url, app.model_id, self._key, timeout_s=60)
+            instead = probe.answers(base_url, app.model_id, self._key, timeout_s=30)
             if instead is None:
                 return
             if time.monotonic() > deadline or cluster.process.poll() is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -114,8 +115,11 @@ class Children:
             if not child.running:
                 raise child.failure()
 
-    def wait_until(self, ready: Callable[[], bool], *, pause_s: float = 0.05) -> None:
-        """Raises ChildFailed when a child ends before `ready` says so."""
+    def wait_until(self, ready: Callable[[], bool], *, pause_s: float = 0.05, patience_s: float = math.inf) -> None:
+        """Raises ChildFailed when a child ends before `ready` says so, TimeoutError when patience does."""
+        give_up_at = time.monotonic() + patience_s
         while not ready():
             self.check()
+            if time.monotonic() > give_up_at:
+                raise TimeoutError
             time.sleep(pause_s)

@@ -20,6 +20,8 @@ from .children import Child, Children
 from .config import Engine, StackConfig, gateway_config, inference_config
 
 _LISTENING = "listening on "
+_READY_S = 60.0
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
 
 
 class StartFailed(Exception):
@@ -46,16 +48,19 @@ def up(options: Options, children: Children) -> None:
     upstreams, engine_key = _start_engines(options, children)
     say("starting the gateway")
     config_file = state / "gateway.yaml"
-    _write_private(
-        config_file,
-        yaml.safe_dump(
-            gateway_config(options.config, port=options.port, state_dir=state, upstreams=upstreams, api_key=engine_key)
-        ),
-    )
+    config = gateway_config(options.config, port=options.port, state_dir=state, upstreams=upstreams, api_key=engine_key)
+    _write_private(config_file, yaml.safe_dump(config))
     address = _start_server(
-        children, "gateway", [_tool("cloudach-gateway"), "--config", str(config_file)], log=state / "gateway.log"
+        children,
+        "gateway",
+        [_tool("cloudach-gateway"), "--config", str(config_file)],
+        log=state / "gateway.log",
+        patience_s=float(config["timeouts"]["drain_s"]) + 15,
     )
-    children.wait_until(lambda: _status(f"{address}/readyz") == 200)
+    try:
+        children.wait_until(lambda: _status(f"{address}/readyz") == 200, patience_s=_READY_S)
+    except TimeoutError as error:
+        raise StartFailed(f"The gateway is not ready after {_READY_S:.0f} s. Log: {state / 'gateway.log'}") from error
     base_url = f"{address}/v1"
     key = _development_key(base_url, config_file, state / "env")
     _write_private(state / "env", f"CLOUDACH_BASE_URL={shlex.quote(base_url)}\nCLOUDACH_API_KEY={shlex.quote(key)}\n")
@@ -108,7 +113,7 @@ def _start_engines(options: Options, children: Children) -> tuple[dict[str, str]
     return base_urls, engine_key
 
 
-def _start_server(children: Children, name: str, command: list[str], *, log: Path) -> str:
+def _start_server(children: Children, name: str, command: list[str], *, log: Path, patience_s: float = 15.0) -> str:
     """Starts what prints `listening on http://…`; returns that address."""
     found: list[str] = []
 
@@ -117,7 +122,7 @@ def _start_server(children: Children, name: str, command: list[str], *, log: Pat
             found.append(line.removeprefix(_LISTENING))
 
     log.unlink(missing_ok=True)
-    children.add(Child(name, command, log=log, on_line=watch))
+    children.add(Child(name, command, log=log, on_line=watch, patience_s=patience_s))
     children.wait_until(lambda: bool(found))
     return found[0]
 
@@ -142,7 +147,7 @@ def _status(url: str, *, key: str | None = None) -> int | None:
     """The HTTP status, None while nobody answers."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with _DIRECT.open(request, timeout=5) as response:
             status: int = response.status
             return status
     except urllib.error.HTTPError as error:

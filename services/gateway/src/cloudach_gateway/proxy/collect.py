@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
-from .rewrite import BadChunk, EngineReportedError
+from .rewrite import BadChunk, EngineReportedError, has_text
 from .tally import Tally
 
 # Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
@@ -53,11 +53,17 @@ class Collector:
     def feed(self, payload: bytes) -> None:
         """Raises EngineReportedError, BadChunk."""
         try:
+            self._feed(payload)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise BadChunk(f"not of a chunk's shape: {error}") from error
+
+    def _feed(self, payload: bytes) -> None:
+        try:
             chunk = orjson.loads(payload)
         except orjson.JSONDecodeError as error:
-            raise BadChunk(f"not JSON: {payload[:200]!r}") from error
+            raise BadChunk(f"not JSON: {len(payload)} bytes") from error
         if not isinstance(chunk, dict):
-            raise BadChunk(f"not an object: {payload[:200]!r}")
+            raise BadChunk(f"JSON, but no object: {len(payload)} bytes")
         if chunk.get("error") is not None:
             raise EngineReportedError(orjson.dumps(chunk["error"]).decode())
         usage = chunk.pop("usage", None)
@@ -99,6 +105,8 @@ class Collector:
                 self.tally.completion_tokens += len(ids)
             if self._token_ids:
                 choice["token_ids"] = choice.get("token_ids", []) + ids
+        elif not counted and self.tally.by_chunk and has_text(part):
+            self.tally.completion_tokens += 1
         if self._chat:
             _append_message(choice["message"], part.get("delta") or {})
         else:

@@ -90,10 +90,12 @@ class Conversation:
                         cause=f"{self._model.id}: no first token after {self._timeouts.first_token_s} s",
                     )
                 await self._beat()
-        finally:
-            if not opening.done():
-                opening.cancel()
-                await asyncio.wait({opening})
+        except BaseException:
+            opening.cancel()
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:  # it opened in this very moment
+                self._engines.end(opening.result())
+            raise
 
     async def _next(self, stream: EngineStream) -> list[bytes] | None:
         stalls_at = min(self._clock() + self._timeouts.between_tokens_s, self._ends_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from openai_wire.requests import ChatRequest, CompletionRequest
 from openai_wire.sse import KEEP_ALIVE_FRAME
 
 from ..catalog import ServedModel
-from ..errors import GatewayError, UpstreamError
+from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Timeouts
 from .collect import Collector
 from .conversation import Conversation
@@ -121,13 +122,21 @@ class Relay:
 
     async def whole(self, request: EngineRequest, shown_model: str, tally: Tally) -> bytes:
         """The engine's own JSON answer, with the model's name as the client used it. Raises GatewayError."""
-        data = await self._engines.whole(request.model, request.path, request.body, request_id=request.request_id)
+        try:
+            async with asyncio.timeout(self._timeouts.total_s):
+                data = await self._engines.whole(
+                    request.model, request.path, request.body, request_id=request.request_id
+                )
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                "The model did not answer in time.", cause=f"no whole answer after {self._timeouts.total_s} s"
+            ) from error
         try:
             answer: Any = orjson.loads(data)
         except orjson.JSONDecodeError as error:
-            raise UpstreamError("The model's engine failed to answer.", cause=f"no JSON: {data[:200]!r}") from error
+            raise UpstreamError("The model's engine failed to answer.", cause=f"no JSON: {len(data)} bytes") from error
         if not isinstance(answer, dict):
-            raise UpstreamError("The model's engine failed to answer.", cause=f"no object: {data[:200]!r}")
+            raise UpstreamError("The model's engine failed to answer.", cause=f"JSON, but no object: {len(data)} bytes")
         if isinstance(answer.get("usage"), dict):
             tally.take_usage(answer["usage"], final=True)
         if "model" in answer:

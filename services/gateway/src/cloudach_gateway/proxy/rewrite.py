@@ -49,6 +49,7 @@ class BadChunk(Exception):
 
 
 _TOKEN_IDS = b',"token_ids":['
+_PROMPT_IDS = b'"prompt_token_ids":['
 _NO_PROMPT_IDS = b',"prompt_token_ids":null'
 _RUNNING = b'"finish_reason":null'
 _CHOICES = b',"choices":['
@@ -74,7 +75,10 @@ class StreamRewriter:
             edited = self._edit_running(payload)
             if edited is not None:
                 return edited
-        return self._edit_parsed(payload)
+        try:
+            return self._edit_parsed(payload)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise BadChunk(f"not of a chunk's shape: {error}") from error
 
     def finish(self) -> bytes:
         """The end of the client's stream, once the engine sent [DONE]."""
@@ -84,7 +88,7 @@ class StreamRewriter:
 
     def _edit_running(self, payload: bytes) -> bytes | None:
         start = payload.rfind(_TOKEN_IDS)
-        if start < 0 or _RUNNING not in payload or payload.count(b'"finish_reason":') != 1:
+        if start < 0 or _RUNNING not in payload or _PROMPT_IDS in payload or payload.count(b'"finish_reason":') != 1:
             return None
         first = start + len(_TOKEN_IDS)
         end = payload.find(b"]", first)
@@ -105,9 +109,9 @@ class StreamRewriter:
         try:
             chunk = orjson.loads(payload)
         except orjson.JSONDecodeError as error:
-            raise BadChunk(f"not JSON: {payload[:200]!r}") from error
+            raise BadChunk(f"not JSON: {len(payload)} bytes") from error
         if not isinstance(chunk, dict):
-            raise BadChunk(f"not an object: {payload[:200]!r}")
+            raise BadChunk(f"JSON, but no object: {len(payload)} bytes")
         if chunk.get("error") is not None:
             raise EngineReportedError(orjson.dumps(chunk["error"]).decode())
         if "model" in chunk:
@@ -148,6 +152,8 @@ class StreamRewriter:
             ids = choice.get("token_ids") if keep else choice.pop("token_ids", None)
             if usage is None and isinstance(ids, list):
                 self.tally.completion_tokens += len(ids)
+            elif usage is None and self.tally.by_chunk and has_text(choice):
+                self.tally.completion_tokens += 1
 
     def _learn_prefix(self, payload: bytes, chunk: dict[str, Any]) -> None:
         """Remembers the head of a chunk when it is in the compact form that can be edited as bytes."""
@@ -174,6 +180,12 @@ class StreamRewriter:
         if self.tally.usage is not None:
             held["usage"] = self.tally.usage
         return _frame(held)
+
+
+def has_text(choice: dict[str, Any]) -> bool:
+    """Whether a choice of a chunk carries any of the answer."""
+    delta = choice.get("delta") or {}
+    return bool(choice.get("text") or any(value for key, value in delta.items() if key != "role"))
 
 
 def _is_placeholder(choices: list[dict[str, Any]]) -> bool:

@@ -15,6 +15,7 @@ class Tally:
     completion_tokens: int = 0
     cached_tokens: int = 0
     usage: dict[str, Any] | None = None
+    by_chunk: bool = False  # an engine without token ids: a chunk with text counts as one token until it says more
 
     def take_usage(self, usage: dict[str, Any], *, final: bool) -> None:
         self.prompt_tokens = _count(usage, "prompt_tokens", self.prompt_tokens)

@@ -19,7 +19,8 @@ from .upstream_errors import from_error_event, from_response, may_retry
 
 Result = TypeVar("Result")
 
-_LONGEST_REFUSAL = 64 * 1024
+_LONGEST_REFUSAL = 16 * 1024 * 1024
+_REFUSAL_S = 5.0
 
 
 class StreamBroke(Exception):
@@ -166,9 +167,9 @@ class Engines:
         try:
             response = await self._session.post(upstream + path, data=body, headers=headers)
             if response.status != 200:
-                refusal = await response.content.read(_LONGEST_REFUSAL)
+                refusal = await _refusal(response)
                 raise _Failed(
-                    from_response(response.status, refusal, upstream=upstream),
+                    from_response(response.status, refusal, upstream=upstream, path=path),
                     may_retry=may_retry(response.status, refusal),
                     upstream_at_fault=response.status >= 500,
                 )
@@ -187,6 +188,18 @@ class Engines:
         except BaseException:
             self._release(upstream, response, failed=False)
             raise
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer that is not 200, as far as it comes soon; vLLM's may hold the whole request."""
+    parts = bytearray()
+    try:
+        async with asyncio.timeout(_REFUSAL_S):
+            while len(parts) < _LONGEST_REFUSAL and (data := await response.content.readany()):
+                parts += data
+    except TimeoutError:
+        pass
+    return bytes(parts)
 
 
 class _Failed(Exception):

@@ -26,15 +26,20 @@ NOT_READY_RETRY_S = 5.0
 _CONTEXT = re.compile(r"maximum context length|longer than the maximum model length|max_model_len", re.I)
 
 
-def from_response(status: int, body: bytes, *, upstream: str) -> GatewayError:
+def from_response(status: int, body: bytes, *, upstream: str, path: str = "") -> GatewayError:
     """`body` is the engine's, of any form."""
     message, param, code = _read(body)
-    cause = f"{upstream} answered {status}: {body[:500].decode('utf-8', 'replace')}"
+    cause = f"{upstream} answered {status}"
     error: GatewayError
-    if status in (400, 422) and message is not None:
-        if code is None and _CONTEXT.search(message):
+    if status in (400, 422):  # the engine's text may quote the prompt: it is for the caller, not for our log
+        if code is None and message is not None and _CONTEXT.search(message):
             code = "context_length_exceeded"
-        error = InvalidRequest(message, param=param, code=code)
+        error = InvalidRequest(message or "The model's engine refused the request.", param=param, code=code)
+        error.cause = cause
+        return error
+    cause += f": {body[:500].decode('utf-8', 'replace')}"
+    if status == 404 and path == "/v1/embeddings":
+        error = InvalidRequest("This model does not serve embeddings.", param="model", code="unsupported_model")
     elif status == 413:
         error = RequestTooLarge("The request is too large for the model's engine.")
     elif status == 404:

@@ -6,12 +6,13 @@ import asyncio
 
 from starlette.types import Receive, Scope
 
-from ..errors import InvalidApiKey, RequestTooLarge, UnsupportedMediaType
+from ..errors import InvalidApiKey, InvalidRequest, RequestTooLarge, UnsupportedMediaType
 
 # A refused body is still read, up to this much and this long: a client that is cut off while it sends sees a broken
 # connection instead of the 413.
 _SWALLOW_BYTES = 128 * 1024 * 1024
 _SWALLOW_S = 10.0
+_PATIENCE_S = 60.0
 
 
 class ClientGone(Exception):
@@ -44,13 +45,15 @@ def require_json(scope: Scope) -> None:
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
-    """Raises RequestTooLarge past `limit` bytes, ClientGone."""
+    """Raises RequestTooLarge past `limit` bytes, InvalidRequest for a body that does not come, ClientGone."""
+    clock = asyncio.get_running_loop().time
     declared = header(scope, b"content-length")
     too_large = declared is not None and declared.isdigit() and int(declared) > limit
+    swallowing = False
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(None) as patience:
+        async with asyncio.timeout(_PATIENCE_S) as patience:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -58,9 +61,9 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
                 part = message.get("body", b"")
                 size += len(part)
                 if size > limit or too_large:
-                    if not too_large or patience.when() is None:
-                        patience.reschedule(asyncio.get_running_loop().time() + _SWALLOW_S)
-                    too_large = True
+                    if not swallowing:
+                        swallowing = True
+                        patience.reschedule(clock() + _SWALLOW_S)
                     parts.clear()
                     if size > _SWALLOW_BYTES:
                         break
@@ -69,8 +72,9 @@ async def read_body(scope: Scope, receive: Receive, *, limit: int) -> bytes:
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
-        pass
-    if too_large:
+        if not swallowing:
+            raise InvalidRequest(f"The request body did not arrive within {_PATIENCE_S:.0f} s.") from None
+    if swallowing:
         raise RequestTooLarge(f"The request body is larger than {limit} bytes.")
     return parts[0] if len(parts) == 1 else b"".join(parts)
 

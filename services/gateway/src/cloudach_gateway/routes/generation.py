@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from openai_wire.errors import error_frame
@@ -36,7 +36,8 @@ from .ports import Admission, Grant
 from .sink import SseSink, send_json
 
 Asked = ChatRequest | CompletionRequest | EmbeddingRequest
-Result = TypeVar("Result")
+
+_LAST_BYTES_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,14 @@ class GenerationEndpoint:
             try:
                 body = await read_body(scope, receive, limit=services.settings.max_body_bytes)
                 require_json(scope)
-                asked, model = self._understand(body)
+                asked, model, fields = self._understand(body)
             except ClientGone:
                 record.outcome = "cancelled"
                 return
+            except asyncio.CancelledError:
+                if not running.cut:
+                    raise
+                raise Overloaded("The server is restarting; send the request again.", retry_after_s=1.0) from None
             except GatewayError as error:
                 # Who asks comes before what is asked: without a good key nothing is said about the request.
                 error.limits = (await services.admission.authenticate(key)).limits
@@ -79,11 +84,13 @@ class GenerationEndpoint:
             record.model = model.id
             record.stream = bool(getattr(asked, "stream", False))
             grant = await self._admit(key, body, asked, model, record, scope)
-            tally = Tally()
+            tally = Tally(by_chunk=model.dialect == "openai")
+            if tally.by_chunk:
+                tally.prompt_tokens = asked.prompt_estimate()
             record.outcome = "failed"
             try:
                 sink = SseSink(send)
-                answering = self._answer(asked, model, orjson.loads(body), record, tally, sink, send)
+                answering = self._answer(asked, model, fields, record, tally, sink, send)
                 await self._until_gone(answering, running, receive, record, sink)
             finally:
                 if record.completed:
@@ -116,12 +123,16 @@ class GenerationEndpoint:
         record.tenant, record.key_id, record.limits = grant.tenant, grant.key_id, grant.limits
         return grant
 
-    def _understand(self, body: bytes) -> tuple[Asked, ServedModel]:
-        """Raises InvalidRequest, ModelNotFound."""
+    def _understand(self, body: bytes) -> tuple[Asked, ServedModel, dict[str, Any]]:
+        """The request as we see it, its model, all its fields for the engine. Raises InvalidRequest, ModelNotFound."""
         try:
             asked = parse(self._kind, body)
+            fields = orjson.loads(body)
+            orjson.dumps(fields)  # nested deeper than it can write again
         except BadField as bad:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
+        except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+            raise InvalidRequest(f"The request body cannot be read as JSON: {error}.", code="invalid_json") from error
         model = self._services.catalog.find(asked.model)
         if model is None:
             raise ModelNotFound(asked.model)
@@ -140,7 +151,7 @@ class GenerationEndpoint:
                     param="stream_options",
                     code="invalid_value",
                 )
-        return asked, model
+        return asked, model, fields
 
     async def _answer(
         self,
@@ -181,7 +192,9 @@ class GenerationEndpoint:
         running.work = work
         watch = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
+            # The relay keeps to the total time itself, except while it waits for a client that does not read.
+            longest = self._services.settings.timeouts.total_s + _LAST_BYTES_S
+            await asyncio.wait((work, watch), timeout=longest, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 record.outcome = "cancelled"
                 work.cancel()
@@ -192,7 +205,7 @@ class GenerationEndpoint:
                 work.cancel()
         if not work.cancelled():
             work.result()
-        elif running.cut:
+        elif running.cut and not record.completed:
             error = Overloaded("The server is restarting; send the request again.", retry_after_s=1.0)
             record.outcome, record.error = "failed", error
             if not sink.started:

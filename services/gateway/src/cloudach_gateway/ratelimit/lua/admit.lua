@@ -34,7 +34,6 @@ local rpm, tpm, concurrency = tonumber(record[6]), tonumber(record[7]), tonumber
 local fingerprint = ARGV[10]
 local looking = ARGV[2] == 'look'
 
--- A caller may come a little before its time: clocks differ. Then the key's clock goes ahead to it.
 -- What runs: freed by settle, or when nobody renews it.
 local function lease()
   local name = string.format('%.0f:%s', now, ARGV[7])
@@ -58,6 +57,7 @@ if not (rpm or tpm or concurrency) then
 end
 
 local pending = redis.call('ZCARD', keys.promises)
+-- A caller may come a little before its time: clocks differ. Then the key's clock goes ahead to it.
 do
   local _, due = own_promise({pending = pending, keys = keys}, fingerprint)
   if due and due > now and due <= now + math.min(50000, window / 200) then now = due end
