@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from cloudach_gateway.proxy.rewrite import BadChunk, ClientView, EngineReportedError, StreamRewriter, UsageForm
+from cloudach_gateway.proxy.chunk import BadChunk, EngineReportedError
+from cloudach_gateway.proxy.rewrite import ClientView, StreamRewriter, UsageForm
 from cloudach_gateway.proxy.tally import Tally
 
 HEAD = '"id":"chatcmpl-1","object":"chat.completion.chunk","created":7,"model":"engine-name"'
@@ -131,7 +132,9 @@ def test_an_error_frame_is_recognised(payload: bytes) -> None:
         StreamRewriter(ClientView(model="m"), Tally()).feed(payload)
 
 
-@pytest.mark.parametrize("payload", [b"{", b"[]", b"hello"])
+@pytest.mark.parametrize(
+    "payload", [b"{", b"[]", b"hello", b'{"choices":[null]}', b'{"choices":[{"index":0,"delta":3}]}']
+)
 def test_what_is_no_chunk_is_refused(payload: bytes) -> None:
     with pytest.raises(BadChunk):
         StreamRewriter(ClientView(model="m"), Tally()).feed(payload)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
-from .rewrite import BadChunk, EngineReportedError, has_text
+from .chunk import BadChunk, has_text, parse
 from .tally import Tally
 
 # Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
@@ -58,14 +58,7 @@ class Collector:
             raise BadChunk(f"not of a chunk's shape: {error}") from error
 
     def _feed(self, payload: bytes) -> None:
-        try:
-            chunk = orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise BadChunk(f"not JSON: {len(payload)} bytes") from error
-        if not isinstance(chunk, dict):
-            raise BadChunk(f"JSON, but no object: {len(payload)} bytes")
-        if chunk.get("error") is not None:
-            raise EngineReportedError(orjson.dumps(chunk["error"]).decode())
+        chunk = parse(payload)
         usage = chunk.pop("usage", None)
         choices = chunk.pop("choices", None) or ()
         for key, value in chunk.items():

@@ -14,9 +14,10 @@ from openai_wire.sse import KEEP_ALIVE_FRAME
 from ..catalog import ServedModel
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Timeouts
+from .chunk import BadChunk, EngineReportedError
 from .collect import Collector
 from .conversation import Conversation
-from .rewrite import BadChunk, ClientView, EngineReportedError, StreamRewriter
+from .rewrite import ClientView, StreamRewriter
 from .tally import Tally
 from .upstream import Engines
 

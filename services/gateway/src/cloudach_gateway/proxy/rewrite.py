@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from openai_wire.sse import DONE_FRAME
 
+from .chunk import BadChunk, has_text, parse
 from .tally import Tally
 
 
@@ -34,18 +35,6 @@ class ClientView:
     usage: UsageForm = UsageForm.LAST_CHOICE
     token_ids: bool = False
     answers_per_prompt: int = 1
-
-
-class EngineReportedError(Exception):
-    """The engine put an error frame into its stream. `detail` is for the log, not for the client."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-
-class BadChunk(Exception):
-    """The engine sent something that is no chunk."""
 
 
 _TOKEN_IDS = b',"token_ids":['
@@ -106,14 +95,7 @@ class StreamRewriter:
         return b"data: %b%b}]%b\n\n" % (self._prefix_out, payload[skip:start], self._tail)
 
     def _edit_parsed(self, payload: bytes) -> bytes:
-        try:
-            chunk = orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise BadChunk(f"not JSON: {len(payload)} bytes") from error
-        if not isinstance(chunk, dict):
-            raise BadChunk(f"JSON, but no object: {len(payload)} bytes")
-        if chunk.get("error") is not None:
-            raise EngineReportedError(orjson.dumps(chunk["error"]).decode())
+        chunk = parse(payload)
         if "model" in chunk:
             chunk["model"] = self._view.model
         if chunk.get("prompt_text", "") is None:
@@ -180,12 +162,6 @@ class StreamRewriter:
         if self.tally.usage is not None:
             held["usage"] = self.tally.usage
         return _frame(held)
-
-
-def has_text(choice: dict[str, Any]) -> bool:
-    """Whether a choice of a chunk carries any of the answer."""
-    delta = choice.get("delta") or {}
-    return bool(choice.get("text") or any(value for key, value in delta.items() if key != "role"))
 
 
 def _is_placeholder(choices: list[dict[str, Any]]) -> bool:
