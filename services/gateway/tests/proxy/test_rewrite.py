@@ -132,9 +132,7 @@ def test_an_error_frame_is_recognised(payload: bytes) -> None:
         StreamRewriter(ClientView(model="m"), Tally()).feed(payload)
 
 
-@pytest.mark.parametrize(
-    "payload", [b"{", b"[]", b"hello", b'{"choices":[null]}', b'{"choices":[{"index":0,"delta":3}]}']
-)
+@pytest.mark.parametrize("payload", [b"{", b"[]", b"hello", b'{"choices":[null]}', b'{"choices":[3]}'])
 def test_what_is_no_chunk_is_refused(payload: bytes) -> None:
     with pytest.raises(BadChunk):
         StreamRewriter(ClientView(model="m"), Tally()).feed(payload)
