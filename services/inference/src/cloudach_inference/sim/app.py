@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import time
 import traceback
 import uuid
 from collections.abc import Mapping
-from typing import Any
 
 import orjson
 
@@ -19,6 +17,7 @@ from .config import SimConfig
 from .errors import Refusal
 from .faults import NOTHING, Arsenal, BadFault, Plan, parse
 from .faulty import FaultyStream, FaultyWhole, SplitSink
+from .json_body import read_json
 from .ledger import Entry, Ledger
 from .pacer import Pacer
 from .request import Ask, read
@@ -168,22 +167,3 @@ class Simulator:
             Entry(request_id, path, ask.model, ask.stream, answer.prompt_tokens, answer, fault=fault)
         )
         return run
-
-
-def read_json(headers: Mapping[bytes, bytes], body: bytes) -> Any:
-    """The body, as FastAPI and vLLM read it."""
-    media = headers.get(b"content-type", b"").split(b";", 1)[0].lower()
-    if media != b"application/json":
-        message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
-        raise Refusal(400, errors.envelope(message, "Bad Request", None, 400))
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        # vLLM reads with the standard library: its words, and what it allows beyond the standard.
-        try:
-            return json.loads(body)
-        except json.JSONDecodeError as error:
-            raise errors.bad_json(error.pos, error.msg) from None
-        except (RecursionError, UnicodeDecodeError):
-            message = "There was an error parsing the body"
-            raise Refusal(400, errors.envelope(message, "Bad Request", None, 400)) from None

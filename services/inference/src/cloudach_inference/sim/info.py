@@ -10,6 +10,7 @@ import orjson
 from . import embed, template, tokenizer
 from .errors import schema_error, unknown_model
 from .generate import mix
+from .json_body import read_json
 from .vocabulary import PIECES
 
 if TYPE_CHECKING:
@@ -102,8 +103,6 @@ def handle(
     simulator: Simulator, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes, sink: Sink
 ) -> None:
     """Answer, or 404 and 405 as FastAPI does."""
-    from .app import read_json
-
     if path == "/v1/embeddings" and not simulator.config.embedding_models:
         # An engine for generation has no such route.
         sink.reply(404, _JSON, b'{"detail":"Not Found"}')
