@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
 from typing import Any
 
@@ -200,6 +202,20 @@ def test_a_wrong_method(stack: Stack, method: str, path: str) -> None:
     answer = httpx.request(method, stack.gateway.url + path)
     error_of(answer, 405, INVALID, "method_not_allowed")
     assert answer.headers["allow"]
+
+
+def test_what_is_no_http(stack: Stack) -> None:
+    url = httpx.URL(stack.gateway.url)
+    with socket.create_connection((url.host, url.port or 80)) as client:
+        client.settimeout(5)
+        client.sendall(b"hello there\r\n\r\n")
+        answer = b""
+        while part := client.recv(65536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-request-id: req_" in head
+    assert json.loads(body)["error"]["code"] == "invalid_http"
 
 
 def test_an_engine_that_is_down(stack: Stack) -> None:

@@ -17,6 +17,7 @@ from cloudach_telemetry import logs
 
 from .app import build
 from .lifecycle import Lifecycle
+from .middleware.http_protocol import EnvelopeHttpProtocol
 from .settings import Settings
 
 _log = logging.getLogger("cloudach.gateway")
@@ -57,7 +58,7 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
     server = _Server(
         uvicorn.Config(
             build(settings, redis_url=redis_url, lifecycle=lifecycle),
-            http="httptools",
+            http=EnvelopeHttpProtocol,
             ws="none",
             lifespan="on",
             log_config=None,
