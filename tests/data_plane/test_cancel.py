@@ -65,7 +65,7 @@ async def test_a_hundred_streams_cut_at_random_points(stack: Stack, sim: Simulat
     billed = used_today(stack, key)
     generated = stats["generated_tokens_total"]
     assert sum(seen) <= billed["completion_tokens"] <= generated
-    assert generated - billed["completion_tokens"] <= 500, "at most a few ticks of each stream were in flight"
+    assert generated - billed["completion_tokens"] <= 200, "at most a tick or two of each stream was in flight"
     assert billed["requests"] == 100
 
 
@@ -91,7 +91,7 @@ def test_also_before_the_first_token_and_without_a_stream(
     generated = sim.stats()["generated_tokens_total"]
     assert generated - 3 <= entry["completion_tokens"] <= generated
     if fault is None:
-        assert entry["completion_tokens"] >= 1, "what was generated for a whole answer is known too"
+        assert entry["completion_tokens"] >= 5, "what was generated for a whole answer is known too"
     stack.still_serves()
 
 

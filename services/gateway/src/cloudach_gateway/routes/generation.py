@@ -51,6 +51,14 @@ class Services:
     lifecycle: Lifecycle
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the engine gets, and whether its answer is asked for whole instead of as a stream."""
+
+    body: bytes
+    whole: bool
+
+
 class GenerationEndpoint:
     """An ASGI endpoint for one kind of request."""
 
@@ -69,7 +77,7 @@ class GenerationEndpoint:
             try:
                 body = await read_body(scope, receive, limit=services.settings.max_body_bytes)
                 require_json(scope)
-                asked, model, fields = self._understand(body)
+                asked, model, prepared = self._understand(body)
             except ClientGone:
                 record.outcome = "cancelled"
                 return
@@ -90,7 +98,7 @@ class GenerationEndpoint:
             record.outcome = "failed"
             try:
                 sink = SseSink(send)
-                answering = self._answer(asked, model, fields, record, tally, sink, send)
+                answering = self._answer(asked, model, prepared, record, tally, sink, send)
                 await self._until_gone(answering, running, receive, record, sink)
             finally:
                 if record.completed:
@@ -123,15 +131,14 @@ class GenerationEndpoint:
         record.tenant, record.key_id, record.limits = grant.tenant, grant.key_id, grant.limits
         return grant
 
-    def _understand(self, body: bytes) -> tuple[Asked, ServedModel, dict[str, Any]]:
-        """The request as we see it, its model, all its fields for the engine. Raises InvalidRequest, ModelNotFound."""
+    def _understand(self, body: bytes) -> tuple[Asked, ServedModel, Prepared]:
+        """The request as we see it, its model, and what the engine gets. Raises InvalidRequest, ModelNotFound."""
         try:
             asked = parse(self._kind, body)
             fields = orjson.loads(body)
-            orjson.dumps(fields)  # nested deeper than it can write again
         except BadField as bad:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
-        except (orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
+        except orjson.JSONDecodeError as error:
             raise InvalidRequest(f"The request body cannot be read as JSON: {error}.", code="invalid_json") from error
         model = self._services.catalog.find(asked.model)
         if model is None:
@@ -151,28 +158,29 @@ class GenerationEndpoint:
                     param="stream_options",
                     code="invalid_value",
                 )
-        return asked, model, fields
+        try:
+            return asked, model, prepare(fields, asked, model)
+        except orjson.JSONEncodeError as error:  # nested deeper than can be written again
+            raise InvalidRequest(f"The request body cannot be passed on: {error}.", code="invalid_json") from error
 
     async def _answer(
         self,
         asked: Asked,
         model: ServedModel,
-        body: dict[str, Any],
+        prepared: Prepared,
         record: RequestRecord,
         tally: Tally,
         sink: SseSink,
         send: Send,
     ) -> None:
         relay = self._services.relay
-        if isinstance(asked, EmbeddingRequest) or not (asked.stream or can_collect(body)):
-            body["model"] = model.upstream_model
-            request = EngineRequest(model, self._path, orjson.dumps(body), record.id)
+        request = EngineRequest(model, self._path, prepared.body, record.id)
+        if isinstance(asked, EmbeddingRequest) or prepared.whole:
             answer = await relay.whole(request, asked.model, tally)
             record.complete()
             await send_json(send, answer)
             return
         view = client_view(asked)
-        request = EngineRequest(model, self._path, engine_body(body, asked, model), record.id)
         if asked.stream:
             record.error = await relay.stream(request, view, tally, sink, record)
             await sink.close()
@@ -223,6 +231,14 @@ def tokens_to_reserve(asked: Asked, model: ServedModel, default_answer: int) -> 
     if model.max_model_len is not None:
         answer = min(answer, max(1, model.max_model_len - prompt))
     return prompt + answer * asked.choices
+
+
+def prepare(fields: dict[str, Any], asked: Asked, model: ServedModel) -> Prepared:
+    """Raises orjson.JSONEncodeError."""
+    if isinstance(asked, EmbeddingRequest) or not (asked.stream or can_collect(fields)):
+        fields["model"] = model.upstream_model
+        return Prepared(orjson.dumps(fields), whole=True)
+    return Prepared(engine_body(fields, asked, model), whole=False)
 
 
 def client_view(asked: ChatRequest | CompletionRequest) -> ClientView:

@@ -16,7 +16,6 @@ cloudach:{t}:settled:<request id>         STRING  marks a settled request that n
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 
 TENANTS = "cloudach:tenants"
@@ -75,12 +74,3 @@ def settlement(tenant: str, key_id: str, day: str) -> tuple[str, ...]:
     """KEYS of settle.lua; without a lease the settled mark follows."""
     log, cost, _, _, _, state = window(tenant, key_id)
     return (log, cost, state, leases(tenant, key_id), usage(tenant, key_id, day))
-
-
-_USAGE = re.compile(r"cloudach:\{([^}]+)\}:usage:([^:]+):(\d{8})")
-
-
-def parse_usage(name: str) -> tuple[str, str, str] | None:
-    """Tenant, key id and day of a usage hash's name."""
-    match = _USAGE.fullmatch(name)
-    return (match[1], match[2], match[3]) if match else None
