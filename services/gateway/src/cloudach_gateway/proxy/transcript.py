@@ -1,0 +1,33 @@
+"""What an engine has said in one stream, as far as another engine needs it to go on."""
+
+from __future__ import annotations
+
+from collections import deque
+
+WINDOW = 64  # events; back to the last clean cut it is a few, with stop strings about as many as their characters
+
+
+class Transcript:
+    """Kept by the relay on its hot path: raw bytes only, read when a stream breaks.
+
+    prompt_ids: of a request with one prompt, once the engine has named them. ids: the generated token ids as
+    `b"12,345,"`. recent: the last payloads that had a choice, in the dialect of the request's own path and with their
+    token ids, an adapted continuation's included.
+    """
+
+    __slots__ = ("ids", "prompt_ids", "recent")
+
+    def __init__(self) -> None:
+        self.prompt_ids: list[int] | None = None
+        self.ids = bytearray()
+        self.recent: deque[bytes] = deque(maxlen=WINDOW)
+
+    @property
+    def count(self) -> int:
+        """Generated tokens."""
+        return self.ids.count(b",")
+
+    @property
+    def whole(self) -> bool:
+        """Whether `recent` still holds everything."""
+        return len(self.recent) < WINDOW
