@@ -46,9 +46,9 @@ class Server:
 
     def start(self) -> None:
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        self.process = subprocess.Popen(
-            [*command, "--appendonly", "yes", "--save", "", *self.options], stdout=subprocess.DEVNULL
-        )
+        # everysec may put off a write while the disk is busy: what was acknowledged would be lost with a kill.
+        durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        self.process = subprocess.Popen([*command, *durable, *self.options], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:

@@ -16,9 +16,8 @@ from .catalog import Catalog, ServedModel
 from .errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from .lifecycle import Lifecycle
 from .middleware.envelope import Envelope
-from .proxy.balance import Balancer
+from .proxy.engines import Engines
 from .proxy.relay import Relay
-from .proxy.upstream import Engines
 from .ratelimit.admission import Admission
 from .routes.generation import GenerationEndpoint, Services
 from .routes.health import HealthEndpoint
@@ -28,26 +27,26 @@ from .settings import Settings
 
 def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> FastAPI:
     """The application; it connects when its lifespan starts, and is ready then."""
-    engines = Engines(settings.timeouts, Balancer(), on_retry=lambda model, cause: metrics.RETRIES.labels(model).inc())
+    engines = Engines(connect_s=settings.timeouts.connect_s)
     admission = Admission(redis_url, settings.redis, settings.limits, on_degraded=metrics.DEGRADED.set)
     services = Services(
         settings=settings,
         catalog=Catalog(ServedModel.from_settings(model) for model in settings.models),
         admission=admission,
-        relay=Relay(engines, settings.timeouts),
+        relay=Relay(engines, settings.timeouts, settings.failover),
         lifecycle=lifecycle,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await engines.start()
+        engines.start()
         await admission.start()
         lifecycle.open()
         try:
             yield
         finally:
             await admission.close()
-            await engines.close()
+            engines.stop()
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.router.routes += [

@@ -11,6 +11,7 @@
     ├── UnsupportedMediaType  415  invalid_request_error / unsupported_media_type
     ├── RateLimited           429  requests | tokens / rate_limit_exceeded
     ├── NeverFits             429  tokens / rate_limit_exceeded, x-should-retry: false
+    ├── ClientTooSlow         499  never sent: the client was cut off, and this is for the log
     ├── InternalError         500  server_error / internal_error
     ├── UpstreamError         502  server_error / upstream_error
     ├── Overloaded            503  server_error / server_is_overloaded
@@ -176,6 +177,15 @@ class NeverFits(GatewayError):
 
     def __init__(self, message: str, *, limits: LimitState | None = None) -> None:
         super().__init__(message, limits=limits, should_retry=False)
+
+
+class ClientTooSlow(GatewayError):
+    status = 499
+    type = "invalid_request_error"
+    code = "client_too_slow"
+
+    def __init__(self) -> None:
+        super().__init__("The client did not read its stream.")
 
 
 class InternalError(GatewayError):

@@ -12,19 +12,25 @@ _RETRY_AFTER_S = 1.0
 
 
 class Running:
-    """One request that has been let in. `cut` says that the drain deadline ended it."""
+    """One request that has been let in. `cut`: the drain deadline ended it. `gone`: its client went away."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
-        self.work: asyncio.Task[object] | None = None  # the answer, once it has begun
-        self._task = asyncio.current_task()  # the request
+        self._task = asyncio.current_task()
         self.cut = False
+        self.gone = False
 
     def end_now(self) -> None:
         self.cut = True
-        task = self.work or self._task
-        if task is not None:
-            task.cancel()
+        self._cancel()
+
+    def client_gone(self) -> None:
+        self.gone = True
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     def __enter__(self) -> Running:
         self._lifecycle.running.add(self)

@@ -5,10 +5,20 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import GatewayError, LimitState
 
 SCOPE_KEY = "cloudach.record"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedOver:
+    """An engine broke off and another one went on. took_s: from the break to the first event of the other."""
+
+    cause: str
+    after_tokens: int
+    took_s: float
 
 
 @dataclass(slots=True)
@@ -28,11 +38,17 @@ class RequestRecord:
     outcome: str | None = None  # finished | cancelled | failed, of generations
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     ttft_s: float | None = None
     heartbeats: int = 0
     limits: LimitState | None = None
     error: GatewayError | None = None
     completed: bool = False
+    retries: list[str] = field(default_factory=list)  # their causes
+    failovers: list[FailedOver] = field(default_factory=list)
+
+    def count(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
+        self.prompt_tokens, self.completion_tokens, self.cached_tokens = prompt_tokens, completion_tokens, cached_tokens
 
     def first_token(self) -> None:
         self.ttft_s = time.perf_counter() - self.started
@@ -42,3 +58,12 @@ class RequestRecord:
 
     def complete(self) -> None:
         self.completed = True
+
+    def retried(self, cause: str) -> None:
+        self.retries.append(cause)
+
+    def failed_over(self, cause: str, *, after_tokens: int, took_s: float) -> None:
+        self.failovers.append(FailedOver(cause, after_tokens, took_s))
+
+    def failover_report(self) -> list[dict[str, Any]]:
+        return [{"after_tokens": one.after_tokens, "took_ms": round(one.took_s * 1000, 1)} for one in self.failovers]

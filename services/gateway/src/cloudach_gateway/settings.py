@@ -68,12 +68,24 @@ class Timeouts(_Group):
     connect_s: Seconds = Field(2.0, description="TCP connect; engines are near")
     first_token_s: Seconds = Field(120.0, description="request sent to first token: queue and prefill of a long prompt")
     between_tokens_s: Seconds = Field(30.0, description="silence in a running stream before it counts as broken")
+    slow_reader_s: Seconds = Field(
+        60.0, description="a client that reads nothing for so long is cut off, and the engine's work with it"
+    )
     total_s: Seconds = Field(900.0, description="a request's whole life")
     heartbeat_s: Seconds = Field(
         5.0, description="silence towards a streaming client before a ': keep-alive' comment; idle proxies cut at 60 s"
     )
     drain_s: Seconds = Field(60.0, description="after SIGTERM: how long running streams may go on")
     retries: int = Field(2, ge=0, description="further attempts before the first byte, where it is safe")
+
+
+class Failover(_Group):
+    """What happens when an engine breaks off in mid-stream: another one goes on from the same token."""
+
+    enabled: bool = Field(True, description="off: the client gets the error frame at once")
+    attempts: int = Field(8, ge=1, description="engines asked in a row without a new token")
+    budget_s: Seconds = Field(30.0, description="time without an engine, per break")
+    spread_s: Seconds = Field(0.25, description="streams that break together go on spread over so long")
 
 
 class Model(_Group):
@@ -104,6 +116,7 @@ class Settings(_Group):
     redis: Redis = Redis()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    failover: Failover = Failover()
     models: tuple[Model, ...] = Field(min_length=1)
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -35,6 +35,10 @@ class Balancer:
     def began(self, upstream: str) -> None:
         self._running[upstream] = self._running.get(upstream, 0) + 1
 
+    def refused(self, upstream: str) -> None:
+        """No connection could be made."""
+        self._failed_at[upstream] = self._clock()
+
     def ended(self, upstream: str, *, failed: bool) -> None:
         """`failed` only for what is the upstream's own fault: a client's bad request must not count against it."""
         self._running[upstream] -= 1

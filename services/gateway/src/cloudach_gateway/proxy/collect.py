@@ -67,6 +67,9 @@ class Collector:
         prompt = chunk.get("prompt_token_ids")
         if isinstance(prompt, list):
             self.tally.prompt_tokens = len(prompt)
+            self.tally.transcript.prompt_ids = prompt
+        if choices:
+            self.tally.transcript.recent.append(payload)
         for choice in choices:
             self._take(choice, counted=isinstance(usage, dict))
         if isinstance(usage, dict):
@@ -90,16 +93,17 @@ class Collector:
         if isinstance(prompt, list):
             if index % self._answers_per_prompt == 0:
                 self.tally.prompt_tokens += len(prompt)
+                self.tally.transcript.prompt_ids = prompt
             if self._token_ids:
                 choice["prompt_token_ids"] = prompt
         ids = part.get("token_ids")
         if isinstance(ids, list):
             if not counted:
-                self.tally.completion_tokens += len(ids)
+                self.tally.transcript.add(ids)
             if self._token_ids:
                 choice["token_ids"] = choice.get("token_ids", []) + ids
         elif not counted and self.tally.by_chunk and has_text(part):
-            self.tally.completion_tokens += 1
+            self.tally.chunks += 1
         if self._chat:
             _append_message(choice["message"], part.get("delta") or {})
         else:

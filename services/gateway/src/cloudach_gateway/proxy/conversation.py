@@ -1,131 +1,246 @@
-"""One request's stream from an engine, watched: silence becomes heart-beats, and too much of it an error."""
+"""One request and its engines: placed, listened to, and placed anew when an engine breaks off.
+
+While an answer streams nothing runs here: the engine's bytes go through the consumer to the client in the callback
+that read them, and this task sleeps until something happens.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Callable
+from typing import Protocol
 
-from openai_wire.sse import DONE
-
-from ..catalog import ServedModel
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
-from ..settings import Timeouts
-from .alarm import Alarm
-from .upstream import Engines, EngineStream, StreamBroke
+from ..settings import Failover, Timeouts
+from .chunk import EngineReportedError
+from .continuation import CannotContinue, Continuation, NotReproducible, plan
+from .engines import Engines
+from .exchange import Exchange, Happened
+from .failover import Budget, FailoverLimits, GiveUp, Loss
+from .placing import EngineRequest, PlacementFailed, Placer
+from .transcript import Transcript
+from .upstream_errors import blames_request
+from .watch import Reader, Watch
 
-OnSilence = Callable[[], Awaitable[None]]
+_FIRST_RETRY_S = 0.05
 
-_LAST_BYTES_S = 1.0
+
+class Consumer(Protocol):
+    """What becomes of the engine's events."""
+
+    @property
+    def transcript(self) -> Transcript: ...
+
+    async def begin(self) -> None:
+        """Before the first `feed`, and once more when an engine takes over."""
+
+    def feed(self, payloads: list[bytes]) -> None:
+        """Raises EngineReportedError, BadChunk."""
+
+    def start_over(self) -> bool:
+        """Forgets everything, so that the answer can begin anew; False when some of it has gone out already."""
+
+
+class PacedReader(Reader, Protocol):
+    """A client that may stop reading."""
+
+    def on_flow(self, changed: Callable[[bool], None]) -> None:
+        """From now on `changed(paused)` is called."""
+
+
+class Observer(Protocol):
+    """Who wants to know of an engine's failures."""
+
+    def retried(self, cause: str) -> None: ...
+
+    def failed_over(self, cause: str, *, after_tokens: int, took_s: float) -> None: ...
+
+
+class SlowReader(Exception):
+    """The client took nothing for longer than it may."""
 
 
 class Conversation:
-    """`open()`, then `next()` until it gives None, then `finish()`; `close()` in any case."""
+    """`await whole()` or `await stream(…)`, once; `close()` in any case."""
 
     def __init__(
-        self, engines: Engines, timeouts: Timeouts, model: ServedModel, *, on_silence: OnSilence | None = None
+        self,
+        engines: Engines,
+        timeouts: Timeouts,
+        failover: Failover,
+        request: EngineRequest,
+        observer: Observer,
+        *,
+        reader: PacedReader | None = None,
     ) -> None:
         self._engines = engines
         self._timeouts = timeouts
-        self._model = model
-        self._on_silence = on_silence
-        self._stream: EngineStream | None = None
-        self._healthy = True
-        self._done = False
-        self._clock = asyncio.get_running_loop().time
-        self._ends_at = self._clock() + timeouts.total_s
-        self._beat_at = self._clock() + timeouts.heartbeat_s
-        self._alarm = Alarm(self._ends_at)
+        self._request = request
+        self._observer = observer
+        self._reader = reader
+        self._watch = Watch(timeouts, reader)
+        self._placer = Placer(engines, timeouts, request, self._watch)
+        self._budget = Budget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
+        self._placed_at_count = 0  # tokens that were there when the present engine took over
+        if reader is not None:
+            reader.on_flow(self._flow_changed)
 
-    async def open(self, path: str, body: bytes, *, request_id: str) -> list[bytes] | None:
-        """The payloads of the engine's first events, without [DONE]. Raises GatewayError."""
-        self._stream = await self._open(path, body, request_id)
-        return self._until_done(self._stream.first)
+    async def whole(self) -> bytes:
+        """The engine's whole answer. Raises GatewayError."""
+        return (await self._place_first(events=False)).body
 
-    async def next(self) -> list[bytes] | None:
-        """The payloads of the next events, as many as came together, without [DONE]; None once that was seen.
-
-        Raises UpstreamTimeout past the total time, UpstreamError for a stream that breaks, stalls or ends without
-        [DONE].
-        """
-        if self._done or self._stream is None:
-            return None
-        try:
-            payloads = await self._next(self._stream)
-        except StreamBroke as error:
-            raise self._broken(str(error)) from error
-        if payloads is None:
-            raise self._broken(f"{self._stream.upstream}: the stream ended without [DONE]")
-        return self._until_done(payloads)
-
-    async def finish(self) -> None:
-        """After [DONE]: reads the few bytes that close the response, so that its connection can be used again."""
-        if self._stream is not None and self._done:
-            try:
-                async with asyncio.timeout(_LAST_BYTES_S):
-                    while await self._stream.next() is not None:
-                        pass
-            except (TimeoutError, StreamBroke):
-                pass
-        self.close()
+    async def stream(self, consumer: Consumer) -> None:
+        """Until the engine has said [DONE]. Raises GatewayError, SlowReader."""
+        exchange = await self._place_first(events=True)
+        continuation: Continuation | None = None
+        while True:
+            problem = await self._listen(exchange, consumer, continuation)
+            if problem is None:
+                return
+            taken_over = await self._go_on(exchange, problem, consumer)
+            if taken_over is None:
+                return
+            exchange, continuation = taken_over
 
     def close(self) -> None:
-        """Gives the connection back, or cuts it, which ends the engine's work, if the stream is not at its end."""
-        self._alarm.off()
-        if self._stream is not None:
-            self._engines.end(self._stream, failed=not self._healthy)
-            self._stream = None
+        """Gives the connection back, or cuts it, which ends the engine's work, if the answer is not at its end."""
+        self._placer.end(failed=False)
 
-    async def _open(self, path: str, body: bytes, request_id: str) -> EngineStream:
-        opening = asyncio.ensure_future(self._engines.stream(self._model, path, body, request_id=request_id))
-        give_up_at = min(self._clock() + self._timeouts.first_token_s, self._ends_at)
-        try:
-            while True:
-                wake_at = give_up_at if self._on_silence is None else min(give_up_at, self._beat_at)
-                await asyncio.wait({opening}, timeout=max(0.0, wake_at - self._clock()))
-                if opening.done():
-                    return opening.result()
-                if self._clock() >= give_up_at:
-                    raise UpstreamTimeout(
-                        "The model did not begin to answer in time.",
-                        cause=f"{self._model.id}: no first token after {self._timeouts.first_token_s} s",
-                    )
-                await self._beat()
-        except BaseException:
-            opening.cancel()
-            await asyncio.wait({opening})
-            if not opening.cancelled() and opening.exception() is None:  # it opened in this very moment
-                self._engines.end(opening.result())
-            raise
-
-    async def _next(self, stream: EngineStream) -> list[bytes] | None:
-        stalls_at = min(self._clock() + self._timeouts.between_tokens_s, self._ends_at)
+    async def _listen(
+        self, exchange: Exchange, consumer: Consumer, continuation: Continuation | None
+    ) -> Exception | str | None:
+        """Feeds the consumer until [DONE]: None then, otherwise why the stream broke."""
+        await consumer.begin()
+        exchange.sink = consumer.feed if continuation is None else _adapted(continuation, consumer)
+        pending, exchange.pending = exchange.pending, []
+        exchange.deliver(pending)
+        if self._paused_at is not None:
+            exchange.pause()
+        between, patience = self._timeouts.between_tokens_s, self._timeouts.slow_reader_s
         while True:
-            self._alarm.due = stalls_at if self._on_silence is None else min(stalls_at, self._beat_at)
+            paused_at = self._paused_at
+            due = exchange.heard_at + between if paused_at is None else paused_at + patience
+            happened = await self._watch.event(exchange, due)
+            if happened is Happened.DONE:
+                self._placer.end(failed=False)
+                return None
+            if happened is Happened.BROKE:
+                return exchange.problem
+            now = self._watch.clock()
+            if paused_at is not None and self._paused_at == paused_at and now >= paused_at + patience:
+                raise SlowReader
+            if paused_at is None and self._paused_at is None and now >= exchange.heard_at + between:
+                return f"no token for {between} s"
+
+    @property
+    def _paused_at(self) -> float | None:
+        return None if self._reader is None else self._reader.paused_at
+
+    def _flow_changed(self, paused: bool) -> None:
+        exchange = self._placer.exchange
+        if exchange is not None:
+            if paused:
+                exchange.pause()
+            else:
+                exchange.resume()
+        self._watch.look_again()
+
+    async def _place_first(self, *, events: bool) -> Exchange:
+        attempt = 0
+        while True:
             try:
-                return await self._alarm.wait(stream.next())
-            except TimeoutError:
-                now = self._clock()
-            if now >= self._ends_at:
-                self._healthy = False
-                raise UpstreamTimeout(
-                    "The answer took longer than a request may take.", cause=f"over {self._timeouts.total_s} s in total"
-                )
-            if now >= stalls_at:
-                raise StreamBroke(f"{stream.upstream}: no token for {self._timeouts.between_tokens_s} s")
-            await self._beat()
+                return await self._placer.place(self._request.path, self._request.body, events=events)
+            except PlacementFailed as failed:
+                if not failed.may_retry or attempt >= self._timeouts.retries:
+                    raise failed.error from failed
+                verdict = self._verdict(failed.loss, new_tokens=0)
+                if isinstance(verdict, GiveUp):
+                    raise _hopeless(failed.error, verdict) from failed
+                self._observer.retried(failed.error.cause or "")
+            # Many requests may have failed with this one: they should not come back together.
+            await self._watch.sleep(_FIRST_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))
+            attempt += 1
 
-    async def _beat(self) -> None:
-        self._beat_at = self._clock() + self._timeouts.heartbeat_s
-        if self._on_silence is not None:
-            await self._on_silence()
+    async def _go_on(
+        self, broken: Exchange, problem: Exception | str, consumer: Consumer
+    ) -> tuple[Exchange, Continuation | None] | None:
+        """Another engine's exchange from where the broken one ended; None when nothing is left to generate."""
+        broke_at = self._watch.clock()
+        cause = f"{broken.upstream}: {problem}"
+        loss = _loss_of(problem)
+        self._placer.end(failed=loss is not Loss.REQUEST_FAULT)
+        if loss is Loss.REQUEST_FAULT or not self._request.failover:
+            raise _broken_off(cause)
+        new_tokens = consumer.transcript.count - self._placed_at_count
+        continuation = self._plan(consumer, cause)
+        path, body = self._request.path, self._request.body
+        if continuation is not None:
+            if continuation.body is None:
+                return None
+            path, body = continuation.path, continuation.body
+        while True:
+            verdict = self._verdict(loss, new_tokens)
+            if isinstance(verdict, GiveUp):
+                raise _hopeless(_broken_off(cause), verdict)
+            await self._watch.sleep(verdict.delay_s)
+            try:
+                async with self._engines.quarantine(needed=verdict.must_be_alone):
+                    exchange = await self._placer.place(path, body, events=True)
+            except PlacementFailed as failed:
+                cause = f"{cause}; then {failed.error.cause}"[:2000]
+                if failed.loss is Loss.REQUEST_FAULT:
+                    raise _broken_off(cause) from failed
+                loss, new_tokens = failed.loss, 0
+            except UpstreamTimeout as late:
+                raise _broken_off(f"{cause}; then {late.cause}") from late
+            else:
+                self._placed_at_count = consumer.transcript.count
+                took_s = self._watch.clock() - broke_at
+                self._observer.failed_over(cause, after_tokens=self._placed_at_count, took_s=took_s)
+                return exchange, continuation
 
-    def _until_done(self, payloads: list[bytes]) -> list[bytes] | None:
-        self._beat_at = self._clock() + self._timeouts.heartbeat_s
-        if DONE not in payloads:
-            return payloads
-        self._done = True
-        return payloads[: payloads.index(DONE)] or None
+    def _plan(self, consumer: Consumer, cause: str) -> Continuation | None:
+        """None: the request as it was. Raises UpstreamError."""
+        if not consumer.transcript.recent:
+            return None
+        try:
+            return plan(self._request.path, self._request.fields, consumer.transcript)
+        except CannotContinue as obstacle:
+            if consumer.start_over():
+                return None
+            raise _broken_off(f"{cause}; not continued: {obstacle.reason}") from obstacle
 
-    def _broken(self, cause: str) -> GatewayError:
-        self._healthy = False
-        return UpstreamError("The model's engine broke off its answer.", cause=cause)
+    def _verdict(self, loss: Loss, new_tokens: int) -> object:
+        alone = loss is Loss.ENGINE_LOST and self._placer.alone()
+        return self._budget.broke(self._watch.clock(), loss, new_tokens, alone)
+
+
+def _adapted(continuation: Continuation, consumer: Consumer) -> Callable[[list[bytes]], None]:
+    adapt = continuation.adapt
+
+    def feed(payloads: list[bytes]) -> None:
+        for payload in payloads:
+            adapted = adapt(payload)
+            if adapted is not None:
+                consumer.feed([adapted])
+
+    return feed
+
+
+def _loss_of(problem: Exception | str) -> Loss:
+    if isinstance(problem, NotReproducible):
+        return Loss.REQUEST_FAULT
+    if isinstance(problem, EngineReportedError):
+        return Loss.REQUEST_FAULT if blames_request(problem.detail) else Loss.ENGINE_LOST
+    return Loss.STALLED if str(problem).startswith("no token for") else Loss.ENGINE_LOST
+
+
+def _broken_off(cause: str) -> UpstreamError:
+    return UpstreamError("The model's engine broke off its answer.", cause=cause)
+
+
+def _hopeless(error: GatewayError, verdict: GiveUp) -> GatewayError:
+    error.cause = f"{error.cause}; given up: {verdict.reason}"
+    if "engines" in verdict.reason:
+        error.should_retry = False
+    return error

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import orjson
@@ -11,87 +10,86 @@ from openai_wire.errors import error_frame
 from openai_wire.requests import ChatRequest, CompletionRequest
 from openai_wire.sse import KEEP_ALIVE_FRAME
 
-from ..catalog import ServedModel
-from ..errors import GatewayError, UpstreamError, UpstreamTimeout
-from ..settings import Timeouts
-from .chunk import BadChunk, EngineReportedError
+from ..errors import GatewayError, UpstreamError
+from ..settings import Failover, Timeouts
 from .collect import Collector
-from .conversation import Conversation
+from .conversation import Conversation, Observer
+from .engines import Engines
+from .placing import EngineRequest
 from .rewrite import ClientView, StreamRewriter
 from .tally import Tally
-from .upstream import Engines
+from .transcript import Transcript
 
 
 class Client(Protocol):
-    """Where a stream goes. The first write sends the 200 and its headers; until then an error can have its status."""
+    """Where a stream goes. `start` sends the 200 and its headers; until then an error can have its status.
+
+    paused_at: since when it takes nothing (the loop's time), None while it does.
+    """
 
     @property
     def started(self) -> bool: ...
 
-    async def write(self, data: bytes) -> None:
-        """Returns once the transport can take more."""
+    @property
+    def paused_at(self) -> float | None: ...
+
+    async def start(self) -> None: ...
+
+    def write(self, data: bytes) -> None:
+        """After `start`. Never waits; more than a little is written only while `paused_at` is None."""
+
+    async def finish(self, data: bytes) -> None:
+        """The last bytes."""
+
+    def on_flow(self, changed: Callable[[bool], None]) -> None:
+        """From now on `changed(paused)` is called."""
 
 
-class Progress(Protocol):
+class Progress(Observer, Protocol):
     """Who wants to know how the answer gets on."""
 
     def first_token(self) -> None: ...
 
     def heartbeat(self) -> None: ...
 
+    def failover_report(self) -> list[dict[str, Any]]:
+        """Of the failovers so far, for the client."""
+
     def complete(self) -> None:
         """The engine has said all it had to say; what is left is to deliver it."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
-    model: ServedModel
-    path: str
-    body: bytes
-    request_id: str
-
-
 class Relay:
-    def __init__(self, engines: Engines, timeouts: Timeouts) -> None:
+    def __init__(self, engines: Engines, timeouts: Timeouts, failover: Failover) -> None:
         self._engines = engines
         self._timeouts = timeouts
+        self._failover = failover
 
     async def stream(
-        self, request: EngineRequest, view: ClientView, tally: Tally, client: Client, progress: Progress
+        self,
+        request: EngineRequest,
+        view: ClientView,
+        tally: Tally,
+        client: Client,
+        progress: Progress,
+        *,
+        report_failovers: bool = False,
     ) -> GatewayError | None:
         """Relays a stream to its end. What goes wrong before the first byte is raised as a GatewayError; what goes
-        wrong later is told to the client in an error frame and returned."""
-
-        async def keep_alive() -> None:
-            progress.heartbeat()
-            await client.write(KEEP_ALIVE_FRAME)
-
-        rewriter = StreamRewriter(view, tally)
-        conversation = Conversation(self._engines, self._timeouts, request.model, on_silence=keep_alive)
-        waiting = True
+        wrong later is told to the client in an error frame and returned. Raises SlowReader."""
+        report = progress.failover_report if report_failovers else list
+        streamed = _Streamed(StreamRewriter(view, tally, on_begun=progress.first_token, report=report), client)
+        reader = _BeatenClient(client, progress)
+        conversation = self._conversation(request, progress, reader)
         try:
-            payloads = await conversation.open(request.path, request.body, request_id=request.request_id)
-            while payloads is not None:
-                frames: list[bytes] = []
-                try:
-                    for payload in payloads:
-                        frames.append(rewriter.feed(payload))
-                finally:  # what came before an error frame goes out before it
-                    if waiting and rewriter.choices_seen:
-                        waiting = False
-                        progress.first_token()
-                    if any(frames):
-                        await client.write(b"".join(frames))
-                payloads = await conversation.next()
+            await conversation.stream(streamed)
             progress.complete()
-            await client.write(rewriter.finish())
-            await conversation.finish()
-        except (GatewayError, EngineReportedError, BadChunk) as problem:
-            error = _as_gateway_error(problem)
+            await client.finish(streamed.rewriter.finish())
+        except GatewayError as error:
             if not client.started:
-                raise error from problem
+                raise
             conversation.close()
-            await client.write(error_frame(error.message, type=error.type, param=error.param, code=error.code))
+            await client.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
             return error
         finally:
             conversation.close()
@@ -101,37 +99,22 @@ class Relay:
         self, request: EngineRequest, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress
     ) -> bytes:
         """The JSON answer put together from the engine's stream. Raises GatewayError."""
-        collector = Collector(asked, tally)
-        conversation = Conversation(self._engines, self._timeouts, request.model)
-        waiting = True
+        gathered = _Gathered(asked, tally, progress)
+        conversation = self._conversation(request, progress)
         try:
-            payloads = await conversation.open(request.path, request.body, request_id=request.request_id)
-            while payloads is not None:
-                for payload in payloads:
-                    collector.feed(payload)
-                if waiting and collector.choices_seen:
-                    waiting = False
-                    progress.first_token()
-                payloads = await conversation.next()
-            progress.complete()
-            await conversation.finish()
-            return collector.answer()
-        except (EngineReportedError, BadChunk) as problem:
-            raise _as_gateway_error(problem) from problem
+            await conversation.stream(gathered)
         finally:
             conversation.close()
+        progress.complete()
+        return gathered.collector.answer()
 
-    async def whole(self, request: EngineRequest, shown_model: str, tally: Tally) -> bytes:
+    async def whole(self, request: EngineRequest, shown_model: str, tally: Tally, progress: Progress) -> bytes:
         """The engine's own JSON answer, with the model's name as the client used it. Raises GatewayError."""
+        conversation = self._conversation(request, progress)
         try:
-            async with asyncio.timeout(self._timeouts.total_s):
-                data = await self._engines.whole(
-                    request.model, request.path, request.body, request_id=request.request_id
-                )
-        except TimeoutError as error:
-            raise UpstreamTimeout(
-                "The model did not answer in time.", cause=f"no whole answer after {self._timeouts.total_s} s"
-            ) from error
+            data = await conversation.whole()
+        finally:
+            conversation.close()
         try:
             answer: Any = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -144,8 +127,88 @@ class Relay:
             answer["model"] = shown_model
         return orjson.dumps(answer)
 
+    def _conversation(
+        self, request: EngineRequest, progress: Progress, reader: _BeatenClient | None = None
+    ) -> Conversation:
+        return Conversation(self._engines, self._timeouts, self._failover, request, progress, reader=reader)
 
-def _as_gateway_error(problem: GatewayError | EngineReportedError | BadChunk) -> GatewayError:
-    if isinstance(problem, GatewayError):
-        return problem
-    return UpstreamError("The model's engine broke off its answer.", cause=str(problem))
+
+class _Streamed:
+    """A stream on its way to the client. This is the hot path: all that happens for a token happens here."""
+
+    def __init__(self, rewriter: StreamRewriter, client: Client) -> None:
+        self.rewriter = rewriter
+        self._client = client
+
+    @property
+    def transcript(self) -> Transcript:
+        return self.rewriter.tally.transcript
+
+    async def begin(self) -> None:
+        await self._client.start()
+
+    def feed(self, payloads: list[bytes]) -> None:
+        if len(payloads) == 1:
+            data = self.rewriter.feed(payloads[0])
+            if data:
+                self._client.write(data)
+            return
+        frames: list[bytes] = []
+        try:
+            for payload in payloads:
+                frames.append(self.rewriter.feed(payload))
+        finally:  # what came before an error frame goes out before it
+            data = b"".join(frames)
+            if data:
+                self._client.write(data)
+
+    def start_over(self) -> bool:
+        return False
+
+
+class _Gathered:
+    """An answer that is put together here."""
+
+    def __init__(self, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress) -> None:
+        self._asked = asked
+        self._tally = tally
+        self._progress = progress
+        self._waiting = True
+        self.collector = Collector(asked, tally)
+
+    @property
+    def transcript(self) -> Transcript:
+        return self._tally.transcript
+
+    async def begin(self) -> None:
+        pass
+
+    def feed(self, payloads: list[bytes]) -> None:
+        for payload in payloads:
+            self.collector.feed(payload)
+        if self._waiting and self.collector.choices_seen:
+            self._waiting = False
+            self._progress.first_token()
+
+    def start_over(self) -> bool:
+        self._tally.forget_answer()
+        self.collector = Collector(self._asked, self._tally)
+        return True
+
+
+class _BeatenClient:
+    """A client that gets heart-beats."""
+
+    def __init__(self, client: Client, progress: Progress) -> None:
+        self._client = client
+        self._progress = progress
+        self.on_flow = client.on_flow
+
+    @property
+    def paused_at(self) -> float | None:
+        return self._client.paused_at
+
+    async def beat(self) -> None:
+        self._progress.heartbeat()
+        await self._client.start()
+        self._client.write(KEEP_ALIVE_FRAME)

@@ -1,12 +1,14 @@
 """The engine's chunks turned into the client's: pure, one instance a stream.
 
 The gateway asks the engine for more than the client did (token ids, usage) in order to bill exactly; here that is
-counted and taken out again. A running chunk in vLLM's own form is edited as bytes: nothing inside a JSON string can
-look like the keys searched for, because its quotes are escaped. Every other chunk is parsed.
+noted and taken out again. A running chunk in vLLM's own form is edited as bytes: nothing inside a JSON string can look
+like what is searched for, because its quotes are escaped. Every other chunk is parsed.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -37,33 +39,70 @@ class ClientView:
     answers_per_prompt: int = 1
 
 
-_TOKEN_IDS = b',"token_ids":['
-_PROMPT_IDS = b'"prompt_token_ids":['
-_NO_PROMPT_IDS = b',"prompt_token_ids":null'
-_RUNNING = b'"finish_reason":null'
+_END = b"]}]}"
 _CHOICES = b',"choices":['
+# A running chunk in vLLM's form: head, choice, text, then this up to the token ids.
+_RUNNING = re.compile(
+    rb'(?P<start>\{[^\[]*,"choices":\[\{"index":0,(?:"delta":\{"content":|"text":)")(?:[^"\\]|\\.)*'
+    rb'(?P<join>"\}?,"logprobs":null,"finish_reason":null(?:,"stop_reason":null)?(?:,"prompt_token_ids":null)?'
+    rb',"token_ids":\[)'
+    rb"[0-9,]*\]\}\]\}"
+)
 
 
 class StreamRewriter:
     """Feed it the payloads of the engine's events in order; it returns the bytes to send on, possibly none."""
 
-    __slots__ = ("_held", "_prefix_in", "_prefix_out", "_tail", "_view", "choices_seen", "tally")
+    __slots__ = (
+        "_held",
+        "_in_join",
+        "_in_start",
+        "_on_begun",
+        "_out_join",
+        "_out_start",
+        "_report",
+        "_tail",
+        "_view",
+        "choices_seen",
+        "tally",
+    )
 
-    def __init__(self, view: ClientView, tally: Tally) -> None:
+    def __init__(
+        self,
+        view: ClientView,
+        tally: Tally,
+        *,
+        on_begun: Callable[[], None] = lambda: None,
+        report: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        """report: of the failovers, if the client wants them named on its last chunk."""
         self._view = view
         self.tally = tally
         self.choices_seen = False  # whether any chunk with a choice came: the engine has begun to answer
+        self._on_begun = on_begun
+        self._report = report
         self._held: dict[str, Any] | None = None  # the finishing chunk, waiting for the usage it may have to carry
-        self._prefix_in = b"\x00"  # the head that running chunks share, known after the first
-        self._prefix_out = b""
+        # What the running chunks of this stream have around their text, known after the first.
+        self._in_start = b"\x00"
+        self._in_join = b""
+        self._out_start = b""
+        self._out_join = b""
         self._tail = b',"usage":null}' if view.usage is UsageForm.EXTRA_CHUNK else b"}"
 
     def feed(self, payload: bytes) -> bytes:
         """Raises EngineReportedError, BadChunk."""
-        if payload.startswith(self._prefix_in) and self._held is None:
-            edited = self._edit_running(payload)
-            if edited is not None:
-                return edited
+        if payload.startswith(self._in_start) and payload.endswith(_END) and self._held is None:
+            cut = payload.rfind(self._in_join)
+            ids = payload[cut + len(self._in_join) : -4]
+            if cut > 0 and b"]" not in ids:
+                transcript = self.tally.transcript
+                if ids:
+                    transcript.ids += ids
+                    transcript.ids += b","
+                transcript.recent.append(payload)
+                if self._view.token_ids:
+                    return b"data: %b%b%b\n\n" % (self._out_start, payload[len(self._in_start) : -1], self._tail)
+                return b"data: %b%b%b\n\n" % (self._out_start, payload[len(self._in_start) : cut], self._out_join)
         try:
             return self._edit_parsed(payload)
         except (AttributeError, TypeError, ValueError) as error:
@@ -75,25 +114,6 @@ class StreamRewriter:
             self._held["usage"] = self.tally.statement()
         return self._release() + DONE_FRAME
 
-    def _edit_running(self, payload: bytes) -> bytes | None:
-        start = payload.rfind(_TOKEN_IDS)
-        if start < 0 or _RUNNING not in payload or _PROMPT_IDS in payload or payload.count(b'"finish_reason":') != 1:
-            return None
-        first = start + len(_TOKEN_IDS)
-        end = payload.find(b"]", first)
-        if end < 0 or payload[end + 1 :] != b"}]}":
-            return None
-        if end > first:
-            self.tally.completion_tokens += payload.count(b",", first, end) + 1
-        skip = len(self._prefix_in)
-        if self._view.token_ids:
-            return b"data: %b%b%b\n\n" % (self._prefix_out, payload[skip:-1], self._tail)
-        if b'"delta":{},' in payload:
-            return b""  # sent only because token ids were asked for
-        if payload.endswith(_NO_PROMPT_IDS, 0, start):
-            start -= len(_NO_PROMPT_IDS)
-        return b"data: %b%b}]%b\n\n" % (self._prefix_out, payload[skip:start], self._tail)
-
     def _edit_parsed(self, payload: bytes) -> bytes:
         chunk = parse(payload)
         if "model" in chunk:
@@ -103,49 +123,65 @@ class StreamRewriter:
         choices = chunk.get("choices")
         if not choices:
             return self._edit_usage_chunk(chunk)
-        self.choices_seen = True
-        self._count(chunk, choices)
-        self._learn_prefix(payload, chunk)
+        if not self.choices_seen:
+            self.choices_seen = True
+            self._on_begun()
+        self._count(payload, chunk, choices)
+        self._learn(payload, chunk)
         if not self._view.token_ids and _is_placeholder(choices):
             return b""
         frames = self._release()
-        if any(choice.get("finish_reason") for choice in choices) and self._view.usage is UsageForm.LAST_CHOICE:
-            self._held = chunk
-            return frames
+        if any(choice.get("finish_reason") for choice in choices):
+            if failovers := self._report():
+                chunk["cloudach"] = {"failovers": failovers}
+            if self._view.usage is UsageForm.LAST_CHOICE:
+                self._held = chunk
+                return frames
         if self._view.usage is UsageForm.EXTRA_CHUNK:
             chunk["usage"] = None
         return frames + _frame(chunk)
 
-    def _count(self, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
-        """Counts the token ids and takes out what the client did not ask for."""
+    def _count(self, payload: bytes, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+        """Notes the token ids and takes out what the client did not ask for."""
+        tally, keep = self.tally, self._view.token_ids
         usage = chunk.get("usage")
         if isinstance(usage, dict):
-            self.tally.take_usage(usage, final=False)
+            tally.take_usage(usage, final=False)
         if self._view.usage is not UsageForm.EVERY_CHUNK:
             chunk.pop("usage", None)
-        keep = self._view.token_ids
+        transcript = tally.transcript
+        transcript.recent.append(payload)
         prompt = chunk.get("prompt_token_ids") if keep else chunk.pop("prompt_token_ids", None)
         if isinstance(prompt, list):
-            self.tally.prompt_tokens = len(prompt)
+            tally.prompt_tokens = len(prompt)
+            transcript.prompt_ids = prompt
         for choice in choices:
             prompt = choice.get("prompt_token_ids") if keep else choice.pop("prompt_token_ids", None)
             if isinstance(prompt, list) and choice.get("index", 0) % self._view.answers_per_prompt == 0:
-                self.tally.prompt_tokens += len(prompt)
+                tally.prompt_tokens += len(prompt)
+                transcript.prompt_ids = prompt
             ids = choice.get("token_ids") if keep else choice.pop("token_ids", None)
             if usage is None and isinstance(ids, list):
-                self.tally.completion_tokens += len(ids)
-            elif usage is None and self.tally.by_chunk and has_text(choice):
-                self.tally.completion_tokens += 1
+                transcript.add(ids)
+            elif usage is None and tally.by_chunk and has_text(choice):
+                tally.chunks += 1
 
-    def _learn_prefix(self, payload: bytes, chunk: dict[str, Any]) -> None:
-        """Remembers the head of a chunk when it is in the compact form that can be edited as bytes."""
-        cut = payload.find(_CHOICES)
-        head = [(key, chunk[key]) for key in ("id", "object", "created", "model") if key in chunk]
-        if cut < 0 or payload[:cut].count(b'":') != len(head) or self._view.usage is UsageForm.EVERY_CHUNK:
+    def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
+        """Remembers what running chunks have around their text, when they are in the form that can be edited."""
+        if self._view.usage is UsageForm.EVERY_CHUNK:
             return
-        cut += len(_CHOICES)
-        self._prefix_in = payload[:cut]
-        self._prefix_out = orjson.dumps(dict(head))[:-1] + _CHOICES
+        match = _RUNNING.fullmatch(payload)
+        if match is None:
+            return
+        start, self._in_join = match["start"], match["join"]
+        self._in_start = start
+        head = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
+        if start.count(b'":', 0, start.index(_CHOICES)) != len(head):  # it has more, which is to be kept
+            self._in_start = b"\x00"
+            return
+        self._out_start = orjson.dumps(head)[:-1] + start[start.index(_CHOICES) :]
+        asked = self._in_join.removesuffix(b',"token_ids":[').removesuffix(b',"prompt_token_ids":null')
+        self._out_join = asked + b"}]" + self._tail
 
     def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")

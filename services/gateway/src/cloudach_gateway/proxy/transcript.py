@@ -22,6 +22,10 @@ class Transcript:
         self.ids = bytearray()
         self.recent: deque[bytes] = deque(maxlen=WINDOW)
 
+    def add(self, ids: list[int]) -> None:
+        if ids:
+            self.ids += b"%b," % ",".join(map(str, ids)).encode()
+
     @property
     def count(self) -> int:
         """Generated tokens."""

@@ -71,6 +71,23 @@ def may_retry(status: int, body: bytes) -> bool:
     return status in (502, 503) or (status == 500 and _read(body)[0] is None)
 
 
+_DEAD_ENGINE = re.compile(rb"EngineCore|EngineDead|engine core", re.I)
+
+
+def names_dead_engine(body: bytes) -> bool:
+    """Whether an answer says that vLLM's engine process has died; its HTTP server outlives it."""
+    return _DEAD_ENGINE.search(body, 0, 4096) is not None
+
+
+def blames_request(error: str) -> bool:
+    """Whether an error object in a running stream is about the request, so that another engine would say the same."""
+    try:
+        code = orjson.loads(error)["code"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False
+    return isinstance(code, int) and 400 <= code < 500
+
+
 def _read(body: bytes) -> tuple[str | None, str | None, str | None]:
     """message, param and code out of `{"error": {…}}` or vLLM's older flat form; Nones for anything else."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..catalog import Catalog, ServedModel
 from ..errors import (
+    ClientTooSlow,
     GatewayError,
     InvalidRequest,
     ModelNotFound,
@@ -23,21 +23,22 @@ from ..errors import (
     PermissionDenied,
     RateLimited,
 )
-from ..lifecycle import Lifecycle, Running
+from ..lifecycle import Lifecycle
 from ..proxy.collect import can_collect
-from ..proxy.relay import EngineRequest, Relay
+from ..proxy.conversation import SlowReader
+from ..proxy.placing import EngineRequest
+from ..proxy.relay import Relay
 from ..proxy.rewrite import ClientView, UsageForm
 from ..proxy.tally import Tally
 from ..record import SCOPE_KEY, RequestRecord
 from ..settings import Settings
 from ..tenancy import parse_api_key
 from .body import ClientGone, bearer_key, header, read_body, require_json
+from .failover_wish import FailoverWish, failover_wish
 from .ports import Admission, Grant
 from .sink import SseSink, send_json
 
 Asked = ChatRequest | CompletionRequest | EmbeddingRequest
-
-_LAST_BYTES_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Prepared:
     """What the engine gets, and whether its answer is asked for whole instead of as a stream."""
 
     body: bytes
+    fields: dict[str, Any]
     whole: bool
 
 
@@ -71,46 +73,70 @@ class GenerationEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestRecord = scope[SCOPE_KEY]
         record.route = self._route
-        services = self._services
         key = bearer_key(scope)
-        with services.lifecycle.let_in() as running:
+        with (
+            self._services.lifecycle.let_in() as running,
+            SseSink(scope, send, on_lost=running.client_gone) as sink,
+        ):
             try:
-                body = await read_body(scope, receive, limit=services.settings.max_body_bytes)
-                require_json(scope)
-                asked, model, prepared = self._understand(body)
+                await self._serve(scope, receive, send, key, record, sink)
             except ClientGone:
                 record.outcome = "cancelled"
-                return
+            except SlowReader:
+                record.error = ClientTooSlow()
+                await sink.abort()
             except asyncio.CancelledError:
-                if not running.cut:
+                if running.gone:
+                    return
+                if not running.cut:  # the server gives up on the connection
                     raise
-                raise Overloaded("The server is restarting; send the request again.", retry_after_s=1.0) from None
-            except GatewayError as error:
-                # Who asks comes before what is asked: without a good key nothing is said about the request.
-                error.limits = (await services.admission.authenticate(key)).limits
-                raise
-            record.model = model.id
-            record.stream = bool(getattr(asked, "stream", False))
-            grant = await self._admit(key, body, asked, model, record, scope)
-            tally = Tally(by_chunk=model.dialect == "openai")
-            if tally.by_chunk:
-                tally.prompt_tokens = asked.prompt_estimate()
-            record.outcome = "failed"
-            try:
-                sink = SseSink(send)
-                answering = self._answer(asked, model, prepared, record, tally, sink, send)
-                await self._until_gone(answering, running, receive, record, sink)
-            finally:
-                if record.completed:
-                    record.outcome = "finished"
-                record.prompt_tokens, record.completion_tokens = tally.prompt_tokens, tally.completion_tokens
-                services.admission.settle_soon(
-                    grant,
-                    prompt_tokens=tally.prompt_tokens,
-                    completion_tokens=tally.completion_tokens,
-                    cached_tokens=tally.cached_tokens,
-                    outcome=record.outcome,
-                )
+                if not record.completed:
+                    await _say_goodbye(record, sink)
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, key: str, record: RequestRecord, sink: SseSink
+    ) -> None:
+        services = self._services
+        try:
+            body = await read_body(scope, receive, limit=services.settings.max_body_bytes)
+            require_json(scope)
+            wish = failover_wish(scope)
+            asked, model, prepared = self._understand(body)
+        except GatewayError as error:
+            # Who asks comes before what is asked: without a good key nothing is said about the request.
+            error.limits = (await services.admission.authenticate(key)).limits
+            raise
+        record.model = model.id
+        record.stream = bool(getattr(asked, "stream", False))
+        grant = await self._admit(key, body, asked, model, record, scope)
+        tally = Tally(by_chunk=model.dialect == "openai")
+        if tally.by_chunk:
+            tally.prompt_tokens = asked.prompt_estimate()
+        record.outcome = "failed"
+        request = EngineRequest(
+            model,
+            self._path,
+            prepared.body,
+            record.id,
+            fields=prepared.fields,
+            failover=services.settings.failover.enabled and wish is not FailoverWish.OFF,
+        )
+        try:
+            await self._answer(asked, request, prepared, record, tally, sink, send, wish)
+        except (asyncio.CancelledError, SlowReader):
+            record.outcome = "cancelled"
+            raise
+        finally:
+            if record.completed:
+                record.outcome = "finished"
+            record.count(tally.prompt_tokens, tally.completion_tokens, tally.cached_tokens)
+            services.admission.settle_soon(
+                grant,
+                prompt_tokens=tally.prompt_tokens,
+                completion_tokens=tally.completion_tokens,
+                cached_tokens=tally.cached_tokens,
+                outcome=record.outcome,
+            )
 
     async def _admit(
         self, key: str, body: bytes, asked: Asked, model: ServedModel, record: RequestRecord, scope: Scope
@@ -166,60 +192,40 @@ class GenerationEndpoint:
     async def _answer(
         self,
         asked: Asked,
-        model: ServedModel,
+        request: EngineRequest,
         prepared: Prepared,
         record: RequestRecord,
         tally: Tally,
         sink: SseSink,
         send: Send,
+        wish: FailoverWish,
     ) -> None:
         relay = self._services.relay
-        request = EngineRequest(model, self._path, prepared.body, record.id)
         if isinstance(asked, EmbeddingRequest) or prepared.whole:
-            answer = await relay.whole(request, asked.model, tally)
+            answer = await relay.whole(request, asked.model, tally, record)
             record.complete()
-            await send_json(send, answer)
+        elif asked.stream:
+            report = wish is FailoverWish.REPORT
+            record.error = await relay.stream(request, client_view(asked), tally, sink, record, report_failovers=report)
             return
-        view = client_view(asked)
-        if asked.stream:
-            record.error = await relay.stream(request, view, tally, sink, record)
-            await sink.close()
         else:
-            await send_json(send, await relay.gathered(request, asked, tally, record))
-
-    async def _until_gone(
-        self,
-        answering: Coroutine[Any, Any, None],
-        running: Running,
-        receive: Receive,
-        record: RequestRecord,
-        sink: SseSink,
-    ) -> None:
-        """Runs `answering` until it is done or the client has gone or the drain deadline has come."""
-        work = asyncio.ensure_future(answering)
-        running.work = work
-        watch = asyncio.ensure_future(_disconnected(receive))
+            answer = await relay.gathered(request, asked, tally, record)
         try:
-            # The relay keeps to the total time itself, except while it waits for a client that does not read.
-            longest = self._services.settings.timeouts.total_s + _LAST_BYTES_S
-            await asyncio.wait((work, watch), timeout=longest, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                record.outcome = "cancelled"
-                work.cancel()
-                await asyncio.wait((work,))
-        finally:
-            watch.cancel()
-            if not work.done():  # this task itself is being cancelled: the server gives up on the connection
-                work.cancel()
-        if not work.cancelled():
-            work.result()
-        elif running.cut and not record.completed:
-            error = Overloaded("The server is restarting; send the request again.", retry_after_s=1.0)
-            record.outcome, record.error = "failed", error
-            if not sink.started:
-                raise error
-            await sink.write(error_frame(error.message, type=error.type, code=error.code))
-            await sink.close()
+            async with asyncio.timeout(self._services.settings.timeouts.slow_reader_s):
+                await send_json(send, answer)
+        except TimeoutError:
+            raise SlowReader from None
+
+
+async def _say_goodbye(record: RequestRecord, sink: SseSink) -> None:
+    """To a client whose request the drain deadline has ended."""
+    error = Overloaded("The server is restarting; send the request again.", retry_after_s=1.0)
+    if record.outcome is not None:
+        record.outcome = "failed"
+    if not sink.started:
+        raise error
+    record.error = error
+    await sink.finish(error_frame(error.message, type=error.type, code=error.code))
 
 
 def tokens_to_reserve(asked: Asked, model: ServedModel, default_answer: int) -> int:
@@ -237,8 +243,9 @@ def prepare(fields: dict[str, Any], asked: Asked, model: ServedModel) -> Prepare
     """Raises orjson.JSONEncodeError."""
     if isinstance(asked, EmbeddingRequest) or not (asked.stream or can_collect(fields)):
         fields["model"] = model.upstream_model
-        return Prepared(orjson.dumps(fields), whole=True)
-    return Prepared(engine_body(fields, asked, model), whole=False)
+        return Prepared(orjson.dumps(fields), fields, whole=True)
+    ask_for_figures(fields, model)
+    return Prepared(orjson.dumps(fields), fields, whole=False)
 
 
 def client_view(asked: ChatRequest | CompletionRequest) -> ClientView:
@@ -248,25 +255,22 @@ def client_view(asked: ChatRequest | CompletionRequest) -> ClientView:
         if asked.stream_options.include_usage and asked.stream_options.continuous_usage_stats:
             usage = UsageForm.EVERY_CHUNK
     return ClientView(
-        model=asked.model, usage=usage, token_ids=bool(asked.return_token_ids), answers_per_prompt=asked.n or 1
+        model=asked.model,
+        usage=usage,
+        token_ids=bool(asked.return_token_ids),
+        answers_per_prompt=asked.n or 1,
     )
 
 
-def engine_body(body: dict[str, Any], asked: ChatRequest | CompletionRequest, model: ServedModel) -> bytes:
-    """The client's request with what the platform sets itself: the engine's model name, a stream, and all figures."""
-    body["model"] = model.upstream_model
-    body["stream"] = True
-    options = dict(body.get("stream_options") or {})
+def ask_for_figures(fields: dict[str, Any], model: ServedModel) -> None:
+    """Adds to the client's request what the platform sets itself: the engine's model name, a stream, all figures."""
+    fields["model"] = model.upstream_model
+    fields["stream"] = True
+    options = dict(fields.get("stream_options") or {})
     options["include_usage"] = True
     if model.dialect == "vllm":
-        if body.get("echo"):  # vLLM leaves the echoed prompt out when token ids are asked for
+        if fields.get("echo"):  # vLLM leaves the echoed prompt out when token ids are asked for
             options["continuous_usage_stats"] = True
         else:
-            body["return_token_ids"] = True
-    body["stream_options"] = options
-    return orjson.dumps(body)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+            fields["return_token_ids"] = True
+    fields["stream_options"] = options

@@ -1,0 +1,132 @@
+"""One HTTP/1.1 connection to an engine, as a protocol: bytes reach their receiver as they come, without a task.
+
+A client library's reader, its task switches and its timeouts were two thirds of what relaying a chunk cost
+(docs/benchmarks.md). The parsing is httptools'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Protocol, cast
+
+import httptools
+
+
+class Receiver(Protocol):
+    """Whom a response is for. Nothing here may raise."""
+
+    def head(self, status: int) -> None: ...
+
+    def data(self, data: bytes) -> None:
+        """All body bytes of one read, decoded."""
+
+    def end(self) -> None:
+        """The response is whole."""
+
+    def lost(self, cause: str) -> None:
+        """The connection ended before the response did."""
+
+
+class Connection(asyncio.Protocol):
+    """`send()`, once at a time; the connection frees itself when the response is whole, and is cut by `abort()`."""
+
+    def __init__(self, on_free: Callable[[Connection], None]) -> None:
+        self._on_free = on_free  # whole response, may be used again
+        self._transport: asyncio.Transport | None = None
+        self._receiver: Receiver | None = None
+        self._bodies: list[bytes] = []
+        self._complete = False
+        self._framed = False  # whether the response says itself where it ends
+        self._head_seen = False
+        self.used = False  # an idle connection may have been closed by the engine just now
+        self.idle_since = 0.0
+        # `list.append` as the callback: no Python frame per piece of a body.
+        self._parser = httptools.HttpResponseParser(
+            SimpleNamespace(
+                on_header=self._on_header,
+                on_headers_complete=self._on_head,
+                on_body=self._bodies.append,
+                on_message_complete=self._on_complete,
+            )
+        )
+
+    @property
+    def closed(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def send(self, request: bytes, receiver: Receiver) -> None:
+        if self._transport is None:
+            raise RuntimeError("not connected")
+        self._receiver = receiver
+        self._complete = self._framed = self._head_seen = False
+        self._transport.write(request)
+
+    def abort(self) -> None:
+        """Cuts it; the engine then ends its work. The receiver hears no more."""
+        self._receiver = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:  # between two requests nobody asked for anything
+            self.abort()
+            return
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self.abort()
+            receiver.lost(f"not HTTP: {error!r}")
+            return
+        bodies = self._bodies
+        if bodies:
+            body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+            bodies.clear()
+            receiver.data(body)
+        if self._complete and self._receiver is receiver:  # it may have aborted on what it read
+            self._finished(receiver)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            return
+        if exc is None and self._head_seen and not self._framed:
+            receiver.end()
+        else:
+            receiver.lost(f"connection lost: {exc!r}" if exc else "connection closed")
+
+    def _on_header(self, name: bytes, _: bytes) -> None:
+        if name.lower() in (b"content-length", b"transfer-encoding"):
+            self._framed = True
+
+    def _on_head(self) -> None:
+        status = self._parser.get_status_code()
+        self._head_seen = status >= 200
+        if self._receiver is not None and self._head_seen:
+            self._receiver.head(status)
+
+    def _on_complete(self) -> None:
+        self._complete = self._head_seen  # an informational answer ends nothing
+
+    def _finished(self, receiver: Receiver) -> None:
+        self._receiver = None
+        self.used = True
+        if self._parser.should_keep_alive() and not self.closed:
+            self._on_free(self)
+        else:
+            self.abort()
+        receiver.end()

@@ -1,0 +1,166 @@
+"""One request at one engine: its answer as a status, events or a whole body, told to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+
+from openai_wire.sse import DONE, EventSplitter, EventTooLarge
+
+from .chunk import BadChunk, EngineReportedError
+from .connection import Connection
+
+_LONGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
+_LAST_BYTES_S = 1.0
+
+Sink = Callable[[list[bytes]], None]
+
+
+class Happened(Enum):
+    """What is posted about an exchange, and by `Exchange.problem` explained."""
+
+    EVENTS = "its first events are there"
+    WHOLE = "the whole body is there: of a whole answer, or of one that is not 200"
+    DONE = "[DONE]"
+    BROKE = "it ended in a way that is not its end"
+
+
+class Exchange:
+    """Made by `Engines.open`. Events wait in `pending` until `sink` is set, and then go straight to it."""
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_done",
+        "_events",
+        "_loop",
+        "_over",
+        "_post",
+        "_splitter",
+        "began_at",
+        "heard_at",
+        "pending",
+        "problem",
+        "resend",
+        "sink",
+        "status",
+        "upstream",
+    )
+
+    def __init__(
+        self, upstream: str, connection: Connection, post: Callable[[tuple[Exchange, Happened]], None], *, events: bool
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = connection
+        self._post = post
+        self._events = events
+        self._splitter = EventSplitter()
+        self._body = bytearray()
+        self._done = False
+        self._over = False
+        self.upstream = upstream
+        self.status = 0
+        self.pending: list[bytes] = []
+        self.sink: Sink | None = None
+        self.began_at = self.heard_at = self._loop.time()
+        self.problem: Exception | str = ""  # why it broke, for the log
+        self.resend = connection.used  # until a byte came: lost, it tells nothing of the engine
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self._body)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the engine said anything at all."""
+        return self.status != 0
+
+    def close(self) -> None:
+        """Cuts the connection, which ends the engine's work, unless the answer is whole."""
+        self._over = True
+        self.sink = None
+        connection = self._connection
+        if connection is None:
+            return
+        if self._done:  # only the bytes that end the response are missing: then it can be used again
+            self._loop.call_later(_LAST_BYTES_S, self._cut)
+        else:
+            self._cut()
+
+    def pause(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume(self) -> None:
+        self.heard_at = self._loop.time()  # its silence was ours
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    # What the connection tells.
+
+    def head(self, status: int) -> None:
+        self.status = status
+        self.resend = False
+        self.heard_at = self._loop.time()
+
+    def data(self, data: bytes) -> None:
+        if self._over:
+            return
+        if not self._events or self.status != 200:
+            if len(self._body) < _LONGEST_REFUSAL or self.status == 200:
+                self._body += data
+            return
+        try:
+            payloads = self._splitter.feed(data)
+        except EventTooLarge as error:
+            self._broke(str(error))
+            return
+        if not payloads:
+            return
+        self.heard_at = self._loop.time()
+        if DONE in payloads:
+            self._done = True
+            del payloads[payloads.index(DONE) :]
+        if self.sink is None:
+            self.pending += payloads
+            self._post((self, Happened.EVENTS))
+        elif payloads:
+            self.deliver(payloads)
+        if self._done and not self._over:
+            self._post((self, Happened.DONE))
+
+    def end(self) -> None:
+        self._connection = None
+        if self._over or self._done:
+            return
+        if self._events and self.status == 200:
+            self._broke("the stream ended without [DONE]")
+        else:
+            self._over = True
+            self._post((self, Happened.WHOLE))
+
+    def lost(self, cause: str) -> None:
+        self._connection = None
+        if not (self._over or self._done):
+            self._broke(cause)
+
+    def deliver(self, payloads: list[bytes]) -> None:
+        """To the sink; what it cannot take breaks the exchange."""
+        try:
+            if self.sink is not None:
+                self.sink(payloads)
+        except (EngineReportedError, BadChunk) as problem:
+            self._broke(problem)
+
+    def _broke(self, problem: Exception | str) -> None:
+        self._over = True
+        self.problem = problem
+        self._done = False
+        self._cut()
+        self._post((self, Happened.BROKE))
+
+    def _cut(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()

@@ -1,0 +1,75 @@
+"""One request's time: what happens next, the heart-beats of a silent stream, and the end of its patience."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Protocol
+
+from ..errors import UpstreamTimeout
+from ..settings import Timeouts
+from .exchange import Exchange, Happened
+from .mailbox import Mailbox
+
+
+class Reader(Protocol):
+    """The client, as far as it sets the pace. `paused_at`: since when it takes nothing (the loop's time)."""
+
+    @property
+    def paused_at(self) -> float | None: ...
+
+    async def beat(self) -> None: ...
+
+
+class Watch:
+    """All times are the loop's, in seconds. Waiting raises UpstreamTimeout once the request's whole time is over."""
+
+    def __init__(self, timeouts: Timeouts, reader: Reader | None) -> None:
+        self.clock = asyncio.get_running_loop().time
+        self._mail: Mailbox[tuple[Exchange, Happened] | None] = Mailbox()
+        self._reader = reader
+        self._timeouts = timeouts
+        self._ends_at = self.clock() + timeouts.total_s
+        self._beat_at = self.clock() + timeouts.heartbeat_s if reader is not None else math.inf
+        self.post = self._mail.post
+
+    def look_again(self) -> None:
+        """Ends a wait for `event` early."""
+        self._mail.post(None)
+
+    async def event(self, exchange: Exchange, until: float) -> Happened | None:
+        """What happened to the exchange; None at `until`, or before for a second look. Beats meanwhile."""
+        while True:
+            beat_at = self._beat_at
+            if self._reader is not None:
+                beat_at = max(beat_at, exchange.heard_at + self._timeouts.heartbeat_s)
+            got = await self._mail.get(min(until, beat_at, self._ends_at))
+            if got is not None:
+                if got[0] is exchange:
+                    return got[1]
+                continue  # of one that was given up
+            now = self.clock()
+            self._check(now)
+            if now < beat_at or now < exchange.heard_at + self._timeouts.heartbeat_s or now >= until:
+                return None
+            await self._beat()
+
+    async def sleep(self, seconds: float) -> None:
+        until = self.clock() + seconds
+        while self.clock() < until:
+            await self._mail.get(min(until, self._beat_at, self._ends_at))
+            now = self.clock()
+            self._check(now)
+            if now >= self._beat_at:
+                await self._beat()
+
+    def _check(self, now: float) -> None:
+        if now >= self._ends_at:
+            raise UpstreamTimeout(
+                "The answer took longer than a request may take.", cause=f"over {self._timeouts.total_s} s in total"
+            )
+
+    async def _beat(self) -> None:
+        self._beat_at = self.clock() + self._timeouts.heartbeat_s
+        if self._reader is not None and self._reader.paused_at is None:
+            await self._reader.beat()
