@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import redis
 from cloudach_gateway.auth import keys
-from cloudach_gateway.errors import RateLimited
+from cloudach_gateway.errors import LimitState, RateLimited
 from cloudach_gateway.ratelimit import Admission, Grant
 from cloudach_gateway.ratelimit.grants import Ask, Settlement
-from cloudach_gateway.ratelimit.limiter_scripts import ADMIT, SETTLE, Encoder, Rules
+from cloudach_gateway.ratelimit.limiter_scripts import ADMIT, RENEW, SETTLE, Encoder, Rules
+from cloudach_gateway.store import layout
 from cloudach_gateway.store.embedded import EmbeddedValkey
 from cloudach_gateway.store.keys_redis import KeyStore
-from cloudach_gateway.tenancy import KeyLimits, parse_api_key
+from cloudach_gateway.tenancy import Caller, KeyLimits, parse_api_key
 
 _numbers = itertools.count()
 
@@ -61,27 +62,50 @@ class Scripted:
     window: int = 10_000_000
     grace: int = 1_000_000
     now: int = 1_700_000_000_000_000
+    lease_ttl: int = 3600_000_000
     leases: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.encoder = Encoder(Rules(self.window / 1e6, self.grace / 1e6, 3600.0))
+        self.encoder = Encoder(Rules(self.window / 1e6, self.grace / 1e6, self.lease_ttl / 1e6))
         self.presented = parse_api_key(self.key.api_key)
 
     def ask(self, name: str, print: str | None = None, cost: int = 1, retry: bool = False) -> list[Any]:
         """admit.lua's reply: status, us to wait, …"""
         self.encoder.clock = str(self.now)
-        ask = Ask(name, ("m",), cost, print or f"print of {name}", retry)
+        ask = Ask(name, ("m",), cost, print or f"print of {name}", retry, "m", "completions")
         names, args = self.encoder.admit(self.presented, ask)
         reply: list[Any] = self.client.eval(ADMIT.source, len(names), *names, *args)
         self.leases[name] = reply[5]
         return reply
 
-    def settle(self, name: str, used: int = 0) -> None:
+    def settle(
+        self, name: str, used: int = 0, completion: int = 0, cached: int = 0, day: str = "20260101", once: bool = True
+    ) -> None:
+        """once: it was not settled before."""
         self.encoder.clock = str(self.now)
         record = self.key.record
-        done = Settlement(record.tenant, record.id, name, self.leases[name], "20260101", used, 0, 0, "finished")
+        done = Settlement(
+            record.tenant, record.id, name, self.leases[name], day, used, completion, cached, "finished",
+            "m", "completions", ttft_ms=7, duration_ms=1234,
+        )  # fmt: skip
         names, args = self.encoder.settle(done)
-        assert self.client.eval(SETTLE.source, len(names), *names, *args) == 1
+        assert self.client.eval(SETTLE.source, len(names), *names, *args) == once
+
+    def renew(self, *running: tuple[str, int, int, int], bury: int = 100, day: str = "20260101") -> list[str]:
+        """`running`: name, and tokens of prompt, answer and cache so far. Returns the names that were declared lost."""
+        self.encoder.clock = str(self.now)
+        record = self.key.record
+        grants = [
+            Grant(Caller(record, LimitState()), name, 0, self.leases[name], model="m", route="completions",
+                  progress=lambda progress=progress: progress)  # type: ignore[misc]
+            for name, *progress in running
+        ]  # fmt: skip
+        names, args = self.encoder.renew(record.tenant, record.id, day, grants, bury=bury)
+        lost: list[str] = self.client.eval(RENEW.source, len(names), *names, *args)
+        return lost
+
+    def records(self) -> list[dict[str, str]]:
+        return [fields for _, fields in self.client.xrange(layout.records(self.key.record.tenant))]
 
 
 OpenDoor = Callable[..., Awaitable[Door]]

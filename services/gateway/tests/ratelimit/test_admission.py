@@ -93,6 +93,8 @@ async def test_usage_is_counted_once_for_a_request(start_admission, make_key, ke
         "finished": 1,
         "cancelled": 1,
         "failed": 1,
+        "lost": 0,
+        "failovers": 0,
     }
 
 
@@ -172,5 +174,6 @@ async def test_nothing_of_a_request_stays_for_good(
     assert lasting == {
         layout.key_ids(door.key.record.tenant),
         layout.key_record(door.key.record.tenant, door.key.record.id),
+        layout.records(door.key.record.tenant),  # until billing has read them
     }
     assert len(written) >= (9 if limits else 5)

@@ -10,6 +10,7 @@ import pytest
 import redis
 from cloudach_gateway.auth import keys
 from cloudach_gateway.errors import RateLimited
+from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 from cloudach_gateway.tenancy import KeyLimits
 
@@ -45,7 +46,10 @@ async def test_everything_works_on_a_cluster(cluster_url: str, start_admission) 
         with pytest.raises(RateLimited):
             await admission.admit(key.api_key, request_id="r4", models=("m",), tokens=10, fingerprint="4")
         await admission._leases.renew()
+        await admission.sweep.run()
+        await admission.sweep.trim("acme")
         assert keys.used_today(store, key.record)["requests"] == 3
+        assert store._client.xlen(layout.records("acme")) == 3
         assert [record.tenant for record in keys.listing(store)] == ["acme", "other"]
         keys.rotate(store, key.record.id, grace_ms=0)
         keys.limit(store, key.record.id, requests=5)

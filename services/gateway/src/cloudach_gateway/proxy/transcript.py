@@ -12,15 +12,18 @@ class Transcript:
 
     prompt_ids: of a request with one prompt, once the engine has named them. ids: the generated token ids as
     `b"12,345,"`. recent: the last payloads that had a choice, in the dialect of the request's own path and with their
-    token ids, an adapted continuation's included.
+    token ids, an adapted continuation's included. doubtful: a number of tokens after which not to cut, because their
+    last event brought text of tokens that had come before.
     """
 
-    __slots__ = ("ids", "prompt_ids", "recent")
+    __slots__ = ("_lost", "doubtful", "ids", "prompt_ids", "recent")
 
     def __init__(self) -> None:
         self.prompt_ids: list[int] | None = None
         self.ids = bytearray()
         self.recent: deque[bytes] = deque(maxlen=WINDOW)
+        self.doubtful = -1
+        self._lost = False
 
     def add(self, ids: list[int]) -> None:
         if ids:
@@ -34,4 +37,15 @@ class Transcript:
     @property
     def whole(self) -> bool:
         """Whether `recent` still holds everything."""
-        return len(self.recent) < WINDOW
+        return not self._lost and len(self.recent) < WINDOW
+
+    def rewind(self, *, tokens: int, events: int, sent: bytes | None = None) -> None:
+        """Keeps the first `tokens` tokens and the first `events` of `recent`. sent: the text of the others as an event
+        without tokens; the client has it."""
+        self._lost = not self.whole
+        numbers = bytes(self.ids).split(b",")[:tokens]
+        self.ids = bytearray(b"".join(number + b"," for number in numbers))
+        while len(self.recent) > events:
+            self.recent.pop()
+        if sent is not None:
+            self.recent.append(sent)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from typing import Any
 
 from ..errors import InternalError
 from ..settings import Limits, Redis
+from ..store import layout
 from ..store.store import Reply, Store, StoreDown, StoreError
 from ..tenancy import Caller, KeyRecord, PresentedKey, parse_api_key
 from .grants import OUTCOMES, Ask, Grant, Settlement
@@ -19,6 +19,7 @@ from .limiter_scripts import ADMIT, ALL, Decoder, Encoder, Rules, Verdict
 from .local import LocalLimiter
 from .refusals import refusal
 from .settlements import Settlements
+from .sweep import Sweep
 
 log = logging.getLogger("cloudach.gateway.ratelimit")
 
@@ -28,6 +29,9 @@ class Admission:
 
     Errors of every method are those of errors.py. While Redis is away (`degraded`), keys that this process has seen
     lately go on under a limiter of its own; what they used is written when Redis is back.
+
+    records_keep_s: usage records stay at least that long, and until every consumer group has acknowledged them.
+    on_lost: is told how many requests of gateways that are gone were found and billed.
     """
 
     def __init__(
@@ -36,7 +40,9 @@ class Admission:
         redis: Redis | None = None,
         limits: Limits | None = None,
         *,
+        records_keep_s: float = 7 * 86400.0,
         on_degraded: Callable[[bool], None] = lambda _: None,
+        on_lost: Callable[[int], None] = lambda _: None,
     ) -> None:
         redis, limits = redis or Redis(), limits or Limits()
         self.rules = Rules(limits.window_s, limits.promise_grace_s, limits.lease_ttl_s)
@@ -44,7 +50,8 @@ class Admission:
         self.store = Store(url, ALL, timeout_s=redis.timeout_s, probe_every_s=redis.probe_every_s)
         self.settlements = Settlements(self.store, self.encoder)
         self._decoder = Decoder()
-        self._leases = Leases(self.store, self.encoder)
+        self._leases = Leases(self.store, self.encoder, on_lost)
+        self.sweep = Sweep(self.store, self.encoder, records_keep_s, on_lost)
         self._local = LocalLimiter(self.rules, limits.degraded_memory_s, redis.probe_every_s)
         self._on_degraded = on_degraded
         self.store.on_change.append(self._redis_changed)
@@ -62,10 +69,12 @@ class Admission:
     async def start(self) -> None:
         await self.store.start()
         self._leases.start()
+        self.sweep.start()
 
     async def close(self, flush_s: float = 2.0) -> None:
         """Waits at most `flush_s` for settlements to reach Redis."""
         await self.settlements.flush(flush_s)
+        await self.sweep.close()
         await self._leases.close()
         await self.settlements.close()
         await self.store.close()
@@ -88,15 +97,18 @@ class Admission:
         tokens: int,
         fingerprint: str,
         retry: bool = False,
+        model: str = "",
+        route: str = "",
     ) -> Grant:
         """`tokens`: the most that the request may use; reserved until `settle`.
 
         fingerprint: of the request's body; with it a retry finds the place that it was promised. retry: the client says
-        that this is one. Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded, with `limits`.
+        that this is one. model (default: the first of `models`), route: for the usage record; no spaces in `route`.
+        Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded, with `limits`.
         """
         key = parse_api_key(api_key)
         name = hashlib.blake2b(f"{tokens}:{fingerprint}".encode(), digest_size=12).hexdigest()
-        ask = Ask(request_id, models, tokens, name, retry)
+        ask = Ask(request_id, models, tokens, name, retry, model or (models[0] if models else ""), route)
         try:
             verdict = await self._ask(key, ask)
         except StoreDown:
@@ -104,50 +116,58 @@ class Admission:
         else:
             record = self._accepted(key, verdict, ask)
             grant = Grant(Caller(record, verdict.limits), request_id, tokens, verdict.lease)
+        grant.model, grant.route = ask.model, ask.route
         self._leases.add(grant)
         return grant
 
-    async def settle(
-        self, grant: Grant, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0, outcome: str
-    ) -> None:
+    async def settle(self, grant: Grant, **used: Any) -> None:
         """As settle_soon, and waits until Redis has it or is found away. Never raises but when cancelled."""
-        task = self._settle(grant, prompt_tokens, completion_tokens, cached_tokens, outcome)
-        if task is not None:
-            await asyncio.shield(task)
+        self.settle_soon(grant, **used)
+        await self.settlements.sent()
 
     def settle_soon(
-        self, grant: Grant, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0, outcome: str
+        self,
+        grant: Grant,
+        *,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int = 0,
+        outcome: str,
+        ttft_s: float | None = None,
+        duration_s: float = 0.0,
+        failovers: int = 0,
     ) -> None:
-        """Frees the stream, corrects the reservation to the real tokens, adds to the day's totals; once for a grant.
+        """Frees the stream, corrects the reservation to the real tokens, adds to the day's totals, writes the usage
+        record; once for a grant.
 
-        outcome: finished, cancelled or failed. Safe in a cancelled task's `finally`: nothing is awaited. If Redis is
-        away, it is written later.
+        outcome: finished, cancelled or failed. failovers: how often the request went on with another engine. Safe in a
+        cancelled task's `finally`: nothing is awaited. If Redis is away, it is written later.
         """
-        self._settle(grant, prompt_tokens, completion_tokens, cached_tokens, outcome)
-
-    def _settle(
-        self, grant: Grant, prompt_tokens: int, completion_tokens: int, cached_tokens: int, outcome: str
-    ) -> asyncio.Task[None] | None:
         if outcome not in OUTCOMES:
             raise ValueError(f"no such outcome: {outcome}")
         if grant.settled:
-            return None
+            return
         grant.settled = True
         self._leases.remove(grant)
         caller = grant.caller
         if grant.degraded:
             self._local.settle(caller, grant.request_id, prompt_tokens + completion_tokens)
-        return self.settlements.put(
+        self.settlements.put(
             Settlement(
                 tenant=caller.tenant,
                 key_id=caller.key_id,
                 request_id=grant.request_id,
                 lease=grant.lease,
-                day=datetime.fromtimestamp(time.time(), UTC).strftime("%Y%m%d"),
+                day=layout.utc_day(time.time()),
                 prompt_tokens=prompt_tokens,
                 completion_tokens=completion_tokens,
                 cached_tokens=cached_tokens,
                 outcome=outcome,
+                model=grant.model,
+                route=grant.route,
+                ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
+                duration_ms=round(duration_s * 1000),
+                failovers=failovers,
             )
         )
 
@@ -163,6 +183,7 @@ class Admission:
             verdict = self._decoder.admit(key, reply)
             if ask is not None and verdict.refused is None and verdict.record is not None:
                 grant = Grant(Caller(verdict.record, verdict.limits), ask.request_id, ask.tokens, verdict.lease)
+                grant.model, grant.route = ask.model, ask.route
                 self.settle_soon(grant, prompt_tokens=0, completion_tokens=0, outcome="cancelled")
 
         try:

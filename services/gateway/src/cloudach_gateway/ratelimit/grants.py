@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import LimitState
@@ -15,6 +16,7 @@ class Ask:
     """One request for admission. `models`: the names of the model asked for, its id and its aliases.
 
     tokens: to reserve. print: names this request's body and size, so that its retry is known again (no ':' in it).
+    model, route: as the usage record names them.
     """
 
     request_id: str
@@ -22,6 +24,8 @@ class Ask:
     tokens: int
     print: str
     retry: bool = False
+    model: str = ""
+    route: str = ""
 
 
 @dataclass(slots=True)
@@ -29,6 +33,8 @@ class Grant:
     """One admitted request. `tokens` are reserved until it is settled.
 
     lease: Redis' name of the running request; '' when it was admitted without Redis (`degraded`).
+    progress: the prompt, completion and cached tokens until now; set by who runs the request. What it said last is
+    billed if this process is killed.
     """
 
     caller: Caller
@@ -37,6 +43,9 @@ class Grant:
     lease: str = ""
     degraded: bool = False
     settled: bool = False
+    model: str = ""
+    route: str = ""
+    progress: Callable[[], tuple[int, int, int]] | None = None
 
     @property
     def tenant(self) -> str:
@@ -64,3 +73,8 @@ class Settlement:
     completion_tokens: int
     cached_tokens: int
     outcome: str
+    model: str = ""
+    route: str = ""
+    ttft_ms: int | None = None
+    duration_ms: int = 0
+    failovers: int = 0

@@ -11,14 +11,16 @@ from ..errors import LimitState
 from ..store import layout, scripts
 from ..store.store import Argument, Reply
 from ..tenancy import FIELDS, KeyRecord, PresentedKey
-from .grants import Ask, Settlement
+from .grants import Ask, Grant, Settlement
 from .refusals import Status, limit_state
 
 _FOLDER = Path(__file__).parent / "lua"
 ADMIT = scripts.load(_FOLDER, "admit")
 SETTLE = scripts.load(_FOLDER, "settle")
 RENEW = scripts.load(_FOLDER, "renew")
-ALL = (ADMIT, SETTLE, RENEW)
+SCAN = scripts.load(_FOLDER, "scan")
+TRIM = scripts.load(_FOLDER, "trim")
+ALL = (ADMIT, SETTLE, RENEW, SCAN, TRIM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Verdict:
 
 
 _NOTHING = Ask("", (), 0, "")
+_MARKS_S = 2 * 86400.0  # how late the settlement of a request that was declared lost may come
 
 
 def _us(seconds: float) -> int:
@@ -69,6 +72,8 @@ class Encoder:
             ask.tokens,
             ask.print,
             "1" if ask.retry else "",
+            f"{ask.route} {ask.model}",
+            key.key_id,
         )
 
     def settle(self, done: Settlement) -> tuple[tuple[str, ...], Sequence[Argument]]:
@@ -84,10 +89,29 @@ class Encoder:
             done.completion_tokens,
             done.cached_tokens,
             done.outcome,
+            done.tenant,
+            done.key_id,
+            done.model,
+            done.route,
+            "" if done.ttft_ms is None else done.ttft_ms,
+            done.duration_ms,
+            done.failovers,
+            done.day,
         )
 
-    def renew(self, tenant: str, key_id: str, leases: Sequence[str]) -> tuple[tuple[str, ...], Sequence[Argument]]:
-        return (layout.leases(tenant, key_id),), (self.clock, self._times[2], *leases)
+    def renew(
+        self, tenant: str, key_id: str, day: str, running: Sequence[Grant] = (), *, bury: int = 0
+    ) -> tuple[tuple[str, ...], Sequence[Argument]]:
+        """`running`: requests of this key, with a lease. bury: how many of others may be declared lost."""
+        window, _, ttl = self._times
+        args: list[Argument] = [self.clock, ttl, window, tenant, key_id, day, bury]
+        for grant in running:
+            prompt, completion, cached = grant.progress() if grant.progress is not None else (0, 0, 0)
+            args += (grant.lease, f"{prompt} {completion} {cached} {grant.route} {grant.model}")
+        return layout.renewal(tenant, key_id, day), args
+
+    def trim(self, tenant: str, keep_s: float) -> tuple[tuple[str, ...], Sequence[Argument]]:
+        return (layout.records(tenant), layout.lost(tenant)), (self.clock, _us(keep_s), _us(_MARKS_S))
 
 
 class Decoder:

@@ -36,16 +36,19 @@ class Settlements:
         """Not yet known to be in Redis."""
         return len(self._kept) + len(self._sending)
 
-    def put(self, done: Settlement) -> asyncio.Task[None] | None:
-        """The task that sends it, for those who want to wait; None when it is kept for later."""
+    def put(self, done: Settlement) -> None:
         if not self._store.up or self._kept:
             self._keep(done)
             self._redis_changed(self._store.up)
-            return None
+            return
         task = asyncio.get_running_loop().create_task(self._send(done))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
-        return task
+
+    async def sent(self) -> None:
+        """Waits until what is on its way has arrived, or Redis was found away."""
+        if self._sending:
+            await asyncio.wait(set(self._sending))
 
     async def flush(self, timeout_s: float) -> bool:
         """Waits until everything is in Redis, at most `timeout_s`. Whether it is."""

@@ -1,21 +1,27 @@
 """Where things lie in Redis. Everything of a tenant carries the hash tag `{tenant}`, so it shares one cluster slot.
 
-cloudach:tenants                          SET   the tenants that have keys (a slot of its own, never in a script)
-cloudach:{t}:keys                         SET   the tenant's key ids
-cloudach:{t}:key:<id>                     HASH  the key's record (tenancy.FIELDS); hashes of secrets only
-cloudach:{t}:log:<id>                     ZSET  window entries: request id or promise -> accounted time, us
-cloudach:{t}:cost:<id>                    HASH  window entry -> tokens reserved, later the real ones
-cloudach:{t}:promises:<id>                ZSET  promise -> due time, us (each is in the log too)
-cloudach:{t}:prints:<id>                  ZSET  the promises by fingerprint (score 0, lexical order)
-cloudach:{t}:held:<id>                    ZSET  promises that also hold a stream -> due time, us
-cloudach:{t}:state:<id>                   HASH  running sums of the windows, stream durations (lua/window.lua)
-cloudach:{t}:leases:<id>                  ZSET  running request "<start us>:<request id>" -> lease end, us
-cloudach:{t}:usage:<id>:<yyyymmdd>        HASH  totals of a UTC day; kept 400 days
-cloudach:{t}:settled:<request id>         STRING  marks a settled request that never had a lease; kept 2 days
+cloudach:tenants                      SET   the tenants that have keys (a slot of its own: in no script with other keys)
+cloudach:{t}:keys                     SET   the tenant's key ids
+cloudach:{t}:key:<id>                 HASH  the key's record (tenancy.FIELDS); hashes of secrets only
+cloudach:{t}:log:<id>                 ZSET  window entries: request id or promise -> accounted time, us
+cloudach:{t}:cost:<id>                HASH  window entry -> tokens reserved, later the real ones
+cloudach:{t}:promises:<id>            ZSET  promise -> due time, us (each is in the log too)
+cloudach:{t}:prints:<id>              ZSET  the promises by fingerprint (score 0, lexical order)
+cloudach:{t}:held:<id>                ZSET  promises that also hold a stream -> due time, us
+cloudach:{t}:state:<id>               HASH  running sums of the windows, stream durations (lua/window.lua)
+cloudach:{t}:leases:<id>              ZSET  running request "<start us>:<request id>" (its lease) -> lease end, us
+cloudach:{t}:running:<id>             HASH  lease -> checkpoint "<us> <prompt> <completion> <cached> <route> <model>"
+cloudach:{t}:open                     SET   key ids with leases, so that those of killed gateways are found
+cloudach:{t}:lost                     HASH  lease declared lost -> "<us> <records> <prompt> <completion> <cached>"
+cloudach:{t}:usage:<id>:<yyyymmdd>    HASH  totals of a UTC day (USAGE_FIELDS); kept 400 days
+cloudach:{t}:used:<yyyymmdd>          SET   key ids that have totals of that day, deleted ones too; kept 400 days
+cloudach:{t}:records                  STREAM  usage records (docs/usage.md); group `billing`
+cloudach:{t}:settled:<request id>     STRING  marks a settled request that never had a lease; kept 2 days
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import lru_cache
 
 TENANTS = "cloudach:tenants"
@@ -28,7 +34,10 @@ USAGE_FIELDS = (
     "finished",
     "cancelled",
     "failed",
+    "lost",
+    "failovers",
 )
+BILLING = "billing"  # the consumer group that every stream of records has
 
 
 def key_ids(tenant: str) -> str:
@@ -44,12 +53,42 @@ def usage(tenant: str, key_id: str, day: str) -> str:
     return f"cloudach:{{{tenant}}}:usage:{key_id}:{day}"
 
 
+def used(tenant: str, day: str) -> str:
+    return f"cloudach:{{{tenant}}}:used:{day}"
+
+
+def records(tenant: str) -> str:
+    return f"cloudach:{{{tenant}}}:records"
+
+
+def lost(tenant: str) -> str:
+    return f"cloudach:{{{tenant}}}:lost"
+
+
+def open_keys(tenant: str) -> str:
+    return f"cloudach:{{{tenant}}}:open"
+
+
 def settled(tenant: str, request_id: str) -> str:
     return f"cloudach:{{{tenant}}}:settled:{request_id}"
 
 
 def leases(tenant: str, key_id: str) -> str:
     return f"cloudach:{{{tenant}}}:leases:{key_id}"
+
+
+def running(tenant: str, key_id: str) -> str:
+    return f"cloudach:{{{tenant}}}:running:{key_id}"
+
+
+def utc_day(seconds: float) -> str:
+    """yyyymmdd of a time in seconds since 1970."""
+    return _day(int(seconds // 86400))
+
+
+@lru_cache(maxsize=8)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y%m%d")
 
 
 @lru_cache(maxsize=8192)
@@ -59,6 +98,8 @@ def admission(tenant: str, key_id: str) -> tuple[str, ...]:
         key_record(tenant, key_id),
         *window(tenant, key_id),
         leases(tenant, key_id),
+        running(tenant, key_id),
+        open_keys(tenant),
     )
 
 
@@ -73,4 +114,20 @@ def window(tenant: str, key_id: str) -> tuple[str, ...]:
 def settlement(tenant: str, key_id: str, day: str) -> tuple[str, ...]:
     """KEYS of settle.lua; without a lease the settled mark follows."""
     log, cost, _, _, _, state = window(tenant, key_id)
-    return (log, cost, state, leases(tenant, key_id), usage(tenant, key_id, day))
+    return (
+        log,
+        cost,
+        state,
+        leases(tenant, key_id),
+        running(tenant, key_id),
+        lost(tenant),
+        usage(tenant, key_id, day),
+        used(tenant, day),
+        records(tenant),
+    )
+
+
+@lru_cache(maxsize=8192)
+def renewal(tenant: str, key_id: str, day: str) -> tuple[str, ...]:
+    """KEYS of renew.lua."""
+    return (*settlement(tenant, key_id, day), open_keys(tenant))

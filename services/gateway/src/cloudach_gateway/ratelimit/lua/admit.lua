@@ -1,8 +1,9 @@
 -- Admission in one round trip: the key, its rules, requests and tokens a minute, a stream's lease.
 --
--- KEYS  1 record  2 log  3 cost  4 promises  5 prints  6 held  7 state  8 leases   (store/layout.py)
+-- KEYS  1 record  2 log  3 cost  4 promises  5 prints  6 held  7 state  8 leases  9 running  10 open   (store/layout.py)
 -- ARGV  1 test clock or ''   2 'admit' or 'look'   3 digest of the key   4 window us   5 grace us   6 lease ttl us
 --       7 request id   8 the model's names, one a line   9 tokens to reserve   10 fingerprint   11 '1' for a retry
+--       12 "<route> <model>", for the books   13 the key's id
 -- Returns {status, wait us, requests booked, tokens booked, reset us, lease, {fields of the record}}, where status is
 --   ok | unknown | expired | disabled | model | never | requests | tokens | streams
 
@@ -12,7 +13,7 @@
 
 local keys = {
   record = KEYS[1], log = KEYS[2], cost = KEYS[3], promises = KEYS[4], prints = KEYS[5], held = KEYS[6],
-  state = KEYS[7], leases = KEYS[8],
+  state = KEYS[7], leases = KEYS[8], running = KEYS[9], open = KEYS[10],
 }
 local now = clock(ARGV[1])
 local window, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -34,11 +35,16 @@ local rpm, tpm, concurrency = tonumber(record[6]), tonumber(record[7]), tonumber
 local fingerprint = ARGV[10]
 local looking = ARGV[2] == 'look'
 
--- What runs: freed by settle, or when nobody renews it.
+-- What runs: freed by settle, or when nobody renews it. What stands in `running` is billed if its gateway is lost.
 local function lease()
-  local name = string.format('%.0f:%s', now, ARGV[7])
+  local at = whole(now)
+  local name = at .. ':' .. ARGV[7]
   redis.call('ZADD', keys.leases, whole(now + tonumber(ARGV[6])), name)
-  redis.call('PEXPIRE', keys.leases, 172800000)
+  redis.call('HSET', keys.running, name, at .. ' 0 0 0 ' .. ARGV[12])
+  if redis.call('ZCARD', keys.leases) == 1 then -- from then on renew.lua prolongs them
+    redis.call('SADD', keys.open, ARGV[13])
+    for _, kept in ipairs({keys.leases, keys.running, keys.open}) do redis.call('PEXPIRE', kept, 2592000000) end -- 30 days
+  end
   return name
 end
 

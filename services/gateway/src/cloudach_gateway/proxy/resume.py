@@ -1,0 +1,210 @@
+"""Another engine's payloads as the broken stream's own: pure."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import orjson
+
+from . import logprobs
+from .chunk import has_text, parse
+from .seen import Seen
+from .transcript import Transcript
+
+_CHOICES = b',"choices":['
+_HEAD_KEYS = 4  # id, object, created, model
+_PROMPT_IDS = b'"prompt_token_ids":['
+# A running chunk of /v1/completions in vLLM's own form. Nothing inside a JSON string can look like this: quotes in it
+# are escaped.
+_TEXT = b'{"index":0,"text":'
+_RUNNING = b',"logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":['
+_END = b"]}]}"
+_CHAT_RUNNING = b'"logprobs":null,"finish_reason":null,"token_ids":['
+
+
+class NotReproducible(Exception):
+    """Generated again, the answer is not what the client was sent."""
+
+
+class Adapter(Protocol):
+    def adapt(self, payload: bytes) -> bytes | None: ...
+
+
+class Restarted:
+    """The same request once more, of whose first answer nothing had come but roles."""
+
+    def __init__(self, seen: Seen) -> None:
+        self._head = seen.head
+        self._prefix_out = _prefix(seen.head)
+        self._prefix_in = b""
+        self._roles = set(seen.roles)
+        self._prompts = set(seen.prompts)
+
+    def adapt(self, payload: bytes) -> bytes | None:
+        if not self._head:
+            return payload
+        if self._prefix_in and payload.startswith(self._prefix_in) and _PROMPT_IDS not in payload:
+            return self._prefix_out + payload[len(self._prefix_in) :]
+        chunk = parse(payload)
+        choices = chunk["choices"]
+        if choices:
+            if all(self._is_known_role(choice) for choice in choices):
+                return None
+            for choice in choices:
+                if choice.get("index", 0) in self._prompts and choice.get("prompt_token_ids") is not None:
+                    choice["prompt_token_ids"] = None
+            if not any("role" in (choice.get("delta") or {}) for choice in choices):
+                self._prefix_in = _learned(payload)
+        return orjson.dumps(_with_head(chunk, self._head))
+
+    def _is_known_role(self, choice: dict[str, Any]) -> bool:
+        delta = choice.get("delta") or {}
+        if "role" not in delta or has_text(choice) or choice.get("token_ids") or choice.get("finish_reason"):
+            return False
+        return choice.get("index", 0) in self._roles
+
+
+class Resumed:
+    """The rest of an answer, from /v1/completions, behind what was sent of it.
+
+    kept: tokens of the answer that stand in the new prompt. owed: text that comes again first. again: tokens that
+    come again first, for a client that has seen them. characters: of the answer before the new text.
+    """
+
+    def __init__(
+        self,
+        seen: Seen,
+        *,
+        chat: bool,
+        prompt_tokens: int,
+        kept: int,
+        owed: str,
+        again: list[int],
+        characters: int,
+        top: int,
+        transcript: Transcript,
+    ) -> None:
+        self._seen = seen
+        self._chat = chat
+        self._prompt_tokens = prompt_tokens
+        self._kept = kept
+        self._owed = owed
+        self._again = again
+        self._counted = kept + len(again)
+        self._characters = characters
+        self._top = top
+        self._transcript = transcript
+        self._prefix_out = _prefix(seen.head)
+        self._prefix_in = b""
+
+    def adapt(self, payload: bytes) -> bytes | None:
+        if self._prefix_in and payload.startswith(self._prefix_in):
+            at = payload.rfind(_RUNNING)
+            if at > 0 and payload.endswith(_END) and payload.find(b"]", at + len(_RUNNING)) == len(payload) - len(_END):
+                return self._edit(payload, at)
+        chunk = parse(payload)
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self._total(usage, final=not chunk["choices"])
+            chunk.pop("metrics", None)  # of the continuation alone
+        if chunk["choices"]:
+            if len(chunk["choices"]) != 1:
+                raise ValueError("several choices")
+            choice = self._choice(chunk["choices"][0])
+            if choice is None:
+                return None
+            chunk["choices"] = [choice]
+            if not self._owed and not self._again and not self._prefix_in and not self._seen.logprobs:
+                learned = _learned(payload)
+                self._prefix_in = learned + _TEXT if learned else b""
+        return orjson.dumps(_with_head(chunk, self._seen.head))
+
+    def _edit(self, payload: bytes, at: int) -> bytes | None:
+        """The same as below for a running chunk in vLLM's own form, as bytes."""
+        text = payload[len(self._prefix_in) : at]
+        tail = payload[at + len(_RUNNING) :]
+        if text == b'""' and tail == _END:
+            return None
+        if not self._chat:
+            return b"%b%b%b%b%b" % (self._prefix_out, _TEXT, text, _RUNNING, tail)
+        content = b'"content":' + text if text != b'""' else b""
+        return b'%b{"index":0,"delta":{%b},%b%b' % (self._prefix_out, content, _CHAT_RUNNING, tail)
+
+    def _choice(self, choice: dict[str, Any]) -> dict[str, Any] | None:
+        ids = choice["token_ids"]
+        text = choice["text"]
+        known = self._pass_tokens(ids)
+        ids = ids[known:]
+        text = text[self._pass_text(text) :]
+        reason = choice.get("finish_reason")
+        if reason and (self._owed or self._again):
+            raise NotReproducible("the answer ended earlier")
+        if not text and not ids and not reason:
+            return None
+        told = None
+        if choice.get("logprobs") is not None and ids:
+            told = self._logprobs(choice["logprobs"], known)
+        out: dict[str, Any] = {"index": 0}
+        if self._chat:
+            out["delta"] = {"content": text} if text else {}
+        else:
+            out["text"] = text
+        out["logprobs"] = told
+        out["finish_reason"] = reason
+        if reason or not self._chat:
+            out["stop_reason"] = choice.get("stop_reason")
+        if not self._chat:
+            out["prompt_token_ids"] = None
+        out["token_ids"] = ids
+        return out
+
+    def _pass_tokens(self, ids: list[int]) -> int:
+        """How many of these tokens the client has; the others are new."""
+        known = min(len(ids), len(self._again))
+        if ids[:known] != self._again[:known]:
+            raise NotReproducible("other tokens")
+        self._again = self._again[known:]
+        if known and known < len(ids):
+            self._transcript.doubtful = self._counted + len(ids) - known
+        return known
+
+    def _pass_text(self, text: str) -> int:
+        """How many of these characters the client has."""
+        known = min(len(text), len(self._owed))
+        if text[:known] != self._owed[:known]:
+            raise NotReproducible("other text")
+        self._owed = self._owed[known:]
+        return known
+
+    def _logprobs(self, told: dict[str, Any], known: int) -> dict[str, Any]:
+        if not self._chat:
+            return logprobs.shifted(told, skip=known, characters=self._characters)
+        try:
+            return logprobs.as_chat(told, skip=known, top=self._top)
+        except logprobs.Ambiguous as error:
+            raise NotReproducible(str(error)) from error
+
+    def _total(self, usage: dict[str, Any], *, final: bool) -> None:
+        """The whole request's usage. What the prefix cache had of the continuation is none of the tenant's prompt."""
+        answer = self._kept + usage["completion_tokens"]
+        if not final:
+            answer = max(answer, self._counted)
+        usage["prompt_tokens"] = self._prompt_tokens
+        usage["total_tokens"] = self._prompt_tokens + answer
+        usage["completion_tokens"] = answer
+        if usage.get("prompt_tokens_details") is not None:
+            usage["prompt_tokens_details"] = None
+
+
+def _prefix(head: dict[str, Any]) -> bytes:
+    return orjson.dumps(head)[:-1] + _CHOICES
+
+
+def _learned(payload: bytes) -> bytes:
+    """The head that this stream's running chunks share, if it is in vLLM's compact form; nothing otherwise."""
+    cut = payload.find(_CHOICES)
+    return payload[: cut + len(_CHOICES)] if cut > 0 and payload.count(b'":', 0, cut) == _HEAD_KEYS else b""
+
+
+def _with_head(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    return {**head, **{name: value for name, value in chunk.items() if name not in head}}
