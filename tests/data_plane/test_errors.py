@@ -253,8 +253,14 @@ def test_an_engine_that_fails_before_the_first_byte(
 
 @pytest.mark.parametrize("fault", ["abort@3", "close@3", "end@3", "error@3", "error@3:nodone", "stall@3"])
 def test_an_engine_that_fails_in_mid_stream(stack: Stack, sim: Simulator, fault: str) -> None:
+    """With failover off: tests/data_plane/test_failover.py has what happens otherwise."""
     sim.arm(fault)
-    client = openai.OpenAI(base_url=stack.gateway.base_url, api_key=stack.key, max_retries=0)
+    client = openai.OpenAI(
+        base_url=stack.gateway.base_url,
+        api_key=stack.key,
+        max_retries=0,
+        default_headers={"x-cloudach-failover": "off"},
+    )
     chunks = []
     with pytest.raises(openai.APIError) as caught:
         for chunk in client.chat.completions.create(**chat(stream=True, max_tokens=20)):  # type: ignore[call-overload]
@@ -267,9 +273,16 @@ def test_an_engine_that_fails_in_mid_stream(stack: Stack, sim: Simulator, fault:
 
 @pytest.mark.parametrize("fault", ["abort@3", "end@3", "error@3", "stall@3"])
 def test_an_engine_that_fails_in_the_middle_of_a_whole_answer(stack: Stack, sim: Simulator, fault: str) -> None:
+    """With failover off: tests/data_plane/test_failover.py has what happens otherwise."""
     sim.arm(fault)
-    error_of(stack.post(json=chat(max_tokens=20)), 502, "server_error", "upstream_error")
+    answer = stack.post(json=chat(max_tokens=20), headers={"x-cloudach-failover": "off"})
+    error_of(answer, 502, "server_error", "upstream_error")
     stack.still_serves()
+
+
+def test_an_unknown_wish_for_failover(stack: Stack) -> None:
+    answer = stack.post(json=chat(), headers={"x-cloudach-failover": "perhaps"})
+    error_of(answer, 400, INVALID, "invalid_value", "x-cloudach-failover")
 
 
 def test_a_transient_failure_is_retried_before_the_first_byte(stack: Stack, sim: Simulator) -> None:

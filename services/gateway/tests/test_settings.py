@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloudach_gateway.settings import ConfigError, Limits, Listen, Model, Redis, Settings, Timeouts, load, parse
+from cloudach_gateway.settings import ConfigError, Failover, Limits, Listen, Model, Redis, Settings, Timeouts, load, parse
 
 DOCS = Path(__file__).parents[3] / "docs"
 MODEL = "models: [{id: m, upstreams: ['http://127.0.0.1:1/v1/']}]\n"
@@ -15,9 +15,16 @@ def test_the_example_is_good() -> None:
 
 def test_every_setting_is_documented() -> None:
     text = (DOCS / "configuration.md").read_text()
-    groups = {"listen.": Listen, "redis.": Redis, "limits.": Limits, "timeouts.": Timeouts, "models[].": Model}
+    groups = {
+        "listen.": Listen,
+        "redis.": Redis,
+        "limits.": Limits,
+        "timeouts.": Timeouts,
+        "failover.": Failover,
+        "models[].": Model,
+    }
     names = [prefix + name for prefix, group in groups.items() for name in group.model_fields]
-    names += [name for name in Settings.model_fields if name not in ("listen", "redis", "limits", "timeouts", "models")]
+    names += [name for name in Settings.model_fields if not any(group.startswith(name) for group in groups)]
     assert [name for name in names if f"| `{name}` |" not in text] == []
 
 

@@ -7,10 +7,17 @@ from prometheus_client import Counter, Gauge, Histogram
 from .record import RequestRecord
 
 REQUESTS = Counter("cloudach_requests", "Requests by route, model and status", ["route", "model", "status"])
-TOKENS = Counter("cloudach_tokens", "Tokens billed", ["model", "kind"])
+TOKENS = Counter("cloudach_tokens", "Tokens billed; cached ones are among the prompt's", ["model", "kind"])
 OUTCOMES = Counter("cloudach_generations", "Generations by how they ended", ["model", "outcome"])
 REJECTIONS = Counter("cloudach_rejections", "Requests refused before they reached an engine", ["code"])
 RETRIES = Counter("cloudach_upstream_retries", "Further attempts before the first byte", ["model"])
+FAILOVERS = Counter("cloudach_failovers", "Answers that another engine went on with", ["model"])
+FAILOVER_DURATION = Histogram(
+    "cloudach_failover_duration_seconds",
+    "From an engine's break to the first event of the one that goes on",
+    ["model"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 HEARTBEATS = Counter("cloudach_heartbeats", "Keep-alive comments sent into silent streams")
 RUNNING = Gauge("cloudach_running_requests", "Generations running now", multiprocess_mode="livesum")
 DRAINING = Gauge("cloudach_draining", "1 after SIGTERM", multiprocess_mode="livemax")
@@ -36,6 +43,11 @@ def observe(record: RequestRecord, duration_s: float) -> None:
     DURATION.labels(record.route).observe(duration_s)
     if record.heartbeats:
         HEARTBEATS.inc(record.heartbeats)
+    if record.retries:
+        RETRIES.labels(model).inc(len(record.retries))
+    for failover in record.failovers:
+        FAILOVERS.labels(model).inc()
+        FAILOVER_DURATION.labels(model).observe(failover.took_s)
     if record.outcome is None:
         if record.error is not None:
             REJECTIONS.labels(record.error.code or record.error.type).inc()
@@ -43,5 +55,6 @@ def observe(record: RequestRecord, duration_s: float) -> None:
     OUTCOMES.labels(model, record.outcome).inc()
     TOKENS.labels(model, "prompt").inc(record.prompt_tokens)
     TOKENS.labels(model, "completion").inc(record.completion_tokens)
+    TOKENS.labels(model, "cached").inc(record.cached_tokens)
     if record.ttft_s is not None:
         TTFT.labels(model).observe(record.ttft_s)

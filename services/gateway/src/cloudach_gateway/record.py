@@ -47,6 +47,10 @@ class RequestRecord:
     retries: list[str] = field(default_factory=list)  # their causes
     failovers: list[FailedOver] = field(default_factory=list)
 
+    @property
+    def age_s(self) -> float:
+        return time.perf_counter() - self.started
+
     def count(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
         self.prompt_tokens, self.completion_tokens, self.cached_tokens = prompt_tokens, completion_tokens, cached_tokens
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+from dataclasses import asdict
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -96,7 +96,7 @@ def duration(seconds: float) -> str:
 
 
 def _finish(record: RequestRecord) -> None:
-    took = time.perf_counter() - record.started
+    took = record.age_s
     metrics.observe(record, took)
     if record.route == "health":
         return
@@ -116,9 +116,14 @@ def _finish(record: RequestRecord) -> None:
             "outcome": record.outcome,
             "prompt_tokens": record.prompt_tokens,
             "completion_tokens": record.completion_tokens,
+            "cached_tokens": record.cached_tokens,
             "ttft_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 2),
             "heartbeats": record.heartbeats,
         }
+        if record.retries:
+            line["retries"] = record.retries
+        if record.failovers:
+            line["failovers"] = [asdict(one) for one in record.failovers]
     level = logging.INFO
     if record.error is not None:
         line |= {"code": record.error.code, "cause": record.error.cause}

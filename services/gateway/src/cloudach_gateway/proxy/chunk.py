@@ -19,8 +19,16 @@ class BadChunk(Exception):
     """The engine sent something that is no chunk. Its text says nothing of the content."""
 
 
+_ABORT = b'"finish_reason":"abort"'
+
+
 def parse(payload: bytes) -> dict[str, Any]:
-    """Raises EngineReportedError for an error frame, BadChunk for anything but a JSON object."""
+    """Raises EngineReportedError for an error frame, BadChunk for anything but a JSON object.
+
+    A finish by "abort" is such an error: nobody here asked for it, so the engine shuts down.
+    """
+    if _ABORT in payload:
+        raise EngineReportedError("the engine aborted the answer")
     try:
         chunk = orjson.loads(payload)
     except orjson.JSONDecodeError as error:

@@ -16,7 +16,7 @@ from .chunk import EngineReportedError
 from .continuation import CannotContinue, Continuation, NotReproducible, plan
 from .engines import Engines
 from .exchange import Exchange, Happened
-from .failover import Budget, FailoverLimits, GiveUp, Loss
+from .failover import Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
 from .placing import EngineRequest, PlacementFailed, Placer
 from .transcript import Transcript
 from .upstream_errors import blames_request
@@ -30,6 +30,10 @@ class Consumer(Protocol):
 
     @property
     def transcript(self) -> Transcript: ...
+
+    @property
+    def ids_shown(self) -> bool:
+        """Whether the client sees token ids."""
 
     async def begin(self) -> None:
         """Before the first `feed`, and once more when an engine takes over."""
@@ -56,6 +60,10 @@ class Observer(Protocol):
     def failed_over(self, cause: str, *, after_tokens: int, took_s: float) -> None: ...
 
 
+class Silence(Exception):
+    """The engine said nothing for longer than it may between two tokens."""
+
+
 class SlowReader(Exception):
     """The client took nothing for longer than it may."""
 
@@ -80,7 +88,7 @@ class Conversation:
         self._reader = reader
         self._watch = Watch(timeouts, reader)
         self._placer = Placer(engines, timeouts, request, self._watch)
-        self._budget = Budget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
+        self._budget = FailoverBudget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
         self._placed_at_count = 0  # tokens that were there when the present engine took over
         if reader is not None:
             reader.on_flow(self._flow_changed)
@@ -97,7 +105,9 @@ class Conversation:
             problem = await self._listen(exchange, consumer, continuation)
             if problem is None:
                 return
-            taken_over = await self._go_on(exchange, problem, consumer)
+            again = continuation is not None and continuation.redrawn and isinstance(problem, NotReproducible)
+            cause = Cause.DIFFERED if again else _cause_of(problem)
+            taken_over = await self._go_on(exchange, problem, cause, consumer)
             if taken_over is None:
                 return
             exchange, continuation = taken_over
@@ -130,7 +140,7 @@ class Conversation:
             if paused_at is not None and self._paused_at == paused_at and now >= paused_at + patience:
                 raise SlowReader
             if paused_at is None and self._paused_at is None and now >= exchange.heard_at + between:
-                return f"no token for {between} s"
+                return Silence(f"no token for {between} s")
 
     @property
     def _paused_at(self) -> float | None:
@@ -153,66 +163,80 @@ class Conversation:
             except PlacementFailed as failed:
                 if not failed.may_retry or attempt >= self._timeouts.retries:
                     raise failed.error from failed
-                verdict = self._verdict(failed.loss, new_tokens=0)
-                if isinstance(verdict, GiveUp):
-                    raise _hopeless(failed.error, verdict) from failed
+                if failed.cause is not None:
+                    verdict = self._verdict(failed.cause, new_tokens=0)
+                    if isinstance(verdict, GiveUp):
+                        raise _hopeless(failed.error, verdict) from failed
                 self._observer.retried(failed.error.cause or "")
             # Many requests may have failed with this one: they should not come back together.
             await self._watch.sleep(_FIRST_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))
             attempt += 1
 
     async def _go_on(
-        self, broken: Exchange, problem: Exception | str, consumer: Consumer
+        self, broken: Exchange, problem: Exception | str, cause: Cause | None, consumer: Consumer
     ) -> tuple[Exchange, Continuation | None] | None:
-        """Another engine's exchange from where the broken one ended; None when nothing is left to generate."""
+        """Another engine's exchange from where the broken one ended; None when nothing is left to generate.
+
+        cause: None when there is no use in it. Raises UpstreamError.
+        """
         broke_at = self._watch.clock()
-        cause = f"{broken.upstream}: {problem}"
-        loss = _loss_of(problem)
-        self._placer.end(failed=loss is not Loss.REQUEST_FAULT)
-        if loss is Loss.REQUEST_FAULT or not self._request.failover:
-            raise _broken_off(cause)
+        told = f"{broken.upstream}: {problem}"
+        self._placer.end(failed=cause is not None)
+        if cause is None or not self._request.failover:
+            raise _broken_off(told)
         new_tokens = consumer.transcript.count - self._placed_at_count
-        continuation = self._plan(consumer, cause)
+        continuation = await self._plan(consumer, told)
         path, body = self._request.path, self._request.body
         if continuation is not None:
             if continuation.body is None:
+                if continuation.final is not None:
+                    consumer.feed([continuation.final])
                 return None
             path, body = continuation.path, continuation.body
         while True:
-            verdict = self._verdict(loss, new_tokens)
+            verdict = self._verdict(cause, new_tokens)
             if isinstance(verdict, GiveUp):
-                raise _hopeless(_broken_off(cause), verdict)
+                raise _hopeless(_broken_off(told), verdict)
             await self._watch.sleep(verdict.delay_s)
             try:
                 async with self._engines.quarantine(needed=verdict.must_be_alone):
                     exchange = await self._placer.place(path, body, events=True)
             except PlacementFailed as failed:
-                cause = f"{cause}; then {failed.error.cause}"[:2000]
-                if failed.loss is Loss.REQUEST_FAULT:
-                    raise _broken_off(cause) from failed
-                loss, new_tokens = failed.loss, 0
+                told = f"{told}; then {failed.error.cause}"[:2000]
+                if failed.cause is None:
+                    raise _broken_off(told) from failed
+                cause, new_tokens = failed.cause, 0
             except UpstreamTimeout as late:
-                raise _broken_off(f"{cause}; then {late.cause}") from late
+                raise _broken_off(f"{told}; then {late.cause}") from late
             else:
+                if continuation is not None:
+                    continuation.take_over()
                 self._placed_at_count = consumer.transcript.count
                 took_s = self._watch.clock() - broke_at
-                self._observer.failed_over(cause, after_tokens=self._placed_at_count, took_s=took_s)
+                self._observer.failed_over(told, after_tokens=self._placed_at_count, took_s=took_s)
                 return exchange, continuation
 
-    def _plan(self, consumer: Consumer, cause: str) -> Continuation | None:
+    async def _plan(self, consumer: Consumer, told: str) -> Continuation | None:
         """None: the request as it was. Raises UpstreamError."""
         if not consumer.transcript.recent:
             return None
+        request = self._request
         try:
-            return plan(self._request.path, self._request.fields, consumer.transcript)
+            return plan(
+                request.path,
+                request.fields,
+                consumer.transcript,
+                ids_shown=consumer.ids_shown,
+                max_model_len=await self._engines.context_length(request.model),
+            )
         except CannotContinue as obstacle:
             if consumer.start_over():
                 return None
-            raise _broken_off(f"{cause}; not continued: {obstacle.reason}") from obstacle
+            raise _broken_off(f"{told}; not continued: {obstacle.reason}") from obstacle
 
-    def _verdict(self, loss: Loss, new_tokens: int) -> object:
-        alone = loss is Loss.ENGINE_LOST and self._placer.alone()
-        return self._budget.broke(self._watch.clock(), loss, new_tokens, alone)
+    def _verdict(self, cause: Cause, new_tokens: int) -> Verdict:
+        alone = cause.is_loss and self._placer.alone()
+        return self._budget.broke(self._watch.clock(), cause, new_tokens=new_tokens, alone=alone)
 
 
 def _adapted(continuation: Continuation, consumer: Consumer) -> Callable[[list[bytes]], None]:
@@ -227,12 +251,15 @@ def _adapted(continuation: Continuation, consumer: Consumer) -> Callable[[list[b
     return feed
 
 
-def _loss_of(problem: Exception | str) -> Loss:
+def _cause_of(problem: Exception | str) -> Cause | None:
+    """None: another engine would do no better."""
     if isinstance(problem, NotReproducible):
-        return Loss.REQUEST_FAULT
+        return None
     if isinstance(problem, EngineReportedError):
-        return Loss.REQUEST_FAULT if blames_request(problem.detail) else Loss.ENGINE_LOST
-    return Loss.STALLED if str(problem).startswith("no token for") else Loss.ENGINE_LOST
+        return None if blames_request(problem.detail) else Cause.ENGINE_ERROR
+    if isinstance(problem, Silence):
+        return Cause.STALLED
+    return Cause.LOST
 
 
 def _broken_off(cause: str) -> UpstreamError:

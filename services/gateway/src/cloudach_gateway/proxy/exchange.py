@@ -10,6 +10,7 @@ from openai_wire.sse import DONE, EventSplitter, EventTooLarge
 
 from .chunk import BadChunk, EngineReportedError
 from .connection import Connection
+from .continuation import NotReproducible
 
 _LONGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
 _LAST_BYTES_S = 1.0
@@ -150,7 +151,7 @@ class Exchange:
         try:
             if self.sink is not None:
                 self.sink(payloads)
-        except (EngineReportedError, BadChunk) as problem:
+        except (EngineReportedError, BadChunk, NotReproducible) as problem:
             self._broke(problem)
 
     def _broke(self, problem: Exception | str) -> None:

@@ -10,7 +10,7 @@ from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Timeouts
 from .engines import Engines, Unreachable
 from .exchange import Exchange, Happened
-from .failover import Loss
+from .failover import Cause
 from .upstream_errors import from_error_event, from_response, may_retry, names_dead_engine
 from .watch import Watch
 
@@ -30,12 +30,13 @@ class EngineRequest:
 
 
 class PlacementFailed(Exception):
-    """It came to nothing. `loss`: what that says of the engine. may_retry: whether another one may do better."""
+    """It came to nothing. cause: None when another engine would say the same. may_retry: also before the first byte,
+    where an error may still have its own status."""
 
-    def __init__(self, error: GatewayError, *, loss: Loss, may_retry: bool) -> None:
+    def __init__(self, error: GatewayError, *, cause: Cause | None, may_retry: bool) -> None:
         super().__init__(error.cause)
         self.error = error
-        self.loss = loss
+        self.cause = cause
         self.may_retry = may_retry
 
 
@@ -65,7 +66,7 @@ class Placer:
         if happened is Happened.BROKE:
             self.end(failed=True)
             error = _unreachable(f"{upstream}: {exchange.problem}")
-            raise PlacementFailed(error, loss=Loss.ENGINE_LOST, may_retry=True)
+            raise PlacementFailed(error, cause=Cause.LOST, may_retry=True)
         if exchange.status != 200:
             raise self._refused(exchange, path)
         if events and exchange.pending[0].startswith(b'{"error"'):
@@ -98,7 +99,7 @@ class Placer:
                 fresh=fresh,
             )
         except Unreachable as error:
-            raise PlacementFailed(_unreachable(str(error)), loss=Loss.REFUSED, may_retry=True) from error
+            raise PlacementFailed(_unreachable(str(error)), cause=Cause.REFUSED, may_retry=True) from error
         return self.exchange
 
     async def _begun(self, exchange: Exchange, events: bool) -> Happened:
@@ -123,17 +124,17 @@ class Placer:
         self.end(failed=status >= 500)
         error = from_response(status, body, upstream=exchange.upstream, path=path)
         if names_dead_engine(body):
-            return PlacementFailed(error, loss=Loss.ENGINE_LOST, may_retry=True)
+            return PlacementFailed(error, cause=Cause.ENGINE_ERROR, may_retry=True)
         again = may_retry(status, body)
         transient = again or status in (404, 429)
-        return PlacementFailed(error, loss=Loss.REFUSED if transient else Loss.REQUEST_FAULT, may_retry=again)
+        return PlacementFailed(error, cause=Cause.REFUSED if transient else None, may_retry=again)
 
     def _refused_late(self, exchange: Exchange) -> PlacementFailed:
         """The engine refused after its 200: nothing was generated."""
         dead = names_dead_engine(exchange.pending[0])
         self.end(failed=dead)
         error = from_error_event(exchange.pending[0], upstream=exchange.upstream)
-        return PlacementFailed(error, loss=Loss.ENGINE_LOST if dead else Loss.REQUEST_FAULT, may_retry=dead)
+        return PlacementFailed(error, cause=Cause.ENGINE_ERROR if dead else None, may_retry=dead)
 
 
 def _unreachable(cause: str) -> UpstreamError:

@@ -144,6 +144,10 @@ class _Streamed:
     def transcript(self) -> Transcript:
         return self.rewriter.tally.transcript
 
+    @property
+    def ids_shown(self) -> bool:
+        return self.rewriter.view.token_ids
+
     async def begin(self) -> None:
         await self._client.start()
 
@@ -179,6 +183,10 @@ class _Gathered:
     @property
     def transcript(self) -> Transcript:
         return self._tally.transcript
+
+    @property
+    def ids_shown(self) -> bool:
+        return bool(self._asked.return_token_ids)
 
     async def begin(self) -> None:
         pass

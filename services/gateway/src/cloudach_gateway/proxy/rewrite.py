@@ -62,9 +62,9 @@ class StreamRewriter:
         "_out_start",
         "_report",
         "_tail",
-        "_view",
         "choices_seen",
         "tally",
+        "view",
     )
 
     def __init__(
@@ -76,7 +76,7 @@ class StreamRewriter:
         report: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         """report: of the failovers, if the client wants them named on its last chunk."""
-        self._view = view
+        self.view = view
         self.tally = tally
         self.choices_seen = False  # whether any chunk with a choice came: the engine has begun to answer
         self._on_begun = on_begun
@@ -100,7 +100,7 @@ class StreamRewriter:
                     transcript.ids += ids
                     transcript.ids += b","
                 transcript.recent.append(payload)
-                if self._view.token_ids:
+                if self.view.token_ids:
                     return b"data: %b%b%b\n\n" % (self._out_start, payload[len(self._in_start) : -1], self._tail)
                 return b"data: %b%b%b\n\n" % (self._out_start, payload[len(self._in_start) : cut], self._out_join)
         try:
@@ -117,7 +117,7 @@ class StreamRewriter:
     def _edit_parsed(self, payload: bytes) -> bytes:
         chunk = parse(payload)
         if "model" in chunk:
-            chunk["model"] = self._view.model
+            chunk["model"] = self.view.model
         if chunk.get("prompt_text", "") is None:
             del chunk["prompt_text"]  # vLLM's first chunk always has it
         choices = chunk.get("choices")
@@ -128,26 +128,26 @@ class StreamRewriter:
             self._on_begun()
         self._count(payload, chunk, choices)
         self._learn(payload, chunk)
-        if not self._view.token_ids and _is_placeholder(choices):
+        if not self.view.token_ids and _is_placeholder(choices):
             return b""
         frames = self._release()
         if any(choice.get("finish_reason") for choice in choices):
             if failovers := self._report():
                 chunk["cloudach"] = {"failovers": failovers}
-            if self._view.usage is UsageForm.LAST_CHOICE:
+            if self.view.usage is UsageForm.LAST_CHOICE:
                 self._held = chunk
                 return frames
-        if self._view.usage is UsageForm.EXTRA_CHUNK:
+        if self.view.usage is UsageForm.EXTRA_CHUNK:
             chunk["usage"] = None
         return frames + _frame(chunk)
 
     def _count(self, payload: bytes, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
         """Notes the token ids and takes out what the client did not ask for."""
-        tally, keep = self.tally, self._view.token_ids
+        tally, keep = self.tally, self.view.token_ids
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             tally.take_usage(usage, final=False)
-        if self._view.usage is not UsageForm.EVERY_CHUNK:
+        if self.view.usage is not UsageForm.EVERY_CHUNK:
             chunk.pop("usage", None)
         transcript = tally.transcript
         transcript.recent.append(payload)
@@ -157,7 +157,7 @@ class StreamRewriter:
             transcript.prompt_ids = prompt
         for choice in choices:
             prompt = choice.get("prompt_token_ids") if keep else choice.pop("prompt_token_ids", None)
-            if isinstance(prompt, list) and choice.get("index", 0) % self._view.answers_per_prompt == 0:
+            if isinstance(prompt, list) and choice.get("index", 0) % self.view.answers_per_prompt == 0:
                 tally.prompt_tokens += len(prompt)
                 transcript.prompt_ids = prompt
             ids = choice.get("token_ids") if keep else choice.pop("token_ids", None)
@@ -168,7 +168,7 @@ class StreamRewriter:
 
     def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
         """Remembers what running chunks have around their text, when they are in the form that can be edited."""
-        if self._view.usage is UsageForm.EVERY_CHUNK:
+        if self.view.usage is UsageForm.EVERY_CHUNK:
             return
         match = _RUNNING.fullmatch(payload)
         if match is None:
@@ -187,7 +187,7 @@ class StreamRewriter:
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self.tally.take_usage(usage, final=True)
-        if self._view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
+        if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
             return self._release() + _frame(chunk)
         return self._release()
 

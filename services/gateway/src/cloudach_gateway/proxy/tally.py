@@ -25,6 +25,10 @@ class Tally:
     def completion_tokens(self) -> int:
         return self.chunks + self.transcript.count if self._stated is None else self._stated
 
+    def so_far(self) -> tuple[int, int, int]:
+        """Prompt, completion and cached tokens."""
+        return self.prompt_tokens, self.completion_tokens, self.cached_tokens
+
     def take_usage(self, usage: dict[str, Any], *, final: bool) -> None:
         self.prompt_tokens = _count(usage, "prompt_tokens", self.prompt_tokens)
         self._stated = _count(usage, "completion_tokens", self.completion_tokens)

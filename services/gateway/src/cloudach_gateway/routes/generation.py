@@ -112,6 +112,7 @@ class GenerationEndpoint:
         tally = Tally(by_chunk=model.dialect == "openai")
         if tally.by_chunk:
             tally.prompt_tokens = asked.prompt_estimate()
+        grant.progress = tally.so_far
         record.outcome = "failed"
         request = EngineRequest(
             model,
@@ -136,6 +137,9 @@ class GenerationEndpoint:
                 completion_tokens=tally.completion_tokens,
                 cached_tokens=tally.cached_tokens,
                 outcome=record.outcome,
+                ttft_s=record.ttft_s,
+                duration_s=record.age_s,
+                failovers=len(record.failovers),
             )
 
     async def _admit(
@@ -149,6 +153,8 @@ class GenerationEndpoint:
                 tokens=tokens_to_reserve(asked, model, self._services.settings.limits.default_max_tokens),
                 fingerprint=hashlib.blake2b(body, digest_size=12).hexdigest(),
                 retry=header(scope, b"x-stainless-retry-count") not in (None, b"0"),
+                model=model.id,
+                route=self._route,
             )
         except (RateLimited, NeverFits, PermissionDenied):  # the key itself is good: say in the log whose it is
             known = parse_api_key(key)

@@ -29,11 +29,30 @@ class Admission(Protocol):
         """Looks the key up and consumes nothing. Raises InvalidApiKey, PermissionDenied, Overloaded."""
 
     async def admit(
-        self, api_key: str, *, request_id: str, models: tuple[str, ...], tokens: int, fingerprint: str, retry: bool
+        self,
+        api_key: str,
+        *,
+        request_id: str,
+        models: tuple[str, ...],
+        tokens: int,
+        fingerprint: str,
+        retry: bool,
+        model: str,
+        route: str,
     ) -> Grant:
         """Key, model, limits and a lease in one round trip. Raises those, RateLimited and NeverFits."""
 
     def settle_soon(
-        self, grant: Grant, *, prompt_tokens: int, completion_tokens: int, cached_tokens: int, outcome: str
+        self,
+        grant: Grant,
+        *,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int,
+        outcome: str,
+        ttft_s: float | None,
+        duration_s: float,
+        failovers: int,
     ) -> None:
-        """Replaces the reservation by what was really used, in the background, once per request id."""
+        """Writes the usage record and puts what was really used in the place of what was reserved; in the background,
+        once per request id."""
