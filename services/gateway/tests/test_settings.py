@@ -3,7 +3,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloudach_gateway.settings import ConfigError, Failover, Limits, Listen, Model, Redis, Settings, Timeouts, load, parse
+from cloudach_gateway.settings import (
+    ConfigError,
+    Failover,
+    Limits,
+    Listen,
+    Model,
+    Redis,
+    Settings,
+    Timeouts,
+    load,
+    parse,
+)
 
 DOCS = Path(__file__).parents[3] / "docs"
 MODEL = "models: [{id: m, upstreams: ['http://127.0.0.1:1/v1/']}]\n"
