@@ -10,8 +10,10 @@ import pytest
 import redis
 from cloudach_gateway.auth import keys
 from cloudach_gateway.errors import RateLimited
+from cloudach_gateway.ratelimit.limiter_scripts import TRIM, trimming
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.store.usage_redis import UsageStore
 from cloudach_gateway.tenancy import KeyLimits
 
 from ..conftest import Server, free_port
@@ -51,6 +53,24 @@ async def test_everything_works_on_a_cluster(cluster_url: str, start_admission) 
         assert keys.used_today(store, key.record)["requests"] == 3
         assert store._client.xlen(layout.records("acme")) == 3
         assert [record.tenant for record in keys.listing(store)] == ["acme", "other"]
+        day = time.strftime("%Y%m%d", time.gmtime())
+        with UsageStore(cluster_url) as usage:
+            assert [(key_id, totals["requests"]) for _, key_id, totals in usage.totals("acme", [day])] == [
+                (key.record.id, 3)
+            ]
+            snapshot = usage.snapshot("acme", day)
+            assert snapshot.totals[key.record.id]["completion_tokens"] == 6
+            written = list(usage.records("acme", last=snapshot.last))
+            assert [fields["id"] for _, fields in written] == ["r0", "r1", "r2"]
+            assert usage.next_records("acme", written[1][0], 10) == written[2:]
+            usage.make_group("acme", "audit")
+            assert sorted(usage.groups("acme")) == ["audit", "billing"]
+            for group in ("audit", "billing"):
+                assert usage.read_group("acme", group, "a", ">", 10, 10) == written
+                usage.acknowledge("acme", group, written)
+                assert usage.read_group("acme", group, "a", "0", 10, None) == []
+            keys_, args = trimming("acme", 1.0)
+            assert usage.run(TRIM, keys_, args) == 0
         keys.rotate(store, key.record.id, grace_ms=0)
         keys.limit(store, key.record.id, requests=5)
         keys.delete(store, key.record.id)

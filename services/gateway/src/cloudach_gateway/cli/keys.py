@@ -19,12 +19,13 @@ _UNCHANGED: Any = object()
 _CHANGED_AT_ONCE = "Takes effect with the next request."
 
 
-def add_to(commands: Commands, common: argparse.ArgumentParser) -> None:
+def add_to(commands: Commands, where: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("keys", help="create, list, limit, rotate and delete API keys", description=__doc__)
     actions = parser.add_subparsers(required=True, metavar="ACTION")
 
     def action(name: str, run: Callable[[argparse.Namespace, KeyStore], int], text: str) -> argparse.ArgumentParser:
-        made = actions.add_parser(name, parents=[common], help=text, description=text)
+        made = actions.add_parser(name, parents=[where], help=text, description=text)
+        made.add_argument("--json", action="store_true", help="print JSON, for programs")
         made.set_defaults(run=lambda options, url: _with_store(run, options, url))
         return made
 

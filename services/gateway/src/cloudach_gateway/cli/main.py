@@ -15,8 +15,9 @@ from ..auth.keys import KeyProblem
 from ..settings import ConfigError
 from ..store.embedded import EmbeddedError
 from ..store.trouble import StoreDown
-from . import keys
+from . import keys, usage
 from .target import NoTarget, redis_url
+from .values import WrongUsage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with redis_url(options.redis_url, options.config) as url:
             code: int = options.run(options, url)
             return code
-    except (ConfigError, NoTarget) as error:
+    except (ConfigError, NoTarget, WrongUsage) as error:
         print(f"cloudach: {error}", file=sys.stderr)
         return 2
-    except (KeyProblem, StoreDown, EmbeddedError) as error:
+    except (KeyProblem, usage.UsageProblem, StoreDown, EmbeddedError) as error:
         print(f"cloudach: {error}", file=sys.stderr)
         return 1
 
@@ -38,11 +39,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="cloudach", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    keys.add_to(commands, _common())
+    where = _where()
+    keys.add_to(commands, where)
+    usage.add_to(commands, where)
     return parser
 
 
-def _common() -> argparse.ArgumentParser:
+def _where() -> argparse.ArgumentParser:
     """Options of every command."""
     common = argparse.ArgumentParser(add_help=False)
     where = common.add_argument_group("which installation")
@@ -59,5 +62,4 @@ def _common() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the gateway's configuration, to find its Redis or its embedded Valkey (default: $CLOUDACH_CONFIG)",
     )
-    common.add_argument("--json", action="store_true", help="print JSON, for programs")
     return common

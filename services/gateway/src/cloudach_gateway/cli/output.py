@@ -1,9 +1,11 @@
-"""How keys are shown: a table for people, JSON for programs."""
+"""How keys and usage are shown: a table for people, JSON and CSV for programs."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,6 +45,24 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
+
+
+def rows(format: str, names: Sequence[str], found: Iterable[Mapping[str, Any]]) -> str:
+    """format: table, csv or json. Without a newline at the end."""
+    found = list(found)
+    if format == "json":
+        return as_json(found)
+    if format == "csv":
+        return (csv_line(names) + "".join(csv_line([row[name] for name in names]) for row in found)).rstrip("\n")
+    head = [name.upper().replace("_", " ") for name in names]
+    return table([head, *([str(row[name]) for name in names] for row in found)])
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """None is an empty field."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(list(values))
+    return line.getvalue()
 
 
 def key_table(records: Sequence[KeyRecord], now_ms: int) -> str:

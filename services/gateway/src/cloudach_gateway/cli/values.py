@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+
+from ..errors import InvalidApiKey
+from ..tenancy import KEY_ID, TENANT, parse_api_key
+
+
+class WrongUsage(Exception):
+    """Options that do not go together; the message names one of them."""
+
 
 _DURATION = re.compile(r"(\d+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -47,6 +55,45 @@ def count(text: str) -> int | None:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor none")
+
+
+def positive(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+
+
+def day(text: str) -> date:
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        try:
+            return date.fromisoformat(text)
+        except ValueError:
+            pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no day: YYYY-MM-DD")
+
+
+def tenant(text: str) -> str:
+    if TENANT.fullmatch(text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no tenant name: 1 to 32 of a-z, 0-9 and _")
+
+
+def key_id(text: str) -> str:
+    """The id of a key that is named by its id, or by the key itself."""
+    try:
+        return parse_api_key(text).key_id
+    except InvalidApiKey:
+        if KEY_ID.fullmatch(text):
+            return text
+    shown = text if len(text) <= 16 else text[:12] + "…"  # never a whole secret
+    raise argparse.ArgumentTypeError(f"{shown!r} is neither a key id nor a key")
+
+
+def word(text: str) -> str:
+    """A name of a consumer or a group."""
+    if text and text.isprintable() and " " not in text:
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is no name: printable, without spaces")
 
 
 def names(text: str) -> list[str] | None:

@@ -121,7 +121,14 @@ def obstacle(path: str, fields: Mapping[str, Any]) -> str | None:
         return "spacing of special tokens"
     if path == CHAT:
         return _chat_obstacle(fields)
-    return "several prompts" if _prompts(fields.get("prompt")) != 1 else None
+    return "several prompts" if choices(fields) != 1 else None
+
+
+def choices(fields: Mapping[str, Any]) -> int:
+    """How many answers the request asks for."""
+    prompt = fields.get("prompt")
+    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+    return prompts * (fields.get("n") or 1)
 
 
 def continued(
@@ -164,9 +171,3 @@ def _chat_obstacle(fields: Mapping[str, Any]) -> str | None:
     if fields.get("logprobs") and fields.get("top_logprobs") == -1:
         return "all log probabilities"  # /v1/completions has no word for them
     return None
-
-
-def _prompts(prompt: Any) -> int:
-    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
-        return len(prompt)
-    return 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from .carry import CHAT, COMPLETIONS, answer_limit, continued, is_sampled, obstacle, stop_strings
+from .carry import CHAT, COMPLETIONS, answer_limit, choices, continued, is_sampled, obstacle, stop_strings
 from .chunk import BadChunk
 from .cut import Cut, Stops, choose
 from .resume import Adapter, NotReproducible, Restarted, Resumed
@@ -100,7 +100,7 @@ def plan(
     seen = Seen.of(transcript)
     count = transcript.count
     shown = ids_shown or seen.logprobs
-    if seen.finished:
+    if len(seen.ended) >= choices(fields):
         return Continuation(path, None)
     if transcript.whole and not seen.visible and not (count and shown):
         adapter = Restarted(seen)
@@ -114,8 +114,10 @@ def plan(
     sampled = is_sampled(fields)
     stops = _stops(fields)
     cut = choose(seen.steps, count, stops, whole=transcript.whole, sampled=sampled, doubtful=transcript.doubtful)
-    if cut is None or (shown and sampled and cut.kept < count):
+    if cut is None:
         raise CannotContinue("no clean cut")
+    if shown and sampled and cut.kept < count:
+        raise CannotContinue("sampled tokens to come again")
     return _continue(path, fields, transcript, seen, cut, shown=shown, sampled=sampled, max_model_len=max_model_len)
 
 

@@ -1,7 +1,7 @@
 """Whether, when and where a broken stream is tried again: pure; times in seconds are passed in.
 
-A placement is one attempt with one engine. Two things are bounded. The effort: placements in a row that bring nothing,
-and the time without an engine. And the harm: a request that ends engines is stopped after its second victim.
+A placement is one attempt that an engine took. Two things are bounded. The effort: placements in a row that bring
+nothing, and the time without an engine. And the harm: a request that ends engines is stopped after its second victim.
 """
 
 from __future__ import annotations
@@ -11,30 +11,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-_FIRST_S = 0.05  # the second wait is at most this long, each further one at most twice the one before
-_LONGEST_S = 5.0
+# New tokens from which a placement counts as progress. A request that ends an engine with its first step or its second
+# has brought one token by then, or the few of one speculative step; with 8 it has got over what ended the last one.
+PROGRESS = 8
+
+_SHORTEST_S = 0.1  # the second wait is drawn up to this, each further one up to twice the one before
+_LONGEST_S = 2.0
 
 
 class Cause(Enum):
-    """How a placement ended. A loss is an end that the request itself may have brought about."""
+    """How an attempt ended."""
 
     LOST = "connection lost"
     ENDED = "ended without [DONE]"
     ENGINE_ERROR = "engine error"
     STALLED = "stalled"
-    REFUSED = "refused"  # never placed: no connection, 503, a limit of the engine
-    MIGRATED = "migrated"  # planned: the engine is drained
-    DIFFERED = "not reproducible"  # what came again is not what was sent
+    MIGRATED = "migrated"  # planned: its engine is drained
+    REFUSED = "refused"  # no engine took it: no connection, 503
+    REDRAWN = "drawn otherwise"  # sampled tokens did not bring the text that was sent: another draw may
+    DIFFERED = "not reproducible"
 
     @property
     def is_loss(self) -> bool:
+        """Whether the request itself may have ended the engine."""
         return self in (Cause.LOST, Cause.ENDED, Cause.ENGINE_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
 class FailoverLimits:
-    """attempts: placements in a row without a new token. budget_s: time without an engine, a break. spread_s: the first
-    attempt after a break comes within it, so that many streams that break together do not come back together."""
+    """attempts: placements in a row without progress. budget_s: time without an engine since the last progress.
+    spread_s: the first attempt after a break comes within it: streams that break together do not come back together."""
 
     attempts: int = 8
     budget_s: float = 30.0
@@ -43,8 +49,8 @@ class FailoverLimits:
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """must_be_alone: the request may be what ends engines. Place it where no other request is without its first new
-    token, and no two such suspects at a time, so that the next loss is its own."""
+    """must_be_alone: the request may be what ends engines. Place it where every other request has made progress, and
+    only one such suspect at a time: the next loss is its own then."""
 
     delay_s: float
     must_be_alone: bool = False
@@ -52,6 +58,8 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
+    """reason: short, for log, metric and docs."""
+
     reason: str
 
 
@@ -59,45 +67,58 @@ Verdict = RetryAfter | GiveUp
 
 
 class FailoverBudget:
-    """One for each request. Tell it of every placement's end."""
+    """One for each request. Tell it of every attempt that ended, and when an engine took one."""
 
-    __slots__ = ("_attempts", "_broke_at", "_draw", "_limits", "_victims")
+    __slots__ = ("_attempts", "_draw", "_limits", "_placements", "_victims", "_waited_s", "_waits_since")
 
     def __init__(self, limits: FailoverLimits, draw: Callable[[], float] = random.random) -> None:
         """draw: a number from 0 to 1 each time."""
         self._limits = limits
         self._draw = draw
-        self._attempts = 0
-        self._broke_at: float | None = None
         self._victims = 0
+        self._waits_since: float | None = None
+        self._forget_effort()
 
-    @property
-    def suspect(self) -> bool:
-        """Whether the request may be what ends engines."""
-        return self._victims > 1
+    def placed(self, now: float) -> None:
+        """An engine took the request: it began to answer, with headers at least."""
+        if self._waits_since is not None:
+            self._waited_s += now - self._waits_since
+            self._waits_since = None
 
     def broke(self, now: float, cause: Cause, *, new_tokens: int, alone: bool) -> Verdict:
-        """A placement ended. new_tokens: what it brought that the client had not got. alone: whether at that moment no
-        other request on that engine was without a new token of its placement."""
-        if new_tokens > 0:
-            self._attempts = 0
-            self._broke_at = None
+        """An attempt ended. new_tokens: those that it brought beyond what the client was sent. alone: whether every
+        other request on that engine had made progress there."""
+        if new_tokens >= PROGRESS:
+            self._forget_effort()
             self._victims = 0
-        if self._broke_at is None:
-            self._broke_at = now
+        if self._waits_since is None:
+            self._waits_since = now
+        if cause is Cause.DIFFERED:
+            return GiveUp(cause.value)
         if cause.is_loss:
             self._victims += 1
-            if self._victims > 2 or (self._victims == 2 and alone):
-                return GiveUp(f"the request ended {'two' if self._victims == 2 else 'three'} engines")
-        self._attempts += 1
-        if self._attempts > self._limits.attempts:
-            return GiveUp("no attempt is left")
-        delay = self._delay()
-        if now + delay - self._broke_at > self._limits.budget_s:
+            if self._victims > 2:
+                return GiveUp("the request ended three engines")
+            if self._victims == 2 and alone:
+                return GiveUp("the request ended two engines")
+        if cause is not Cause.REFUSED:
+            self._placements += 1
+            if self._placements > self._limits.attempts:
+                return GiveUp("no attempt is left")
+        delay_s = self._delay_s()
+        if self._waited_s + (now - self._waits_since) + delay_s > self._limits.budget_s:
             return GiveUp("no time is left")
-        return RetryAfter(delay, must_be_alone=self.suspect)
+        return RetryAfter(delay_s, must_be_alone=self._victims > 1)
 
-    def _delay(self) -> float:
-        if self._attempts == 1:
-            return self._draw() * self._limits.spread_s
-        return self._draw() * min(_LONGEST_S, _FIRST_S * 2 ** (self._attempts - 1))
+    def _delay_s(self) -> float:
+        """Anywhere up to a bound that doubles: what failed together spreads out."""
+        bound_s = self._limits.spread_s
+        if self._attempts:
+            bound_s = min(_LONGEST_S, _SHORTEST_S * 2.0 ** (self._attempts - 1))
+        self._attempts += 1
+        return self._draw() * bound_s
+
+    def _forget_effort(self) -> None:
+        self._attempts = 0
+        self._placements = 0
+        self._waited_s = 0.0

@@ -27,17 +27,19 @@ def as_chat(logprobs: dict[str, Any], *, skip: int, top: int) -> dict[str, Any]:
 
 
 def _entry(token: str, value: float, tops: dict[str, float], top: int) -> dict[str, Any]:
-    if top:
-        _refuse_ambiguous(value, tops, top)
+    if top and _may_lack(token, value, tops, top):
+        raise Ambiguous("two likely tokens of the same text")
     return {**_told(token, value), "top_logprobs": [_told(*likely) for likely in list(tops.items())[:top]]}
+
+
+def _may_lack(token: str, value: float, tops: dict[str, float], top: int) -> bool:
+    """Whether `tops` may have lost an entry. The engine puts the chosen token first, then the `top` likeliest, of which
+    it may be one, under their texts; that of a part of a character is empty."""
+    if tops.get(token) != value or len(tops) < top:
+        return True
+    # The chosen token may be the last of the likeliest, or there was one more.
+    return len(tops) == top and "" in tops and value < min(list(tops.values())[1:], default=value)
 
 
 def _told(token: str, value: float) -> dict[str, Any]:
     return {"token": token, "logprob": value, "bytes": list(token.encode("utf-8", "replace"))}
-
-
-def _refuse_ambiguous(value: float, tops: dict[str, float], top: int) -> None:
-    """The engine gives the chosen token first, then the `top` likeliest, of which it may be one, by their texts."""
-    among_them = len(tops) == 1 or value >= min(list(tops.values())[1:])
-    if len(tops) < top + (not among_them):
-        raise Ambiguous("two likely tokens of the same text")

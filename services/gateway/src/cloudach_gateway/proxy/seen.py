@@ -19,8 +19,8 @@ class Seen:
     """Of the events that the transcript still holds.
 
     head: what all chunks of the stream share. steps: one for each event. leading: how many events come before the
-    first that has tokens or text. visible: whether the client has any of the answer. roles, prompts: choices whose
-    role, or prompt ids, were told. characters_before: of the text before the first step, where offsets tell it.
+    first that has tokens or text. visible: whether the client has any of the answer. roles, prompts, ended: choices
+    whose role, prompt ids or finish reason were told. characters_before: of the text before the first step, where offsets tell it.
     """
 
     head: dict[str, Any] = field(default_factory=dict)
@@ -28,11 +28,11 @@ class Seen:
     steps: list[Step] = field(default_factory=list)
     leading: int = 0
     visible: bool = False
-    finished: bool = False
     logprobs: bool = False
     obstacle: str | None = None
     roles: set[int] = field(default_factory=set)
     prompts: set[int] = field(default_factory=set)
+    ended: set[int] = field(default_factory=set)
     characters_before: int = 0
     _begun: bool = False
 
@@ -84,8 +84,8 @@ class Seen:
         if told is not None:
             self._read_logprobs(told, sum(len(step.text) for step in self.steps))
         if choice.get("finish_reason"):
-            self.finished = self.visible = True
-        self.visible = self.visible or has_text(choice)
+            self.ended.add(index)
+        self.visible = self.visible or has_text(choice) or index in self.ended
         if text and ids is None:
             self.obstacle = self.obstacle or "no token ids"
         return ids or [], text

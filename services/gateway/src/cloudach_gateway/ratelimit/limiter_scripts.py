@@ -51,6 +51,14 @@ def _us(seconds: float) -> int:
     return round(seconds * 1_000_000)
 
 
+def trimming(
+    tenant: str, keep_s: float, *, unread: bool = False, clock: str = ""
+) -> tuple[tuple[str, ...], Sequence[Argument]]:
+    """KEYS and ARGV of TRIM. unread: whether anybody has read them or not."""
+    keys = (layout.records(tenant), layout.lost(tenant), layout.trimmed(tenant))
+    return keys, (clock, _us(keep_s), _us(_MARKS_S), "1" if unread else "")
+
+
 class Encoder:
     """Arguments of the scripts. `clock` is for tests: a time in us, instead of Redis' own."""
 
@@ -111,7 +119,7 @@ class Encoder:
         return layout.renewal(tenant, key_id, day), args
 
     def trim(self, tenant: str, keep_s: float) -> tuple[tuple[str, ...], Sequence[Argument]]:
-        return (layout.records(tenant), layout.lost(tenant)), (self.clock, _us(keep_s), _us(_MARKS_S))
+        return trimming(tenant, keep_s, clock=self.clock)
 
 
 class Decoder:

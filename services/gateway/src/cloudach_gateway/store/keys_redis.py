@@ -6,22 +6,10 @@ Raises StoreDown, whatever redis-py raises.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
-
-import redis
-from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisClusterException, RedisError
-from redis.retry import Retry
-from redis.sentinel import Sentinel
 
 from ..tenancy import KeyRecord
-from . import address_redis, layout
-from .address_redis import Address
-from .trouble import StoreDown
-
-_TIMEOUT_S = 5.0
+from . import layout
+from .client_redis import BlockingStore, translated
 
 # Only what exists is changed: a key deleted meanwhile must not come back as half a record.
 _CHANGE = """
@@ -34,42 +22,22 @@ return 1
 """
 
 
-class KeyStore:
+class KeyStore(BlockingStore):
     """`with KeyStore(url) as keys`. Records come without the hashes of their secrets."""
 
-    def __init__(self, url: str) -> None:
-        self._address = address_redis.parse(url)
-        with _translated(self._address):
-            self._client = _connect(self._address)
-
-    def __enter__(self) -> KeyStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._client.close()
-
-    def now_ms(self) -> int:
-        """Redis' clock, by which keys expire."""
-        with _translated(self._address):
-            seconds, microseconds = self._client.eval("return redis.call('TIME')", 0)
-        return int(seconds) * 1000 + int(microseconds) // 1000
-
     def get(self, tenant: str, key_id: str) -> KeyRecord | None:
-        with _translated(self._address):
+        with translated(self._address):
             fields = self._client.hgetall(layout.key_record(tenant, key_id))
         return KeyRecord.from_hash(tenant, key_id, fields) if fields else None
 
     def digest(self, tenant: str, key_id: str) -> str | None:
-        with _translated(self._address):
+        with translated(self._address):
             found = self._client.hget(layout.key_record(tenant, key_id), "hash")
         return str(found) if found else None
 
     def add(self, record: KeyRecord, digest: str) -> None:
         """A new key. The record comes last: what is listed and not there is not shown."""
-        with _translated(self._address):
+        with translated(self._address):
             self._client.sadd(layout.TENANTS, record.tenant)
             self._client.sadd(layout.key_ids(record.tenant), record.id)
             self._client.hset(layout.key_record(record.tenant, record.id), mapping={**record.to_hash(), "hash": digest})
@@ -77,25 +45,21 @@ class KeyStore:
     def change(self, tenant: str, key_id: str, fields: Mapping[str, str], *, only_if_digest: str = "") -> bool:
         """False when there is no such key, or its secret is not the one named."""
         flat = [part for item in fields.items() for part in item]
-        with _translated(self._address):
+        with translated(self._address):
             return int(self._client.eval(_CHANGE, 1, layout.key_record(tenant, key_id), only_if_digest, *flat)) == 1
 
     def remove(self, tenant: str, key_id: str) -> bool:
         """Its usage totals stay. Requests that run are settled still."""
-        with _translated(self._address):
+        with translated(self._address):
             gone = self._client.delete(layout.key_record(tenant, key_id))
             for name in layout.window(tenant, key_id):
                 self._client.delete(name)
             self._client.srem(layout.key_ids(tenant), key_id)
         return bool(gone)
 
-    def tenants(self) -> list[str]:
-        with _translated(self._address):
-            return sorted(self._client.smembers(layout.TENANTS))
-
     def records(self, tenants: Iterable[str]) -> Iterator[KeyRecord]:
         for tenant in tenants:
-            with _translated(self._address):
+            with translated(self._address):
                 ids = sorted(self._client.smembers(layout.key_ids(tenant)))
             for key_id in ids:
                 record = self.get(tenant, key_id)
@@ -104,36 +68,6 @@ class KeyStore:
 
     def usage(self, tenant: str, key_id: str, day: str) -> dict[str, int]:
         """Totals of one UTC day (yyyymmdd) by layout.USAGE_FIELDS; zeros when there was none."""
-        with _translated(self._address):
+        with translated(self._address):
             found = self._client.hgetall(layout.usage(tenant, key_id, day))
         return {name: int(found.get(name, 0)) for name in layout.USAGE_FIELDS}
-
-
-def _connect(address: Address) -> Any:
-    # redis-py retries for ten seconds by default; who types a command wants to know sooner.
-    options: dict[str, Any] = {
-        **address.credentials(),
-        "decode_responses": True,
-        "socket_timeout": _TIMEOUT_S,
-        "socket_connect_timeout": _TIMEOUT_S,
-        "retry": Retry(NoBackoff(), 1),
-    }
-    if address.kind == "cluster":
-        nodes = [ClusterNode(host, port) for host, port in address.nodes]  # type: ignore[no-untyped-call]
-        return RedisCluster(startup_nodes=nodes, **options)
-    if address.kind == "sentinel":
-        sentinel_options = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-        sentinel = Sentinel(list(address.nodes), sentinel_kwargs=sentinel_options)  # type: ignore[no-untyped-call]
-        return sentinel.master_for(address.service, db=address.db, **options)  # type: ignore[no-untyped-call]
-    if address.path is not None:
-        return redis.Redis(unix_socket_path=address.path, db=address.db, **options)
-    host, port = address.nodes[0]
-    return redis.Redis(host=host, port=port, db=address.db, **options)
-
-
-@contextmanager
-def _translated(address: Address) -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, RedisClusterException, OSError) as error:
-        raise StoreDown(f"Redis at {address.where}: {error}") from error

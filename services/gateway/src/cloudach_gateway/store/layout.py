@@ -16,6 +16,7 @@ cloudach:{t}:lost                     HASH  lease declared lost -> "<us> <record
 cloudach:{t}:usage:<id>:<yyyymmdd>    HASH  totals of a UTC day (USAGE_FIELDS); kept 400 days
 cloudach:{t}:used:<yyyymmdd>          SET   key ids that have totals of that day, deleted ones too; kept 400 days
 cloudach:{t}:records                  STREAM  usage records (docs/usage.md); group `billing`
+cloudach:{t}:trimmed                  STRING  ms since 1970: records written before may have been dropped
 cloudach:{t}:settled:<request id>     STRING  marks a settled request that never had a lease; kept 2 days
 """
 
@@ -59,6 +60,10 @@ def used(tenant: str, day: str) -> str:
 
 def records(tenant: str) -> str:
     return f"cloudach:{{{tenant}}}:records"
+
+
+def trimmed(tenant: str) -> str:
+    return f"cloudach:{{{tenant}}}:trimmed"
 
 
 def lost(tenant: str) -> str:

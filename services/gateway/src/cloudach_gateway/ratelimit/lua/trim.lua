@@ -1,7 +1,8 @@
 -- Drops what has served its time: usage records that are old and that every consumer group has acknowledged, and the marks
 -- of requests declared lost whose gateway will not come back.
 --
--- KEYS  1 records  2 lost     ARGV  1 test clock or ''  2 how long records are kept, us  3 the same of marks, us
+-- KEYS  1 records  2 lost  3 trimmed
+-- ARGV  1 test clock or ''  2 how long records are kept, us  3 the same of marks, us  4 '1': also those not acknowledged
 -- Returns how many records were dropped.
 
 --@include clock.lua
@@ -21,7 +22,7 @@ local function keep_from(id, after)
   a, b = tonumber(a), tonumber(b) + after
   if a < ms or (a == ms and b < seq) then ms, seq = a, b end
 end
-for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+for _, flat in ipairs(ARGV[4] == '1' and {} or redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = {}
   for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
   keep_from(group['last-delivered-id'], 1)
@@ -29,4 +30,6 @@ for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
 end
 if ms < 0 then return 0 end
 -- '~': whole blocks of the stream, so a little more than that is kept.
-return redis.call('XTRIM', KEYS[1], 'MINID', '~', whole(ms) .. '-' .. whole(seq))
+local dropped = redis.call('XTRIM', KEYS[1], 'MINID', '~', whole(ms) .. '-' .. whole(seq))
+if dropped > 0 then redis.call('SET', KEYS[3], whole(ms)) end
+return dropped
