@@ -35,8 +35,11 @@ class EventSplitter:
         if self._after_cr or b"\r" in data:
             data = self._normalised(data)
         if not self._buffer and data.endswith(b"\n\n"):
-            blocks = data.split(b"\n\n")
-            return [p for p in map(_payload, blocks) if p is not None]
+            if data.startswith(b"data: "):  # as a rule: whole events of one line each
+                payloads = data[6:-2].split(b"\n\ndata: ")
+                if data.count(b"\n") == 2 * len(payloads) and b"" not in payloads:
+                    return payloads
+            return [p for p in map(_payload, data.split(b"\n\n")) if p is not None]
         return self._feed_buffered(data)
 
     def _feed_buffered(self, data: bytes) -> list[bytes]:
