@@ -7,6 +7,10 @@ MAKEFLAGS += --no-print-directory
 PORT ?= 8080
 ENGINE ?= vllm
 CONFIG ?=
+ONLY ?=
+REPEATS ?=
+WRITE ?=
+BENCH ?=
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
@@ -20,6 +24,7 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of make run: PORT=$(PORT)  ENGINE=$(ENGINE) (vllm, sim, ray-sim)  CONFIG=FILE (models of your own)"
+	@echo "  Variables of make bench: ONLY=haproxy,cloudach  REPEATS=5  WRITE=1 (into docs/benchmarks.md)  BENCH=--quick (any flag)"
 
 .tools/bin/uv:
 	@echo "== installing uv $(UV_VERSION) into .tools"
@@ -62,8 +67,10 @@ test-guide: setup ## every example of docs/guide, with the real SDKs, curl and a
 test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
 	$(PYTEST) -q tests/e2e
 
-bench: setup ## what the gateway costs, beside HAProxy and no proxy at all
-	$(BIN)/python -m tests.bench
+bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on an idle machine
+	@UV="$(UV)" UV_PYTHON=$(PYTHON) scripts/bench-env.sh $(ONLY) || true
+	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEATS),--repeats $(REPEATS)) \
+	  $(if $(WRITE),--write) $(BENCH)
 
 check: setup ## lint, formatting, types, import contracts
 	$(BIN)/ruff check
@@ -76,4 +83,4 @@ format: setup ## format and mend what can be mended by itself
 	$(BIN)/ruff format
 
 clean: ## remove what was installed and built here (not the weights' cache)
-	rm -rf .venv .venv-vllm .tools .run node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-bench-* .tools .run node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

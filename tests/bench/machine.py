@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def allow_many_connections() -> None:
+    """Raise the limit of open files as far as it goes; what is started later inherits it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def description() -> dict[str, str]:
     """CPU, cores, load before the start, software: what a reader needs to judge the figures."""
     return {
@@ -66,7 +73,7 @@ def description() -> dict[str, str]:
         "cpu": f"{_cpu_model()}, {os.cpu_count()} cores{' (virtual machine)' if _virtual() else ''}",
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()) + " (1, 5, 15 minutes)",
         "software": f"Python {platform.python_version()}, uvloop {importlib.metadata.version('uvloop')}, "
-        f"Linux {platform.release()}",
+        f"Linux {'.'.join(platform.release().split('.')[:2])}",
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -20,9 +20,27 @@ class Run:
     figures: Figures
 
 
+@dataclass(frozen=True, slots=True)
+class Saturation:
+    """A contender could not relay so many paced streams: they did not end in time, nor when it was tried again."""
+
+    contender: str
+    streams: int
+    finished: int
+    chunks_per_s: float
+    """What it did relay."""
+    busy: float
+    """Of its core."""
+
+
 @dataclass(slots=True)
 class Results:
     runs: list[Run] = field(default_factory=list)
+    saturations: list[Saturation] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Contenders that were not measured, by name: why."""
+    troubles: list[str] = field(default_factory=list)
+    """Runs that gave no figures, and why."""
 
     def of(self, contender: str, workload: str, name: str) -> dict[int, float]:
         """The figure in each round that has it."""
@@ -32,21 +50,21 @@ class Results:
             if run.contender == contender and run.workload == workload and name in run.figures
         }
 
+    def has(self, contender: str, workload: str) -> bool:
+        return any(run.contender == contender and run.workload == workload for run in self.runs)
+
+    def saturation(self, contender: str) -> Saturation | None:
+        """At the fewest streams that were too many for it."""
+        return min((each for each in self.saturations if each.contender == contender), key=_streams, default=None)
+
     def median(self, contender: str, workload: str, name: str) -> float | None:
         """None where it was not measured."""
-        values = self.of(contender, workload, name).values()
-        return median(values) if values else None
+        return median_of(self.of(contender, workload, name).values())
 
     def over(self, base: str, contender: str, workload: str, name: str) -> float | None:
         """The median of the differences to `base` in the same round."""
         own, other = self.of(contender, workload, name), self.of(base, workload, name)
-        differences = [own[number] - other[number] for number in own if number in other]
-        return median(differences) if differences else None
-
-    def ratio(self, base: str, contender: str, workload: str, name: str) -> float | None:
-        """The ratio of the medians."""
-        own, other = self.median(contender, workload, name), self.median(base, workload, name)
-        return own / other if own is not None and other else None
+        return median_of([own[number] - other[number] for number in own if number in other])
 
     def spread(self, contender: str, workload: str, name: str) -> float | None:
         """Largest less smallest round, as a part of the median; None for less than two rounds."""
@@ -58,6 +76,16 @@ class Results:
         return [run.figures[name] for run in self.runs if name in run.figures]
 
 
+def ratio(own: dict[int, float], base: dict[int, float]) -> float | None:
+    """The median of the ratios of the same round."""
+    return median_of([own[number] / base[number] for number in own if base.get(number)])
+
+
+def median_of(values: Collection[float]) -> float | None:
+    """None of nothing."""
+    return median(values) if values else None
+
+
 def percentile(ascending: Sequence[float], percent: float) -> float:
     """The nearest rank; 0 for an empty sequence."""
     if not ascending:
@@ -65,7 +93,5 @@ def percentile(ascending: Sequence[float], percent: float) -> float:
     return ascending[min(len(ascending) - 1, int(len(ascending) * percent / 100))]
 
 
-def middle(values: Iterable[float]) -> float:
-    """The median; 0 of nothing."""
-    ordered = sorted(values)
-    return median(ordered) if ordered else 0.0
+def _streams(saturation: Saturation) -> int:
+    return saturation.streams

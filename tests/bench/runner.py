@@ -1,101 +1,151 @@
-"""Starts simulator and contenders, each on its core, and takes them through the workloads in turns."""
+"""The rounds: each contender in turn through each workload, and what follows when one cannot take a load."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import uvloop
+from cloudach_inference.sim import pacer
 
+from tests.support.processes import ServerFailed
 from tests.support.stack import Simulator, start_sim
 
-from .client import BadAnswer, Target
-from .contenders import ALL, Contender, Engine
+from .contenders import ALL, PROXY
 from .machine import Cores, on_core
-from .results import Results, Run
-from .workloads import Plan, Subject, groups, short_streams, whole_answers, workloads
+from .plan import Plan
+from .results import Figures, Results, Run, Saturation
+from .running import CLIENT, SIMULATOR, RunFailed, Running
+from .workloads import REDUCED, Workload, paced_name, reduced, workloads
 
-_MODEL = "sim"
-_WARM_UP = Plan(window_s=0.2, requests_at_once=4, least_requests=20)
-
-
-class RunFailed(Exception):
-    """A contender did not do what it was asked; there are no figures then."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    contender: Contender
-    target: Target
+_SPREAD_PHASES = pacer._PHASES
+_REDUCED_TO = 0.5
+"""Of what a saturated contender relayed."""
 
 
-def run(
-    names: Sequence[str], plan: Plan, cores: Cores, *, burst: int, say: Callable[[str], None]
-) -> tuple[Results, dict[str, str]]:
-    """The results, and the contenders' versions. Raises RunFailed, ServerFailed."""
-    results = Results()
-    with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        with on_core(cores.simulator):
-            simulator = stack.enter_context(start_sim(flat=True, burst=burst))
-        engine = Engine(simulator.url, _MODEL, simulator.process.pid)
-        started = [stack.enter_context(_running(name, engine, folder, cores)) for name in names]
-        stack.enter_context(on_core(cores.client))
-        gc.collect()
-        gc.freeze()
-        for each in started:
-            _warm_up(each, engine, simulator)
-        for number in range(plan.rounds):
-            for workload in workloads(plan):
-                simulator.configure(rate=workload.rate)
-                # Each is the first one in turn: whatever drifts meets all alike.
-                for each in started[number % len(started) :] + started[: number % len(started)]:
-                    say(f"round {number + 1} of {plan.rounds}: {workload.name}: {each.contender.title}")
-                    with _told_apart(each.contender, workload.name):
-                        figures = uvloop.run(workload.run(_subject(each, engine), plan))
-                    results.runs.append(Run(each.contender.name, workload.name, number, figures))
-        versions = {each.contender.title: each.contender.version() for each in started}
-    return results, versions
+class Rounds:
+    """One benchmark. `results` fills while it runs."""
 
+    def __init__(
+        self, names: Sequence[str], plan: Plan, cores: Cores, *, burst: int, say: Callable[[str], None]
+    ) -> None:
+        self.results = Results(absent={name: why for name in names if (why := ALL[name].missing())})
+        self.versions: dict[str, str] = {}
+        """By title."""
+        self._names = [name for name in names if name not in self.results.absent]
+        self._plan = plan
+        self._cores = cores
+        self._burst = burst
+        self._say = say
+        self._began = time.monotonic()
+        self._left = ""
 
-@contextlib.contextmanager
-def _running(name: str, engine: Engine, folder: Path, cores: Cores) -> Iterator[_Started]:
-    own = folder / name
-    own.mkdir()
-    contender = ALL[name](engine, own)
-    try:
-        with on_core(cores.contender):
-            target = contender.start()
-        yield _Started(contender, target)
-    finally:
-        contender.stop()
+    def run(self) -> None:
+        """Raises ServerFailed when there is no simulator."""
+        plan = self._plan
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+            engines = []
+            for at_once in (False, True):
+                if workloads(plan, burst=at_once):
+                    with on_core(self._cores.simulator):
+                        simulator = stack.enter_context(
+                            start_sim(rate=plan.rate, burst=self._burst, spread=not at_once)
+                        )
+                    engines.append((at_once, simulator))
+            gc.collect()
+            gc.freeze()
+            gc.disable()  # a collection in mid-window would be the client's noise; between runs there are some
+            for number in range(plan.repeats):
+                for at_once, simulator in engines:
+                    self._round(number, simulator, folder, at_once)
+                per_round = (time.monotonic() - self._began) / (number + 1)
+                self._left = f", about {per_round * (plan.repeats - number - 1) / 60:.0f} min left"
 
+    def _round(self, number: int, simulator: Simulator, folder: Path, at_once: bool) -> None:
+        planned = workloads(self._plan, burst=at_once)
+        phases = 1 if at_once else _SPREAD_PHASES
+        # Each is the first one in turn: whatever drifts meets all alike.
+        turn = number % max(1, len(self._names))
+        names = [
+            name
+            for name in (*self._names[turn:], *self._names[:turn])
+            if name not in self.results.absent and any(self._given(name, workload) for workload in planned)
+        ]
+        with contextlib.ExitStack() as stack:
+            contenders = []
+            for name in names:
+                self._tell(number, f"starting {ALL[name].title}")
+                contender = stack.enter_context(Running(name, simulator, folder, self._cores, phases=phases))
+                if self._start(contender):
+                    contenders.append(contender)
+            with on_core(self._cores.client):
+                for workload in planned:
+                    for contender in contenders:
+                        given = self._given(contender.name, workload)
+                        if given is not None and (contender.contender.parts() or not given.of_processes):
+                            self._tell(number, f"{given.title}: {contender.contender.title}")
+                            self._measure(number, given, contender)
 
-def _subject(started: _Started, engine: Engine) -> Subject:
-    parts = groups(started.contender.parts(), engine.pid, os.getpid())
-    return Subject(started.target, Target(engine.url, engine.model), parts)
+    def _start(self, contender: Running) -> bool:
+        """False when it does not start; then it is left out from there on, unless it once did."""
+        try:
+            contender.start()
+        except (RunFailed, ServerFailed) as error:
+            title = contender.contender.title
+            self.results.troubles.append(f"{title} did not start: {error}")
+            if title not in self.versions:
+                self.results.absent[contender.name] = f"it did not start: {str(error).splitlines()[0]}"
+            return False
+        self.versions[contender.contender.title] = contender.contender.version()
+        return True
 
+    def _given(self, name: str, workload: Workload) -> Workload | None:
+        """The workload, or what a contender gets instead that no more streams saturated; None: nothing."""
+        limit = self.results.saturation(name)
+        if limit is None or workload.streams < limit.streams:
+            return workload
+        if workload.name != paced_name(self._plan.cost_streams):
+            return None
+        return reduced(self._plan, max(1, int(_REDUCED_TO * limit.chunks_per_s / self._plan.rate)))
 
-def _warm_up(started: _Started, engine: Engine, simulator: Simulator) -> None:
-    simulator.configure(rate=0.0)
-    with _told_apart(started.contender, "warm-up"):
-        uvloop.run(short_streams(_subject(started, engine), _WARM_UP))
-        uvloop.run(whole_answers(_subject(started, engine), _WARM_UP))
+    def _measure(self, number: int, workload: Workload, contender: Running) -> None:
+        """A load that a contender could not take is tried once more: the machine may have kept it from work."""
+        title = f"{contender.contender.title}, {workload.title}"
+        for attempt in (1, 2):
+            try:
+                try:
+                    figures = contender.run(workload, self._plan)
+                finally:
+                    contender.settle()
+            except (RunFailed, ServerFailed) as error:
+                self.results.troubles.append(f"round {number + 1}: {error}")
+                return
+            figures["generator_busy"] = self._generator_busy(figures)
+            streams = int(figures.get("streams", 0))
+            finished = int(figures.get("streams_finished", streams))
+            if finished == streams:
+                self.results.runs.append(Run(contender.name, workload.name, number, figures))
+                return
+            self._say(f"{title}: {finished} of {streams} streams finished in time, attempt {attempt}")
+        busy = figures.get(f"{PROXY}_busy", 0.0)
+        if workload.name == REDUCED or self.results.has(contender.name, workload.name):
+            self.results.troubles.append(
+                f"round {number + 1}: {title}: {finished} of {streams} streams finished in time, its core "
+                f"busy to {busy:.0%}"
+            )
+        else:
+            saturation = Saturation(contender.name, streams, finished, figures["chunks_per_s"], busy)
+            self.results.saturations.append(saturation)
 
+    def _generator_busy(self, figures: Figures) -> float:
+        """The part of a core that the busier of simulator and client took, or both where they share one."""
+        parts = [figures.get(f"{part}_busy", 0.0) for part in (SIMULATOR, CLIENT)]
+        return sum(parts) if self._cores.simulator == self._cores.client else max(parts)
 
-@contextlib.contextmanager
-def _told_apart(contender: Contender, workload: str) -> Iterator[None]:
-    try:
-        yield
-    except* (BadAnswer, OSError) as problems:
-        first: BaseException = problems
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        complaints = contender.complaints()
-        said = f"\n{contender.title} said:\n{complaints}" if complaints else ""
-        raise RunFailed(f"{contender.title}, {workload}: {first}{said}") from problems
+    def _tell(self, number: int, what: str) -> None:
+        minutes = (time.monotonic() - self._began) / 60
+        self._say(f"round {number + 1} of {self._plan.repeats} ({minutes:.0f} min{self._left}): {what}")

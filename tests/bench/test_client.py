@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from tests.bench.client import Answer, BadAnswer, Client, Tally, Target
+from tests.bench.client import Answer, Arrivals, BadAnswer, Client, Cut, Tally, Target
 
 _EVENTS = (
     b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n',
@@ -27,12 +28,12 @@ def chunked(*parts: bytes) -> bytes:
 async def server(writes: Sequence[bytes], *, pause_s: float = 0.0) -> AsyncIterator[Target]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        for write in writes:
-            writer.write(write)
-            await writer.drain()
-            await asyncio.sleep(pause_s)
-        writer.close()
         with suppress(ConnectionError):
+            for write in writes:
+                writer.write(write)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+            writer.close()
             await writer.wait_closed()
 
     answering: list[asyncio.Task[None]] = []
@@ -47,11 +48,8 @@ async def server(writes: Sequence[bytes], *, pause_s: float = 0.0) -> AsyncItera
 
 async def ask(target: Target) -> tuple[Answer, Tally]:
     tally = Tally()
-    client = Client(target, tally)
-    try:
+    with Client(target, tally) as client:
         return await client.ask(target.request(max_tokens=2, stream=True), stream=True), tally
-    finally:
-        client.close()
 
 
 async def test_counts_events_whatever_the_splits() -> None:
@@ -70,6 +68,41 @@ async def test_counts_an_event_that_ends_between_two_reads() -> None:
     async with server([_HEAD + chunked(body[:cut]), chunked(body[cut:]) + b"0\r\n\r\n"], pause_s=0.05) as target:
         _, tally = await ask(target)
     assert tally.events == len(_EVENTS)
+
+
+async def test_counts_events_that_come_one_by_one() -> None:
+    """As a paced stream's do: whole HTTP chunks, which the client takes without parsing them."""
+    middle = [chunked(_EVENTS[1])] * 5 + [chunked(_EVENTS[1], _EVENTS[1])]
+    writes = [_HEAD + chunked(*_EVENTS[:2]), *middle, chunked(_EVENTS[2]), chunked(_EVENTS[3]), b"0\r\n\r\n"]
+    async with server(writes, pause_s=0.02) as target:
+        answer, tally = await ask(target)
+    assert tally.events == answer.events == len(_EVENTS) + 7
+    assert _EVENTS[2] in answer.tail
+    assert answer.tail.endswith(_EVENTS[3])
+
+
+async def test_chunks_are_timed_against_their_witness() -> None:
+    writes = [_HEAD + chunked(*_EVENTS[:2]), chunked(_EVENTS[1]), chunked(*_EVENTS[2:]) + b"0\r\n\r\n"]
+    tally = Tally(phases=2)
+    async with server(writes, pause_s=0.05) as target:
+        with Client(target, tally) as client:
+            tally.ticks[1] = time.perf_counter()
+            tally.arrivals = arrivals = Arrivals()
+            await client.ask(target.request(max_tokens=2, stream=True), stream=True, phase=1)
+    assert len(arrivals.lags) == len(arrivals.gaps) == 3
+    assert 0.04 < arrivals.gaps[1] < arrivals.lags[1] < arrivals.lags[2]
+
+
+async def test_what_does_not_end_can_be_cut() -> None:
+    async with server([_HEAD + chunked(*_EVENTS[:2])] + [chunked(_EVENTS[1])] * 10, pause_s=0.05) as target:
+        with Client(target, Tally()) as client:
+            asked = asyncio.create_task(client.ask(target.request(max_tokens=2, stream=True), stream=True))
+            await asyncio.sleep(0.1)
+            client.abort()
+            with pytest.raises(Cut):
+                await asked
+            with pytest.raises(Cut):
+                await client.ask(target.request(max_tokens=2, stream=True), stream=True)
 
 
 async def test_the_role_chunk_is_no_first_token() -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.contenders import ALL
 from tests.support.processes import ROOT
+
+_HERE = {"direct": "direct", "haproxy": "HAProxy", "cloudach": "Cloudach"}
+"""Contenders that the workspace itself brings, and how tables call them."""
 
 
 def bench(*options: str | Path) -> subprocess.CompletedProcess[str]:
@@ -18,16 +20,23 @@ def bench(*options: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.timeout(180)
-def test_quick_run_has_a_row_for_every_contender(tmp_path: Path) -> None:
-    done = bench("--quick", "--json", tmp_path / "figures.json")
+@pytest.mark.timeout(300)
+def test_quick_run_measures_every_contender_and_workload(tmp_path: Path) -> None:
+    document = tmp_path / "costs.md"
+    document.write_text("<!-- bench: begin --><!-- bench: end -->")
 
-    assert done.returncode == 0, done.stderr
-    for kind in ALL.values():
-        assert f"\n{kind.title} " in done.stdout
-    runs = json.loads((tmp_path / "figures.json").read_text())["runs"]
-    assert {run["contender"] for run in runs} == set(ALL)
-    assert len(runs) == len(ALL) * 4
+    done = bench("--quick", "--only", ",".join(_HERE), "--json", tmp_path / "figures.json", "--write", document)
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    for title in _HERE.values():
+        assert f"\n{title} " in done.stdout
+    runs = json.loads((tmp_path / "figures.json").read_text())["results"]["runs"]
+    measured = {(run["contender"], run["workload"]) for run in runs}
+    loads = {"16 paced", "burst", "flat out", "short streams", "long streams", "whole answers"}
+    proxies = {name for name in _HERE if name != "direct"}
+    assert measured == {(name, load) for name in _HERE for load in loads} | {(name, "held open") for name in proxies}
+    assert "| Cloudach |" in document.read_text()
+    assert (tmp_path / "costs.svg").read_text().startswith("<svg ")
 
 
 @pytest.mark.timeout(60)
@@ -35,13 +44,13 @@ def test_flags_are_documented() -> None:
     done = bench("--help")
 
     assert done.returncode == 0
-    assert "--contenders" in done.stdout
-    assert "--json" in done.stdout
+    for flag in ("--only", "--repeats", "--write", "--json"):
+        assert flag in done.stdout
 
 
 @pytest.mark.timeout(60)
 def test_unknown_contender_is_refused() -> None:
-    done = bench("--contenders", "nobody")
+    done = bench("--only", "nobody")
 
     assert done.returncode == 2
     assert "haproxy" in done.stderr

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from .base import Contender, Engine
+from .base import PROXY, Contender, Engine
 from .cloudach import Cloudach
 from .direct import Direct
 from .haproxy import HAProxy
+from .litellm import LiteLLM
+from .vllm_router import VllmRouter
 
-ALL: dict[str, type[Contender]] = {kind.name: kind for kind in (Direct, HAProxy, Cloudach)}
+ALL: dict[str, type[Contender]] = {kind.name: kind for kind in (Direct, HAProxy, Cloudach, VllmRouter, LiteLLM)}
 
-__all__ = ["ALL", "Contender", "Engine"]
+__all__ = ["ALL", "PROXY", "Contender", "Engine"]

@@ -16,6 +16,8 @@ from tests.bench.client import Target
 from tests.bench.cpu import children
 from tests.support.processes import Server, ServerFailed
 
+from .environment import Environment
+
 PROXY = "proxy"
 """The part of a contender whose CPU counts as its cost."""
 
@@ -36,15 +38,22 @@ class Contender(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """How tables call it."""
+    environment: ClassVar[Environment | None] = None
+    """Where its program is, unless it came with the workspace."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.folder = folder
         """For its files; it goes away with the bench."""
 
+    @classmethod
+    def missing(cls) -> str:
+        """Why it cannot be measured here; empty if it can."""
+        return cls.environment.missing() if cls.environment else ""
+
     @abstractmethod
     def start(self) -> Target:
-        """Returns once requests are served. Raises ServerFailed."""
+        """Returns once requests are served; may be called again after `stop`. Raises ServerFailed."""
 
     def parts(self) -> Mapping[str, Sequence[int]]:
         """Process ids by part: `PROXY` is the contender itself, children included; others are told apart."""
@@ -70,10 +79,15 @@ class PortServer(Server):
     """A server that is told its port and does not say when it listens."""
 
     def __init__(
-        self, command: Sequence[str | Path], port: int, *, env: Mapping[str, str | None] | None = None
+        self,
+        command: Sequence[str | Path],
+        port: int,
+        *,
+        env: Mapping[str, str | None] | None = None,
+        patience_s: float = 30.0,
     ) -> None:
         self._port = port
-        super().__init__(command, env=env)
+        super().__init__(command, env=env, patience_s=patience_s)
 
     def _await_announcement(self, ready: re.Pattern[str], patience_s: float) -> str:
         deadline = time.monotonic() + patience_s
