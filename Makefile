@@ -68,9 +68,10 @@ test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
 	$(PYTEST) -q tests/e2e
 
 bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on an idle machine
+	@mkdir -p .cache
 	@UV="$(UV)" UV_PYTHON=$(PYTHON) scripts/bench-env.sh $(ONLY) || true
 	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEATS),--repeats $(REPEATS)) \
-	  $(if $(WRITE),--write) $(BENCH)
+	  --json .cache/bench.json $(if $(WRITE),--write) $(BENCH)
 
 check: setup ## lint, formatting, types, import contracts
 	$(BIN)/ruff check

@@ -23,7 +23,8 @@ the same client, and are measured in turns; tables show the medians of the round
 gets a smaller one, and the tables say so. docs/benchmarks.md says what is measured and how."""
 _WORKLOADS = """\
 workloads: memory (streams held open), paced (streams at --rate), flat (streams flat out), short and long (streams of 1
-and of 256 tokens), whole (answers that are not streamed), burst (paced streams that all tick at once)"""
+and of 256 tokens), whole (answers that are not streamed), burst (paced streams that all tick at once), blocks (flat
+out, from an engine that writes --block chunks at once)"""
 _DOCUMENT = Path("docs/benchmarks.md")
 
 
@@ -57,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--rate", type=float, metavar="R", help=f"tokens a second of a paced stream (default: {default.rate:.0f})")
     add("--window", type=float, metavar="S", help=f"seconds of one measurement (default: {default.window_s:g})")
-    add("--burst", type=_positive, default=32, help="chunks that the engine writes at once, flat out (default: 32)")
+    add("--block", type=_positive, metavar="N", help=f"chunks a write, flat out in blocks (default: {default.block})")
     add("--markdown", action="store_true", help="print the tables as they stand in the docs")
     add(
         "--write",
@@ -104,6 +105,8 @@ def _plan(options: argparse.Namespace) -> Plan:
         "streams": options.streams,
         "rate": options.rate,
         "window_s": options.window,
+        "usual_window_s": options.window,
+        "block": options.block,
     }
     return dataclasses.replace(
         QUICK if options.quick else Plan(), **{name: value for name, value in given.items() if value is not None}
@@ -117,12 +120,10 @@ def _command(options: argparse.Namespace) -> str:
         words.append("--quick")
     if options.only != tuple(ALL):
         words.append(f"--only {','.join(options.only)}")
-    for name in ("workloads", "repeats", "streams", "rate", "window"):
+    for name in ("workloads", "repeats", "streams", "rate", "window", "block"):
         value = getattr(options, name)
         if value is not None:
             words.append(f"--{name} {','.join(map(str, value)) if isinstance(value, tuple) else f'{value:g}'}")
-    if options.burst != 32:
-        words.append(f"--burst {options.burst}")
     return "`make bench`" if len(words) == 1 else f"`.venv/bin/{' '.join(words)}`"
 
 
@@ -138,9 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    print((report.as_markdown if options.markdown else report.as_text)(found))
     if options.json:
         options.json.write_text(found.as_json())
+    print((report.as_markdown if options.markdown else report.as_text)(found))
     if options.write:
         try:
             report.write(found, ROOT / options.write)
@@ -156,7 +157,7 @@ def _measured(options: argparse.Namespace) -> report.Report:
     machine.allow_many_connections()
     about = {"command": _command(options)} | machine.description() | {"cores": cores.sentence()}
     began = time.monotonic()
-    rounds = Rounds(options.only, plan, cores, burst=options.burst, say=_progress)
+    rounds = Rounds(options.only, plan, cores, say=_progress)
     for name, why in rounds.results.absent.items():
         print(f"bench: {ALL[name].title} is left out: {why}", file=sys.stderr)
     rounds.run()
@@ -164,7 +165,7 @@ def _measured(options: argparse.Namespace) -> report.Report:
     about["contenders"] = ", ".join(f"{name} {version}".strip() for name, version in rounds.versions.items())
     about["run"] = (
         f"{plan.repeats} round{'s' * (plan.repeats > 1)} in {(time.monotonic() - began) / 60:.0f} min, windows of "
-        f"{plan.window_s:g} s, flat out with {options.burst} chunk{'s' * (options.burst > 1)} a write"
+        f"{plan.window_s:g} s ({plan.usual_window_s:g} s at {plan.cost_streams} streams)"
     )
     names = tuple(name for name in options.only if name not in rounds.results.absent)
     return report.Report(plan, rounds.results, names, about)

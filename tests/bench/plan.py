@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-KINDS = ("memory", "paced", "flat", "short", "long", "whole", "burst")
+KINDS = ("memory", "paced", "flat", "short", "long", "whole", "burst", "blocks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Plan:
     flat_streams: int = 32
     flat_tokens: int = 1000
     """Tokens of a stream that runs flat out."""
+    block: int = 32
+    """Chunks that the engine writes at once where streams run flat out in blocks; else it writes each by itself."""
     long_streams: int = 8
     long_tokens: int = 256
     requests_at_once: int = 32

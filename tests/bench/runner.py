@@ -29,16 +29,13 @@ _REDUCED_TO = 0.5
 class Rounds:
     """One benchmark. `results` fills while it runs."""
 
-    def __init__(
-        self, names: Sequence[str], plan: Plan, cores: Cores, *, burst: int, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, names: Sequence[str], plan: Plan, cores: Cores, *, say: Callable[[str], None]) -> None:
         self.results = Results(absent={name: why for name in names if (why := ALL[name].missing())})
         self.versions: dict[str, str] = {}
         """By title."""
         self._names = [name for name in names if name not in self.results.absent]
         self._plan = plan
         self._cores = cores
-        self._burst = burst
         self._say = say
         self._began = time.monotonic()
         self._left = ""
@@ -50,10 +47,10 @@ class Rounds:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
             engines = []
             for at_once in (False, True):
-                if workloads(plan, burst=at_once):
+                if workloads(plan, at_once=at_once):
                     with on_core(self._cores.simulator):
                         simulator = stack.enter_context(
-                            start_sim(rate=plan.rate, burst=self._burst, spread=not at_once)
+                            start_sim(rate=plan.rate, burst=plan.block if at_once else 1, spread=not at_once)
                         )
                     engines.append((at_once, simulator))
             gc.collect()
@@ -66,7 +63,7 @@ class Rounds:
                 self._left = f", about {per_round * (plan.repeats - number - 1) / 60:.0f} min left"
 
     def _round(self, number: int, simulator: Simulator, folder: Path, at_once: bool) -> None:
-        planned = workloads(self._plan, burst=at_once)
+        planned = workloads(self._plan, at_once=at_once)
         phases = 1 if at_once else _SPREAD_PHASES
         # Each is the first one in turn: whatever drifts meets all alike.
         turn = number % max(1, len(self._names))
@@ -122,7 +119,7 @@ class Rounds:
                 finally:
                     contender.settle()
             except (RunFailed, ServerFailed) as error:
-                self.results.troubles.append(f"round {number + 1}: {error}")
+                self.results.troubles.append(f"{error}".replace(":", f", round {number + 1}:", 1))
                 return
             figures["generator_busy"] = self._generator_busy(figures)
             streams = int(figures.get("streams", 0))
@@ -134,7 +131,7 @@ class Rounds:
         busy = figures.get(f"{PROXY}_busy", 0.0)
         if workload.name == REDUCED or self.results.has(contender.name, workload.name):
             self.results.troubles.append(
-                f"round {number + 1}: {title}: {finished} of {streams} streams finished in time, its core "
+                f"{title}, round {number + 1}: {finished} of {streams} streams finished in time, its core "
                 f"busy to {busy:.0%}"
             )
         else:

@@ -32,7 +32,7 @@ def test_quick_run_measures_every_contender_and_workload(tmp_path: Path) -> None
         assert f"\n{title} " in done.stdout
     runs = json.loads((tmp_path / "figures.json").read_text())["results"]["runs"]
     measured = {(run["contender"], run["workload"]) for run in runs}
-    loads = {"16 paced", "burst", "flat out", "short streams", "long streams", "whole answers"}
+    loads = {"16 paced", "burst", "flat out", "flat out in blocks", "short streams", "long streams", "whole answers"}
     proxies = {name for name in _HERE if name != "direct"}
     assert measured == {(name, load) for name in _HERE for load in loads} | {(name, "held open") for name in proxies}
     assert "| Cloudach |" in document.read_text()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from tests.bench.contenders import PROXY
-from tests.bench.workloads import FLAT_OUT, REDUCED
+from tests.bench.workloads import BLOCKS, FLAT_OUT, REDUCED
 
 from .report import Report
-from .tables import FEWER
+from .tables import FEWER, FULL
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _BAR = 760, 108, 150, 30, 16
 _STYLE = """\
@@ -35,7 +35,7 @@ def chart(report: Report) -> str:
     panels = [
         (f"CPU per relayed chunk, {report.plan.cost_streams} streams of {report.plan.rate:g} tokens/s", "µs", _cost),
         ("CPU per relayed chunk, flat out", "µs", _flat_cost),
-        ("Chunks a second through one core, flat out", "chunks/s", _speed),
+        (f"Chunks a second through one core, flat out, {report.plan.block} a write", "chunks/s", _speed),
     ]
     drawn: list[str] = []
     top = 8
@@ -46,15 +46,13 @@ def chart(report: Report) -> str:
             top += 62 + _ROW * len(bars)
     if not drawn:
         return ""
-    legend = _text(
-        _LEFT, top + 12, "dark: user time; light: the kernel's besides; ≥: the core was not full", "soft small"
-    )
+    legend = _legend(top)
     fewer = [report.title(name) for name in report.names if report.usual_of(name) == REDUCED]
     if fewer:
         legend += _text(
-            _LEFT, top + 28, f"{FEWER} {', '.join(fewer)}: saturated, measured at fewer streams", "soft small"
+            _LEFT, top + 32, f"{FEWER} {', '.join(fewer)}: saturated, measured at fewer streams", "soft small"
         )
-    height = top + 40
+    height = top + 44
     return "\n".join(
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
@@ -87,12 +85,21 @@ def _cpu(report: Report, name: str, workload: str, mark: str) -> _Bar | None:
 
 
 def _speed(report: Report, name: str) -> _Bar | None:
-    value = report.median(name, FLAT_OUT, "chunks_per_s")
-    busy = report.median(name, FLAT_OUT, f"{PROXY}_busy")
+    value = report.median(name, BLOCKS, "chunks_per_s")
+    busy = report.median(name, BLOCKS, f"{PROXY}_busy")
     if not value:
         return None
-    least = "≥ " if busy is not None and busy < 0.9 else ""
+    least = "≥ " if busy is not None and busy < FULL else ""
     return _Bar(report.title(name), value, None, f"{least}{value:,.0f}")
+
+
+def _legend(top: int) -> str:
+    parts = []
+    for x, kind, text in ((_LEFT, "user", "user time"), (_LEFT + 90, "all", "the kernel's besides")):
+        parts.append(f'<rect class="{kind}" x="{x}" y="{top + 4}" width="10" height="10"/>')
+        parts.append(_text(x + 16, top + 13, text, "soft small"))
+    parts.append(_text(_LEFT + 230, top + 13, "≥ the core was not full", "soft small"))
+    return "\n".join(parts)
 
 
 def _panel(title: str, unit: str, bars: Sequence[_Bar], top: int) -> str:

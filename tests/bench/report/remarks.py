@@ -25,7 +25,7 @@ def remarks(report: Report) -> list[str]:
 
 def troubles(report: Report) -> list[str]:
     """Runs without figures."""
-    return [f"No figures of a run. {each}" for each in report.results.troubles]
+    return [f"Not measured: {each}" for each in report.results.troubles]
 
 
 def _absent(report: Report) -> Iterator[str]:
@@ -120,4 +120,4 @@ def _noise(report: Report) -> Iterator[str]:
 
 
 def _all(report: Report) -> list[Workload]:
-    return [workload for burst in (False, True) for workload in workloads(report.plan, burst=burst)]
+    return [workload for at_once in (False, True) for workload in workloads(report.plan, at_once=at_once)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.bench.contenders import PROXY
 from tests.bench.results import median_of, ratio
 from tests.bench.workloads import (
+    BLOCKS,
     BURST,
     FLAT_OUT,
     HELD_OPEN,
@@ -33,15 +34,17 @@ def tables(report: Report) -> list[Table]:
 def _cost(report: Report) -> Table:
     plan = report.plan
     paced = f"{plan.cost_streams} x {plan.rate:g}/s"
-    head = ["CPU", f"µs/chunk, {paced}", "of it user", "µs/chunk, all at once", "of it user", "µs/chunk, flat out"]
-    head += ["of it user", "ms/stream of 1", f"ms/stream of {plan.long_tokens}"]
+    head = ["CPU"]
+    for load in (paced, "all at once", "flat out", f"flat out, {plan.block} a write"):
+        head += [f"µs/chunk, {load}", "of it user"]
+    head += ["ms/stream of 1", f"ms/stream of {plan.long_tokens}"]
     head += [f"ms/whole answer of {plan.answer_tokens}", "Valkey besides, ms/whole answer"]
     rows = []
     for name in report.names:
         usual = report.usual_of(name)
         mark = FEWER if usual == REDUCED else ""
         row = [report.title(name)]
-        for workload in (usual, BURST, FLAT_OUT):
+        for workload in (usual, BURST, FLAT_OUT, BLOCKS):
             for figure in (_CHUNK, _USER_CHUNK):
                 cell = _number(report.median(name, workload, figure), 1)
                 row.append(cell + mark if cell and workload == usual else cell)
@@ -56,6 +59,7 @@ def _cost(report: Report) -> Table:
 def _speed(report: Report) -> Table:
     loads = (
         ("chunks/s, flat out", FLAT_OUT, "chunks_per_s"),
+        (f"chunks/s, flat out, {report.plan.block} a write", BLOCKS, "chunks_per_s"),
         ("streams of 1/s", SHORT_STREAMS, "requests_per_s"),
         (f"whole answers of {report.plan.answer_tokens}/s", WHOLE_ANSWERS, "requests_per_s"),
     )
@@ -150,7 +154,9 @@ def _ratios(report: Report) -> Table:
         ("user only", report.usual, _USER_CHUNK),
         ("µs/chunk, all at once", BURST, _CHUNK),
         ("µs/chunk, flat out", FLAT_OUT, _CHUNK),
-        ("chunks/s", FLAT_OUT, "chunks_per_s"),
+        ("chunks/s, flat out", FLAT_OUT, "chunks_per_s"),
+        (f"µs/chunk, {plan.block} a write", BLOCKS, _CHUNK),
+        (f"chunks/s, {plan.block} a write", BLOCKS, "chunks_per_s"),
         ("ms/stream of 1", SHORT_STREAMS, _REQUEST),
         (f"ms/stream of {plan.long_tokens}", LONG_STREAMS, _REQUEST),
         ("ms/whole answer", WHOLE_ANSWERS, _REQUEST),

@@ -15,7 +15,7 @@ from .loaded import flat_out, long_streams, short_streams, whole_answers
 from .paced import paced
 
 FLAT_OUT, SHORT_STREAMS, LONG_STREAMS, WHOLE_ANSWERS = "flat out", "short streams", "long streams", "whole answers"
-HELD_OPEN, BURST, REDUCED = "held open", "burst", "paced, fewer"
+HELD_OPEN, BURST, BLOCKS, REDUCED = "held open", "burst", "flat out in blocks", "paced, fewer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Workload:
     run: Callable[[Subject, Plan], Awaitable[Figures]]
     streams: int = 0
     """Of a paced one: how many run at once."""
-    burst: bool = False
-    """All of the engine's streams tick at once."""
+    at_once: bool = False
+    """Before the engine whose streams all tick at once, and which writes in blocks when it runs flat out."""
     of_processes: bool = False
     """It says nothing where there is no proxy."""
 
@@ -40,13 +40,13 @@ def paced_name(streams: int) -> str:
     return f"{streams} paced"
 
 
-def workloads(plan: Plan, *, burst: bool) -> list[Workload]:
-    """Those before the engine whose streams all tick at once, or the others; in the order of each round."""
+def workloads(plan: Plan, *, at_once: bool) -> list[Workload]:
+    """Those before one of the two engines, in the order of each round."""
     most, rate = plan.cost_streams, plan.rate
     held = Workload(HELD_OPEN, f"{plan.open_streams:,} open streams", RATE, held_open, of_processes=True)
-    at_once = Workload(
-        BURST, f"{most:,} x {rate:g}/s at once", rate, partial(paced, streams=most, probe=False), most, True
-    )
+    burst_of = partial(paced, streams=most, probe=False)
+    burst = Workload(BURST, f"{most:,} x {rate:g}/s at once", rate, burst_of, most, at_once=True)
+    blocks = Workload(BLOCKS, f"flat out, {plan.block} a write", 0.0, flat_out, at_once=True)
     long = Workload(LONG_STREAMS, f"streams of {plan.long_tokens}", 0.0, long_streams)
     kinds = {
         "memory": [held],
@@ -55,9 +55,10 @@ def workloads(plan: Plan, *, burst: bool) -> list[Workload]:
         "short": [Workload(SHORT_STREAMS, "streams of 1", 0.0, short_streams)],
         "long": [long],
         "whole": [Workload(WHOLE_ANSWERS, "whole answers", 0.0, whole_answers)],
-        "burst": [at_once],
+        "burst": [burst],
+        "blocks": [blocks],
     }
-    return [each for kind in plan.kinds for each in kinds[kind] if each.burst == burst]
+    return [each for kind in plan.kinds for each in kinds[kind] if each.at_once == at_once]
 
 
 def reduced(plan: Plan, streams: int) -> Workload:
@@ -71,6 +72,7 @@ def _paced(name: str, plan: Plan, streams: int, *, probe: bool) -> Workload:
 
 
 __all__ = [
+    "BLOCKS",
     "BURST",
     "FLAT_OUT",
     "HELD_OPEN",

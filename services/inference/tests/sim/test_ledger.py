@@ -23,13 +23,11 @@ async def cut_stream(sim: Sim, number: int, after_s: float) -> int:
     }
     seen = 0
     try:
-        async with (
-            asyncio.timeout(after_s),
-            sim.http.stream("POST", CHAT, json=body, headers={"x-request-id": f"cut-{number}"}) as response,
-        ):
-            async for line in response.aiter_lines():
-                if '"completion_tokens":' in line:
-                    seen = int(line.split('"completion_tokens":')[1].split(",")[0].rstrip("}"))
+        async with sim.http.stream("POST", CHAT, json=body, headers={"x-request-id": f"cut-{number}"}) as response:
+            async with asyncio.timeout(after_s):
+                async for line in response.aiter_lines():
+                    if '"completion_tokens":' in line:
+                        seen = int(line.split('"completion_tokens":')[1].split(",")[0].rstrip("}"))
     except TimeoutError:
         pass
     return seen

@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import uvloop
 
@@ -49,6 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--root-path", default="", help="a prefix under which all routes lie as well")
     add("--fault", default="", help="strikes every request; see below")
     add("--fault-seed", type=int, default=0, help="of faults with a probability (default: %(default)s)")
+    add(
+        "--drain-s", type=float, default=0.0, help="seconds from SIGTERM to the end of what runs (default: %(default)s)"
+    )
+    add(
+        "--drain-end",
+        choices=("shutdown", "close"),
+        default="shutdown",
+        help="the fault that ends it: as vLLM does, or as a replica behind a proxy goes (default: %(default)s)",
+    )
     add("--parent-pid", type=int, metavar="PID", help="exit when that process is gone")
     return parser
 
@@ -58,7 +68,7 @@ def configuration(arguments: list[str] | None = None) -> tuple[SimConfig, argpar
     parser = _parser()
     options = parser.parse_args(arguments)
     keys = options.api_key or [k for k in (os.environ.get("SIM_API_KEY") or os.environ.get("VLLM_API_KEY"),) if k]
-    for name in ("rate", "jitter", "ttft_ms"):
+    for name in ("rate", "jitter", "ttft_ms", "drain_s"):
         if getattr(options, name) < 0:
             parser.error(f"--{name.replace('_', '-')} must not be negative")
     for name in ("tokens_per_chunk", "burst", "max_model_len"):
@@ -87,13 +97,13 @@ def configuration(arguments: list[str] | None = None) -> tuple[SimConfig, argpar
     return config, options
 
 
-def _end_with(pid: int, stop: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+def _end_with(pid: int, end: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        stop.set()
+        end()
         return
-    loop.add_reader(descriptor, stop.set)
+    loop.add_reader(descriptor, end)
 
 
 async def _main(config: SimConfig, options: argparse.Namespace) -> None:
@@ -101,20 +111,30 @@ async def _main(config: SimConfig, options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    patience_s: float = options.drain_s
+
+    def orphaned() -> None:
+        nonlocal patience_s
+        patience_s = 0.0
+        stop.set()
+
     if options.parent_pid is not None:
-        _end_with(options.parent_pid, stop, loop)
-    server, port = await serve(Simulator(config, loop), options.host, options.port)
+        _end_with(options.parent_pid, orphaned, loop)
+    simulator = Simulator(config, loop)
+    server, port = await serve(simulator, options.host, options.port)
     # Start-up's objects live for good: the collector need not look at them again.
     gc.collect()
     gc.freeze()
     host = f"[{options.host}]" if ":" in options.host else options.host
     print(f"listening on http://{host}:{port}", flush=True)
     await stop.wait()
+    await simulator.drain(patience_s, faults.parse(options.drain_end))
     server.close()
+    await asyncio.sleep(0.01)  # for the last bytes
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until SIGTERM, Ctrl-C, or the parent's end."""
+    """Run until SIGTERM, Ctrl-C, or the parent's end; then drain."""
     config, options = configuration(arguments)
     try:
         uvloop.run(_main(config, options))

@@ -5,6 +5,7 @@ GET  /sim/requests?limit=&id= the last requests, newest first
 GET  /sim/requests/{id}       the last request with that x-request-id
 GET  /sim/faults              what is armed
 POST /sim/faults              {"fault": "die@5", "times": 1, "probability": 1.0}
+POST /sim/strike              {"fault": "end"}: this cut, now, for all that have told a token
 DELETE /sim/faults            disarm all
 GET|POST /sim/config          {"rate": 50, "ttft_ms": 0}
 POST /sim/reset               forget faults, counts, and the engine's death
@@ -17,7 +18,7 @@ from urllib.parse import parse_qs, unquote
 
 import orjson
 
-from .faults import BadFault
+from .faults import CUTS, NOTHING, BadFault, parse
 
 if TYPE_CHECKING:
     from .app import Simulator
@@ -44,6 +45,14 @@ def _arm(simulator: Simulator, body: bytes) -> None:
     if not isinstance(probability, int | float) or not 0 <= probability <= 1:
         raise BadFault("probability lies between 0 and 1")
     simulator.arsenal.arm(fault, times, float(probability))
+
+
+def _strike(simulator: Simulator, body: bytes) -> int:
+    fault = _object(body).get("fault")
+    plan = parse(fault) if isinstance(fault, str) else NOTHING
+    if plan.cut is None:
+        raise BadFault(f"fault is one of {', '.join(sorted(CUTS))}")
+    return simulator.strike(plan)
 
 
 def _configure(simulator: Simulator, body: bytes) -> None:
@@ -73,6 +82,8 @@ def handle(simulator: Simulator, method: str, path: str, query: str, body: bytes
         case "POST", "/sim/faults":
             _arm(simulator, body)
             answer = {"data": simulator.arsenal.listing()}
+        case "POST", "/sim/strike":
+            answer = {"struck": _strike(simulator, body)}
         case "GET", "/sim/faults":
             answer = {"data": simulator.arsenal.listing()}
         case "DELETE", "/sim/faults":

@@ -87,6 +87,15 @@ class WholeAnswer(Answer):
                 out.text = ""
                 total.merge(out)
 
+    def abort(self) -> None:
+        """Every choice ends here."""
+        for sequence, total, texts in zip(self.sequences, self._outputs, self._texts, strict=True):
+            if not sequence.finished:
+                out = sequence.abort()
+                texts.append(out.text)
+                out.text = ""
+                total.merge(out)
+
     def body(self) -> bytes:
         """The JSON body."""
         ask = self.ask
@@ -189,6 +198,18 @@ class StreamAnswer(Answer):
             self._close(out)
         return out
 
+    def aborted(self) -> list[bytes]:
+        """The last events when every choice ends here."""
+        out: list[bytes] = []
+        if not self._opened:
+            self._open(out)
+        for index, sequence in enumerate(self.sequences):
+            if not sequence.finished:
+                self._merge(index, sequence.abort())
+        self._flush(out)
+        self._close(out)
+        return out
+
     def one(self) -> bytes | None:
         """The next event, when it is a plain chunk of one simple token; None when `events` has to tell it."""
         token = self._single.one() if self._single is not None else None
@@ -199,12 +220,14 @@ class StreamAnswer(Answer):
         for index, sequence in enumerate(self.sequences):
             if not sequence.finished:
                 self._single = None
-                new = sequence.step(tokens)
-                waiting = self._waiting[index]
-                if waiting is None:
-                    self._waiting[index] = new
-                else:
-                    waiting.merge(new)
+                self._merge(index, sequence.step(tokens))
+
+    def _merge(self, index: int, new: Output) -> None:
+        waiting = self._waiting[index]
+        if waiting is None:
+            self._waiting[index] = new
+        else:
+            waiting.merge(new)
 
     def _open(self, out: list[bytes]) -> None:
         self._opened = True

@@ -7,7 +7,7 @@ import hmac
 import time
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
 
@@ -16,7 +16,7 @@ from .answer import StreamAnswer, WholeAnswer
 from .config import SimConfig
 from .errors import Refusal
 from .faults import NOTHING, Arsenal, BadFault, Plan, parse
-from .faulty import FaultyStream, FaultyWhole, SplitSink
+from .faulty import FaultyStream, FaultyWhole, SplitSink, strike
 from .json_body import read_json
 from .ledger import Entry, Ledger
 from .pacer import Pacer
@@ -37,10 +37,12 @@ class Simulator:
         self.ledger = Ledger()
         self.arsenal = Arsenal(config.fault_seed)
         self.dead = False
+        self.draining = False
         self.started = int(time.time())
         self._limits = config.limits()
         self._pacer = Pacer(loop, config.jitter, config.spread)
         self._runs: set[Run] = set()
+        self._one_ended = asyncio.Event()
         if config.fault:
             self.arsenal.arm(config.fault)
 
@@ -77,6 +79,28 @@ class Simulator:
         for run in tuple(self._runs):
             run.break_off()
 
+    def strike(self, plan: Plan) -> int:
+        """The plan's cut, now, for all that have told a token; how many these are."""
+        begun = [run for run in self._runs if run.answer.generated and not run.held]
+        self._end(begun, plan)
+        return len(begun)
+
+    async def drain(self, patience_s: float, end: Plan) -> None:
+        """Refuse what comes; what still runs after `patience_s` ends as `end` says."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._runs:
+                    self._one_ended.clear()
+                    await self._one_ended.wait()
+        except TimeoutError:
+            self._end(tuple(self._runs), end)
+
+    def _end(self, runs: Iterable[Run], plan: Plan) -> None:
+        for run in runs:
+            if not run.done:
+                strike(run, plan, self.engine_died, may_exit=self.config.allow_exit)
+
     def reset(self) -> None:
         """Forget faults, counts and the engine's death; what runs goes on."""
         self.dead = False
@@ -102,6 +126,8 @@ class Simulator:
             self._refuse_before(plan, sink)
             return None
         ask = read(path, parsed, self._limits)
+        if self.draining:
+            raise errors.shutting_down()
         if self.dead:
             raise errors.engine_dead()
         ask.interval = max(ask.interval, self.config.tokens_per_chunk)
@@ -146,6 +172,7 @@ class Simulator:
 
         def ended(outcome: str) -> None:
             self._runs.discard(run)
+            self._one_ended.set()
             self.ledger.close(serial, outcome)
 
         answer: StreamAnswer | WholeAnswer

@@ -67,6 +67,11 @@ def engine_dead() -> Refusal:
     return Refusal(500, envelope(ENGINE_DEAD, "InternalServerError", None, 500))
 
 
+def shutting_down() -> Refusal:
+    """To what comes during a drain."""
+    return Refusal(503, envelope("The server is shutting down.", "ServiceUnavailableError", None, 503))
+
+
 def stream_frame(message: str = ENGINE_DEAD, code: int = 500, kind: str = "InternalServerError") -> bytes:
     """The event in which a broken generation ends; unlike the chunks it is written with spaces after `:` and `,`."""
     text = orjson.dumps(message).decode()

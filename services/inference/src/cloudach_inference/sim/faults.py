@@ -11,6 +11,7 @@
     end@K             the stream ends cleanly, without [DONE]
     error@K[:nodone]  vLLM's error frame, then [DONE] (or not)
     engine@K          the engine process dies: the error frame and [DONE] on all running streams, 500 from then on
+    shutdown@K        as vLLM ends what runs when it is told to end: the finish reason `abort`, then [DONE]
     stall@K[:MS]      nothing more comes, for MS milliseconds or for ever
     prefill:MS        the first token takes MS milliseconds longer
     http:STATUS[:json] the status before the first byte, as text/plain (a proxy's) or in vLLM's JSON shape
@@ -29,7 +30,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-CUTS = frozenset({"die", "abort", "close", "end", "error", "engine", "stall"})
+CUTS = frozenset({"die", "abort", "close", "end", "error", "engine", "shutdown", "stall"})
 _BEFORE = frozenset({"http", "refuse", "hang"})
 _PLAIN = frozenset({"crlf", "multiline", "refuse", "hang"})
 

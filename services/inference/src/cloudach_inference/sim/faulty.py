@@ -82,6 +82,31 @@ def kill_when_flushed(run: Run, patience: float = 1.0) -> None:
     run.loop.call_later(0.002, kill_when_flushed, run, patience - 0.002)
 
 
+def strike(run: Run, plan: Plan, engine_died: Callable[[], None], *, may_exit: bool) -> None:
+    """The plan's cut, now."""
+    kind = plan.cut
+    if kind == "stall":
+        run.stall(int(plan.argument) / 1000 if plan.argument else None)
+    elif kind == "engine":
+        engine_died()
+    elif kind == "shutdown":
+        run.shut_down()
+    elif kind == "error" and plan.argument == "nodone" and isinstance(run, StreamRun):
+        run.end("failed")
+        run.sink.send([errors.stream_frame()])
+        run.sink.finish()
+    elif kind == "error":
+        run.break_off()
+    else:
+        run.end("failed")
+        if kind == "end" and isinstance(run, StreamRun):
+            run.sink.finish()
+        elif kind == "die" and may_exit:
+            kill_when_flushed(run)
+        else:
+            run.sink.cut(reset=kind in ("abort", "die"))
+
+
 class FaultyStream(StreamRun):
     """A stream that goes wrong."""
 
@@ -93,12 +118,9 @@ class FaultyStream(StreamRun):
     def begin(self) -> None:
         """A cut at 0 comes after the headers."""
         self._single = False
-        if self.plan.cut and self.plan.at == 0 and self.plan.cut != "stall":
+        if self.plan.cut and self.plan.at == 0:
             self.sink.start(b"text/event-stream; charset=utf-8")
             self._cut()
-        elif self.plan.cut and self.plan.at == 0:
-            self.sink.start(b"text/event-stream; charset=utf-8")
-            self._stall()
         else:
             super().begin()
 
@@ -120,44 +142,18 @@ class FaultyStream(StreamRun):
             self.end("finished")
             self.sink.finish()
 
-    def _stall(self) -> None:
-        self.rest()
-        self.held = True
-        argument, self.plan = self.plan.argument, replace(self.plan, cut=None)
-        if argument:
-            self._handle = self.loop.call_later(int(argument) / 1000, self._after_stall)
-
-    def _after_stall(self) -> None:
-        self._handle = None
-        self.held = False
+    def wake(self) -> None:
+        """The end of a stall; where it came after the last token, the rest follows."""
         if self.answer.complete:
             self.sink.send(self._ending)
             self.end("finished")
             self.sink.finish()
         else:
-            self.go_on()
+            super().wake()
 
     def _cut(self) -> None:
-        kind = self.plan.cut
-        if kind == "stall":
-            self._stall()
-            return
-        if kind == "error" and self.plan.argument == "nodone":
-            self.end("failed")
-            self.sink.send([errors.stream_frame()])
-            self.sink.finish()
-        elif kind == "error":
-            self.break_off()
-        elif kind == "engine":
-            self.engine_died()
-        else:
-            self.end("failed")
-            if kind == "end":
-                self.sink.finish()
-            elif kind == "die" and self.may_exit:
-                kill_when_flushed(self)
-            else:
-                self.sink.cut(reset=kind != "close")
+        plan, self.plan = self.plan, replace(self.plan, cut=None)
+        strike(self, plan, self.engine_died, may_exit=self.may_exit)
 
 
 class FaultyWhole(WholeRun):
@@ -185,27 +181,13 @@ class FaultyWhole(WholeRun):
         elif self.answer.finished:
             self.tell()
 
-    def _after_stall(self) -> None:
-        self._handle = None
+    def wake(self) -> None:
+        """The end of a stall."""
         if self.answer.finished:
             self.tell()
         else:
-            self.go_on()
+            super().wake()
 
     def _cut(self) -> None:
-        kind = self.plan.cut
-        if kind == "stall":
-            self.rest()
-            argument, self.plan = self.plan.argument, replace(self.plan, cut=None)
-            if argument:
-                self._handle = self.loop.call_later(int(argument) / 1000, self._after_stall)
-        elif kind == "error":
-            self.break_off()
-        elif kind == "engine":
-            self.engine_died()
-        else:
-            self.end("failed")
-            if kind == "die" and self.may_exit:
-                kill_when_flushed(self)
-            else:
-                self.sink.cut(reset=kind in ("abort", "die"))
+        plan, self.plan = self.plan, replace(self.plan, cut=None)
+        strike(self, plan, self.engine_died, may_exit=self.may_exit)

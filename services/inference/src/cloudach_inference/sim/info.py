@@ -119,7 +119,7 @@ def handle(
         names = (*simulator.config.models, *simulator.config.embedding_models)
         sink.reply(200, _JSON, orjson.dumps({"object": "list", "data": [_card(simulator, n) for n in names]}))
     elif path in ("/health", "/ping"):
-        sink.reply(503 if simulator.dead else 200, b"", b"")
+        sink.reply(503 if simulator.dead or simulator.draining else 200, b"", b"")
     elif path == "/version":
         sink.reply(200, _JSON, orjson.dumps({"version": VERSION}))
     elif path == "/metrics":

@@ -121,6 +121,19 @@ class Run:
             self._handle.cancel()
             self._handle = None
 
+    def stall(self, seconds: float | None) -> None:
+        """Stand still; None: for ever."""
+        self.rest()
+        self.held = True
+        if seconds is not None:
+            self._handle = self.loop.call_later(seconds, self.wake)
+
+    def wake(self) -> None:
+        """The end of a stall."""
+        self._handle = None
+        self.held = False
+        self.go_on()
+
     def go_on(self) -> None:
         """Tick, or pump, from here on."""
         if self.held:
@@ -153,6 +166,10 @@ class Run:
 
     def break_off(self) -> None:
         """The engine is dead: say so, and end."""
+        raise NotImplementedError
+
+    def shut_down(self) -> None:
+        """The engine is told to end: what was generated is the answer, for it."""
         raise NotImplementedError
 
 
@@ -218,6 +235,13 @@ class StreamRun(Run):
         self.sink.send([errors.stream_frame(), DONE])
         self.sink.finish()
 
+    def shut_down(self) -> None:
+        """The finish reason `abort`, [DONE] and the end."""
+        events = self.answer.aborted()
+        self.end("failed")
+        self.sink.send(events)
+        self.sink.finish()
+
 
 class WholeRun(Run):
     """An answer in one body, for which the generation takes the same time as a stream's."""
@@ -261,6 +285,13 @@ class WholeRun(Run):
         self.end("failed")
         refusal = errors.engine_dead()
         self.sink.reply(refusal.status, b"application/json", orjson.dumps(refusal.body))
+
+    def shut_down(self) -> None:
+        """What there is, with the finish reason `abort`."""
+        self.answer.abort()
+        body = self.answer.body()
+        self.end("failed")
+        self.sink.reply(200, b"application/json", body)
 
     def tell(self) -> None:
         """Send the body."""

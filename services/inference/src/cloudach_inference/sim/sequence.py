@@ -172,6 +172,11 @@ class Sequence:
                 break
         return out
 
+    def abort(self) -> Output:
+        """The end before the end; text that was held back for a stop string comes out."""
+        self.finished = True
+        return Output(self._text[self._released :], [], "abort")
+
     def one(self) -> int | None:
         """The short cut for a plain sequence: the next token if it is simple and not the last; or else nothing."""
         if self.pending or self.count >= self.sampling.max_tokens - 1:

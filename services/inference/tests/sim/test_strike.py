@@ -1,0 +1,118 @@
+"""What is struck while it runs, and how a simulator ends that is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from typing import Any
+
+import httpx
+import pytest
+from cloudach_inference.sim.launch import SimProcess
+
+from .conftest import CHAT, StartSim
+from .test_faults import BODY, collect, events, token_ids
+
+LONG = {"max_tokens": 500}
+
+
+async def strike(sim: Any, fault: str) -> int:
+    answer = await sim.http.post("/sim/strike", json={"fault": fault})
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["struck"])
+
+
+@pytest.mark.parametrize("fault", ["end", "close", "abort", "error", "error:nodone", "engine", "shutdown"])
+async def test_all_that_runs_is_cut_at_once(start_sim: StartSim, fault: str) -> None:
+    sim = await start_sim(rate=50)
+    streams = [asyncio.create_task(collect(sim, "", **LONG)) for _ in range(3)]
+    await sim.runs(3)
+    await asyncio.sleep(0.1)
+    assert await strike(sim, fault) == 3
+    assert (await sim.stats())["running"] == 0
+    for text, error in await asyncio.gather(*streams):
+        told = events(text)
+        ids = token_ids(told)
+        assert 1 <= len(ids) < 500
+        assert (error is not None) == (fault in ("close", "abort"))
+        assert ("[DONE]" in told) == (fault in ("error", "engine", "shutdown"))
+        assert any("error" in event for event in told if event != "[DONE]") == fault.startswith(("error", "engine"))
+    stats = await sim.stats()
+    assert stats["failed_total"] == 3
+    assert await strike(sim, fault) == 0, "what comes later is left alone"
+
+
+async def test_shut_down_as_vllm(start_sim: StartSim) -> None:
+    sim = await start_sim(rate=50)
+    stream = asyncio.create_task(collect(sim, "", **LONG))
+    whole = asyncio.create_task(sim.chat(max_tokens=500, ignore_eos=True, stop=["never"]))
+    await sim.runs(2)
+    await asyncio.sleep(0.1)
+    assert await strike(sim, "shutdown") == 2
+    told = events((await stream)[0])
+    (last,) = told[-3]["choices"]
+    assert (last["delta"], last["finish_reason"], last["token_ids"]) == ({}, "abort", [])
+    assert told[-2]["usage"]["completion_tokens"] == len(token_ids(told))
+    assert told[-1] == "[DONE]"
+    answer = (await whole).json()
+    assert answer["choices"][0]["finish_reason"] == "abort"
+    assert answer["choices"][0]["message"]["content"]
+
+
+async def test_a_stall_of_what_runs(start_sim: StartSim) -> None:
+    sim = await start_sim(rate=100)
+    undisturbed, _ = await collect(sim, "")
+    stream = asyncio.create_task(collect(sim, ""))
+    await sim.runs(1)
+    await asyncio.sleep(0.03)
+    assert await strike(sim, "stall:300") == 1
+    assert await strike(sim, "end") == 0, "it stands still already"
+    begun = time.monotonic()
+    text, error = await stream
+    assert time.monotonic() - begun > 0.2
+    assert error is None
+    assert token_ids(events(text)) == token_ids(events(undisturbed))
+
+
+@pytest.mark.parametrize("order", [{}, {"fault": 5}, {"fault": "x"}, {"fault": "http:500"}, {"fault": "crlf"}, [1]])
+async def test_only_a_cut_can_strike(start_sim: StartSim, order: Any) -> None:
+    sim = await start_sim()
+    response = await sim.http.post("/sim/strike", json=order)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "fault")
+
+
+@pytest.mark.parametrize("end", ["shutdown", "close"])
+def test_a_drain(end: str) -> None:
+    with SimProcess("--rate", "50", "--drain-s", "1.5", "--drain-end", end) as sim:
+        told: dict[str, list[Any]] = {}
+
+        def read(name: str, tokens: int) -> None:
+            text = ""
+            try:
+                with httpx.stream("POST", sim.url + CHAT, json={**BODY, "max_tokens": tokens}, timeout=20) as answer:
+                    for part in answer.iter_text():
+                        text += part
+            except httpx.RemoteProtocolError:
+                text += "data: {}\n\n"
+            told[name] = events(text)
+
+        readers = [threading.Thread(target=read, args=args) for args in (("short", 30), ("long", 1000))]
+        for reader in readers:
+            reader.start()
+        while httpx.get(f"{sim.url}/sim/stats").json()["running"] < 2:
+            time.sleep(0.01)
+        assert sim._process is not None
+        sim._process.send_signal(signal.SIGTERM)
+        while httpx.get(f"{sim.url}/health").status_code == 200:
+            time.sleep(0.01)
+        refused = httpx.post(sim.url + CHAT, json=BODY)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, 503)
+        assert sim.wait() == 0
+        for reader in readers:
+            reader.join()
+        assert len(token_ids(told["short"])) == 30
+        assert told["short"][-1] == "[DONE]"
+        assert 50 <= len(token_ids(told["long"])) < 1000
+        assert told["long"][-1] == ("[DONE]" if end == "shutdown" else {})
