@@ -17,7 +17,10 @@ class EventTooLarge(Exception):
 
 
 class EventSplitter:
-    """Collects bytes until an event is whole. Not for several streams at once."""
+    """Collects bytes until an event is whole. Not for several streams at once.
+
+    `feed(data)` is `payloads(take(data))`; the two steps are for those who can use whole events as they stand.
+    """
 
     __slots__ = ("_after_cr", "_buffer", "_limit", "_scanned")
 
@@ -27,22 +30,27 @@ class EventSplitter:
         self._after_cr = False
         self._limit = limit
 
+    @property
+    def idle(self) -> bool:
+        """Whether the bytes so far ended with a whole event."""
+        return not self._buffer and not self._after_cr
+
     def feed(self, data: bytes) -> list[bytes]:
         """The payloads (the joined `data:` lines) of the events that `data` completes, in order.
 
         Raises EventTooLarge when an unfinished event exceeds the limit.
         """
+        return payloads(self.take(data))
+
+    def take(self, data: bytes) -> bytes:
+        """The events that `data` completes, as bytes with LF line ends, the blank line of the last one included.
+
+        Raises EventTooLarge.
+        """
         if self._after_cr or b"\r" in data:
             data = self._normalised(data)
         if not self._buffer and data.endswith(b"\n\n"):
-            if data.startswith(b"data: "):  # as a rule: whole events of one line each
-                payloads = data[6:-2].split(b"\n\ndata: ")
-                if data.count(b"\n") == 2 * len(payloads) and b"" not in payloads:
-                    return payloads
-            return [p for p in map(_payload, data.split(b"\n\n")) if p is not None]
-        return self._feed_buffered(data)
-
-    def _feed_buffered(self, data: bytes) -> list[bytes]:
+            return data
         buffer = self._buffer
         buffer += data
         end = buffer.rfind(b"\n\n", max(0, self._scanned - 1))
@@ -50,11 +58,11 @@ class EventSplitter:
             self._scanned = len(buffer)
             if len(buffer) > self._limit:
                 raise EventTooLarge(f"an event of more than {self._limit} bytes")
-            return []
-        whole = bytes(buffer[:end])
+            return b""
+        whole = bytes(buffer[: end + 2])
         del buffer[: end + 2]
         self._scanned = len(buffer)
-        return [p for p in map(_payload, whole.split(b"\n\n")) if p is not None]
+        return whole
 
     def _normalised(self, data: bytes) -> bytes:
         if self._after_cr and data.startswith(b"\n"):
@@ -64,6 +72,15 @@ class EventSplitter:
                 return data
         self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def payloads(events: bytes) -> list[bytes]:
+    """Of whole events with LF line ends."""
+    if events.startswith(b"data: ") and events.endswith(b"\n\n"):  # as a rule: each of one line
+        found = events[6:-2].split(b"\n\ndata: ")
+        if events.count(b"\n") == 2 * len(found) and b"" not in found:
+            return found
+    return [p for p in map(_payload, events.split(b"\n\n")) if p is not None]
 
 
 def _payload(block: bytes) -> bytes | None:

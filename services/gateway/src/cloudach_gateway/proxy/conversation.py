@@ -15,7 +15,7 @@ from ..settings import Failover, Timeouts
 from .chunk import EngineReportedError
 from .continuation import CannotContinue, Continuation, NotReproducible, plan
 from .engines import Engines
-from .exchange import Exchange, Happened
+from .exchange import Exchange, Happened, Lane
 from .failover import Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
 from .placing import EngineRequest, PlacementFailed, Placer
 from .transcript import Transcript
@@ -27,6 +27,9 @@ _FIRST_RETRY_S = 0.05
 
 class Consumer(Protocol):
     """What becomes of the engine's events."""
+
+    @property
+    def lane(self) -> Lane | None: ...
 
     @property
     def transcript(self) -> Transcript: ...
@@ -121,7 +124,10 @@ class Conversation:
     ) -> Exception | str | None:
         """Feeds the consumer until [DONE]: None then, otherwise why the stream broke."""
         await consumer.begin()
-        exchange.sink = consumer.feed if continuation is None else _adapted(continuation, consumer)
+        if continuation is None:
+            exchange.sink, exchange.lane = consumer.feed, consumer.lane
+        else:
+            exchange.sink = _adapted(continuation, consumer)
         pending, exchange.pending = exchange.pending, []
         exchange.deliver(pending)
         if self._paused_at is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
+from typing import NamedTuple
 
-from openai_wire.sse import DONE, EventSplitter, EventTooLarge
+from openai_wire.sse import DONE, EventSplitter, EventTooLarge, payloads
 
 from .chunk import BadChunk, EngineReportedError
 from .connection import Connection
@@ -16,6 +17,13 @@ _LONGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
 _LAST_BYTES_S = 1.0
 
 Sink = Callable[[list[bytes]], None]
+
+
+class Lane(NamedTuple):
+    """The short way for whole events: what `relay` makes of them is written; None sends them the long way."""
+
+    relay: Callable[[bytes], bytes | None]
+    write: Callable[[bytes], None]
 
 
 class Happened(Enum):
@@ -36,11 +44,13 @@ class Exchange:
         "_done",
         "_events",
         "_loop",
+        "_open_lane",
         "_over",
         "_post",
         "_splitter",
         "began_at",
         "heard_at",
+        "lane",
         "pending",
         "problem",
         "resend",
@@ -64,6 +74,8 @@ class Exchange:
         self.status = 0
         self.pending: list[bytes] = []
         self.sink: Sink | None = None
+        self.lane: Lane | None = None
+        self._open_lane: Lane | None = None  # while the bytes so far end with a whole event
         self.began_at = self.heard_at = self._loop.time()
         self.problem: Exception | str = ""  # why it broke, for the log
         self.resend = connection.used  # until a byte came: lost, it tells nothing of the engine
@@ -80,7 +92,7 @@ class Exchange:
     def close(self) -> None:
         """Cuts the connection, which ends the engine's work, unless the answer is whole."""
         self._over = True
-        self.sink = None
+        self.sink = self.lane = self._open_lane = None
         connection = self._connection
         if connection is None:
             return
@@ -106,6 +118,13 @@ class Exchange:
         self.heard_at = self._loop.time()
 
     def data(self, data: bytes) -> None:
+        lane = self._open_lane
+        if lane is not None:
+            relayed = lane.relay(data)
+            if relayed is not None:
+                self.heard_at = self._loop.time()
+                lane.write(relayed)
+                return
         if self._over:
             return
         if not self._events or self.status != 200:
@@ -113,16 +132,27 @@ class Exchange:
                 self._body += data
             return
         try:
-            payloads = self._splitter.feed(data)
+            events = self._splitter.take(data)
         except EventTooLarge as error:
             self._broke(str(error))
             return
-        if not payloads:
+        self._open_lane = self.lane if self._splitter.idle else None
+        if not events:
             return
         self.heard_at = self._loop.time()
+        if self.lane is not None:
+            relayed = self.lane.relay(events)
+            if relayed is not None:
+                self.lane.write(relayed)
+                return
+        self._take(payloads(events))
+
+    def _take(self, payloads: list[bytes]) -> None:
         if DONE in payloads:
             self._done = True
             del payloads[payloads.index(DONE) :]
+        if not payloads and not self._done:
+            return
         if self.sink is None:
             self.pending += payloads
             self._post((self, Happened.EVENTS))
@@ -156,6 +186,7 @@ class Exchange:
 
     def _broke(self, problem: Exception | str) -> None:
         self._over = True
+        self.lane = self._open_lane = None
         self.problem = problem
         self._done = False
         self._cut()

@@ -15,6 +15,7 @@ from ..settings import Failover, Timeouts
 from .collect import Collector
 from .conversation import Conversation, Observer
 from .engines import Engines
+from .exchange import Lane
 from .placing import EngineRequest
 from .rewrite import ClientView, StreamRewriter
 from .tally import Tally
@@ -134,9 +135,10 @@ class Relay:
 
 
 class _Streamed:
-    """A stream on its way to the client. This is the hot path: all that happens for a token happens here."""
+    """A stream on its way to the client."""
 
     def __init__(self, rewriter: StreamRewriter, client: Client) -> None:
+        self.lane = Lane(rewriter.relay, client.write)
         self.rewriter = rewriter
         self._client = client
 
@@ -172,6 +174,8 @@ class _Streamed:
 
 class _Gathered:
     """An answer that is put together here."""
+
+    lane = None
 
     def __init__(self, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress) -> None:
         self._asked = asked

@@ -39,7 +39,7 @@ class ClientView:
     answers_per_prompt: int = 1
 
 
-_END = b"]}]}"
+_END = b"]}]}\n\n"
 _CHOICES = b',"choices":['
 # A running chunk in vLLM's form: head, choice, text, then this up to the token ids.
 _RUNNING = re.compile(
@@ -51,13 +51,15 @@ _RUNNING = re.compile(
 
 
 class StreamRewriter:
-    """Feed it the payloads of the engine's events in order; it returns the bytes to send on, possibly none."""
+    """Give it the engine's events in order; it returns the bytes to send on, possibly none."""
 
     __slots__ = (
+        "_between",
         "_held",
         "_in_join",
         "_in_start",
         "_on_begun",
+        "_out_between",
         "_out_join",
         "_out_start",
         "_report",
@@ -83,26 +85,50 @@ class StreamRewriter:
         self._report = report
         self._held: dict[str, Any] | None = None  # the finishing chunk, waiting for the usage it may have to carry
         # What the running chunks of this stream have around their text, known after the first.
-        self._in_start = b"\x00"
+        self._in_start = b"nothing yet"
         self._in_join = b""
         self._out_start = b""
         self._out_join = b""
-        self._tail = b',"usage":null}' if view.usage is UsageForm.EXTRA_CHUNK else b"}"
+        self._between = re.compile(b"$^")
+        self._out_between = b""
+        self._tail = b',"usage":null}\n\n' if view.usage is UsageForm.EXTRA_CHUNK else b"}\n\n"
+
+    def relay(self, events: bytes) -> bytes | None:
+        """What goes on, if these are whole events and all of them running chunks that can be edited as bytes; None if
+        not: then `feed` them. The hot path: nearly every token comes through here."""
+        start, join = self._in_start, self._in_join
+        if not events.startswith(start) or not events.endswith(_END):
+            return None
+        cut = events.find(join, len(start))  # no text has it: its quotes are escaped
+        ids = events[cut + len(join) : -6]
+        if cut < 0:
+            return None
+        if b"]" in ids:
+            return self._relay_several(events)
+        transcript = self.tally.transcript
+        if ids:
+            transcript.ids += ids
+            transcript.ids += b","
+        transcript.recent.append(events)
+        if self.view.token_ids:
+            return self._out_start + events[len(start) : -3] + self._tail
+        return self._out_start + events[len(start) : cut] + self._out_join
+
+    def _relay_several(self, events: bytes) -> bytes | None:
+        start = self._in_start
+        parts = self._between.split(events[len(start) :] + start)  # text, ids, text, ids, … and nothing
+        count = len(parts) // 2
+        if parts[-1] or events.count(b"\n") != 2 * count or b"\r" in events or self.view.token_ids:
+            return None
+        transcript = self.tally.transcript
+        if ids := b",".join(filter(None, parts[1::2])):
+            transcript.ids += ids
+            transcript.ids += b","
+        transcript.note(events)
+        return self._out_start + self._out_between.join(parts[:-1:2]) + self._out_join
 
     def feed(self, payload: bytes) -> bytes:
-        """Raises EngineReportedError, BadChunk."""
-        if payload.startswith(self._in_start) and payload.endswith(_END) and self._held is None:
-            cut = payload.rfind(self._in_join)
-            ids = payload[cut + len(self._in_join) : -4]
-            if cut > 0 and b"]" not in ids:
-                transcript = self.tally.transcript
-                if ids:
-                    transcript.ids += ids
-                    transcript.ids += b","
-                transcript.recent.append(payload)
-                if self.view.token_ids:
-                    return b"data: %b%b%b\n\n" % (self._out_start, payload[len(self._in_start) : -1], self._tail)
-                return b"data: %b%b%b\n\n" % (self._out_start, payload[len(self._in_start) : cut], self._out_join)
+        """One event's payload. Raises EngineReportedError, BadChunk."""
         try:
             return self._edit_parsed(payload)
         except (AttributeError, TypeError, ValueError) as error:
@@ -168,20 +194,22 @@ class StreamRewriter:
 
     def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
         """Remembers what running chunks have around their text, when they are in the form that can be edited."""
-        if self.view.usage is UsageForm.EVERY_CHUNK:
+        if payload.startswith(self._in_start.removeprefix(b"data: ")) or self.view.usage is UsageForm.EVERY_CHUNK:
             return
         match = _RUNNING.fullmatch(payload)
         if match is None:
             return
-        start, self._in_join = match["start"], match["join"]
-        self._in_start = start
+        start, join = match["start"], match["join"]
         head = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
         if start.count(b'":', 0, start.index(_CHOICES)) != len(head):  # it has more, which is to be kept
-            self._in_start = b"\x00"
             return
-        self._out_start = orjson.dumps(head)[:-1] + start[start.index(_CHOICES) :]
-        asked = self._in_join.removesuffix(b',"token_ids":[').removesuffix(b',"prompt_token_ids":null')
+        self._in_start = b"data: " + start
+        self._in_join = join
+        self._between = re.compile(re.escape(join) + rb"([0-9,]*)\]\}\]\}\n\n" + re.escape(self._in_start))
+        self._out_start = b"data: " + orjson.dumps(head)[:-1] + start[start.index(_CHOICES) :]
+        asked = join.removesuffix(b',"token_ids":[').removesuffix(b',"prompt_token_ids":null')
         self._out_join = asked + b"}]" + self._tail
+        self._out_between = self._out_join + self._out_start
 
     def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")

@@ -40,7 +40,7 @@ class Seen:
     def of(cls, transcript: Transcript) -> Seen:
         """Raises BadChunk."""
         seen = cls()
-        for payload in transcript.recent:
+        for payload in transcript.payloads():
             chunk = parse(payload)
             if not seen.head:
                 seen.head = {name: chunk[name] for name in _HEAD if name in chunk}
