@@ -137,11 +137,12 @@ class Conversation:
             paused_at = self._paused_at
             due = exchange.heard_at + between if paused_at is None else paused_at + patience
             happened = await self._watch.event(exchange, due)
+            # What broke among the first events may have had its [DONE] posted before.
+            if happened is Happened.BROKE or exchange.problem:
+                return exchange.problem
             if happened is Happened.DONE:
                 self._placer.end(failed=False)
                 return None
-            if happened is Happened.BROKE:
-                return exchange.problem
             now = self._watch.clock()
             if paused_at is not None and self._paused_at == paused_at and now >= paused_at + patience:
                 raise SlowReader
@@ -165,7 +166,9 @@ class Conversation:
         attempt = 0
         while True:
             try:
-                return await self._placer.place(self._request.path, self._request.body, events=events)
+                exchange = await self._placer.place(self._request.path, self._request.body, events=events)
+                self._budget.placed(self._watch.clock())
+                return exchange
             except PlacementFailed as failed:
                 if not failed.may_retry or attempt >= self._timeouts.retries:
                     raise failed.error from failed
@@ -218,7 +221,9 @@ class Conversation:
                 if continuation is not None:
                     continuation.take_over()
                 self._placed_at_count = consumer.transcript.count
-                took_s = self._watch.clock() - broke_at
+                now = self._watch.clock()
+                self._budget.placed(now)
+                took_s = now - broke_at
                 self._observer.failed_over(told, after_tokens=self._placed_at_count, took_s=took_s)
                 return exchange, continuation
 

@@ -19,7 +19,7 @@ from .silence import Silence
 log = logging.getLogger("cloudach.gateway.ratelimit")
 
 # Lua's argument stack is limited; and one long script would hold up everybody's admissions.
-_AT_ONCE = 250
+_AT_ONCE = 100
 
 
 class Leases:
