@@ -17,6 +17,9 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) 
 }
 
 
+_FIELDS = "cloudach_fields"
+
+
 class JsonFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
@@ -29,10 +32,21 @@ class JsonFormatter(logging.Formatter):
             "service": self._service,
             "event": record.getMessage(),
         }
-        line.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD)
+        fields = getattr(record, _FIELDS, None)
+        if fields is None:
+            fields = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        line.update(fields)
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return orjson.dumps(line, default=str).decode()
+
+
+def event(logger: logging.Logger, level: int, name: str, fields: dict[str, Any]) -> None:
+    """`logger.log(level, name, extra=fields)` at half its cost: for what is logged with every request."""
+    if logger.isEnabledFor(level):
+        record = logging.LogRecord(logger.name, level, "", 0, name, None, None)
+        record.__dict__[_FIELDS] = fields
+        logger.handle(record)
 
 
 def configure(service: str, *, level: str = "info") -> None:

@@ -10,6 +10,7 @@ from openai_wire.requests import ChatRequest, CompletionRequest, EmbeddingReques
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import metrics
 from .catalog import Catalog, ServedModel
@@ -25,7 +26,7 @@ from .routes.models import ModelsEndpoint
 from .settings import Settings
 
 
-def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> FastAPI:
+def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIApp:
     """The application; it connects when its lifespan starts, and is ready then."""
     engines = Engines(connect_s=settings.timeouts.connect_s)
     admission = Admission(redis_url, settings.redis, settings.limits, on_degraded=metrics.DEGRADED.set)
@@ -48,23 +49,36 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> FastAP
             await admission.close()
             engines.stop()
 
+    kinds = (
+        (ChatRequest, "/v1/chat/completions"),
+        (CompletionRequest, "/v1/completions"),
+        (EmbeddingRequest, "/v1/embeddings"),
+    )
+    generation = {path: GenerationEndpoint(services, kind, path) for kind, path in kinds}
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.router.routes += [
-        _post("/v1/chat/completions", GenerationEndpoint(services, ChatRequest, "/v1/chat/completions")),
-        _post("/v1/completions", GenerationEndpoint(services, CompletionRequest, "/v1/completions")),
-        _post("/v1/embeddings", GenerationEndpoint(services, EmbeddingRequest, "/v1/embeddings")),
+        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in generation.items()),
         Route("/v1/models", ModelsEndpoint(services), methods=["GET"]),
         Route("/v1/models/{model:path}", ModelsEndpoint(services), methods=["GET"]),
         Route("/healthz", HealthEndpoint(lifecycle, readiness=False), methods=["GET"]),
         Route("/readyz", HealthEndpoint(lifecycle, readiness=True), methods=["GET"]),
     ]
     app.add_exception_handler(HTTPException, _in_our_words)
-    app.add_middleware(Envelope, lifecycle=lifecycle)
-    return app
+    return Envelope(_short_way(app, generation), lifecycle=lifecycle)
 
 
-def _post(path: str, endpoint: GenerationEndpoint) -> Route:
-    return Route(path, endpoint, methods=["POST"])
+def _short_way(app: ASGIApp, generation: dict[str, GenerationEndpoint]) -> ASGIApp:
+    """Generation requests pass FastAPI's middleware and routing by, which would cost a sixth of a short one."""
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            endpoint = generation.get(scope["path"])
+            if endpoint is not None:
+                await endpoint(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    return choose
 
 
 def _in_our_words(request: Request, exception: Exception) -> Response:

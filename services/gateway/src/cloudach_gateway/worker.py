@@ -65,6 +65,7 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
             log_level="warning",
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here asks who the client is
             backlog=_BACKLOG,
             timeout_keep_alive=75,  # above the 60 s of common load balancers, which must be the ones to close
             timeout_graceful_shutdown=1,

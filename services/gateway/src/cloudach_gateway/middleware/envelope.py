@@ -6,6 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
+from cloudach_telemetry import logs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import metrics
@@ -129,4 +130,4 @@ def _finish(record: RequestRecord) -> None:
         line |= {"code": record.error.code, "cause": record.error.cause}
         if record.error.status >= 500:
             level = logging.WARNING
-    _log.log(level, "request", extra=line)
+    logs.event(_log, level, "request", line)

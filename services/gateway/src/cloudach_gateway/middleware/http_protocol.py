@@ -27,6 +27,10 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {"cloudach.connection": self}  # type: ignore[dict-item]
 
+    @property
+    def body_is_here(self) -> bool:
+        return not self.cycle.more_body
+
     def write_chunk(self, data: bytes) -> None:
         self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
 

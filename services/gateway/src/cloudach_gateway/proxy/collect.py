@@ -13,6 +13,7 @@ import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
 from .chunk import BadChunk, has_text, parse
+from .running import RunningForm
 from .tally import Tally
 
 # Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
@@ -44,11 +45,27 @@ class Collector:
         self._answers_per_prompt = request.n or 1
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
+        self._form: RunningForm | None = None
+        self._texts: list[bytes] = []  # of the first choice, as in JSON strings, not yet in its text
         self.tally = tally
 
     @property
     def choices_seen(self) -> bool:
         return bool(self._choices)
+
+    def relay(self, events: bytes) -> bytes | None:
+        """b"" if these are whole events, all of them running chunks, and taken; None: `feed` them."""
+        found = None if self._form is None else self._form.split(events)
+        if found is None:
+            return None
+        texts, ids = found
+        self._texts += texts
+        transcript = self.tally.transcript
+        if ids:
+            transcript.ids += ids
+            transcript.ids += b","
+        transcript.note(events)
+        return b""
 
     def feed(self, payload: bytes) -> None:
         """Raises EngineReportedError, BadChunk."""
@@ -59,6 +76,9 @@ class Collector:
 
     def _feed(self, payload: bytes) -> None:
         chunk = parse(payload)
+        self._settle_texts()
+        if self._form is None and not self._token_ids:
+            self._form = RunningForm.of(payload)
         usage = chunk.pop("usage", None)
         choices = chunk.pop("choices", None) or ()
         for key, value in chunk.items():
@@ -76,6 +96,7 @@ class Collector:
             self.tally.take_usage(usage, final=not choices)
 
     def answer(self) -> bytes:
+        self._settle_texts()
         head = self._head | {"model": self._model}
         head["object"] = "chat.completion" if self._chat else "text_completion"
         if not self._token_ids:
@@ -83,6 +104,16 @@ class Collector:
         first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
         choices = [self._choices[index] for index in sorted(self._choices)]
         return orjson.dumps(first | {"choices": choices} | {"usage": self.tally.statement()} | head)
+
+    def _settle_texts(self) -> None:
+        if self._texts:
+            text = orjson.loads(b'"%b"' % b"".join(self._texts))
+            self._texts.clear()
+            choice = self._choices[0]
+            if self._chat:
+                choice["message"]["content"] += text
+            else:
+                choice["text"] += text
 
     def _take(self, part: dict[str, Any], *, counted: bool) -> None:
         index = part.get("index", 0)

@@ -175,14 +175,16 @@ class _Streamed:
 class _Gathered:
     """An answer that is put together here."""
 
-    lane = None
-
     def __init__(self, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress) -> None:
         self._asked = asked
         self._tally = tally
         self._progress = progress
         self._waiting = True
         self.collector = Collector(asked, tally)
+
+    @property
+    def lane(self) -> Lane:
+        return Lane(self.collector.relay, _nowhere)
 
     @property
     def transcript(self) -> Transcript:
@@ -206,6 +208,10 @@ class _Gathered:
         self._tally.forget_answer()
         self.collector = Collector(self._asked, self._tally)
         return True
+
+
+def _nowhere(_: bytes) -> None:
+    """It has been taken already."""
 
 
 class _BeatenClient:

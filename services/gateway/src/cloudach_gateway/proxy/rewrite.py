@@ -7,7 +7,6 @@ like what is searched for, because its quotes are escaped. Every other chunk is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -17,6 +16,7 @@ import orjson
 from openai_wire.sse import DONE_FRAME
 
 from .chunk import BadChunk, has_text, parse
+from .running import END, RunningForm
 from .tally import Tally
 
 
@@ -39,22 +39,14 @@ class ClientView:
     answers_per_prompt: int = 1
 
 
-_END = b"]}]}\n\n"
 _CHOICES = b',"choices":['
-# A running chunk in vLLM's form: head, choice, text, then this up to the token ids.
-_RUNNING = re.compile(
-    rb'(?P<start>\{[^\[]*,"choices":\[\{"index":0,(?:"delta":\{"content":|"text":)")(?:[^"\\]|\\.)*'
-    rb'(?P<join>"\}?,"logprobs":null,"finish_reason":null(?:,"stop_reason":null)?(?:,"prompt_token_ids":null)?'
-    rb',"token_ids":\[)'
-    rb"[0-9,]*\]\}\]\}"
-)
 
 
 class StreamRewriter:
     """Give it the engine's events in order; it returns the bytes to send on, possibly none."""
 
     __slots__ = (
-        "_between",
+        "_form",
         "_held",
         "_in_join",
         "_in_start",
@@ -89,7 +81,7 @@ class StreamRewriter:
         self._in_join = b""
         self._out_start = b""
         self._out_join = b""
-        self._between = re.compile(b"$^")
+        self._form: RunningForm | None = None
         self._out_between = b""
         self._tail = b',"usage":null}\n\n' if view.usage is UsageForm.EXTRA_CHUNK else b"}\n\n"
 
@@ -97,7 +89,7 @@ class StreamRewriter:
         """What goes on, if these are whole events and all of them running chunks that can be edited as bytes; None if
         not: then `feed` them. The hot path: nearly every token comes through here."""
         start, join = self._in_start, self._in_join
-        if not events.startswith(start) or not events.endswith(_END):
+        if not events.startswith(start) or not events.endswith(END):
             return None
         cut = events.find(join, len(start))  # no text has it: its quotes are escaped
         ids = events[cut + len(join) : -6]
@@ -115,17 +107,16 @@ class StreamRewriter:
         return self._out_start + events[len(start) : cut] + self._out_join
 
     def _relay_several(self, events: bytes) -> bytes | None:
-        start = self._in_start
-        parts = self._between.split(events[len(start) :] + start)  # text, ids, text, ids, … and nothing
-        count = len(parts) // 2
-        if parts[-1] or events.count(b"\n") != 2 * count or b"\r" in events or self.view.token_ids:
+        found = None if self._form is None or self.view.token_ids else self._form.split(events)
+        if found is None:
             return None
+        texts, ids = found
         transcript = self.tally.transcript
-        if ids := b",".join(filter(None, parts[1::2])):
+        if ids:
             transcript.ids += ids
             transcript.ids += b","
         transcript.note(events)
-        return self._out_start + self._out_between.join(parts[:-1:2]) + self._out_join
+        return self._out_start + self._out_between.join(texts) + self._out_join
 
     def feed(self, payload: bytes) -> bytes:
         """One event's payload. Raises EngineReportedError, BadChunk."""
@@ -196,16 +187,15 @@ class StreamRewriter:
         """Remembers what running chunks have around their text, when they are in the form that can be edited."""
         if payload.startswith(self._in_start.removeprefix(b"data: ")) or self.view.usage is UsageForm.EVERY_CHUNK:
             return
-        match = _RUNNING.fullmatch(payload)
-        if match is None:
+        form = RunningForm.of(payload)
+        if form is None:
             return
-        start, join = match["start"], match["join"]
+        start, join = form.start, form.join
         head = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
         if start.count(b'":', 0, start.index(_CHOICES)) != len(head):  # it has more, which is to be kept
             return
-        self._in_start = b"data: " + start
-        self._in_join = join
-        self._between = re.compile(re.escape(join) + rb"([0-9,]*)\]\}\]\}\n\n" + re.escape(self._in_start))
+        self._form = form
+        self._in_start, self._in_join = start, join
         self._out_start = b"data: " + orjson.dumps(head)[:-1] + start[start.index(_CHOICES) :]
         asked = join.removesuffix(b',"token_ids":[').removesuffix(b',"prompt_token_ids":null')
         self._out_join = asked + b"}]" + self._tail

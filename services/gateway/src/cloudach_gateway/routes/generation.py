@@ -216,6 +216,9 @@ class GenerationEndpoint:
             return
         else:
             answer = await relay.gathered(request, asked, tally, record)
+        if sink.paused_at is None:
+            await send_json(send, answer)
+            return
         try:
             async with asyncio.timeout(self._services.settings.timeouts.slow_reader_s):
                 await send_json(send, answer)

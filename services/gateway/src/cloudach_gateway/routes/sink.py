@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from starlette.types import Scope, Send
+
+from .connection import CONNECTION, ClientConnection
 
 _SSE_HEADERS = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx would hold events back otherwise
 ]
-
-CONNECTION = "cloudach.connection"
-"""The ASGI extension under which the server's protocol puts itself: middleware/http_protocol.py."""
-
-
-class ClientConnection(Protocol):
-    """The server's side of a client's connection, beneath ASGI."""
-
-    watcher: Any  # a Watcher, or None
-
-    def write_chunk(self, data: bytes) -> None:
-        """One chunk of a response that ASGI's send has begun."""
-
-    def abort(self) -> None: ...
-
-
-class Watcher(Protocol):
-    """Who is told by the connection. Called from the loop, never while the request's own code runs."""
-
-    def lost(self) -> None: ...
-
-    def paused(self) -> None: ...
-
-    def resumed(self) -> None: ...
 
 
 class SseSink:
