@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-guide test-e2e bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-soak bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ run: setup ## serve on 127.0.0.1:8080 until Ctrl-C: gateway, Valkey and the engi
 stop: ## end what `make run` of this folder started
 	@$(BIN)/cloudach-stack down
 
-test: check test-unit test-data-plane test-guide test-e2e ## all tests, the real vLLM run last
+test: check test-unit test-data-plane test-chaos test-guide test-e2e ## all tests, the real vLLM run last
 
 test-unit: setup ## the tests beside the libraries and services
 	$(PYTEST) -q libs services
@@ -60,12 +60,18 @@ test-unit: setup ## the tests beside the libraries and services
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
 	$(PYTEST) -q tests/data_plane tests/bench
 
+test-chaos: setup ## replicas and gateways killed and replaced under load: no stream breaks; STREAMS=500
+	$(PYTEST) -q tests/chaos
+
 test-guide: setup ## every example of docs/guide, with the real SDKs, curl and a browser
 	tests/guide/setup.sh
 	$(PYTEST) -q tests/guide
 
 test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
 	$(PYTEST) -q tests/e2e
+
+test-soak: setup ## 1,000 streams through one gateway process, not part of `make test`; MINUTES=5
+	$(PYTEST) -q tests/load
 
 bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on an idle machine
 	@mkdir -p .cache

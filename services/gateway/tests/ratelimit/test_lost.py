@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import redis
+from cloudach_gateway.auth import keys
+from cloudach_gateway.ratelimit import books
 from cloudach_gateway.store import layout
+from cloudach_gateway.store.keys_redis import KeyStore
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from .conftest import Scripted
 
 SECOND = 1_000_000
 TTL = 20 * SECOND
 DAY = "20260101"
+_examples = itertools.count()
 
 
 @pytest.fixture
@@ -198,3 +206,59 @@ def test_names_with_spaces(scripted: Scripted) -> None:
     scripted.renew()
     (record,) = scripted.records()
     assert (record["route"], record["model"]) == ("", "my  model")
+
+
+step = st.tuples(
+    st.sampled_from(["new", "note", "note", "wait", "sweep", "settle", "settle again"]),
+    st.integers(0, 50),  # which request; and tokens
+    st.sampled_from([1, TTL // 3, TTL, 2 * TTL, 3 * TTL]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(step, min_size=5, max_size=50))
+def test_whatever_happens_records_add_up(
+    client: redis.Redis, key_store: KeyStore, steps: list[tuple[str, int, int]]
+) -> None:
+    """To what was settled, or else to what was noted when the request was last declared lost; and to the totals."""
+    scripted = Scripted(client, keys.create(key_store, tenant=f"lost{next(_examples)}"), lease_ttl=TTL)
+    noted: dict[str, int] = {}
+    billed: dict[str, int] = {}
+    ended: set[str] = set()
+    for number, (what, some, time) in enumerate(steps):
+        names = sorted(noted)
+        name = names[some % len(names)] if names else ""
+        if what == "new":
+            scripted.ask(f"r{number}")
+            noted[f"r{number}"] = 0
+        elif what == "wait":
+            scripted.now += time
+        elif what == "sweep":
+            for lost in scripted.renew():
+                billed[lost] = noted[lost]
+        elif name and what == "note":
+            lost_now = scripted.renew((name, 1, number + some, 0), bury=0)
+            assert lost_now == []
+            if name not in ended:
+                noted[name] = number + some
+        elif name and name in ended:
+            scripted.settle(name, 1, 999, once=False)
+        elif name and what == "settle":
+            scripted.settle(name, 1, some)
+            billed[name] = some
+            ended.add(name)
+    records = [books.typed(fields) for fields in scripted.records()]
+    sums = books.add_up(records)
+    record = scripted.key.record
+    totals = client.hgetall(layout.usage(record.tenant, record.id, DAY))
+    said = {record.id: {name: int(value) for name, value in totals.items()}} if totals else {}
+    assert sums.twice == []
+    assert books.differences(said, sums.keys) == []
+    told = {name: sum(r["completion_tokens"] for r in records if r["id"] == name) for name in billed}
+    assert told == billed
+    assert {r["id"] for r in records} == set(billed)
+    last = {r["id"]: r["outcome"] for r in records}
+    assert {name for name, outcome in last.items() if outcome == "finished"} == ended
+    waiting = set(noted) - ended
+    left = set(client.hkeys(layout.running(record.tenant, record.id)))
+    assert {lease.split(":")[1] for lease in left} <= waiting

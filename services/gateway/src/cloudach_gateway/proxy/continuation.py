@@ -1,6 +1,7 @@
 """How a stream that broke goes on with another engine: what to ask it, and its answer as the first stream's: pure.
 
-    plan(path, fields, transcript) -> Continuation -> take_over() once -> adapt() each payload
+    question(path, fields, transcript) -> perhaps a body for /detokenize; its answer's text is `told`
+    plan(path, fields, transcript, told=…) -> Continuation -> take_over() once -> adapt() each payload
 
 docs/failover.md says what is continued, restarted or given up, and why.
 """
@@ -8,18 +9,22 @@ docs/failover.md says what is continued, restarted or given up, and why.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from .carry import CHAT, COMPLETIONS, answer_limit, choices, continued, is_sampled, obstacle, stop_strings
 from .chunk import BadChunk
-from .cut import Cut, Stops, choose
+from .cut import Cut, Stops, choose, sharpened, tokens_owed
 from .resume import Adapter, NotReproducible, Restarted, Resumed
 from .seen import Seen
+from .stops import Hold, Seam
 from .transcript import Transcript
 
-__all__ = ["CannotContinue", "Continuation", "NotReproducible", "is_abort", "obstacle", "plan"]
+__all__ = ["CannotContinue", "Continuation", "NotReproducible", "is_abort", "obstacle", "plan", "question"]
+
+_REDRAWN = 2  # sampled tokens whose text has to come out as before: each further one makes that less likely
 
 
 class CannotContinue(Exception):
@@ -70,6 +75,12 @@ class Continuation:
         self._rewind = None
         return again
 
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is at its end though the engine goes on: a stop string across the cut. Close its stream;
+        what it still brings is dropped by `adapt`."""
+        return self._adapter is not None and self._adapter.ended
+
     def adapt(self, payload: bytes) -> bytes | None:
         """One payload of the new stream as the broken stream would have gone on; None: it has nothing new.
 
@@ -83,6 +94,22 @@ class Continuation:
             raise BadChunk(f"not of a chunk's shape: {error!r}") from error
 
 
+def question(path: str, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool = False) -> bytes | None:
+    """The body of a POST /detokenize to an engine, whose answer's `prompt` is for `plan` to be told: the text of tokens
+    that had not come out yet, or is not known to be complete. None where nothing is gained by it, as mostly.
+
+    Without it such tokens are generated again. Greedy ones come again as they were; sampled ones hardly.
+    """
+    try:
+        situation = _Situation.of(path, fields, transcript, ids_shown=ids_shown)
+    except CannotContinue:
+        return None
+    cut = situation.cut
+    if cut is None or not situation.sampled or not cut.unsent_by(situation.seen.steps):
+        return None
+    return orjson.dumps({"model": fields.get("model"), "tokens": situation.ids[cut.kept :]})
+
+
 def plan(
     path: str,
     fields: Mapping[str, Any],
@@ -90,35 +117,37 @@ def plan(
     *,
     ids_shown: bool = False,
     max_model_len: int | None = None,
+    told: str | None = None,
 ) -> Continuation:
     """How the stream goes on. Raises CannotContinue.
 
     fields: the parsed body that the first engine got, asked for token ids and usage. ids_shown: whether the client
     sees the token ids: then the same have to come again. max_model_len: the engine's context in tokens, needed for a
-    chat request that names no longest answer.
+    chat request that names no longest answer. told: what `question` asked for.
     """
     seen = Seen.of(transcript)
-    count = transcript.count
-    shown = ids_shown or seen.logprobs
     if len(seen.ended) >= choices(fields):
         return Continuation(path, None)
-    if transcript.whole and not seen.visible and not (count and shown):
-        adapter = Restarted(seen)
-        rewind = (0, seen.leading, None)
+    if _may_restart(transcript, seen, shown=ids_shown or seen.logprobs):
         return Continuation(
-            path, orjson.dumps(fields), adapter=adapter, transcript=transcript, rewind=rewind, restarted=True
+            path,
+            orjson.dumps(fields),
+            adapter=Restarted(seen),
+            transcript=transcript,
+            rewind=(0, seen.leading, None),
+            restarted=True,
         )
-    reason = obstacle(path, fields) or seen.obstacle or _without_ids(path, transcript, seen)
-    if reason is not None:
-        raise CannotContinue(reason)
-    sampled = is_sampled(fields)
-    stops = _stops(fields)
-    cut = choose(seen.steps, count, stops, whole=transcript.whole, sampled=sampled, doubtful=transcript.doubtful)
+    situation = _Situation.of(path, fields, transcript, ids_shown=ids_shown)
+    cut = situation.cut
     if cut is None:
         raise CannotContinue("no clean cut")
-    if shown and sampled and cut.kept < count:
+    if told is not None:
+        cut = sharpened(cut, seen.steps, transcript.count, situation.stops, told) or cut
+    if situation.sampled and situation.shown and cut.kept < transcript.count:
         raise CannotContinue("sampled tokens to come again")
-    return _continue(path, fields, transcript, seen, cut, shown=shown, sampled=sampled, max_model_len=max_model_len)
+    if situation.sampled and tokens_owed(cut, seen.steps) > _REDRAWN:
+        raise CannotContinue("sampled text to come again")
+    return _resumed(path, fields, transcript, situation, cut, max_model_len)
 
 
 def is_abort(payload: bytes) -> bool:
@@ -127,43 +156,80 @@ def is_abort(payload: bytes) -> bool:
     return b'"finish_reason":"abort"' in payload
 
 
-def _continue(
+@dataclass(slots=True)
+class _Situation:
+    """A broken stream that could be gone on with. cut: before what has to come again; None: nowhere. shown: whether
+    the client can tell whether the same tokens come again."""
+
+    seen: Seen
+    ids: list[int]
+    stops: Stops
+    cut: Cut | None
+    sampled: bool
+    shown: bool
+
+    @classmethod
+    def of(cls, path: str, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool) -> _Situation:
+        """Raises CannotContinue."""
+        seen = Seen.of(transcript)
+        reason = obstacle(path, fields) or seen.obstacle or _without_ids(path, transcript, seen)
+        if reason is not None:
+            raise CannotContinue(reason)
+        stops = Stops(tuple(stop_strings(fields)), bool(fields.get("include_stop_str_in_output")))
+        ids = [int(number) for number in bytes(transcript.ids).split(b",")[:-1]]
+        cut = choose(seen.steps, len(ids), stops, whole=transcript.whole, doubtful=transcript.doubtful)
+        return cls(seen, ids, stops, cut, is_sampled(fields), ids_shown or seen.logprobs)
+
+
+def _resumed(
     path: str,
     fields: Mapping[str, Any],
     transcript: Transcript,
-    seen: Seen,
+    situation: _Situation,
     cut: Cut,
-    *,
-    shown: bool,
-    sampled: bool,
     max_model_len: int | None,
 ) -> Continuation:
-    ids = [int(number) for number in bytes(transcript.ids).split(b",")[:-1]]
+    seen, stops = situation.seen, situation.stops
     prompt = transcript.prompt_ids or []
     left = _left(path, fields, len(prompt), cut.kept, max_model_len)
     if left <= 0:
         return Continuation(path, None, final=seen.last_chunk("length"))
-    body = continued(path, fields, prompt=prompt + ids[: cut.kept], kept=cut.kept, left=left, logprobs=seen.logprobs)
+    body = continued(
+        path, fields, prompt=prompt + situation.ids[: cut.kept], kept=cut.kept, left=left, logprobs=seen.logprobs
+    )
+    lagging = stops.held > 0 and cut.pending is not None
+    if lagging:  # what the engine would hold back is held back here, behind what the first one had held back
+        body["include_stop_str_in_output"] = True
+    across = stops.strings and (stops.included or lagging)
+    if across:  # of several tokens in one event it must be known which one completes a stop string
+        body.setdefault("logprobs", 0)
+    seam = Seam(cut.before, stops, kept=cut.kept, min_tokens=fields.get("min_tokens") or 0) if across else None
     adapter = Resumed(
         seen,
+        cut,
         chat=path == CHAT,
         prompt_tokens=len(prompt),
-        kept=cut.kept,
-        owed=cut.owed,
-        again=ids[cut.kept :] if shown else [],
-        characters=seen.characters_before + cut.start,
+        again=situation.ids[cut.kept :] if situation.shown else [],
+        characters=seen.characters_before + len(cut.before) - len(cut.pending or ""),
         top=fields.get("top_logprobs") or 0,
+        seam=seam,
+        hold=Hold(cut.pending or "", stops) if lagging else None,
         transcript=transcript,
     )
-    sent = seen.text_chunk(cut.sent) if cut.sent else None
+    unsent = cut.unsent_by(seen.steps)
     return Continuation(
         COMPLETIONS,
         orjson.dumps(body),
         adapter=adapter,
         transcript=transcript,
-        rewind=None if shown else (cut.kept, cut.steps, sent),
-        redrawn=sampled and bool(cut.owed),
+        rewind=None if situation.shown else (cut.kept, cut.steps, seen.text_chunk(unsent) if unsent else None),
+        redrawn=situation.sampled and bool(cut.owed),
     )
+
+
+def _may_restart(transcript: Transcript, seen: Seen, *, shown: bool) -> bool:
+    """Whether the client has nothing of the answer, and nothing of its tokens."""
+    return transcript.whole and not seen.visible and not (shown and transcript.count)
 
 
 def _left(path: str, fields: Mapping[str, Any], prompt: int, kept: int, max_model_len: int | None) -> int:
@@ -175,11 +241,6 @@ def _left(path: str, fields: Mapping[str, Any], prompt: int, kept: int, max_mode
     if not limits:
         raise CannotContinue("unknown context length")
     return min(limits)
-
-
-def _stops(fields: Mapping[str, Any]) -> Stops:
-    longest = max((len(stop) for stop in stop_strings(fields)), default=1)
-    return Stops(longest, bool(fields.get("include_stop_str_in_output")))
 
 
 def _without_ids(path: str, transcript: Transcript, seen: Seen) -> str | None:

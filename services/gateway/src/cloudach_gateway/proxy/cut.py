@@ -2,8 +2,8 @@
 
 An engine's text comes later than its token ids: incomplete characters are held back, and with stop strings the last
 characters too, in which one may begin. What was held back when the stream broke is lost, so the tokens it belongs to
-have to be generated again. The cut stands after a token with which all text had come out (a prompt that ends within a
-character makes vLLM tell the whole prompt again) and before the place where a stop string not yet complete may begin.
+have to be generated again, unless somebody tells their text. The cut stands after a token with which every character
+was complete: a prompt that ends within one makes vLLM tell the whole prompt's text again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-_REDRAWN = 2  # sampled tokens whose text has to come out as before: each further one makes that less likely
+_PART = "\ufffd"  # what part of a character looks like
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +24,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """longest: characters of the longest stop string, 1 where there is none. included: whether it belongs to the
-    answer; the engine then holds nothing back."""
+    """included: whether the stop string belongs to the answer; the engine then holds nothing back."""
 
-    longest: int = 1
+    strings: tuple[str, ...] = ()
     included: bool = False
 
     @property
     def reach(self) -> int:
         """How many characters before the text's end an incomplete stop string may begin."""
-        return self.longest - 1
+        return max((len(string) - 1 for string in self.strings), default=0)
 
     @property
     def held(self) -> int:
@@ -43,47 +42,62 @@ class Stops:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """steps: how many of the steps remain. kept: how many of the answer's tokens. owed: the text that was sent, but
-    belongs to the tokens behind the cut: they have to bring it again. start: characters before `owed`, counted from
-    the first of the steps. sent: the text of the steps that do not remain."""
+    """steps: how many of the steps remain. kept: how many of the answer's tokens. before: the text of the steps up to
+    the cut. owed: the text behind it that was sent: the next tokens have to bring it again. pending: text before the
+    cut that was never sent; None: no text is missing there."""
 
     steps: int
     kept: int
-    owed: str
-    start: int
-    sent: str
+    before: str
+    owed: str = ""
+    pending: str | None = None
+
+    def unsent_by(self, steps: Sequence[Step]) -> str:
+        """The text of the steps that do not remain."""
+        return "".join(step.text for step in steps[self.steps :])
 
 
-def choose(
-    steps: Sequence[Step], count: int, stops: Stops, *, whole: bool, sampled: bool, doubtful: int = -1
-) -> Cut | None:
+def choose(steps: Sequence[Step], count: int, stops: Stops, *, whole: bool, doubtful: int = -1) -> Cut | None:
     """The latest cut; None if there is none.
 
-    steps: the last events, all of them if `whole`. count: the answer's tokens so far. sampled: tokens behind the cut
-    will hardly come again as they were. doubtful: a number of tokens after which not to cut.
+    steps: the last events, all of them if `whole`. count: the answer's tokens so far. doubtful: a number of tokens
+    after which not to cut.
     """
     text = "".join(step.text for step in steps)
     flushing = _flushing(steps, stops)
     kept, shown = count, len(text)
-    cut: Cut | None = None
     for position in range(len(steps) - 1, -1, -1):
         step = steps[position]
         start = shown + stops.held
-        fits = shown + stops.reach <= len(text)
-        if fits and step.text and kept != doubtful and _is_clean(step, text, start, flushing):
-            cut = Cut(position + 1, kept, text[start:], start, text[shown:])
-            break
+        if start <= len(text) and kept != doubtful and _is_clean(step, text, start, flushing):
+            # A stop string across the cut has to be found: its beginning must be known, or come again.
+            known = whole or stops.held or start >= stops.reach
+            return Cut(position + 1, kept, text[:start], text[start:]) if known else None
         kept -= len(step.ids)
         shown -= len(step.text)
-    if cut is None and whole:
-        first = next((position for position, step in enumerate(steps) if step.ids or step.text), len(steps))
-        cut = Cut(first, 0, text, 0, text)
-    if cut is not None and sampled and _tokens_for(cut, steps) > _REDRAWN:
+    if not whole:
         return None
-    return cut
+    first = next((position for position, step in enumerate(steps) if step.ids or step.text), len(steps))
+    return Cut(first, 0, "", text)
 
 
-def _tokens_for(cut: Cut, steps: Sequence[Step]) -> int:
+def sharpened(cut: Cut, steps: Sequence[Step], count: int, stops: Stops, told: str) -> Cut | None:
+    """A later cut, after the last step with text, by the text of all tokens behind `cut`; None if it does not fit what
+    was sent. It then has no part of a character at its end, and no special tokens without text."""
+    last = max((position for position, step in enumerate(steps) if step.text), default=-1)
+    if last < cut.steps:
+        return None
+    textless = sum(len(step.ids) for step in steps[last + 1 :])
+    length = len(cut.owed) + stops.held
+    for text in (told, f" {told}"):  # some tokenizers drop a space at the beginning
+        rest = text[length:]
+        if len(text) >= length and text.startswith(cut.owed) and not (rest.strip(_PART) if textless else rest):
+            pending = text[len(cut.owed) : length]
+            return Cut(last + 1, count - textless, cut.before + text[:length], pending=pending)
+    return None
+
+
+def tokens_owed(cut: Cut, steps: Sequence[Step]) -> int:
     """About how many tokens it takes to bring what is owed: an event's text is that of its tokens, or lags behind."""
     tokens, missing = 0, len(cut.owed)
     for step in steps[cut.steps :]:
@@ -95,11 +109,11 @@ def _tokens_for(cut: Cut, steps: Sequence[Step]) -> int:
 
 
 def _is_clean(step: Step, text: str, start: int, flushing: frozenset[int]) -> bool:
-    """Whether all characters are complete after a step that brought text, which then reaches up to `start`."""
+    """Whether all characters are complete after a step; its text then reaches up to `start`."""
+    if not step.ids or not step.text:
+        return False
     if len(step.ids) == 1:
         return True  # this token completed what was held back
-    if not step.ids:
-        return False
     # Of several tokens the last may have begun a character. It would come out next, and is never ASCII.
     return text[start].isascii() if start < len(text) else step.ids[-1] in flushing
 

@@ -9,21 +9,28 @@ class Ambiguous(Exception):
     """Two of the likeliest tokens have the same text: /v1/completions tells only one of them."""
 
 
-def shifted(logprobs: dict[str, Any], *, skip: int, characters: int) -> dict[str, Any]:
-    """Without the first `skip` tokens, and with offsets into the text as `characters` further on."""
-    rest = {name: values[skip:] for name, values in logprobs.items()}
-    if rest.get("text_offset"):
-        rest["text_offset"] = [offset + characters for offset in rest["text_offset"]]
-    return rest
+def shifted(logprobs: dict[str, Any], tokens: slice, *, characters: int) -> dict[str, Any]:
+    """Those of `tokens`, with offsets into the text `characters` further on."""
+    part = {name: values[tokens] for name, values in logprobs.items()}
+    if part.get("text_offset"):
+        part["text_offset"] = [offset + characters for offset in part["text_offset"]]
+    return part
 
 
-def as_chat(logprobs: dict[str, Any], *, skip: int, top: int) -> dict[str, Any]:
-    """The chat form, without the first `skip` tokens. top: how many of the likeliest tokens are told.
+def as_chat(logprobs: dict[str, Any], tokens: slice, *, top: int) -> dict[str, Any]:
+    """Those of `tokens` in the chat form. top: how many of the likeliest tokens are told. Raises Ambiguous."""
+    entries = list(zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True))
+    return {"content": [_entry(token, value, tops, top) for token, value, tops in entries[tokens]]}
 
-    Raises Ambiguous.
-    """
-    entries = zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True)
-    return {"content": [_entry(token, value, tops, top) for token, value, tops in list(entries)[skip:]]}
+
+def tokens_up_to(end: int, logprobs: dict[str, Any]) -> int:
+    """How many tokens it takes to fill `end` characters."""
+    length = 0
+    for number, token in enumerate(logprobs["tokens"], 1):
+        length += len(token)
+        if length >= end:
+            return number
+    return len(logprobs["tokens"])
 
 
 def _entry(token: str, value: float, tops: dict[str, float], top: int) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import orjson
 
 from . import logprobs
 from .chunk import has_text, parse
+from .cut import Cut
 from .seen import Seen
+from .stops import Hold, Seam
 from .transcript import Transcript
 
 _CHOICES = b',"choices":['
@@ -27,11 +29,17 @@ class NotReproducible(Exception):
 
 
 class Adapter(Protocol):
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is at its end, though the engine goes on."""
+
     def adapt(self, payload: bytes) -> bytes | None: ...
 
 
 class Restarted:
     """The same request once more, of whose first answer nothing had come but roles."""
+
+    ended = False
 
     def __init__(self, seen: Seen) -> None:
         self._head = seen.head
@@ -65,34 +73,38 @@ class Restarted:
 
 
 class Resumed:
-    """The rest of an answer, from /v1/completions, behind what was sent of it.
-
-    kept: tokens of the answer that stand in the new prompt. owed: text that comes again first. again: tokens that
-    come again first, for a client that has seen them. characters: of the answer before the new text.
-    """
+    """The rest of an answer, from /v1/completions, behind what was sent of it."""
 
     def __init__(
         self,
         seen: Seen,
+        cut: Cut,
         *,
         chat: bool,
         prompt_tokens: int,
-        kept: int,
-        owed: str,
         again: list[int],
         characters: int,
         top: int,
+        seam: Seam | None,
+        hold: Hold | None,
         transcript: Transcript,
     ) -> None:
+        """again: tokens that come first and that the client has seen. characters: what is added to offsets into the
+        text. top: how many of the likeliest tokens are told. hold: set where the engine was asked not to hold back what
+        the first one held back."""
+        self.ended = False
         self._seen = seen
         self._chat = chat
         self._prompt_tokens = prompt_tokens
-        self._kept = kept
-        self._owed = owed
+        self._told = cut.kept
+        self._counted = cut.kept + len(again)
+        self._owed = cut.owed
         self._again = again
-        self._counted = kept + len(again)
+        self._kept = cut.kept
         self._characters = characters
         self._top = top
+        self._seam = seam
+        self._hold = hold
         self._transcript = transcript
         self._prefix_out = _prefix(seen.head)
         self._prefix_in = b""
@@ -104,20 +116,32 @@ class Resumed:
                 return self._edit(payload, at)
         chunk = parse(payload)
         usage = chunk.get("usage")
-        if isinstance(usage, dict):
-            self._total(usage, final=not chunk["choices"])
-            chunk.pop("metrics", None)  # of the continuation alone
         if chunk["choices"]:
-            if len(chunk["choices"]) != 1:
-                raise ValueError("several choices")
-            choice = self._choice(chunk["choices"][0])
+            (found,) = chunk["choices"]
+            choice = None if self.ended else self._choice(found)
             if choice is None:
                 return None
             chunk["choices"] = [choice]
-            if not self._owed and not self._again and not self._prefix_in and not self._seen.logprobs:
-                learned = _learned(payload)
-                self._prefix_in = learned + _TEXT if learned else b""
+            self._learn(payload)
+        if isinstance(usage, dict):
+            self._total(usage, final=not chunk["choices"])
+            chunk.pop("metrics", None)  # of the continuation alone
         return orjson.dumps(_with_head(chunk, self._seen.head))
+
+    def _learn(self, payload: bytes) -> None:
+        """From here on running chunks are edited as bytes, if nothing in them has to be looked at."""
+        if (
+            self.ended
+            or self._prefix_in
+            or self._owed
+            or self._again
+            or self._seam
+            or self._hold
+            or self._seen.logprobs
+        ):
+            return
+        learned = _learned(payload)
+        self._prefix_in = learned + _TEXT if learned else b""
 
     def _edit(self, payload: bytes, at: int) -> bytes | None:
         """The same as below for a running chunk in vLLM's own form, as bytes."""
@@ -131,19 +155,21 @@ class Resumed:
         return b'%b{"index":0,"delta":{%b},%b%b' % (self._prefix_out, content, _CHAT_RUNNING, tail)
 
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any] | None:
-        ids = choice["token_ids"]
-        text = choice["text"]
+        self._look_across(choice)
+        ids, text, reason = choice["token_ids"], choice["text"], choice.get("finish_reason")
+        self._told += len(ids)
         known = self._pass_tokens(ids)
-        ids = ids[known:]
         text = text[self._pass_text(text) :]
-        reason = choice.get("finish_reason")
         if reason and (self._owed or self._again):
             raise NotReproducible("the answer ended earlier")
+        if self._hold is not None:
+            text = _held(self._hold, text, choice)
+        ids = ids[known:]
         if not text and not ids and not reason:
             return None
-        told = None
-        if choice.get("logprobs") is not None and ids:
-            told = self._logprobs(choice["logprobs"], known)
+        told = (
+            self._logprobs(choice["logprobs"], slice(known, known + len(ids))) if self._seen.logprobs and ids else None
+        )
         out: dict[str, Any] = {"index": 0}
         if self._chat:
             out["delta"] = {"content": text} if text else {}
@@ -157,6 +183,21 @@ class Resumed:
             out["prompt_token_ids"] = None
         out["token_ids"] = ids
         return out
+
+    def _look_across(self, choice: dict[str, Any]) -> None:
+        """Ends the choice at a stop string that began before the cut."""
+        if self._seam is None:
+            return
+        ids, text = choice["token_ids"], choice["text"]
+        found = self._seam.feed(text, len(ids))
+        if found is not None and self._seam.is_first(*found, choice.get("stop_reason"), len(text)):
+            stop, end = found
+            if len(ids) > 1:
+                ids = ids[: logprobs.tokens_up_to(end, choice["logprobs"])]
+            choice.update(text=text[:end], token_ids=ids, finish_reason="stop", stop_reason=stop)
+            self.ended = True
+        if self._seam.passed:
+            self._seam = None
 
     def _pass_tokens(self, ids: list[int]) -> int:
         """How many of these tokens the client has; the others are new."""
@@ -176,17 +217,17 @@ class Resumed:
         self._owed = self._owed[known:]
         return known
 
-    def _logprobs(self, told: dict[str, Any], known: int) -> dict[str, Any]:
+    def _logprobs(self, told: dict[str, Any], tokens: slice) -> dict[str, Any]:
         if not self._chat:
-            return logprobs.shifted(told, skip=known, characters=self._characters)
+            return logprobs.shifted(told, tokens, characters=self._characters)
         try:
-            return logprobs.as_chat(told, skip=known, top=self._top)
+            return logprobs.as_chat(told, tokens, top=self._top)
         except logprobs.Ambiguous as error:
             raise NotReproducible(str(error)) from error
 
     def _total(self, usage: dict[str, Any], *, final: bool) -> None:
         """The whole request's usage. What the prefix cache had of the continuation is none of the tenant's prompt."""
-        answer = self._kept + usage["completion_tokens"]
+        answer = self._told if self.ended else self._kept + usage["completion_tokens"]
         if not final:
             answer = max(answer, self._counted)
         usage["prompt_tokens"] = self._prompt_tokens
@@ -194,6 +235,17 @@ class Resumed:
         usage["completion_tokens"] = answer
         if usage.get("prompt_tokens_details") is not None:
             usage["prompt_tokens_details"] = None
+
+
+def _held(hold: Hold, text: str, choice: dict[str, Any]) -> str:
+    if not choice.get("finish_reason"):
+        return hold.feed(text)
+    stop = choice.get("stop_reason")
+    if isinstance(stop, str):
+        return hold.last(text, stop)
+    # The token that ended it has no text for who does not ask for it as we did. Among others it is not told apart.
+    alone = choice["finish_reason"] == "stop" and len(choice["token_ids"]) == 1
+    return hold.last("" if alone else text)
 
 
 def _prefix(head: dict[str, Any]) -> bytes:

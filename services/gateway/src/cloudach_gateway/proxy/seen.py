@@ -20,7 +20,8 @@ class Seen:
 
     head: what all chunks of the stream share. steps: one for each event. leading: how many events come before the
     first that has tokens or text. visible: whether the client has any of the answer. roles, prompts, ended: choices
-    whose role, prompt ids or finish reason were told. characters_before: of the text before the first step, where offsets tell it.
+    whose role, prompt ids or finish reason were told. characters_before: of the answer before the first step, where
+    log probabilities tell it.
     """
 
     head: dict[str, Any] = field(default_factory=dict)

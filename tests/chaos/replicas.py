@@ -1,0 +1,74 @@
+"""Simulators that are struck, killed and started again, each on a port of its own for good."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from tests.support.stack import Simulator, start_sim
+
+MODEL = "sim"
+
+_PORTS = range(10_000, 20_000)  # below those that the kernel gives to outgoing connections
+
+
+def quiet_port() -> int:
+    """A free port that no connection takes as its own while the server behind it is away."""
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+class Replica:
+    """A simulator that can be away for a while. `stats` and the like are those of its present life."""
+
+    def __init__(self, **options: Any) -> None:
+        self._options = {"model": MODEL, **options, "port": quiet_port()}
+        self.sim = self._started()
+
+    @property
+    def url(self) -> str:
+        return self.sim.url
+
+    def _started(self) -> Simulator:
+        return start_sim(**self._options)
+
+    def strike(self, fault: str) -> int:
+        """This cut, now, for all that runs here and has told a token: how many these are."""
+        answer = httpx.post(f"{self.url}/sim/strike", json={"fault": fault})
+        answer.raise_for_status()
+        return int(answer.json()["struck"])
+
+    def killed(self, *, away_s: float) -> None:
+        """SIGKILL, and a successor."""
+        self.sim.kill()
+        self.sim.stop()
+        time.sleep(away_s)
+        self.sim = self._started()
+
+    def replaced(self) -> int:
+        """SIGTERM, and a successor once it has drained; its exit status."""
+        status = self.sim.stop(patience_s=60)
+        self.sim = self._started()
+        return status
+
+
+@contextlib.contextmanager
+def replicas(count: int, **options: Any) -> Iterator[list[Replica]]:
+    """So many, of the options of `cloudach-sim`."""
+    started: list[Replica] = []
+    try:
+        for _ in range(count):
+            started.append(Replica(**options))
+        yield started
+    finally:
+        for replica in started:
+            replica.sim.stop()
