@@ -37,7 +37,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._bodies: list[bytes] = []
-        self._complete = self._reusable = False
+        self._complete = False
         self._framed = False  # whether the response says itself where it ends
         self._head_seen = False
         self.used = False  # an idle connection may have been closed by the engine just now
@@ -121,12 +121,11 @@ class Connection(asyncio.Protocol):
 
     def _on_complete(self) -> None:
         self._complete = self._head_seen  # an informational answer ends nothing
-        self._reusable = self._parser.should_keep_alive()  # it knows only now
 
     def _finished(self, receiver: Receiver) -> None:
         self._receiver = None
         self.used = True
-        if self._reusable and not self.closed:
+        if self._parser.should_keep_alive() and not self.closed:
             self._on_free(self)
         else:
             self.abort()
