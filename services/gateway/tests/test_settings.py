@@ -12,6 +12,7 @@ from cloudach_gateway.settings import (
     Redis,
     Settings,
     Timeouts,
+    Usage,
     load,
     parse,
 )
@@ -32,6 +33,7 @@ def test_every_setting_is_documented() -> None:
         "limits.": Limits,
         "timeouts.": Timeouts,
         "failover.": Failover,
+        "usage.": Usage,
         "models[].": Model,
     }
     names = [prefix + name for prefix, group in groups.items() for name in group.model_fields]

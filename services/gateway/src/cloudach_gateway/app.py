@@ -29,7 +29,14 @@ from .settings import Settings
 def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIApp:
     """The application; it connects when its lifespan starts, and is ready then."""
     engines = Engines(connect_s=settings.timeouts.connect_s)
-    admission = Admission(redis_url, settings.redis, settings.limits, on_degraded=metrics.DEGRADED.set)
+    admission = Admission(
+        redis_url,
+        settings.redis,
+        settings.limits,
+        records_keep_s=settings.usage.keep_days * 86400,
+        on_degraded=metrics.DEGRADED.set,
+        on_lost=metrics.LOST.inc,
+    )
     services = Services(
         settings=settings,
         catalog=Catalog(ServedModel.from_settings(model) for model in settings.models),

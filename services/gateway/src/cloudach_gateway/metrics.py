@@ -18,6 +18,7 @@ FAILOVER_DURATION = Histogram(
     ["model"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+LOST = Counter("cloudach_lost_requests", "Requests of killed gateways that were billed as last noted")
 HEARTBEATS = Counter("cloudach_heartbeats", "Keep-alive comments sent into silent streams")
 RUNNING = Gauge("cloudach_running_requests", "Generations running now", multiprocess_mode="livesum")
 DRAINING = Gauge("cloudach_draining", "1 after SIGTERM", multiprocess_mode="livemax")

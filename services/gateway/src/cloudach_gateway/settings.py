@@ -62,6 +62,14 @@ class Limits(_Group):
     )
 
 
+class Usage(_Group):
+    """One record for each request, for billing to read: docs/usage.md."""
+
+    keep_days: float = Field(
+        7.0, gt=0, description="how long a record is kept once all consumer groups have acknowledged it"
+    )
+
+
 class Timeouts(_Group):
     """The one table of timeouts towards an engine."""
 
@@ -117,6 +125,7 @@ class Settings(_Group):
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     failover: Failover = Failover()
+    usage: Usage = Usage()
     models: tuple[Model, ...] = Field(min_length=1)
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
