@@ -1,0 +1,33 @@
+"""A client's connection beneath ASGI: what middleware/http_protocol.py offers to those who stream."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+CONNECTION = "cloudach.connection"
+"""The ASGI extension under which the server's protocol puts itself: middleware/http_protocol.py."""
+
+
+class ClientConnection(Protocol):
+    """The server's side of a client's connection, beneath ASGI."""
+
+    watcher: Any  # a Watcher, or None
+
+    @property
+    def body_is_here(self) -> bool:
+        """Whether all of the request's body has come."""
+
+    def write_chunk(self, data: bytes) -> None:
+        """One chunk of a response that ASGI's send has begun."""
+
+    def abort(self) -> None: ...
+
+
+class Watcher(Protocol):
+    """Who is told by the connection. Called from the loop, never while the request's own code runs."""
+
+    def lost(self) -> None: ...
+
+    def paused(self) -> None: ...
+
+    def resumed(self) -> None: ...
