@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_ALL = os.sched_getaffinity(0)
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
@@ -49,11 +50,20 @@ def _physical(cores: list[int]) -> list[int]:
     return list(seen.values())
 
 
-@contextlib.contextmanager
-def on_core(core: int) -> Iterator[None]:
+def on_core(core: int) -> contextlib.AbstractContextManager[None]:
     """What is started inside inherits the core."""
+    return _on({core})
+
+
+def on_all_cores() -> contextlib.AbstractContextManager[None]:
+    """Inside `on_core`: for what is no part of the measurement."""
+    return _on(_ALL)
+
+
+@contextlib.contextmanager
+def _on(cores: set[int]) -> Iterator[None]:
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

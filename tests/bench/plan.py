@@ -30,7 +30,9 @@ class Plan:
     box_s: float = 6.0
     """A loaded window ends then, also if it does not hold `least_chunks` or `least_requests`."""
     grace_s: float = 4.0
-    """After which streams that should have ended are cut."""
+    """After which paced streams that should have ended are cut."""
+    linger_s: float = 1.5
+    """How long requests that run flat out may go on after the window."""
     open_s: float = 20.0
     """How long it may take until all `open_streams` are open."""
     settle_s: float = 0.3

@@ -22,6 +22,8 @@ from .running import CLIENT, SIMULATOR, RunFailed, Running
 from .workloads import REDUCED, Workload, paced_name, reduced, workloads
 
 _SPREAD_PHASES = pacer._PHASES
+_FULL, _BEHIND = 0.85, 0.85
+"""Of a core, of the chunks a second that the engine sends."""
 _REDUCED_TO = 0.5
 """Of what a saturated contender relayed."""
 
@@ -82,10 +84,8 @@ class Rounds:
             with on_core(self._cores.client):
                 for workload in planned:
                     for contender in contenders:
-                        given = self._given(contender.name, workload)
-                        if given is not None and (contender.contender.parts() or not given.of_processes):
-                            self._tell(number, f"{given.title}: {contender.contender.title}")
-                            self._measure(number, given, contender)
+                        if contender.contender.parts() or not workload.of_processes:
+                            self._give(number, workload, contender)
 
     def _start(self, contender: Running) -> bool:
         """False when it does not start; then it is left out from there on, unless it once did."""
@@ -95,7 +95,7 @@ class Rounds:
             title = contender.contender.title
             self.results.troubles.append(f"{title} did not start: {error}")
             if title not in self.versions:
-                self.results.absent[contender.name] = f"it did not start: {str(error).splitlines()[0]}"
+                self.results.absent[contender.name] = f"it did not start: {str(error).splitlines()[0].rstrip(':')}"
             return False
         self.versions[contender.contender.title] = contender.contender.version()
         return True
@@ -109,10 +109,18 @@ class Rounds:
             return None
         return reduced(self._plan, max(1, int(_REDUCED_TO * limit.chunks_per_s / self._plan.rate)))
 
-    def _measure(self, number: int, workload: Workload, contender: Running) -> None:
-        """A load that a contender could not take is tried once more: the machine may have kept it from work."""
+    def _give(self, number: int, workload: Workload, contender: Running) -> None:
+        given = self._given(contender.name, workload)
+        if given is not None and not self._measured(number, given, contender):
+            instead = self._given(contender.name, workload)
+            if instead is not None and instead.name == REDUCED != given.name:
+                self._measured(number, instead, contender)
+
+    def _measured(self, number: int, workload: Workload, contender: Running) -> bool:
+        """Whether there are figures. A load that was too much is tried once more: something else may have hindered."""
         title = f"{contender.contender.title}, {workload.title}"
         for attempt in (1, 2):
+            self._tell(number, title if attempt == 1 else f"{title}, again, for streams were late")
             try:
                 try:
                     figures = contender.run(workload, self._plan)
@@ -120,23 +128,26 @@ class Rounds:
                     contender.settle()
             except (RunFailed, ServerFailed) as error:
                 self.results.troubles.append(f"{error}".replace(":", f", round {number + 1}:", 1))
-                return
-            figures["generator_busy"] = self._generator_busy(figures)
-            streams = int(figures.get("streams", 0))
-            finished = int(figures.get("streams_finished", streams))
-            if finished == streams:
+                return False
+            if not _too_much(figures):
+                figures["generator_busy"] = self._generator_busy(figures)
                 self.results.runs.append(Run(contender.name, workload.name, number, figures))
-                return
-            self._say(f"{title}: {finished} of {streams} streams finished in time, attempt {attempt}")
-        busy = figures.get(f"{PROXY}_busy", 0.0)
+                return True
+        found = Saturation(
+            contender.name,
+            int(figures["streams"]),
+            int(figures["streams_finished"]),
+            figures["chunks_per_s"],
+            figures.get(f"{PROXY}_busy", 0.0),
+        )
         if workload.name == REDUCED or self.results.has(contender.name, workload.name):
             self.results.troubles.append(
-                f"{title}, round {number + 1}: {finished} of {streams} streams finished in time, its core "
-                f"busy to {busy:.0%}"
+                f"{title}, round {number + 1}: {found.finished} of {found.streams} streams finished in time, its core "
+                f"busy to {found.busy:.0%}."
             )
         else:
-            saturation = Saturation(contender.name, streams, finished, figures["chunks_per_s"], busy)
-            self.results.saturations.append(saturation)
+            self.results.saturations.append(found)
+        return False
 
     def _generator_busy(self, figures: Figures) -> float:
         """The part of a core that the busier of simulator and client took, or both where they share one."""
@@ -146,3 +157,11 @@ class Rounds:
     def _tell(self, number: int, what: str) -> None:
         minutes = (time.monotonic() - self._began) / 60
         self._say(f"round {number + 1} of {self._plan.repeats} ({minutes:.0f} min{self._left}): {what}")
+
+
+def _too_much(figures: Figures) -> bool:
+    """Of a paced load: streams ended too late, or a full core fell behind so far that they soon would."""
+    full = figures.get(f"{PROXY}_busy", 0.0) > _FULL
+    behind = figures.get("chunks_per_s", 0.0) < _BEHIND * figures.get("chunks_expected_per_s", 0.0)
+    unfinished = figures.get("streams_finished", 0.0) < figures.get("streams", 0.0)
+    return "streams_finished" in figures and (unfinished or (full and behind))

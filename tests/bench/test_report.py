@@ -50,6 +50,7 @@ def test_a_saturated_contender_is_told_at_its_own_load() -> None:
     assert row(text, "Ratios to HAProxy", "LiteLLM").startswith("LiteLLM 40.00† 60.00†")
     assert "saturated: 3 of 64 finished" in row(text, "Added latency of a chunk", "LiteLLM")
     assert "not tried" in row(text, "Added latency of a chunk", "LiteLLM")
+    assert "800 of 3,200 chunks/s came through, 3 streams finished in time, its core was busy to 99%" in text
     assert "Its CPU per paced chunk is that of 8 streams." in text
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 from collections.abc import Mapping, Sequence
 
 from tests.bench.client import Target
 from tests.bench.cpu import children, command_name
+from tests.bench.machine import on_all_cores
+from tests.support.processes import ServerFailed
 from tests.support.stack import Gateway, create_key, start_gateway
 
 from .base import PROXY, Contender
@@ -22,16 +25,14 @@ class Cloudach(Contender):
 
     def start(self) -> Target:
         model = {"id": self.engine.model, "upstreams": [self.engine.url]}
-        self._gateway = start_gateway({"models": [model]})
         # Limits that are checked on each request and never reached.
-        key = create_key(
-            self._gateway,
-            tenant="bench",
-            name="bench",
-            requests_per_minute=_ENDLESS,
-            tokens_per_minute=_ENDLESS,
-            concurrent_streams=_ENDLESS,
-        )
+        limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrent_streams"), _ENDLESS)
+        try:
+            self._gateway = start_gateway({"models": [model]})
+            with on_all_cores():
+                key = create_key(self._gateway, tenant="bench", name="bench", **limits)
+        except (RuntimeError, subprocess.TimeoutExpired) as error:
+            raise ServerFailed(str(error)) from error
         return Target(self._gateway.url, self.engine.model, {"Authorization": f"Bearer {key}"})
 
     def parts(self) -> Mapping[str, Sequence[int]]:

@@ -40,9 +40,9 @@ def _saturated(report: Report) -> Iterator[str]:
         if limit is None:
             continue
         text = (
-            f"{report.title(name)} was saturated by {limit.streams:,} streams of {rate:g}/s: {limit.finished} of them "
-            f"finished in time, {limit.chunks_per_s:,.0f} of {limit.streams * rate:,.0f} chunks/s came through, its "
-            f"core busy to {limit.busy:.0%}. More streams were not tried."
+            f"{report.title(name)} was saturated by {limit.streams:,} streams of {rate:g}/s: "
+            f"{limit.chunks_per_s:,.0f} of {limit.streams * rate:,.0f} chunks/s came through, {limit.finished} streams "
+            f"finished in time, its core was busy to {limit.busy:.0%}. More streams were not tried."
         )
         fewer = report.median(name, REDUCED, "streams")
         if fewer is not None:
@@ -88,6 +88,8 @@ def _merged(report: Report) -> Iterator[str]:
             if workload.streams and reads is not None and reads < _APART:
                 busy = report.median(name, workload.name, f"{PROXY}_busy")
                 core = "" if busy is None else f", its core busy to {busy:.0%}"
+                if busy is None or busy < FULL:
+                    core += ": the client came late to reading"
                 yield (
                     f"{report.title(name)} at {workload.title}: chunks came merged, {reads:.0%} as many reads as chunks"
                     f"{core}. Merged chunks cost less, and latency of a chunk is told modulo one step "

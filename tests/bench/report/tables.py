@@ -119,7 +119,9 @@ def _saturated(report: Report, name: str, streams: int, burst: bool) -> str:
         return ""
     if streams > limit.streams or burst:
         return "not tried"
-    return f"saturated: {limit.finished} of {limit.streams} finished"
+    if limit.finished == limit.streams:
+        return f"saturated: {limit.chunks_per_s / (limit.streams * report.plan.rate):.0%} of the pace"
+    return f"saturated: {limit.finished} of {limit.streams:,} finished"
 
 
 def _memory(report: Report) -> Table:

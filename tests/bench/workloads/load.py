@@ -36,8 +36,10 @@ class Streams:
 
 
 @contextlib.asynccontextmanager
-async def endless(client: Client, request: bytes, at_once: int, *, stream: bool, grace_s: float) -> AsyncIterator[None]:
-    """Inside, `at_once` requests run at any time. At the end they are awaited for `grace_s`, then cut."""
+async def endless(
+    client: Client, request: bytes, at_once: int, *, stream: bool, linger_s: float
+) -> AsyncIterator[None]:
+    """Inside, `at_once` requests run at any time. At the end they are awaited for `linger_s`, then cut."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(_again(client, request, stop, stream)) for _ in range(at_once)]
@@ -45,7 +47,7 @@ async def endless(client: Client, request: bytes, at_once: int, *, stream: bool,
             yield
         finally:
             stop.set()
-        await asyncio.wait(running, timeout=grace_s)
+        await asyncio.wait(running, timeout=linger_s)
         client.abort()
 
 

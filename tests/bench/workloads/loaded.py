@@ -51,7 +51,7 @@ async def _loaded(
     request = subject.target.request(max_tokens=tokens, stream=stream)
     with Client(subject.target, Tally()) as client:
         first = await client.ask(request, stream=stream)
-        async with endless(client, request, at_once, stream=stream, grace_s=plan.grace_s):
+        async with endless(client, request, at_once, stream=stream, linger_s=plan.linger_s):
             await asyncio.sleep(plan.settle_s)
             window = await measured(
                 subject, client.tally, plan.window_s, box_s=plan.box_s, chunks=chunks, requests=requests

@@ -32,12 +32,15 @@ class Receiver(Protocol):
 class Connection(asyncio.Protocol):
     """`send()`, once at a time; the connection frees itself when the response is whole, and is cut by `abort()`."""
 
-    def __init__(self, on_free: Callable[[Connection], None]) -> None:
+    def __init__(self, on_free: Callable[[Connection], None], on_gone: Callable[[Connection], None]) -> None:
         self._on_free = on_free  # whole response, may be used again
+        self._on_gone = on_gone  # closed, by whomever
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._bodies: list[bytes] = []
         self._complete = False
+        self._pieces = 0  # how many of `_bodies` belong to the response, once it is complete
+        self._reusable = False
         self._framed = False  # whether the response says itself where it ends
         self._head_seen = False
         self.used = False  # an idle connection may have been closed by the engine just now
@@ -45,6 +48,7 @@ class Connection(asyncio.Protocol):
         # `list.append` as the callback: no Python frame per piece of a body.
         self._parser = httptools.HttpResponseParser(
             SimpleNamespace(
+                on_message_begin=self._on_begin,
                 on_header=self._on_header,
                 on_headers_complete=self._on_head,
                 on_body=self._bodies.append,
@@ -85,22 +89,30 @@ class Connection(asyncio.Protocol):
         if receiver is None:  # between two requests nobody asked for anything
             self.abort()
             return
+        broken: Exception | None = None
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self.abort()
-            receiver.lost(f"not HTTP: {error!r}")
-            return
+            broken = error
+            self._reusable = False
         bodies = self._bodies
+        if self._complete:
+            del bodies[self._pieces :]
         if bodies:
             body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
             bodies.clear()
             receiver.data(body)
-        if self._complete and self._receiver is receiver:  # it may have aborted on what it read
+        if self._receiver is not receiver:  # it has aborted on what it read
+            return
+        if self._complete:
             self._finished(receiver)
+        elif broken is not None:
+            self.abort()
+            receiver.lost(f"not HTTP: {broken!r}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._on_gone(self)
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             return
@@ -109,23 +121,36 @@ class Connection(asyncio.Protocol):
         else:
             receiver.lost(f"connection lost: {exc!r}" if exc else "connection closed")
 
+    def _on_begin(self) -> None:
+        if self._complete:  # more than it was asked for: nobody knows for whom
+            self._reusable = False
+
     def _on_header(self, name: bytes, _: bytes) -> None:
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._framed = True
 
     def _on_head(self) -> None:
+        if self._complete:
+            return
         status = self._parser.get_status_code()
-        self._head_seen = status >= 200
-        if self._receiver is not None and self._head_seen:
+        if status < 200:  # informational: the answer is yet to come
+            self._framed = False
+            return
+        self._head_seen = True
+        if self._receiver is not None:
             self._receiver.head(status)
 
     def _on_complete(self) -> None:
-        self._complete = self._head_seen  # an informational answer ends nothing
+        if self._head_seen and not self._complete:
+            self._complete = True
+            self._pieces = len(self._bodies)
+            self._reusable = self._parser.should_keep_alive()  # it knows only now
 
     def _finished(self, receiver: Receiver) -> None:
         self._receiver = None
         self.used = True
-        if self._parser.should_keep_alive() and not self.closed:
+        if self._reusable and not self.closed:
+            self.resume_reading()  # whoever paused it is done with it
             self._on_free(self)
         else:
             self.abort()

@@ -52,11 +52,9 @@ class Pool:
         now = asyncio.get_running_loop().time()
         while waiting:
             connection = waiting.pop()
-            if connection.closed:
-                self._open.discard(connection)
-            elif now - connection.idle_since > IDLE_S:
-                self._drop(connection)
-            else:
+            if now - connection.idle_since > IDLE_S:
+                connection.abort()
+            elif not connection.closed:
                 return connection
         return None
 
@@ -69,36 +67,30 @@ class Pool:
             connection.idle_since = loop.time()
             waiting = self._idle.setdefault(name, [])
             while waiting and (waiting[0].closed or loop.time() - waiting[0].idle_since > IDLE_S):
-                self._drop(waiting.pop(0))
+                waiting.pop(0).abort()
             waiting.append(connection)
 
         async with asyncio.timeout(self._connect_s):
             _, connection = await loop.create_connection(
-                lambda: Connection(free),
+                lambda: Connection(free, self._open.discard),
                 origin.host,
                 origin.port,
                 ssl=self._context() if origin.tls else None,
                 server_hostname=origin.host if origin.tls else None,
             )
+        if connection.closed:
+            raise ConnectionResetError("closed as soon as it was open")
         self._open.add(connection)
         return connection
-
-    def _drop(self, connection: Connection) -> None:
-        connection.abort()
-        self._open.discard(connection)
-
-    def forget(self, connection: Connection) -> None:
-        """It was cut."""
-        self._open.discard(connection)
 
     @property
     def size(self) -> int:
         """Open connections, idle ones included."""
-        return sum(not connection.closed for connection in self._open)
+        return len(self._open)
 
     def close(self) -> None:
         for connection in list(self._open):
-            self._drop(connection)
+            connection.abort()
         self._idle.clear()
 
     def _context(self) -> ssl.SSLContext:

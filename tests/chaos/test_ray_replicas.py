@@ -1,0 +1,61 @@
+"""Replicas of Ray Serve are killed in mid-stream, twice: HAProxy in front of them, the gateway sees one URL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cloudach_inference.processes import descendants
+
+from tests.chaos.asks import greedy
+from tests.chaos.crowd import Crowd
+from tests.chaos.observed import failovers, in_short
+from tests.chaos.replicas import MODEL
+from tests.data_plane.test_cancel import until
+from tests.support.inference import Inference, start_ray_sim
+from tests.support.stack import create_key, start_gateway
+
+STREAMS = 60
+
+
+def replica_pids(inference: Inference) -> set[int]:
+    found = set()
+    for pid in descendants(inference.process.pid):
+        try:
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica:"):
+                found.add(pid)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_nobody_notices(say: Callable[[str], None]) -> None:
+    asks, undisturbed = greedy(STREAMS, tokens=(150, 250))
+    with start_ray_sim({"id": MODEL, "engine_args": {"rate": 10}, "replicas": 2}) as inference:
+        model = {"id": MODEL, "upstreams": [inference.base_urls[MODEL]], "api_key": inference.api_key}
+        with start_gateway({"models": [model], "timeouts": {"heartbeat_s": 1.0}}) as gateway:
+            killed: set[int] = set()
+            with Crowd(gateway.base_url, create_key(gateway), asks, over_s=2.0) as crowd:
+                time.sleep(4.0)
+                for _ in range(2):
+                    until(lambda: len(replica_pids(inference) - killed) == 2, seconds=30)
+                    # Of the older ones first: the new one may not serve yet.
+                    victim = min(replica_pids(inference) - killed)
+                    os.kill(victim, signal.SIGKILL)
+                    killed.add(victim)
+                    assert crowd.running
+                    time.sleep(3.0)
+                answers = crowd.answers()
+            assert [answer.error for answer in answers if answer.error] == []
+            assert [answer.same() for answer in answers] == [answer.same() for answer in undisturbed]
+            assert {len(answer.heads) for answer in answers} == {1}
+            until(lambda: len(gateway.requests) == STREAMS, seconds=10)
+            found = failovers(gateway.requests)
+            assert len(found) >= STREAMS / 4, "a replica had about half of the streams when it was killed"
+            beats = sum(entry["heartbeats"] for entry in gateway.requests)
+            say(f"{STREAMS} requests, 2 replicas killed, {in_short(found)}, {beats} heart-beats")
