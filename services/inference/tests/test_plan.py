@@ -89,7 +89,7 @@ def test_a_folder_has_to_hold_a_model(tmp_path: Path) -> None:
 
 def test_simulator_is_told_its_name() -> None:
     (app,) = planned("[{id: S, engine: sim, engine_args: {rate: 7}, replicas: 2}]", OLD_CPU)
-    assert app == App("S", "s", "sim", 2, 1.0, 0, {"models": ["S"], "rate": 7})
+    assert app == App("S", "s", "sim", 2, 1.0, 0, 60.0, {"models": ["S"], "rate": 7})
 
 
 def test_every_replica_finds_cpus() -> None:

@@ -30,6 +30,7 @@ def _simulator(app: App) -> Any:
         num_replicas=app.replicas,
         max_ongoing_requests=100_000,
         max_constructor_retry_count=1,
+        graceful_shutdown_timeout_s=app.drain_s,
         ray_actor_options={"num_cpus": app.cpus},
     )
     return deployment.bind()

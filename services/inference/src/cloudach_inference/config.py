@@ -43,6 +43,9 @@ class Model(_Group):
     )
     env: dict[str, str] = Field(default_factory=dict, description="further environment variables of this engine")
     replicas: int = Field(1, ge=1)
+    drain_s: float = Field(
+        60.0, gt=0, description="how long a replica that is to go may finish its streams; the gateway moves the rest"
+    )
     resources: Resources = Resources()
 
     @model_validator(mode="after")

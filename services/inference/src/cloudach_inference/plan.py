@@ -29,6 +29,7 @@ class App:
     replicas: int
     cpus: float  # of one replica, its actor included
     gpus: int
+    drain_s: float  # of a replica that is to go
     options: dict[str, Any]
 
 
@@ -101,7 +102,11 @@ def _vllm(model: Model, hardware: Hardware, default_weights: Path, engines: int)
     args = engine_args(model, hardware)
     options: dict[str, Any] = {
         "model_loading_config": {"model_id": model.id, "model_source": source},
-        "deployment_config": {"num_replicas": model.replicas, "max_constructor_retry_count": 1},
+        "deployment_config": {
+            "num_replicas": model.replicas,
+            "max_constructor_retry_count": 1,
+            "graceful_shutdown_timeout_s": model.drain_s,
+        },
         "engine_kwargs": args,
         "runtime_env": {"env_vars": engine_env(model, hardware, source=source, args=args, engines=engines)},
         "log_engine_metrics": False,  # vLLM's own /metrics stays on
@@ -125,12 +130,12 @@ def _vllm(model: Model, hardware: Hardware, default_weights: Path, engines: int)
     if source.startswith("/"):
         # Nothing to download: this saves a process that imports vLLM only to find that out.
         options["callback_config"] = {"callback_class": "cloudach_inference.vllm_hooks.NoDownload"}
-    return App(model.id, slug(model.id), "vllm", model.replicas, cpus, gpus, options)
+    return App(model.id, slug(model.id), "vllm", model.replicas, cpus, gpus, model.drain_s, options)
 
 
 def _sim(model: Model) -> App:
     options = {"models": [model.id], **model.engine_args}
-    return App(model.id, slug(model.id), "sim", model.replicas, model.resources.cpu, 0, options)
+    return App(model.id, slug(model.id), "sim", model.replicas, model.resources.cpu, 0, model.drain_s, options)
 
 
 def _folder_or_id(source: str) -> str:
