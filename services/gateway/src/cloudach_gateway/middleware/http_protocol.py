@@ -18,10 +18,45 @@ _HEAD = (
 )
 
 
+class HeadCork:
+    """What uvicorn's response writes to: the head waits for the first bytes of the body, one system call for both."""
+
+    __slots__ = ("_transport", "head")
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.head = b""
+
+    def write(self, data: bytes) -> None:
+        if self.head:
+            data, self.head = self.head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 1"):
+            self.head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        if self.head:
+            self.write(b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return bool(self._transport.is_closing())
+
+
 class EnvelopeHttpProtocol(HttpToolsProtocol):
     """`watcher`: of the request that is being answered; it hears `lost`, `paused` and `resumed`."""
 
     watcher: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._cork = HeadCork(transport)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.transport = self._cork  # type: ignore[assignment]
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -32,7 +67,11 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         return not self.cycle.more_body
 
     def write_chunk(self, data: bytes) -> None:
-        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        chunk = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._cork.head:
+            self._cork.write(chunk)
+        else:
+            self.transport.write(chunk)
 
     def abort(self) -> None:
         self.transport.abort()
