@@ -22,7 +22,7 @@ from .seen import Seen
 from .stops import Hold, Seam
 from .transcript import Transcript
 
-__all__ = ["CannotContinue", "Continuation", "NotReproducible", "is_abort", "obstacle", "plan", "question"]
+__all__ = ["CannotContinue", "Continuation", "NotReproducible", "obstacle", "plan", "question"]
 
 _REDRAWN = 2  # sampled tokens whose text has to come out as before: each further one makes that less likely
 
@@ -148,12 +148,6 @@ def plan(
     if situation.sampled and tokens_owed(cut, seen.steps) > _REDRAWN:
         raise CannotContinue("sampled text to come again")
     return _resumed(path, fields, transcript, situation, cut, max_model_len)
-
-
-def is_abort(payload: bytes) -> bool:
-    """Whether an engine ends the stream only because it shuts down. [DONE] follows, but it is no end of the answer:
-    such a payload is neither for the client nor for the transcript."""
-    return b'"finish_reason":"abort"' in payload
 
 
 @dataclass(slots=True)

@@ -91,7 +91,8 @@ def sharpened(cut: Cut, steps: Sequence[Step], count: int, stops: Stops, told: s
     length = len(cut.owed) + stops.held
     for text in (told, f" {told}"):  # some tokenizers drop a space at the beginning
         rest = text[length:]
-        if len(text) >= length and text.startswith(cut.owed) and not (rest.strip(_PART) if textless else rest):
+        fits = len(text) >= length and text.startswith(cut.owed) and not text[:length].endswith(_PART)
+        if fits and not (rest.strip(_PART) if textless else rest):
             pending = text[len(cut.owed) : length]
             return Cut(last + 1, count - textless, cut.before + text[:length], pending=pending)
     return None

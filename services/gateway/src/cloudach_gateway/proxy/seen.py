@@ -12,6 +12,7 @@ from .cut import Step
 from .transcript import Transcript
 
 _HEAD = ("id", "object", "created", "model")
+_IN_FLIGHT = {"reasoning": "reasoning", "reasoning_content": "reasoning", "tool_calls": "tool calls"}
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class Seen:
     def _look_at(self, delta: dict[str, Any]) -> None:
         for name, value in delta.items():
             if value and name not in ("role", "content"):
-                reason = {"reasoning": "reasoning", "tool_calls": "tool calls"}.get(name, f"delta {name}")
+                reason = _IN_FLIGHT.get(name, f"delta {name}")
                 self.obstacle = self.obstacle or reason
 
     def _read_logprobs(self, told: dict[str, Any], shown: int) -> None:
