@@ -22,8 +22,8 @@ from .running import CLIENT, SIMULATOR, RunFailed, Running
 from .workloads import REDUCED, Workload, paced_name, reduced, workloads
 
 _SPREAD_PHASES = pacer._PHASES
-_FULL, _BEHIND = 0.85, 0.85
-"""Of a core, of the chunks a second that the engine sends."""
+_FULL, _BEHIND = 0.7, 0.85
+"""Of a core, of the chunks a second that the engine sends: fuller and farther behind is saturated."""
 _REDUCED_TO = 0.5
 """Of what a saturated contender relayed."""
 
@@ -75,29 +75,29 @@ class Rounds:
             if name not in self.results.absent and any(self._given(name, workload) for workload in planned)
         ]
         with contextlib.ExitStack() as stack:
-            contenders = []
+            started = []
             for name in names:
                 self._tell(number, f"starting {ALL[name].title}")
-                contender = stack.enter_context(Running(name, simulator, folder, self._cores, phases=phases))
-                if self._start(contender):
-                    contenders.append(contender)
+                running = stack.enter_context(Running(name, simulator, folder, self._cores, phases=phases))
+                if self._start(running):
+                    started.append(running)
             with on_core(self._cores.client):
                 for workload in planned:
-                    for contender in contenders:
-                        if contender.contender.parts() or not workload.of_processes:
-                            self._give(number, workload, contender)
+                    for running in started:
+                        if running.contender.parts() or not workload.of_processes:
+                            self._give(number, workload, running)
 
-    def _start(self, contender: Running) -> bool:
+    def _start(self, running: Running) -> bool:
         """False when it does not start; then it is left out from there on, unless it once did."""
+        title = running.contender.title
         try:
-            contender.start()
+            running.start()
         except (RunFailed, ServerFailed) as error:
-            title = contender.contender.title
             self.results.troubles.append(f"{title} did not start: {error}")
             if title not in self.versions:
-                self.results.absent[contender.name] = f"it did not start: {str(error).splitlines()[0].rstrip(':')}"
+                self.results.absent[running.name] = f"it did not start: {str(error).splitlines()[0].rstrip(':')}"
             return False
-        self.versions[contender.contender.title] = contender.contender.version()
+        self.versions[title] = running.contender.version()
         return True
 
     def _given(self, name: str, workload: Workload) -> Workload | None:
@@ -109,44 +109,45 @@ class Rounds:
             return None
         return reduced(self._plan, max(1, int(_REDUCED_TO * limit.chunks_per_s / self._plan.rate)))
 
-    def _give(self, number: int, workload: Workload, contender: Running) -> None:
-        given = self._given(contender.name, workload)
-        if given is not None and not self._measured(number, given, contender):
-            instead = self._given(contender.name, workload)
+    def _give(self, number: int, workload: Workload, running: Running) -> None:
+        given = self._given(running.name, workload)
+        if given is not None and not self._measured(number, given, running):
+            instead = self._given(running.name, workload)
             if instead is not None and instead.name == REDUCED != given.name:
-                self._measured(number, instead, contender)
+                self._measured(number, instead, running)
 
-    def _measured(self, number: int, workload: Workload, contender: Running) -> bool:
+    def _measured(self, number: int, workload: Workload, running: Running) -> bool:
         """Whether there are figures. A load that was too much is tried once more: something else may have hindered."""
-        title = f"{contender.contender.title}, {workload.title}"
+        title = f"{running.contender.title}, {workload.title}"
         for attempt in (1, 2):
             self._tell(number, title if attempt == 1 else f"{title}, again, for streams were late")
             try:
                 try:
-                    figures = contender.run(workload, self._plan)
+                    figures = running.run(workload, self._plan)
                 finally:
-                    contender.settle()
+                    running.settle()
             except (RunFailed, ServerFailed) as error:
                 self.results.troubles.append(f"{error}".replace(":", f", round {number + 1}:", 1))
                 return False
             if not _too_much(figures):
                 figures["generator_busy"] = self._generator_busy(figures)
-                self.results.runs.append(Run(contender.name, workload.name, number, figures))
+                self.results.runs.append(Run(running.name, workload.name, number, figures))
                 return True
         found = Saturation(
-            contender.name,
+            running.name,
             int(figures["streams"]),
             int(figures["streams_finished"]),
             figures["chunks_per_s"],
             figures.get(f"{PROXY}_busy", 0.0),
         )
-        if workload.name == REDUCED or self.results.has(contender.name, workload.name):
+        once = self.results.has(running.name, workload.name)
+        if workload.name == paced_name(found.streams) and found.busy > _FULL and not once:
+            self.results.saturations.append(found)
+        else:
             self.results.troubles.append(
                 f"{title}, round {number + 1}: {found.finished} of {found.streams} streams finished in time, its core "
                 f"busy to {found.busy:.0%}."
             )
-        else:
-            self.results.saturations.append(found)
         return False
 
     def _generator_busy(self, figures: Figures) -> float:

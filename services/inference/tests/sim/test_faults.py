@@ -241,7 +241,16 @@ async def test_faults_by_the_body_and_armed_for_some_requests(start_sim: StartSi
     assert {(await sim.chat(max_tokens=1)).status_code for _ in range(20)} == {200}
 
 
-@pytest.mark.parametrize("order", [{}, {"fault": 5}, {"fault": "x"}, {"fault": "end@1", "times": "a"}, [1]])
+async def test_a_fault_for_one_user(start_sim: StartSim) -> None:
+    sim = await start_sim()
+    await sim.http.post("/sim/faults", json={"fault": "http:503", "user": "unlucky"})
+    asked = [None, "unlucky", "lucky", "unlucky"]
+    assert [(await sim.chat(max_tokens=1, user=user)).status_code for user in asked] == [200, 503, 200, 503]
+
+
+@pytest.mark.parametrize(
+    "order", [{}, {"fault": 5}, {"fault": "x"}, {"fault": "end@1", "times": "a"}, {"fault": "end@1", "user": 1}, [1]]
+)
 async def test_bad_orders_are_told(start_sim: StartSim, order: Any) -> None:
     sim = await start_sim()
     response = await sim.http.post("/sim/faults", json=order)

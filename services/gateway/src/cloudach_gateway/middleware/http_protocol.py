@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ..errors import InvalidRequest
 from ..record import RequestRecord
@@ -16,6 +17,7 @@ _HEAD = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
     b"connection: close\r\n\r\n%b"
 )
+_MOST_AHEAD = 4  # requests that wait behind a running one, each with little of its body
 
 
 class HeadCork:
@@ -48,6 +50,7 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
     """`watcher`: of the request that is being answered; it hears `lost`, `paused` and `resumed`."""
 
     watcher: Any = None
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -65,6 +68,18 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
     @property
     def body_is_here(self) -> bool:
         return not self.cycle.more_body
+
+    @property
+    def closed(self) -> bool:
+        return self.transport.is_closing()
+
+    @property
+    def full(self) -> bool:
+        return self.flow.write_paused
+
+    @property
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size()
 
     def write_chunk(self, data: bytes) -> None:
         chunk = b"%x\r\n%b\r\n" % (len(data), data)
@@ -86,8 +101,32 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         if self.watcher is not None:
             self.watcher.resumed()
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if len(self.pipeline) <= _MOST_AHEAD:  # who does not read does not see the client go
+            self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing() and self.unsent:
+            self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        if self.unsent:  # closing would wait for it
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self.pipeline.clear()
+        if self._running is not None:  # uvicorn tells it to the last request it has read
+            self._running.disconnected = True
+            self._running.message_event.set()
         if self.watcher is not None:
             self.watcher.lost()
 

@@ -98,14 +98,15 @@ def question(path: str, fields: Mapping[str, Any], transcript: Transcript, *, id
     """The body of a POST /detokenize to an engine, whose answer's `prompt` is for `plan` to be told: the text of tokens
     that had not come out yet, or is not known to be complete. None where nothing is gained by it, as mostly.
 
-    Without it such tokens are generated again. Greedy ones come again as they were; sampled ones hardly.
+    Without it such tokens are generated again. Sampled ones hardly come as before; greedy ones mostly do, but engines
+    may round differently.
     """
     try:
         situation = _Situation.of(path, fields, transcript, ids_shown=ids_shown)
     except CannotContinue:
         return None
     cut = situation.cut
-    if cut is None or not situation.sampled or not cut.unsent_by(situation.seen.steps):
+    if cut is None or not situation.ids[cut.kept :] or not cut.unsent_by(situation.seen.steps):
         return None
     return orjson.dumps({"model": fields.get("model"), "tokens": situation.ids[cut.kept :]})
 

@@ -6,23 +6,25 @@ that read them, and this task sleeps until something happens.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
-from .chunk import EngineReportedError
-from .continuation import CannotContinue, Continuation, NotReproducible, plan
+from .chunk import BadChunk, EngineReportedError
+from .continuation import CannotContinue, Continuation, NotReproducible, plan, question
 from .engines import Engines
 from .exchange import Exchange, Happened, Lane
-from .failover import Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
+from .failover import PROGRESS, Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
 from .placing import EngineRequest, PlacementFailed, Placer
 from .transcript import Transcript
 from .upstream_errors import blames_request
 from .watch import Reader, Watch
 
 _FIRST_RETRY_S = 0.05
+_LOOK_S = 0.05  # how often one is looked at for whom others wait
 
 
 class Consumer(Protocol):
@@ -51,8 +53,8 @@ class Consumer(Protocol):
 class PacedReader(Reader, Protocol):
     """A client that may stop reading."""
 
-    def on_flow(self, changed: Callable[[bool], None]) -> None:
-        """From now on `changed(paused)` is called."""
+    def on_news(self, flow_changed: Callable[[bool], None], gone: Callable[[], None]) -> None:
+        """From now on `flow_changed(paused)` is called, and `gone` when the client has closed its connection."""
 
 
 class Observer(Protocol):
@@ -89,12 +91,14 @@ class Conversation:
         self._request = request
         self._observer = observer
         self._reader = reader
+        self._patience_s = failover.budget_s
         self._watch = Watch(timeouts, reader)
         self._placer = Placer(engines, timeouts, request, self._watch)
         self._budget = FailoverBudget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
         self._placed_at_count = 0  # tokens that were there when the present engine took over
+        self._listening = False  # beyond its first events
         if reader is not None:
-            reader.on_flow(self._flow_changed)
+            reader.on_news(self._flow_changed, self._client_gone)
 
     async def whole(self) -> bytes:
         """The engine's whole answer. Raises GatewayError."""
@@ -102,6 +106,7 @@ class Conversation:
 
     async def stream(self, consumer: Consumer) -> None:
         """Until the engine has said [DONE]. Raises GatewayError, SlowReader."""
+        self._placer.progressed = lambda: consumer.transcript.count - self._placed_at_count >= PROGRESS
         exchange = await self._place_first(events=True)
         continuation: Continuation | None = None
         while True:
@@ -109,7 +114,7 @@ class Conversation:
             if problem is None:
                 return
             again = continuation is not None and continuation.redrawn and isinstance(problem, NotReproducible)
-            cause = Cause.DIFFERED if again else _cause_of(problem)
+            cause = Cause.REDRAWN if again else _cause_of(problem)
             taken_over = await self._go_on(exchange, problem, cause, consumer)
             if taken_over is None:
                 return
@@ -123,20 +128,31 @@ class Conversation:
         self, exchange: Exchange, consumer: Consumer, continuation: Continuation | None
     ) -> Exception | str | None:
         """Feeds the consumer until [DONE]: None then, otherwise why the stream broke."""
-        await consumer.begin()
+        between, patience = self._timeouts.between_tokens_s, self._timeouts.slow_reader_s
+        self._listening = True
+        if self._paused_at is not None:
+            exchange.pause()
+            try:
+                async with asyncio.timeout_at(self._paused_at + patience):
+                    await consumer.begin()
+            except TimeoutError:
+                raise SlowReader from None
+        else:
+            await consumer.begin()
         if continuation is None:
             exchange.sink, exchange.lane = consumer.feed, consumer.lane
         else:
-            exchange.sink = _adapted(continuation, consumer)
+            exchange.sink = _adapted(continuation, consumer, exchange.finish)
         pending, exchange.pending = exchange.pending, []
         exchange.deliver(pending)
-        if self._paused_at is not None:
-            exchange.pause()
-        between, patience = self._timeouts.between_tokens_s, self._timeouts.slow_reader_s
         while True:
             paused_at = self._paused_at
             due = exchange.heard_at + between if paused_at is None else paused_at + patience
+            if self._placer.apart:
+                due = min(due, self._watch.clock() + _LOOK_S)
             happened = await self._watch.event(exchange, due)
+            if self._placer.apart and self._placer.progressed():
+                self._placer.rejoin()
             # What broke among the first events may have had its [DONE] posted before.
             if happened is Happened.BROKE or exchange.problem:
                 return exchange.problem
@@ -145,7 +161,9 @@ class Conversation:
                 return None
             now = self._watch.clock()
             if paused_at is not None and self._paused_at == paused_at and now >= paused_at + patience:
-                raise SlowReader
+                if self._reader is not None and self._reader.takes_nothing():
+                    raise SlowReader
+                continue
             if paused_at is None and self._paused_at is None and now >= exchange.heard_at + between:
                 return Silence(f"no token for {between} s")
 
@@ -155,20 +173,25 @@ class Conversation:
 
     def _flow_changed(self, paused: bool) -> None:
         exchange = self._placer.exchange
-        if exchange is not None:
+        if exchange is not None and self._listening:  # an engine's first events are waited for in any case
             if paused:
                 exchange.pause()
             else:
                 exchange.resume()
         self._watch.look_again()
 
+    def _client_gone(self) -> None:
+        """At once: there is nowhere to write to."""
+        exchange = self._placer.exchange
+        if exchange is not None:
+            exchange.close()
+
     async def _place_first(self, *, events: bool) -> Exchange:
         attempt = 0
+        apart = False
         while True:
             try:
-                exchange = await self._placer.place(self._request.path, self._request.body, events=events)
-                self._budget.placed(self._watch.clock())
-                return exchange
+                return await self._place(self._request.path, self._request.body, events=events, apart=apart)
             except PlacementFailed as failed:
                 if not failed.may_retry or attempt >= self._timeouts.retries:
                     raise failed.error from failed
@@ -176,10 +199,18 @@ class Conversation:
                     verdict = self._verdict(failed.cause, new_tokens=0)
                     if isinstance(verdict, GiveUp):
                         raise _hopeless(failed.error, verdict) from failed
+                    apart = verdict.must_be_alone
                 self._observer.retried(failed.error.cause or "")
             # Many requests may have failed with this one: they should not come back together.
             await self._watch.sleep(_FIRST_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))
             attempt += 1
+
+    async def _place(self, path: str, body: bytes, *, events: bool, apart: bool) -> Exchange:
+        """Raises PlacementFailed, UpstreamTimeout."""
+        until = self._watch.clock() + self._patience_s if apart else None
+        exchange = await self._placer.place(path, body, events=events, alone_until=until)
+        self._budget.placed(self._watch.clock())
+        return exchange
 
     async def _go_on(
         self, broken: Exchange, problem: Exception | str, cause: Cause | None, consumer: Consumer
@@ -190,7 +221,8 @@ class Conversation:
         """
         broke_at = self._watch.clock()
         told = f"{broken.upstream}: {problem}"
-        self._placer.end(failed=cause is not None)
+        self._listening = False
+        self._placer.end(failed=cause is not None, lost=cause is not None and cause.is_loss)
         if cause is None or not self._request.failover:
             raise _broken_off(told)
         new_tokens = consumer.transcript.count - self._placed_at_count
@@ -202,14 +234,14 @@ class Conversation:
                     consumer.feed([continuation.final])
                 return None
             path, body = continuation.path, continuation.body
+        self._placed_at_count = consumer.transcript.count
         while True:
             verdict = self._verdict(cause, new_tokens)
             if isinstance(verdict, GiveUp):
                 raise _hopeless(_broken_off(told), verdict)
             await self._watch.sleep(verdict.delay_s)
             try:
-                async with self._engines.quarantine(needed=verdict.must_be_alone):
-                    exchange = await self._placer.place(path, body, events=True)
+                exchange = await self._place(path, body, events=True, apart=verdict.must_be_alone)
             except PlacementFailed as failed:
                 told = f"{told}; then {failed.error.cause}"[:2000]
                 if failed.cause is None:
@@ -221,36 +253,43 @@ class Conversation:
                 if continuation is not None:
                     continuation.take_over()
                 self._placed_at_count = consumer.transcript.count
-                now = self._watch.clock()
-                self._budget.placed(now)
-                took_s = now - broke_at
+                took_s = self._watch.clock() - broke_at
                 self._observer.failed_over(told, after_tokens=self._placed_at_count, took_s=took_s)
                 return exchange, continuation
 
     async def _plan(self, consumer: Consumer, told: str) -> Continuation | None:
         """None: the request as it was. Raises UpstreamError."""
-        if not consumer.transcript.recent:
+        transcript = consumer.transcript
+        if not transcript.recent:
             return None
-        request = self._request
+        request, shown = self._request, consumer.ids_shown
         try:
+            asked = question(request.path, request.fields, transcript, ids_shown=shown)
+            text = None if asked is None else await self._engines.detokenized(request.model, asked)
             return plan(
                 request.path,
                 request.fields,
-                consumer.transcript,
-                ids_shown=consumer.ids_shown,
-                max_model_len=await self._engines.context_length(request.model),
+                transcript,
+                ids_shown=shown,
+                max_model_len=await self._engines.context_lengths.of(request.model),
+                told=text,
             )
         except CannotContinue as obstacle:
             if consumer.start_over():
                 return None
             raise _broken_off(f"{told}; not continued: {obstacle.reason}") from obstacle
+        except (BadChunk, EngineReportedError) as error:  # what went by unread cannot be read
+            raise _broken_off(f"{told}; not continued: {error}") from error
 
     def _verdict(self, cause: Cause, new_tokens: int) -> Verdict:
         alone = cause.is_loss and self._placer.alone()
         return self._budget.broke(self._watch.clock(), cause, new_tokens=new_tokens, alone=alone)
 
 
-def _adapted(continuation: Continuation, consumer: Consumer) -> Callable[[list[bytes]], None]:
+def _adapted(
+    continuation: Continuation, consumer: Consumer, finish: Callable[[], None]
+) -> Callable[[list[bytes]], None]:
+    """finish: ends the engine's work once the answer is at its end."""
     adapt = continuation.adapt
 
     def feed(payloads: list[bytes]) -> None:
@@ -258,6 +297,9 @@ def _adapted(continuation: Continuation, consumer: Consumer) -> Callable[[list[b
             adapted = adapt(payload)
             if adapted is not None:
                 consumer.feed([adapted])
+            if continuation.ended:
+                finish()
+                return
 
     return feed
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Collection
 
 import orjson
 
 from ..catalog import ServedModel
 from .balance import Balancer
+from .context_lengths import ContextLengths
 from .exchange import Exchange, Happened
 from .mailbox import Mailbox
 from .placements import Placements
 from .pool import Origin, Pool
+from .quarantine import Quarantine
 
 Post = Callable[[tuple[Exchange, Happened]], None]
 
@@ -30,13 +31,14 @@ class Engines:
         self._connect_s = connect_s
         self._pool: Pool | None = None
         self.placements = Placements()
-        self._quarantine = asyncio.Lock()
-        self._context_lengths: dict[str, int] = {}
+        self.quarantine = Quarantine()
+        self.context_lengths = ContextLengths(self._models_at, patience_s=connect_s)
 
     def start(self) -> None:
         self._pool = Pool(connect_s=self._connect_s)
 
     def stop(self) -> None:
+        self.context_lengths.stop()
         if self._pool is not None:
             self._pool.close()
 
@@ -44,34 +46,56 @@ class Engines:
     def connections(self) -> int:
         return 0 if self._pool is None else self._pool.size
 
-    @contextlib.asynccontextmanager
-    async def quarantine(self, *, needed: bool) -> AsyncIterator[None]:
-        """Those who may have killed an engine go on one at a time: so the next death names its cause."""
-        if not needed:
-            yield
-            return
-        async with self._quarantine:
-            yield
+    def pick(self, model: ServedModel, tried: Collection[str]) -> str:
+        """Where a request goes; if there is a choice, not to an engine where one in quarantine is."""
+        return self._balancer.pick(self.quarantine.free(model.upstreams) or model.upstreams, tried=tried)
 
-    def pick(self, model: ServedModel, tried: list[str]) -> str:
-        return self._balancer.pick(model.upstreams, tried=tried)
+    def pick_for_one_alone(self, model: ServedModel, tried: Collection[str]) -> str | None:
+        """Where a request goes whose next loss is to be its own; None while there is such a one everywhere."""
+        free = self.quarantine.free(model.upstreams)
+        quiet = [upstream for upstream in free if not self.placements.any_suspect(upstream)]
+        return self._balancer.pick(quiet or free, tried=tried) if free else None
 
     async def open(
         self,
         model: ServedModel,
         upstream: str,
         path: str,
-        body: bytes | None,
+        body: bytes,
         *,
         request_id: str,
         post: Post,
         events: bool,
         fresh: bool = False,
     ) -> Exchange:
-        """Sends the request: a POST, or a GET without a body. fresh: not over a connection that may be stale.
+        """Sends the request. fresh: not over a connection that may be stale. Raises Unreachable."""
+        self.context_lengths.learn(model)
+        try:
+            exchange = await self._send(model, upstream, path, body, request_id, post, events=events, fresh=fresh)
+        except Unreachable:
+            self._balancer.refused(upstream)
+            raise
+        self._balancer.began(upstream)
+        return exchange
 
-        Raises Unreachable.
-        """
+    def close(self, exchange: Exchange, *, failed: bool) -> None:
+        """failed: by the engine's own fault."""
+        exchange.close()
+        self._balancer.ended(exchange.upstream, failed=failed)
+
+    async def _send(
+        self,
+        model: ServedModel,
+        upstream: str,
+        path: str,
+        body: bytes | None,
+        request_id: str,
+        post: Post,
+        *,
+        events: bool,
+        fresh: bool,
+    ) -> Exchange:
+        """A POST, or a GET without a body. Raises Unreachable."""
         if self._pool is None:
             raise RuntimeError("Engines.start() was not called")
         origin = Origin.of(upstream)
@@ -80,46 +104,37 @@ class Engines:
             try:
                 connection = await self._pool.connect(origin)
             except OSError as error:
-                self._balancer.refused(upstream)
                 raise Unreachable(f"{upstream}: {error or type(error).__name__}") from error
         exchange = Exchange(upstream, connection, post, events=events)
-        self._balancer.began(upstream)
-        self.placements.began(upstream)
         connection.send(_request(origin, path, body, request_id, model.api_key), exchange)
         return exchange
 
-    async def context_length(self, model: ServedModel) -> int | None:
-        """Tokens of prompt and answer together, from the settings or else from an engine's own list of models."""
-        if model.max_model_len is not None or model.id in self._context_lengths:
-            return model.max_model_len or self._context_lengths[model.id]
-        for upstream in model.upstreams:
-            found = await self._listed_length(model, upstream)
-            if found is not None:
-                self._context_lengths[model.id] = found
-                return found
-        return None
+    async def detokenized(self, model: ServedModel, question: bytes) -> str | None:
+        """The text of token ids, as any of the engines tells it; None if the one that is asked does not."""
+        answer = await self._ask(model, self.pick(model, ()), "/detokenize", question)
+        try:
+            text = None if answer is None else orjson.loads(answer)["prompt"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return None
+        return text if isinstance(text, str) else None
 
-    async def _listed_length(self, model: ServedModel, upstream: str) -> int | None:
+    async def _models_at(self, model: ServedModel, upstream: str) -> bytes | None:
+        return await self._ask(model, upstream, "/v1/models", None)
+
+    async def _ask(self, model: ServedModel, upstream: str, path: str, body: bytes | None) -> bytes | None:
+        """A short answer, None for anything but a 200. It says nothing of how the engine fares: vLLM's HTTP server
+        outlives it."""
         mail: Mailbox[tuple[Exchange, Happened]] = Mailbox()
         try:
-            exchange = await self.open(
-                model, upstream, "/v1/models", None, request_id="", post=mail.post, events=False, fresh=True
-            )
+            exchange = await self._send(model, upstream, path, body, "", mail.post, events=False, fresh=True)
         except Unreachable:
             return None
-        happened = await mail.get(asyncio.get_running_loop().time() + self._connect_s)
-        self.close(exchange)
-        self.placements.progressed(upstream)
-        if happened is None or happened[1] is not Happened.WHOLE or exchange.status != 200:
-            return None
-        return listed_length(exchange.body, model.upstream_model)
-
-    def close(self, exchange: Exchange, *, failed: bool = False, progressed: bool = True) -> None:
-        """failed: by the engine's own fault. progressed: it had generated something."""
-        exchange.close()
-        self._balancer.ended(exchange.upstream, failed=failed)
-        if not progressed:
-            self.placements.ended(exchange.upstream, lost=failed, now=asyncio.get_running_loop().time())
+        try:
+            happened = await mail.get(asyncio.get_running_loop().time() + self._connect_s)
+            answered = happened is not None and happened[1] is Happened.WHOLE and exchange.status == 200
+            return exchange.body if answered else None
+        finally:
+            exchange.close()
 
 
 def _request(origin: Origin, path: str, body: bytes | None, request_id: str, api_key: str | None) -> bytes:
@@ -133,15 +148,3 @@ def _request(origin: Origin, path: str, body: bytes | None, request_id: str, api
         b"" if body is None else b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
         body or b"",
     )
-
-
-def listed_length(models: bytes, name: str) -> int | None:
-    """`max_model_len` of a model in vLLM's /v1/models."""
-    try:
-        for model in orjson.loads(models)["data"]:
-            length = model.get("max_model_len")
-            if model.get("id") == name and isinstance(length, int) and length > 0:
-                return length
-    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-        pass
-    return None

@@ -97,9 +97,17 @@ class Exchange:
         if connection is None:
             return
         if self._done:  # only the bytes that end the response are missing: then it can be used again
+            connection.resume_reading()
             self._loop.call_later(_LAST_BYTES_S, self._cut)
         else:
             self._cut()
+
+    def finish(self) -> None:
+        """The answer is at its end, whatever the engine goes on to say."""
+        self._over = True
+        self.lane = self._open_lane = None
+        self._cut()
+        self._post((self, Happened.DONE))
 
     def pause(self) -> None:
         if self._connection is not None:

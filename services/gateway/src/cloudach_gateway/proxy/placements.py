@@ -1,38 +1,51 @@
-"""Which requests have been placed on an engine and not shown a token yet: the suspects, when that engine dies."""
+"""Which requests are the suspects when an engine dies: those that it was given and has not brought far."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 _SAME_DEATH_S = 1.0  # an engine's connections are all lost within this
 
 
+class Placement:
+    """A request at an engine. progressed: whether it has got over what may have ended its engine before; asked only
+    when an engine has died, so that a token costs nothing."""
+
+    __slots__ = ("progressed", "upstream")
+
+    def __init__(self, upstream: str, progressed: Callable[[], bool]) -> None:
+        self.upstream = upstream
+        self.progressed = progressed
+
+
 class Placements:
-    """One a process. `began`, then either `progressed` or `ended`."""
+    """One a process. Each that `began` has `ended`."""
 
     def __init__(self) -> None:
-        self._starting: dict[str, int] = {}
+        self._suspects: dict[str, set[Placement]] = {}
         self._lost: dict[str, deque[float]] = {}
 
-    def began(self, upstream: str) -> None:
-        self._starting[upstream] = self._starting.get(upstream, 0) + 1
+    def began(self, upstream: str, progressed: Callable[[], bool]) -> Placement:
+        placement = Placement(upstream, progressed)
+        self._suspects.setdefault(upstream, set()).add(placement)
+        return placement
 
-    def progressed(self, upstream: str) -> None:
-        self._one_less(upstream)
+    def ended(self, placement: Placement, *, lost: bool, now: float) -> None:
+        """lost: its engine may have died."""
+        self._suspects[placement.upstream].discard(placement)
+        if lost and not placement.progressed():
+            self._lost.setdefault(placement.upstream, deque(maxlen=64)).append(now)
 
-    def ended(self, upstream: str, *, lost: bool, now: float) -> None:
-        self._one_less(upstream)
-        if lost:
-            self._lost.setdefault(upstream, deque(maxlen=64)).append(now)
+    def any_suspect(self, upstream: str) -> bool:
+        suspects = self._suspects.get(upstream, set())
+        for placement in list(suspects):
+            if not placement.progressed():
+                return True
+            suspects.discard(placement)  # it is none any more: each is asked once
+        return False
 
     def alone(self, upstream: str, now: float) -> bool:
         """Whether the request that was just lost (and `ended`) was the only suspect at this engine."""
         together = sum(now - at <= _SAME_DEATH_S for at in self._lost.get(upstream, ()))
-        return together <= 1 and not self._starting.get(upstream, 0)
-
-    def _one_less(self, upstream: str) -> None:
-        left = self._starting.get(upstream, 0) - 1
-        if left > 0:
-            self._starting[upstream] = left
-        else:
-            self._starting.pop(upstream, None)
+        return together <= 1 and not self.any_suspect(upstream)

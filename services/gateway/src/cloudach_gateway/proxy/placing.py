@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..settings import Timeouts
 from .engines import Engines, Unreachable
 from .exchange import Exchange, Happened
 from .failover import Cause
+from .placements import Placement
 from .upstream_errors import from_error_event, from_response, may_retry, names_dead_engine
 from .watch import Watch
 
@@ -41,7 +43,10 @@ class PlacementFailed(Exception):
 
 
 class Placer:
-    """`place` as often as needed; `end` gives the current exchange back."""
+    """`place` as often as needed; `end` gives the current exchange back.
+
+    progressed: set by who knows how far the current placement has brought the request.
+    """
 
     def __init__(self, engines: Engines, timeouts: Timeouts, request: EngineRequest, watch: Watch) -> None:
         self._engines = engines
@@ -49,44 +54,82 @@ class Placer:
         self._request = request
         self._watch = watch
         self._tried: list[str] = []
-        self._progressed = False
+        self._placement: Placement | None = None
+        self._apart: str | None = None  # the engine where it is in quarantine
+        self.progressed: Callable[[], bool] = _not_yet
         self.exchange: Exchange | None = None
 
-    async def place(self, path: str, body: bytes, *, events: bool) -> Exchange:
-        """Raises PlacementFailed, UpstreamTimeout."""
-        upstream = self._engines.pick(self._request.model, self._tried)
+    async def place(self, path: str, body: bytes, *, events: bool, alone_until: float | None = None) -> Exchange:
+        """alone_until: it may be what ends engines, and waits so long for one where it is the only such request.
+
+        Raises PlacementFailed, UpstreamTimeout.
+        """
+        if alone_until is None:
+            upstream = self._engines.pick(self._request.model, self._tried)
+        else:
+            upstream = await self._apart_from_others(alone_until)
         self._tried.append(upstream)
-        exchange = await self._open(upstream, path, body, events, fresh=False)
+        self._placement = self._engines.placements.began(upstream, self.progressed)
+        exchange = await self._open(upstream, path, body, events)
         happened = await self._begun(exchange, events)
         if happened is Happened.BROKE and exchange.resend:
             # The engine had closed this idle connection, which says nothing about the engine.
-            self.end(failed=False)
-            exchange = await self._open(upstream, path, body, events, fresh=True)
+            self._engines.close(exchange, failed=False)
+            exchange = await self._open(upstream, path, body, events, again=True)
             happened = await self._begun(exchange, events)
-        if happened is Happened.BROKE:
-            self.end(failed=True)
-            error = _unreachable(f"{upstream}: {exchange.problem}")
-            raise PlacementFailed(error, cause=Cause.LOST, may_retry=True)
+        if happened is Happened.BROKE or (events and exchange.status == 200 and not exchange.pending):
+            self.end(failed=True, lost=True)
+            raise PlacementFailed(_unreachable(_why(exchange)), cause=Cause.LOST, may_retry=True)
         if exchange.status != 200:
-            raise self._refused(exchange, path)
+            raise self._refused(exchange, path, events)
         if events and exchange.pending[0].startswith(b'{"error"'):
             raise self._refused_late(exchange)
-        self._progressed = True
-        self._engines.placements.progressed(upstream)
         return exchange
 
+    @property
+    def apart(self) -> bool:
+        """Whether others wait until it has progressed."""
+        return self._apart is not None
+
+    def rejoin(self) -> None:
+        """It has progressed, or has ended: the engine is free for the next suspect."""
+        apart, self._apart = self._apart, None
+        if apart is not None:
+            self._engines.quarantine.leave(apart)
+
     def alone(self) -> bool:
-        """Whether, of the requests that were starting at the engine just lost, this was the only one."""
+        """Whether, of the requests that the engine just lost had been given lately, this was the only one."""
         return self._engines.placements.alone(self._tried[-1], self._watch.clock())
 
-    def end(self, *, failed: bool) -> None:
-        """failed: by the engine's own fault."""
+    def end(self, *, failed: bool, lost: bool = False) -> None:
+        """failed: by the engine's own fault. lost: the engine may have died."""
+        self.rejoin()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
-            self._engines.close(exchange, failed=failed, progressed=self._progressed)
+            self._engines.close(exchange, failed=failed)
+        placement, self._placement = self._placement, None
+        if placement is not None:
+            self._engines.placements.ended(placement, lost=lost, now=self._watch.clock())
 
-    async def _open(self, upstream: str, path: str, body: bytes, events: bool, *, fresh: bool) -> Exchange:
-        self._progressed = False
+    async def _apart_from_others(self, until: float) -> str:
+        picked: list[str] = []
+
+        def found() -> bool:
+            upstream = self._engines.pick_for_one_alone(self._request.model, self._tried)
+            if upstream is not None:
+                picked.append(upstream)
+            return upstream is not None
+
+        with self._engines.quarantine.waiting(self._watch.look_again):
+            if not await self._watch.holds(found, until):
+                error = UpstreamError("The model's engines are restarting.", cause="no engine for it alone")
+                raise PlacementFailed(error, cause=None, may_retry=False)
+        self._apart = picked[-1]
+        self._engines.quarantine.enter(self._apart)
+        return self._apart
+
+    async def _open(self, upstream: str, path: str, body: bytes, events: bool, *, again: bool = False) -> Exchange:
+        self.exchange = None
         try:
             self.exchange = await self._engines.open(
                 self._request.model,
@@ -96,10 +139,13 @@ class Placer:
                 request_id=self._request.request_id,
                 post=self._watch.post,
                 events=events,
-                fresh=fresh,
+                fresh=again,
             )
         except Unreachable as error:
-            raise PlacementFailed(_unreachable(str(error)), cause=Cause.REFUSED, may_retry=True) from error
+            self.end(failed=True, lost=again)
+            # What had a connection a moment ago and has no listener now has died.
+            cause = Cause.LOST if again else Cause.REFUSED
+            raise PlacementFailed(_unreachable(str(error)), cause=cause, may_retry=True) from error
         return self.exchange
 
     async def _begun(self, exchange: Exchange, events: bool) -> Happened:
@@ -114,17 +160,21 @@ class Placer:
             if refused and now >= exchange.heard_at + _REFUSAL_S:
                 return Happened.WHOLE  # its text does not come
             if now >= due:
-                raise UpstreamTimeout(
+                self.end(failed=True)
+                error = UpstreamTimeout(
                     "The model did not begin to answer in time.",
                     cause=f"{exchange.upstream}: no first token after {limit} s",
                 )
+                raise PlacementFailed(error, cause=Cause.STALLED, may_retry=False)
 
-    def _refused(self, exchange: Exchange, path: str) -> PlacementFailed:
+    def _refused(self, exchange: Exchange, path: str, events: bool) -> PlacementFailed:
         status, body = exchange.status, exchange.body
-        self.end(failed=status >= 500)
         error = from_response(status, body, upstream=exchange.upstream, path=path)
         if names_dead_engine(body):
-            return PlacementFailed(error, cause=Cause.ENGINE_ERROR, may_retry=True)
+            # vLLM begins a stream with its 200 at once: what is refused instead had died before this request came.
+            self.end(failed=True, lost=not events)
+            return PlacementFailed(error, cause=Cause.REFUSED if events else Cause.ENGINE_ERROR, may_retry=True)
+        self.end(failed=status >= 500)
         again = may_retry(status, body)
         transient = again or status in (404, 429)
         return PlacementFailed(error, cause=Cause.REFUSED if transient else None, may_retry=again)
@@ -132,9 +182,17 @@ class Placer:
     def _refused_late(self, exchange: Exchange) -> PlacementFailed:
         """The engine refused after its 200: nothing was generated."""
         dead = names_dead_engine(exchange.pending[0])
-        self.end(failed=dead)
+        self.end(failed=dead, lost=dead)
         error = from_error_event(exchange.pending[0], upstream=exchange.upstream)
         return PlacementFailed(error, cause=Cause.ENGINE_ERROR if dead else None, may_retry=dead)
+
+
+def _not_yet() -> bool:
+    return False
+
+
+def _why(exchange: Exchange) -> str:
+    return f"{exchange.upstream}: {exchange.problem or 'an answer without any event'}"
 
 
 def _unreachable(cause: str) -> UpstreamError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from openai_wire.sse import KEEP_ALIVE_FRAME
 from ..errors import GatewayError, UpstreamError
 from ..settings import Failover, Timeouts
 from .collect import Collector
-from .conversation import Conversation, Observer
+from .conversation import Conversation, Observer, SlowReader
 from .engines import Engines
 from .exchange import Lane
 from .placing import EngineRequest
@@ -42,8 +43,12 @@ class Client(Protocol):
     async def finish(self, data: bytes) -> None:
         """The last bytes."""
 
-    def on_flow(self, changed: Callable[[bool], None]) -> None:
-        """From now on `changed(paused)` is called."""
+    def on_news(self, flow_changed: Callable[[bool], None], gone: Callable[[], None]) -> None:
+        """From now on `flow_changed(paused)` is called, and `gone` when it has closed its connection."""
+
+    def takes_nothing(self) -> bool:
+        """Whether it has not taken anything since it was paused, or since this was asked; if it has, `paused_at` is
+        now."""
 
 
 class Progress(Observer, Protocol):
@@ -85,16 +90,28 @@ class Relay:
         try:
             await conversation.stream(streamed)
             progress.complete()
-            await client.finish(streamed.rewriter.finish())
+            await self._finish(client, streamed.rewriter.finish())
         except GatewayError as error:
             if not client.started:
                 raise
             conversation.close()
-            await client.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
+            frame = error_frame(error.message, type=error.type, param=error.param, code=error.code)
+            await self._finish(client, frame)
             return error
         finally:
             conversation.close()
         return None
+
+    async def _finish(self, client: Client, data: bytes) -> None:
+        """Raises SlowReader."""
+        if client.paused_at is None:  # then it does not wait
+            await client.finish(data)
+            return
+        try:
+            async with asyncio.timeout_at(client.paused_at + self._timeouts.slow_reader_s):
+                await client.finish(data)
+        except TimeoutError:
+            raise SlowReader from None
 
     async def gathered(
         self, request: EngineRequest, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress
@@ -220,7 +237,8 @@ class _BeatenClient:
     def __init__(self, client: Client, progress: Progress) -> None:
         self._client = client
         self._progress = progress
-        self.on_flow = client.on_flow
+        self.on_news = client.on_news
+        self.takes_nothing = client.takes_nothing
 
     @property
     def paused_at(self) -> float | None:

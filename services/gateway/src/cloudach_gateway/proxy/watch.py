@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 from ..errors import UpstreamTimeout
@@ -17,6 +18,10 @@ class Reader(Protocol):
 
     @property
     def paused_at(self) -> float | None: ...
+
+    def takes_nothing(self) -> bool:
+        """Whether it has not taken anything since it was paused, or since this was asked; if it has, `paused_at` is
+        now."""
 
     async def beat(self) -> None: ...
 
@@ -46,6 +51,7 @@ class Watch:
             got = await self._mail.get(min(until, beat_at, self._ends_at))
             if got is not None:
                 if got[0] is exchange:
+                    self._beat_at = max(self._beat_at, exchange.heard_at + self._timeouts.heartbeat_s)
                     return got[1]
                 continue  # of one that was given up
             now = self.clock()
@@ -55,13 +61,19 @@ class Watch:
             await self._beat()
 
     async def sleep(self, seconds: float) -> None:
-        until = self.clock() + seconds
-        while self.clock() < until:
+        await self.holds(_never, self.clock() + seconds)
+
+    async def holds(self, condition: Callable[[], bool], until: float) -> bool:
+        """Whether it came true until then; it is tried after every `look_again`. Beats meanwhile."""
+        while not condition():
+            if self.clock() >= until:
+                return False
             await self._mail.get(min(until, self._beat_at, self._ends_at))
             now = self.clock()
             self._check(now)
             if now >= self._beat_at:
                 await self._beat()
+        return True
 
     def _check(self, now: float) -> None:
         if now >= self._ends_at:
@@ -73,3 +85,7 @@ class Watch:
         self._beat_at = self.clock() + self._timeouts.heartbeat_s
         if self._reader is not None and self._reader.paused_at is None:
             await self._reader.beat()
+
+
+def _never() -> bool:
+    return False

@@ -17,6 +17,17 @@ class ClientConnection(Protocol):
     def body_is_here(self) -> bool:
         """Whether all of the request's body has come."""
 
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes nothing at the moment."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the client has not taken."""
+
     def write_chunk(self, data: bytes) -> None:
         """One chunk of a response that ASGI's send has begun."""
 

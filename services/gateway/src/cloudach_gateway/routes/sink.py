@@ -27,16 +27,23 @@ class SseSink:
         self._connection: ClientConnection = scope["extensions"][CONNECTION]
         self._on_lost = on_lost
         self._on_flow: Callable[[bool], None] | None = None
+        self._on_gone: Callable[[], None] | None = None
+        self._unsent = 0
         self.write = self._connection.write_chunk
         self.started = False
         self.paused_at: float | None = None
 
     def __enter__(self) -> SseSink:
         self._connection.watcher = self
+        if self._connection.closed:
+            self._on_lost()
+        elif self._connection.full:  # an earlier answer is still on its way
+            self.paused()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._connection.watcher = None
+        if self._connection.watcher is self:
+            self._connection.watcher = None
 
     async def start(self) -> None:
         if not self.started:
@@ -52,16 +59,27 @@ class SseSink:
         self._connection.abort()
         await asyncio.sleep(0)  # the loss is noticed in the next turn of the loop
 
-    def on_flow(self, changed: Callable[[bool], None]) -> None:
-        self._on_flow = changed
+    def on_news(self, flow_changed: Callable[[bool], None], gone: Callable[[], None]) -> None:
+        self._on_flow, self._on_gone = flow_changed, gone
+
+    def takes_nothing(self) -> bool:
+        """Whether a paused client has not even taken a part; if it has, its time begins anew."""
+        unsent, self._unsent = self._unsent, self._connection.unsent
+        if self._unsent >= unsent:
+            return True
+        self.paused_at = asyncio.get_running_loop().time()
+        return False
 
     # What the connection tells.
 
     def lost(self) -> None:
+        if self._on_gone is not None:
+            self._on_gone()
         self._on_lost()
 
     def paused(self) -> None:
         self.paused_at = asyncio.get_running_loop().time()
+        self._unsent = self._connection.unsent
         if self._on_flow is not None:
             self._on_flow(True)
 

@@ -4,7 +4,7 @@ GET  /sim/stats               totals
 GET  /sim/requests?limit=&id= the last requests, newest first
 GET  /sim/requests/{id}       the last request with that x-request-id
 GET  /sim/faults              what is armed
-POST /sim/faults              {"fault": "die@5", "times": 1, "probability": 1.0}
+POST /sim/faults              {"fault": "die@5", "times": 1, "probability": 1.0, "user": "only requests with this user"}
 POST /sim/strike              {"fault": "end"}: this cut, now, for all that have told a token
 DELETE /sim/faults            disarm all
 GET|POST /sim/config          {"rate": 50, "ttft_ms": 0}
@@ -42,9 +42,12 @@ def _arm(simulator: Simulator, body: bytes) -> None:
     fault, times, probability = order.get("fault"), order.get("times"), order.get("probability", 1.0)
     if not isinstance(fault, str) or not (times is None or isinstance(times, int)):
         raise BadFault("fault is a string and times a whole number")
+    user = order.get("user")
+    if not (user is None or isinstance(user, str)):
+        raise BadFault("user is a string")
     if not isinstance(probability, int | float) or not 0 <= probability <= 1:
         raise BadFault("probability lies between 0 and 1")
-    simulator.arsenal.arm(fault, times, float(probability))
+    simulator.arsenal.arm(fault, times, float(probability), user)
 
 
 def _strike(simulator: Simulator, body: bytes) -> int:

@@ -121,7 +121,8 @@ class Simulator:
         if wanted is None and isinstance(parsed, dict):
             field = parsed.get("sim_fault")
             wanted = field.encode() if isinstance(field, str) else None
-        plan = parse(wanted.decode("latin-1")) if wanted is not None else self.arsenal.strike() or NOTHING
+        user = parsed.get("user") if isinstance(parsed, dict) else None
+        plan = parse(wanted.decode("latin-1")) if wanted is not None else self.arsenal.strike(user) or NOTHING
         if plan.before is not None:
             self._refuse_before(plan, sink)
             return None

@@ -123,6 +123,8 @@ class Armed:
     times: int | None = None
     """How often it still happens; None: always."""
     probability: float = 1.0
+    user: str | None = None
+    """Only requests whose field `user` is this; None: all."""
 
 
 class Arsenal:
@@ -132,17 +134,19 @@ class Arsenal:
         self._random = random.Random(seed)
         self._armed: list[Armed] = []
 
-    def arm(self, fault: str, times: int | None = None, probability: float = 1.0) -> None:
+    def arm(self, fault: str, times: int | None = None, probability: float = 1.0, user: str | None = None) -> None:
         """Add a fault; raises BadFault."""
-        self._armed.append(Armed(fault, parse(fault), times, probability))
+        self._armed.append(Armed(fault, parse(fault), times, probability, user))
 
     def clear(self) -> None:
         """Disarm everything."""
         self._armed.clear()
 
-    def strike(self) -> Plan | None:
+    def strike(self, user: object = None) -> Plan | None:
         """The fault for the request that comes in now."""
         for armed in self._armed:
+            if armed.user is not None and armed.user != user:
+                continue
             if armed.probability < 1.0 and self._random.random() >= armed.probability:
                 continue
             if armed.times is not None:
@@ -154,7 +158,7 @@ class Arsenal:
 
     def listing(self) -> list[dict[str, object]]:
         """What is armed."""
-        return [{"fault": a.fault, "times": a.times, "probability": a.probability} for a in self._armed]
+        return [{"fault": a.fault, "times": a.times, "probability": a.probability, "user": a.user} for a in self._armed]
 
 
 def rewrite(plan: Plan, events: Iterable[bytes], tokens_before: int) -> list[bytes]:

@@ -1,0 +1,71 @@
+"""How many tokens a model's prompt and answer may have together: from the settings, or else from its engines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from ..catalog import ServedModel
+
+_AGAIN_S = 10.0
+
+Fetch = Callable[[ServedModel, str], Awaitable[bytes | None]]
+
+
+class ContextLengths:
+    """`learn` when a model is used, so that it is known when its engines have gone."""
+
+    def __init__(self, fetch_models: Fetch, *, patience_s: float) -> None:
+        """fetch_models: an upstream's answer to GET /v1/models, None without one."""
+        self._fetch_models = fetch_models
+        self._patience_s = patience_s
+        self._known: dict[str, int] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._not_before: dict[str, float] = {}
+
+    def learn(self, model: ServedModel) -> None:
+        """In the background."""
+        if model.max_model_len is not None or model.id in self._known or model.dialect != "vllm":
+            return
+        if model.id not in self._tasks and asyncio.get_running_loop().time() >= self._not_before.get(model.id, 0.0):
+            self._tasks[model.id] = asyncio.create_task(self._learn(model), name=f"context length of {model.id}")
+
+    async def of(self, model: ServedModel) -> int | None:
+        """Waits a little if need be."""
+        if model.max_model_len is not None:
+            return model.max_model_len
+        self.learn(model)
+        task = self._tasks.get(model.id)
+        if task is not None:
+            await asyncio.wait({task}, timeout=self._patience_s)
+        return self._known.get(model.id)
+
+    def stop(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _learn(self, model: ServedModel) -> None:
+        try:
+            for upstream in model.upstreams:
+                listed = await self._fetch_models(model, upstream)
+                found = None if listed is None else _listed_length(listed, model.upstream_model)
+                if found is not None:
+                    self._known[model.id] = found
+                    return
+            self._not_before[model.id] = asyncio.get_running_loop().time() + _AGAIN_S
+        finally:
+            del self._tasks[model.id]
+
+
+def _listed_length(models: bytes, name: str) -> int | None:
+    """`max_model_len` of a model in vLLM's /v1/models."""
+    try:
+        for model in orjson.loads(models)["data"]:
+            length = model.get("max_model_len")
+            if model.get("id") == name and isinstance(length, int) and length > 0:
+                return length
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        pass
+    return None
