@@ -1,6 +1,6 @@
 """Users of the official SDK, many at a time: each sends one request, and what it got is kept.
 
-    with Crowd(base_url, key, asks, over_s=10) as crowd:    # it runs in processes of its own
+    with Crowd(base_url, key, asks, per_s=30) as crowd:    # it runs in processes of its own
         …
         answers = crowd.answers()
 
@@ -10,7 +10,10 @@ As a program it reads one job from stdin and writes one line of JSON an answer.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import math
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,8 +41,10 @@ class Ask:
 
 @dataclass
 class Answer:
-    """What a user notices. `heads`: the different id, created and model of its chunks; `error`: '' or how it broke."""
+    """What a user notices. `number`: of the ask, from 0; `heads`: the different id, created and model of its chunks;
+    `error`: '' or how it broke."""
 
+    number: int = 0
     text: str = ""
     finish_reason: str | None = None
     usage: dict[str, int] | None = None
@@ -62,32 +67,15 @@ class Answer:
 
 
 class Crowd:
-    """`asks` begin evenly spread over `over_s` seconds. Made and ended by the main thread."""
+    """`per_s` asks begin each second, all at once without it. Made and ended by the main thread."""
 
     def __init__(
-        self,
-        base_url: str,
-        key: str,
-        asks: Sequence[Ask],
-        *,
-        over_s: float = 0.0,
-        retries: int = 0,
-        processes: int = _PROCESSES,
+        self, base_url: str, key: str, asks: Sequence[Ask], *, per_s: float = math.inf, repeat: bool = False
     ) -> None:
-        """retries: the SDK's own, before the first byte. base_url: as an SDK takes it."""
-        self._asks = asks
-        self._outputs = [tempfile.TemporaryFile("w+") for _ in range(processes)]  # noqa: SIM115 - closed by __exit__
+        """base_url: as an SDK takes it. repeat: from the first ask again after the last, until `enough`."""
+        self._outputs = [tempfile.TemporaryFile("w+") for _ in range(_PROCESSES)]  # noqa: SIM115 - closed by __exit__
         self._running = []
         for number, output in enumerate(self._outputs):
-            job = {
-                "base_url": base_url,
-                "key": key,
-                "retries": retries,
-                "asks": [
-                    [index, over_s * index / len(asks), asdict(asks[index])]
-                    for index in range(number, len(asks), processes)
-                ],
-            }
             process = subprocess.Popen(
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE,
@@ -97,6 +85,15 @@ class Crowd:
                 preexec_fn=dies_with_parent(),
             )
             self._running.append(process)
+            job = {
+                "base_url": base_url,
+                "key": key,
+                "first": number,
+                "step": _PROCESSES,
+                "every_s": 1 / per_s,
+                "repeat": repeat,
+                "asks": [asdict(ask) for ask in asks],
+            }
             assert process.stdin is not None
             process.stdin.write(json.dumps(job))
             process.stdin.close()
@@ -109,17 +106,20 @@ class Crowd:
     def running(self) -> bool:
         return any(process.poll() is None for process in self._running)
 
+    def enough(self) -> None:
+        """No further ask begins."""
+        for process in self._running:
+            process.send_signal(signal.SIGUSR1)
+
     def answers(self, *, within_s: float = 300.0) -> list[Answer]:
         """In the order of the asks, once all have ended."""
         deadline = time.monotonic() + within_s
-        found: dict[int, Answer] = {}
+        found = []
         for process, output in zip(self._running, self._outputs, strict=True):
             assert process.wait(max(0.0, deadline - time.monotonic())) == 0
             output.seek(0)
-            for line in output:
-                index, answer = json.loads(line)
-                found[index] = Answer(**answer)
-        return [found[index] for index in range(len(self._asks))]
+            found += [Answer(**json.loads(line)) for line in output]
+        return sorted(found, key=lambda answer: answer.number)
 
     def __enter__(self) -> Self:
         return self
@@ -134,9 +134,9 @@ class Crowd:
             output.close()
 
 
-async def answer(client: openai.AsyncOpenAI, ask: Ask) -> Answer:
+async def answer(client: openai.AsyncOpenAI, ask: Ask, number: int) -> Answer:
     """One user's whole visit. Raises nothing that the SDK raises."""
-    got = Answer()
+    got = Answer(number)
     try:
         if ask.body.get("stream"):
             await _stream(client, ask, got)
@@ -194,16 +194,28 @@ def _counts(usage: Any) -> dict[str, int]:
 
 
 async def _run(job: dict[str, Any]) -> None:
-    began = time.monotonic()
-    async with openai.AsyncOpenAI(
-        base_url=job["base_url"], api_key=job["key"], max_retries=job["retries"], timeout=300
-    ) as client:
+    enough = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, enough.set)
+    began = loop.time()
+    asks = [Ask(**ask) for ask in job["asks"]]
+    numbers = itertools.count(job["first"], job["step"])
+    async with (
+        openai.AsyncOpenAI(base_url=job["base_url"], api_key=job["key"], max_retries=0, timeout=300) as client,
+        asyncio.TaskGroup() as visits,
+    ):
 
-        async def one(index: int, at_s: float, ask: Ask) -> None:
-            await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
-            print(json.dumps([index, asdict(await answer(client, ask))]), flush=True)
+        async def visit(number: int) -> None:
+            got = await answer(client, asks[number % len(asks)], number)
+            print(json.dumps(asdict(got)), flush=True)
 
-        await asyncio.gather(*(one(index, at_s, Ask(**ask)) for index, at_s, ask in job["asks"]))
+        for number in numbers if job["repeat"] else itertools.takewhile(lambda number: number < len(asks), numbers):
+            try:
+                async with asyncio.timeout(began + job["every_s"] * number - loop.time()):
+                    await enough.wait()
+                break
+            except TimeoutError:
+                visits.create_task(visit(number))
 
 
 if __name__ == "__main__":

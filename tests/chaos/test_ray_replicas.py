@@ -40,7 +40,7 @@ def test_nobody_notices(say: Callable[[str], None]) -> None:
         model = {"id": MODEL, "upstreams": [inference.base_urls[MODEL]], "api_key": inference.api_key}
         with start_gateway({"models": [model], "timeouts": {"heartbeat_s": 1.0}}) as gateway:
             killed: set[int] = set()
-            with Crowd(gateway.base_url, create_key(gateway), asks, over_s=2.0) as crowd:
+            with Crowd(gateway.base_url, create_key(gateway), asks, per_s=30) as crowd:
                 time.sleep(4.0)
                 for _ in range(2):
                     until(lambda: len(replica_pids(inference) - killed) == 2, seconds=30)

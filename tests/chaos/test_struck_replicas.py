@@ -17,6 +17,7 @@ from tests.support.stack import create_key, served_by, start_gateway
 
 STREAMS = int(os.environ.get("STREAMS", "500"))
 RATE = 10  # tokens a second of each
+PER_S = 40
 STALL_S = 1.0
 EVERY_S = 2.0
 
@@ -46,7 +47,7 @@ def test_nobody_notices(say: Callable[[str], None]) -> None:
             key = create_key(gateway)
             struck = 0
             turn = 0
-            with Crowd(gateway.base_url, key, asks, over_s=STREAMS / 40) as crowd:
+            with Crowd(gateway.base_url, key, asks, per_s=PER_S) as crowd:
                 due = time.monotonic() + EVERY_S
                 while crowd.running:
                     time.sleep(0.05)
