@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 from .carry import CHAT, COMPLETIONS, answer_limit, choices, continued, is_sampled, obstacle, stop_strings
 from .chunk import BadChunk
 from .cut import Cut, Stops, choose, sharpened, tokens_owed
-from .resume import Adapter, NotReproducible, Restarted, Resumed
+from .restart import Restarted
+from .resume import NotReproducible, Resumed
 from .seen import Seen
 from .stops import Hold, Seam
 from .transcript import Transcript
@@ -35,6 +36,14 @@ class CannotContinue(Exception):
         self.reason = reason
 
 
+class _Adapter(Protocol):
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is at its end, though the engine goes on."""
+
+    def adapt(self, payload: bytes) -> bytes | None: ...
+
+
 class Continuation:
     """path, body: what to ask another engine; body None: nothing is left to generate, only usage and [DONE] are
     missing. final: a payload to go out before them. restarted: whether all of the answer is generated anew.
@@ -49,7 +58,7 @@ class Continuation:
         body: bytes | None,
         *,
         final: bytes | None = None,
-        adapter: Adapter | None = None,
+        adapter: _Adapter | None = None,
         transcript: Transcript | None = None,
         rewind: tuple[int, int, bytes | None] | None = None,
         restarted: bool = False,

@@ -1,21 +1,19 @@
-"""Another engine's payloads as the broken stream's own: pure."""
+"""The rest of an answer from another engine, as the broken stream's own payloads: pure."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
 from . import logprobs
-from .chunk import has_text, parse
+from .chunk import parse
 from .cut import Cut
+from .heads import prefix_in, prefix_of, with_head
 from .seen import Seen
 from .stops import Hold, Seam
 from .transcript import Transcript
 
-_CHOICES = b',"choices":['
-_HEAD_KEYS = 4  # id, object, created, model
-_PROMPT_IDS = b'"prompt_token_ids":['
 # A running chunk of /v1/completions in vLLM's own form. Nothing inside a JSON string can look like this: quotes in it
 # are escaped.
 _TEXT = b'{"index":0,"text":'
@@ -26,50 +24,6 @@ _CHAT_RUNNING = b'"logprobs":null,"finish_reason":null,"token_ids":['
 
 class NotReproducible(Exception):
     """Generated again, the answer is not what the client was sent."""
-
-
-class Adapter(Protocol):
-    @property
-    def ended(self) -> bool:
-        """Whether the answer is at its end, though the engine goes on."""
-
-    def adapt(self, payload: bytes) -> bytes | None: ...
-
-
-class Restarted:
-    """The same request once more, of whose first answer nothing had come but roles."""
-
-    ended = False
-
-    def __init__(self, seen: Seen) -> None:
-        self._head = seen.head
-        self._prefix_out = _prefix(seen.head)
-        self._prefix_in = b""
-        self._roles = set(seen.roles)
-        self._prompts = set(seen.prompts)
-
-    def adapt(self, payload: bytes) -> bytes | None:
-        if not self._head:
-            return payload
-        if self._prefix_in and payload.startswith(self._prefix_in) and _PROMPT_IDS not in payload:
-            return self._prefix_out + payload[len(self._prefix_in) :]
-        chunk = parse(payload)
-        choices = chunk["choices"]
-        if choices:
-            if all(self._is_known_role(choice) for choice in choices):
-                return None
-            for choice in choices:
-                if choice.get("index", 0) in self._prompts and choice.get("prompt_token_ids") is not None:
-                    choice["prompt_token_ids"] = None
-            if not any("role" in (choice.get("delta") or {}) for choice in choices):
-                self._prefix_in = _learned(payload)
-        return orjson.dumps(_with_head(chunk, self._head))
-
-    def _is_known_role(self, choice: dict[str, Any]) -> bool:
-        delta = choice.get("delta") or {}
-        if "role" not in delta or has_text(choice) or choice.get("token_ids") or choice.get("finish_reason"):
-            return False
-        return choice.get("index", 0) in self._roles
 
 
 class Resumed:
@@ -106,7 +60,7 @@ class Resumed:
         self._seam = seam
         self._hold = hold
         self._transcript = transcript
-        self._prefix_out = _prefix(seen.head)
+        self._prefix_out = prefix_of(seen.head)
         self._prefix_in = b""
 
     def adapt(self, payload: bytes) -> bytes | None:
@@ -126,7 +80,7 @@ class Resumed:
         if isinstance(usage, dict):
             self._total(usage, final=not chunk["choices"])
             chunk.pop("metrics", None)  # of the continuation alone
-        return orjson.dumps(_with_head(chunk, self._seen.head))
+        return orjson.dumps(with_head(chunk, self._seen.head))
 
     def _learn(self, payload: bytes) -> None:
         """From here on running chunks are edited as bytes, if nothing in them has to be looked at."""
@@ -140,7 +94,7 @@ class Resumed:
             or self._seen.logprobs
         ):
             return
-        learned = _learned(payload)
+        learned = prefix_in(payload)
         self._prefix_in = learned + _TEXT if learned else b""
 
     def _edit(self, payload: bytes, at: int) -> bytes | None:
@@ -246,17 +200,3 @@ def _held(hold: Hold, text: str, choice: dict[str, Any]) -> str:
     # The token that ended it has no text for who does not ask for it as we did. Among others it is not told apart.
     alone = choice["finish_reason"] == "stop" and len(choice["token_ids"]) == 1
     return hold.last("" if alone else text)
-
-
-def _prefix(head: dict[str, Any]) -> bytes:
-    return orjson.dumps(head)[:-1] + _CHOICES
-
-
-def _learned(payload: bytes) -> bytes:
-    """The head that this stream's running chunks share, if it is in vLLM's compact form; nothing otherwise."""
-    cut = payload.find(_CHOICES)
-    return payload[: cut + len(_CHOICES)] if cut > 0 and payload.count(b'":', 0, cut) == _HEAD_KEYS else b""
-
-
-def _with_head(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    return {**head, **{name: value for name, value in chunk.items() if name not in head}}
