@@ -60,6 +60,8 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.transport = self._cork  # type: ignore[assignment]
+        if len(self.pipeline) <= _MOST_AHEAD:  # who does not read does not see the client go
+            self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -100,11 +102,6 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
         if self.watcher is not None:
             self.watcher.resumed()
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        if len(self.pipeline) <= _MOST_AHEAD:  # who does not read does not see the client go
-            self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle

@@ -147,10 +147,10 @@ class Exchange:
         self._open_lane = self.lane if self._splitter.idle else None
         if not events:
             return
-        self.heard_at = self._loop.time()
         if self.lane is not None:
             relayed = self.lane.relay(events)
             if relayed is not None:
+                self.heard_at = self._loop.time()
                 self.lane.write(relayed)
                 return
         self._take(payloads(events))
@@ -159,8 +159,9 @@ class Exchange:
         if DONE in payloads:
             self._done = True
             del payloads[payloads.index(DONE) :]
-        if not payloads and not self._done:
+        if not payloads and not self._done:  # comments: from whoever stands before the engine
             return
+        self.heard_at = self._loop.time()
         if self.sink is None:
             self.pending += payloads
             self._post((self, Happened.EVENTS))
