@@ -129,8 +129,7 @@ class Collector:
                 choice["prompt_token_ids"] = prompt
         ids = part.get("token_ids")
         if isinstance(ids, list):
-            if not counted:
-                self.tally.transcript.add(ids)
+            self.tally.transcript.add(ids)
             if self._token_ids:
                 choice["token_ids"] = choice.get("token_ids", []) + ids
         elif not counted and self.tally.by_chunk and has_text(part):

@@ -113,8 +113,10 @@ class Conversation:
             problem = await self._listen(exchange, consumer, continuation)
             if problem is None:
                 return
-            again = continuation is not None and continuation.redrawn and isinstance(problem, NotReproducible)
-            cause = Cause.REDRAWN if again else _cause_of(problem)
+            cause = _cause_of(problem)
+            if isinstance(problem, NotReproducible) and continuation is not None:
+                if continuation.redrawn or consumer.start_over():
+                    cause = Cause.REDRAWN
             taken_over = await self._go_on(exchange, problem, cause, consumer)
             if taken_over is None:
                 return
@@ -235,8 +237,9 @@ class Conversation:
                 return None
             path, body = continuation.path, continuation.body
         self._placed_at_count = consumer.transcript.count
+        together = self._engines.breaks.note(broken.upstream, broke_at)
         while True:
-            verdict = self._verdict(cause, new_tokens)
+            verdict = self._verdict(cause, new_tokens, together)
             if isinstance(verdict, GiveUp):
                 raise _hopeless(_broken_off(told), verdict)
             await self._watch.sleep(verdict.delay_s)
@@ -281,22 +284,27 @@ class Conversation:
         except (BadChunk, EngineReportedError) as error:  # what went by unread cannot be read
             raise _broken_off(f"{told}; not continued: {error}") from error
 
-    def _verdict(self, cause: Cause, new_tokens: int) -> Verdict:
+    def _verdict(self, cause: Cause, new_tokens: int, together: int | None = None) -> Verdict:
         alone = cause.is_loss and self._placer.alone()
-        return self._budget.broke(self._watch.clock(), cause, new_tokens=new_tokens, alone=alone)
+        now = self._watch.clock()
+        return self._budget.broke(now, cause, new_tokens=new_tokens, alone=alone, together=together)
 
 
 def _adapted(
     continuation: Continuation, consumer: Consumer, finish: Callable[[], None]
 ) -> Callable[[list[bytes]], None]:
     """finish: ends the engine's work once the answer is at its end."""
-    adapt = continuation.adapt
+    adapt, lane = continuation.adapt, consumer.lane
 
     def feed(payloads: list[bytes]) -> None:
         for payload in payloads:
             adapted = adapt(payload)
             if adapted is not None:
-                consumer.feed([adapted])
+                relayed = None if lane is None else lane.relay(b"data: %b\n\n" % adapted)
+                if lane is not None and relayed is not None:
+                    lane.write(relayed)
+                else:
+                    consumer.feed([adapted])
             if continuation.ended:
                 finish()
                 return

@@ -9,6 +9,7 @@ import orjson
 
 from ..catalog import ServedModel
 from .balance import Balancer
+from .breaks import Breaks
 from .context_lengths import ContextLengths
 from .exchange import Exchange, Happened
 from .mailbox import Mailbox
@@ -32,6 +33,7 @@ class Engines:
         self._pool: Pool | None = None
         self.placements = Placements()
         self.quarantine = Quarantine()
+        self.breaks = Breaks()
         self.context_lengths = ContextLengths(self._models_at, patience_s=connect_s)
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ from enum import Enum
 # has brought one token by then, or the few of one speculative step; with 8 it has got over what ended the last one.
 PROGRESS = 8
 
+_APART_S = 0.002  # an engine begins some hundred prefills a second
 _SHORTEST_S = 0.1  # the second wait is drawn up to this, each further one up to twice the one before
 _LONGEST_S = 2.0
 
@@ -40,7 +41,8 @@ class Cause(Enum):
 @dataclass(frozen=True, slots=True)
 class FailoverLimits:
     """attempts: placements in a row without progress. budget_s: time without an engine since the last progress.
-    spread_s: the first attempt after a break comes within it: streams that break together do not come back together."""
+    spread_s: the first attempt after a break comes within it, sooner if few broke: what breaks together does not
+    come back together."""
 
     attempts: int = 8
     budget_s: float = 30.0
@@ -85,9 +87,10 @@ class FailoverBudget:
             self._waited_s += now - self._waits_since
             self._waits_since = None
 
-    def broke(self, now: float, cause: Cause, *, new_tokens: int, alone: bool) -> Verdict:
+    def broke(self, now: float, cause: Cause, *, new_tokens: int, alone: bool, together: int | None = None) -> Verdict:
         """An attempt ended. new_tokens: those that it brought beyond what the client was sent. alone: whether every
-        other request on that engine had made progress there."""
+        other request on that engine had made progress there. together: how many streams broke at once, this one
+        included, as far as is known: few need not spread far."""
         if new_tokens >= PROGRESS:
             self._forget_effort()
             self._victims = 0
@@ -105,14 +108,16 @@ class FailoverBudget:
             self._placements += 1
             if self._placements > self._limits.attempts:
                 return GiveUp("no attempt is left")
-        delay_s = self._delay_s()
+        delay_s = self._delay_s(together)
         if self._waited_s + (now - self._waits_since) + delay_s > self._limits.budget_s:
             return GiveUp("no time is left")
         return RetryAfter(delay_s, must_be_alone=self._victims > 1)
 
-    def _delay_s(self) -> float:
+    def _delay_s(self, together: int | None) -> float:
         """Anywhere up to a bound that doubles: what failed together spreads out."""
         bound_s = self._limits.spread_s
+        if together is not None:
+            bound_s = min(bound_s, together * _APART_S)
         if self._attempts:
             bound_s = min(_LONGEST_S, _SHORTEST_S * 2.0 ** (self._attempts - 1))
         self._attempts += 1

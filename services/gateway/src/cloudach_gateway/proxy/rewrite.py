@@ -178,7 +178,7 @@ class StreamRewriter:
                 tally.prompt_tokens += len(prompt)
                 transcript.prompt_ids = prompt
             ids = choice.get("token_ids") if keep else choice.pop("token_ids", None)
-            if usage is None and isinstance(ids, list):
+            if isinstance(ids, list):
                 transcript.add(ids)
             elif usage is None and tally.by_chunk and has_text(choice):
                 tally.chunks += 1
