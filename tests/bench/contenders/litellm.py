@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import yaml
@@ -24,6 +25,7 @@ _ENVIRONMENT = {
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "4096",
     "DATABASE_URL": None,
 }
+_TROUBLE = re.compile("ERROR|WARNING|Error:|Exception")
 _START_S = 180.0
 """It imports for ten seconds and more."""
 
@@ -58,7 +60,8 @@ class LiteLLM(Contender):
             self._server.stop(patience_s=3)
 
     def complaints(self) -> str:
-        return self._server.output[-2000:] if self._server else ""
+        lines = self._server.output.splitlines() if self._server else []
+        return "\n".join([line for line in lines if _TROUBLE.search(line)][-10:])
 
     def version(self) -> str:
         return self.environment.pinned("litellm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.bench.client import Client, Tally
+from tests.bench.client import BadAnswer, Client, Tally
 from tests.bench.plan import Plan
 from tests.bench.results import Figures
 
@@ -47,7 +47,7 @@ async def whole_answers(subject: Subject, plan: Plan) -> Figures:
 async def _loaded(
     subject: Subject, plan: Plan, at_once: int, *, tokens: int, stream: bool, chunks: int = 0, requests: int = 0
 ) -> tuple[Window, int]:
-    """The window, and of how many events one answer consists."""
+    """The window, and of how many events one answer consists. Raises BadAnswer, also when nothing comes."""
     request = subject.target.request(max_tokens=tokens, stream=stream)
     with Client(subject.target, Tally()) as client:
         first = await client.ask(request, stream=stream)
@@ -56,4 +56,6 @@ async def _loaded(
             window = await measured(
                 subject, client.tally, plan.window_s, box_s=plan.box_s, chunks=chunks, requests=requests
             )
+    if not (window.answers if requests else window.events):
+        raise BadAnswer(f"nothing came within {window.seconds:.0f} s")
     return window, first.events

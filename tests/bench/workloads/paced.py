@@ -51,8 +51,10 @@ async def paced(subject: Subject, plan: Plan, streams: int, *, probe: bool = Tru
         "streams_finished_in_window": ended_early,
         "pss_mib": held.pss / 1024,
         "chunks_expected_per_s": streams * plan.rate,
-        "reads_per_chunk": len(arrivals.lags) / window.events,
     }
+    if not window.events:
+        return figures
+    figures["reads_per_chunk"] = len(arrivals.lags) / window.events
     figures |= _percentiles("lag", sorted(arrivals.lags))
     figures |= _percentiles("gap", sorted(_by_step(gap, 1 / plan.rate) for gap in arrivals.gaps))
     if first:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.bench.client import BadAnswer, Tally
+from tests.bench.client import Tally
 from tests.bench.contenders.base import PROXY
 from tests.bench.cpu import CpuMeter, CpuTime
 from tests.bench.results import Figures
@@ -38,8 +38,9 @@ class Window:
         figures: Figures = {"foreign_cores": self.foreign_s / self.seconds}
         for part, cpu in self.used.items():
             figures[f"{part}_busy"] = cpu.total / self.seconds
-            figures[f"{part}_{name}"] = cpu.total / count * unit
-        if PROXY in self.used:
+            if count:
+                figures[f"{part}_{name}"] = cpu.total / count * unit
+        if PROXY in self.used and count:
             figures[f"{PROXY}_user_{name}"] = self.used[PROXY].user / count * unit
         return figures
 
@@ -47,7 +48,7 @@ class Window:
 async def measured(
     subject: Subject, tally: Tally, seconds: float, *, box_s: float = 0.0, chunks: int = 1, requests: int = 0
 ) -> Window:
-    """`seconds` long, or until it holds so much, but no longer than `box_s`. Raises BadAnswer when nothing comes."""
+    """`seconds` long, or until it holds so much, but no longer than `box_s`, also when nothing comes."""
     meter = CpuMeter(subject.groups)
     began, events, answers = time.perf_counter(), tally.events, tally.answers
     await asyncio.sleep(seconds)
@@ -57,7 +58,4 @@ async def measured(
         await asyncio.sleep(seconds / 4)
     used = meter.used()
     passed = time.perf_counter() - began
-    window = Window(passed, tally.events - events, tally.answers - answers, used, meter.foreign_s(used))
-    if not (window.answers if requests else window.events):
-        raise BadAnswer(f"nothing came within {passed:.0f} s")
-    return window
+    return Window(passed, tally.events - events, tally.answers - answers, used, meter.foreign_s(used))
