@@ -114,9 +114,10 @@ class Conversation:
             if problem is None:
                 return
             cause = _cause_of(problem)
-            if isinstance(problem, NotReproducible) and continuation is not None:
-                if continuation.redrawn or consumer.start_over():
-                    cause = Cause.REDRAWN
+            if isinstance(problem, NotReproducible) and (
+                (continuation is not None and continuation.redrawn) or consumer.start_over()
+            ):
+                cause = Cause.REDRAWN
             taken_over = await self._go_on(exchange, problem, cause, consumer)
             if taken_over is None:
                 return
