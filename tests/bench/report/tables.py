@@ -90,7 +90,7 @@ def _gap(report: Report) -> Table:
 def _delay(report: Report, kind: str, what: str, *, at_once: bool = False) -> Table:
     plan = report.plan
     loads = [(f"{count:,} x {plan.rate:g}/s", paced_name(count), count) for count in plan.streams]
-    if at_once:
+    if at_once and "burst" in plan.kinds:
         loads.append((f"{plan.cost_streams} at once", BURST, plan.cost_streams))
     compare = DIRECT in report.names
     rows = []
