@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import httpx
 import openai
 import pytest
 
@@ -17,6 +15,7 @@ from tests.support.inference import Inference
 from tests.support.stack import ALIAS, Gateway, create_key, start_gateway
 
 from .conftest import MODEL
+from .leaving import ENDLESS, Engine, posted, until
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the engine's start
 
@@ -40,37 +39,25 @@ def client(gateway: Gateway, key: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
 
 
-def counter(vllm: Inference, name: str) -> float:
-    text = httpx.get(f"{vllm.base_urls[MODEL]}/metrics").text
-    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"vllm:{name}{{"))
-
-
-def until(condition: Callable[[], bool], *, seconds: float) -> None:
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.02)
-
-
-def test_the_guides_first_example(gateway: Gateway, key: str) -> None:
+def test_the_guides_first_example(vllm: Inference, gateway: Gateway, key: str) -> None:
     """As it stands in the guide, against the real model; its words come one after the other. The poem of so small a
     model does not end by itself, so a hundred pieces of it have to do."""
     code = examples.read(examples.GUIDE)["basic.py"].code
-    arrivals = []
-    text = b""
+    engine = Engine(vllm)
+    pieces: list[bytes] = []
     with subprocess.Popen(
         [sys.executable, "-u", "-c", code],
         stdout=subprocess.PIPE,
         env={"CLOUDACH_BASE_URL": gateway.base_url, "CLOUDACH_API_KEY": key, "PATH": ""},
     ) as program:
         assert isinstance(program.stdout, io.BufferedReader)
-        while len(arrivals) < 100 and (piece := program.stdout.read1(65536)):
-            arrivals.append(time.monotonic())
-            text += piece
+        while len(pieces) < 100 and (piece := program.stdout.read1(65536)):
+            if not pieces:
+                assert engine.running == 1, "the first word is out before the last one is made"
+            pieces.append(piece)
         program.kill()
-    assert len(arrivals) >= 20
-    assert arrivals[-1] - arrivals[0] > 0.5
-    assert len(text.split()) >= 20
+    assert len(pieces) >= 20
+    assert len(b"".join(pieces).split()) >= 20
 
 
 def test_a_sensible_answer_with_the_guides_usage(client: openai.OpenAI) -> None:
@@ -104,37 +91,27 @@ def test_the_real_engines_refusals_in_openais_shape(client: openai.OpenAI) -> No
 def test_who_goes_away_stops_the_engine_and_pays_for_what_it_made(
     vllm: Inference, gateway: Gateway, key: str, stream: bool
 ) -> None:
-    until(lambda: counter(vllm, "num_requests_running") == 0, seconds=5)
-    before = counter(vllm, "generation_tokens_total")
-    body = {"model": ALIAS, "prompt": "Count:", "max_tokens": 1500, "ignore_eos": True, "stream": stream}
-    url, headers = f"{gateway.base_url}/completions", {"authorization": f"Bearer {key}"}
-    began = time.monotonic()
-    if stream:
-        with httpx.stream("POST", url, headers=headers, json=body, timeout=30) as answer:
-            for _ in answer.iter_lines():
-                if time.monotonic() - began > 2:
-                    break
-    else:
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, headers=headers, json=body, timeout=2.0)
-    until(lambda: counter(vllm, "num_requests_running") == 0, seconds=1)
-    until(lambda: gateway.requests[-1]["outcome"] == "cancelled", seconds=2)
+    engine = Engine(vllm)
+    ended = len(gateway.requests)
+    with posted(f"{gateway.base_url}/completions", key, {"model": ALIAS, **ENDLESS, "stream": stream}):
+        until(lambda: engine.generated >= 30)
+        made = engine.generated
+    generated = engine.must_stop()
+    until(lambda: len(gateway.requests) > ended)
     entry = gateway.requests[-1]
     assert entry["stream"] is stream
-    generated = counter(vllm, "generation_tokens_total") - before
     assert entry["outcome"] == "cancelled"
-    assert generated > 5
-    assert generated - 5 <= entry["completion_tokens"] <= generated, "but for what was in flight"
+    assert made - 5 <= entry["completion_tokens"] <= generated, "but for what was in flight"
 
 
 def test_limits_hold_before_the_engine_is_asked(vllm: Inference, gateway: Gateway) -> None:
     limited = openai.OpenAI(
         base_url=gateway.base_url, api_key=create_key(gateway, requests_per_minute=2), max_retries=0
     )
-    before = counter(vllm, "request_success_total")
+    engine = Engine(vllm)
     for _ in range(2):
         limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
     with pytest.raises(openai.RateLimitError) as refused:
         limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
     assert 50 <= int(refused.value.response.headers["retry-after"]) <= 60
-    until(lambda: counter(vllm, "request_success_total") - before == 2, seconds=5)
+    assert engine.finished == 2

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,9 @@ from openai import AuthenticationError, OpenAI
 from tests.support.inference import Inference, start_ray_sim
 from tests.support.processes import dies_with_parent
 
-pytestmark = pytest.mark.timeout(240)
+from .leaving import until
+
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +28,6 @@ def sims() -> Iterator[Inference]:
         {"id": "sim-one"}, {"id": "Org/Sim.Two", "engine_args": {"rate": 0}, "replicas": 2}
     ) as inference:
         yield inference
-
-
-def eventually(true: Callable[[], bool], *, within_s: float) -> bool:
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if true():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def gone(pid: int) -> bool:
@@ -62,13 +54,24 @@ def test_the_same_lock_as_vllms(sims: Inference) -> None:
             OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list()
 
 
+def stats(url: str) -> dict[str, int]:
+    counts: dict[str, int] = httpx.get(f"{url}/sim/stats").json()
+    return counts
+
+
 def test_a_client_that_leaves_is_seen_by_the_engine(sims: Inference) -> None:
     url = sims.base_urls["sim-one"]
     client = OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0)
     with client.completions.create(model="sim-one", prompt="Hi", max_tokens=5000, stream=True) as stream:
         next(iter(stream))
-        assert httpx.get(f"{url}/sim/stats").json()["running"] == 1
-    assert eventually(lambda: httpx.get(f"{url}/sim/stats").json()["running"] == 0, within_s=1)
+        before = stats(url)
+        assert before["running"] == 1
+    until(lambda: stats(url)["running"] == 0)
+    after = stats(url)
+    assert after["aborted_total"] == before["aborted_total"] + 1
+    assert after["generated_tokens_total"] < before["generated_tokens_total"] + 1000
+    client.completions.create(model="sim-one", prompt="Hi", max_tokens=5)
+    assert stats(url)["generated_tokens_total"] == after["generated_tokens_total"] + 5
 
 
 def test_a_killed_supervisor_takes_its_cluster_along() -> None:
@@ -77,7 +80,7 @@ def test_a_killed_supervisor_takes_its_cluster_along() -> None:
         pids = descendants(inference.process.pid)
         assert len(pids) > 5
         inference.kill()
-        assert eventually(lambda: all(map(gone, pids)), within_s=15), [pid for pid in pids if not gone(pid)]
+        until(lambda: all(map(gone, pids)))
     finally:
         inference.stop()
 
@@ -93,10 +96,10 @@ def test_a_killed_starter_takes_all_along(tmp_path: Path) -> None:
     )
     try:
         # In the middle of Ray's start.
-        assert eventually(lambda: len(descendants(starter.pid)) >= 5, within_s=60)
+        until(lambda: len(descendants(starter.pid)) >= 5)
         pids = descendants(starter.pid)
         os.kill(starter.pid, signal.SIGKILL)
-        assert eventually(lambda: all(map(gone, pids)), within_s=20), [pid for pid in pids if not gone(pid)]
+        until(lambda: all(map(gone, pids)))
     finally:
         starter.kill()
         starter.wait()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from .processes import ROOT, Server
@@ -36,6 +37,13 @@ class Inference(Server):
         self.base_urls: dict[str, str] = ready["base_urls"]
         self.pids: dict[str, int] = ready["pids"]
 
+    def metric(self, model: str, name: str) -> float:
+        """One of vLLM's own, over all its labels, as of the engine's last step."""
+        text = httpx.get(f"{self.base_urls[model]}/metrics", timeout=60).text
+        values = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"vllm:{name}{{")]
+        assert values, f"no vllm:{name} among the metrics"
+        return sum(values)
+
     def stop(self, patience_s: float = 30.0) -> int:
         status = super().stop(patience_s)
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -48,5 +56,5 @@ def start_vllm(*models: Mapping[str, Any]) -> Inference:
 
 def start_ray_sim(*models: Mapping[str, Any]) -> Inference:
     return Inference(
-        {"models": [{"engine": "sim", **model} for model in models]}, python=sys.executable, patience_s=120
+        {"models": [{"engine": "sim", **model} for model in models]}, python=sys.executable, patience_s=600
     )

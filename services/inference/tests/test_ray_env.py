@@ -45,15 +45,29 @@ def test_ports_are_distinct() -> None:
     assert choose_ports(8000, seed=1).http == 8000
 
 
-def test_wrapper_keeps_statistics_on_loopback(tmp_path: Path) -> None:
-    config = tmp_path / "haproxy.cfg"
-    config.write_text(
-        "frontend prometheus\n    bind :9101\nfrontend f\n    bind 127.0.0.1:80\nlisten s\n  bind *:8404\n"
-    )
-    wrapper = tmp_path / "haproxy"
+def started_with(config: str, folder: Path) -> list[str]:
+    """What HAProxy reads of a configuration that Ray writes: its lines."""
+    file = folder / "haproxy.cfg"
+    file.write_text(config)
+    wrapper = folder / "haproxy"
     wrapper.write_text(haproxy_wrapper("/bin/echo"))
     wrapper.chmod(0o700)
-    said = subprocess.run([wrapper, "-db", "-f", config], capture_output=True, text=True, check=True)
-    assert said.stdout == f"-db -f {config}\n"
-    binds = [line.strip() for line in config.read_text().splitlines() if "bind" in line]
-    assert binds == ["bind 127.0.0.1:9101", "bind 127.0.0.1:80", "bind 127.0.0.1:8404"]
+    said = subprocess.run([wrapper, "-db", "-f", file], capture_output=True, text=True, check=True)
+    assert said.stdout == f"-db -f {file}\n"
+    return [line.strip() for line in file.read_text().splitlines()]
+
+
+def test_wrapper_keeps_statistics_on_loopback(tmp_path: Path) -> None:
+    lines = started_with(
+        "frontend prometheus\n    bind :9101\nfrontend f\n    bind 127.0.0.1:80\nlisten s\n  bind *:8404\n", tmp_path
+    )
+    assert [line for line in lines if "bind" in line] == [
+        "bind 127.0.0.1:9101",
+        "bind 127.0.0.1:80",
+        "bind 127.0.0.1:8404",
+    ]
+
+
+def test_wrapper_takes_the_splicing_of_requests_out(tmp_path: Path) -> None:
+    config = "defaults\n    option abortonclose\n    option splice-request\n    option splice-response\n"
+    assert started_with(config, tmp_path) == ["defaults", "option abortonclose", "option splice-response"]
