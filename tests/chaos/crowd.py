@@ -27,16 +27,18 @@ import openai
 
 from tests.support.processes import ROOT, dies_with_parent
 
+_EXTENSIONS = ("ignore_eos", "top_k")  # vLLM's own fields, of which the SDK does not know
 _PROCESSES = 2  # one SDK takes 0.3 ms for a chunk
 
 
 @dataclass
 class Ask:
-    """`path`: chat or completions. `leave_after`: events after which this user goes away."""
+    """path: chat or completions. leave_after: tokens after which this user goes away, where each chunk tells usage."""
 
     path: str
     body: dict[str, Any]
     leave_after: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -49,7 +51,6 @@ class Answer:
     finish_reason: str | None = None
     usage: dict[str, int] | None = None
     roles: int = 0
-    events: int = 0
     heads: list[list[Any]] = field(default_factory=list)
     request_id: str | None = None
     left: bool = False
@@ -151,10 +152,9 @@ async def answer(client: openai.AsyncOpenAI, ask: Ask, number: int) -> Answer:
 
 async def _stream(client: openai.AsyncOpenAI, ask: Ask, got: Answer) -> None:
     create = client.chat.completions.create if ask.path == "chat" else client.completions.create
-    async with await create(**_split(ask.body)) as stream:
+    async with await create(**_fields(ask)) as stream:
         got.request_id = stream.response.headers.get("x-request-id")
         async for chunk in stream:
-            got.events += 1
             head = [chunk.id, chunk.created, chunk.model]
             if head not in got.heads:
                 got.heads.append(head)
@@ -167,14 +167,14 @@ async def _stream(client: openai.AsyncOpenAI, ask: Ask, got: Answer) -> None:
                 else:
                     got.text += choice.text
                 got.finish_reason = choice.finish_reason or got.finish_reason
-            if ask.leave_after is not None and got.events >= ask.leave_after:
+            if ask.leave_after is not None and (got.usage or {}).get("completion_tokens", 0) >= ask.leave_after:
                 got.left = True
                 return
 
 
 async def _whole(client: openai.AsyncOpenAI, ask: Ask, got: Answer) -> None:
     create = client.chat.completions.create if ask.path == "chat" else client.completions.create
-    answered = await create(**_split(ask.body))
+    answered = await create(**_fields(ask))
     (choice,) = answered.choices
     got.request_id = answered._request_id
     got.text = choice.message.content if ask.path == "chat" else choice.text
@@ -183,10 +183,10 @@ async def _whole(client: openai.AsyncOpenAI, ask: Ask, got: Answer) -> None:
     got.heads.append([answered.id, answered.created, answered.model])
 
 
-def _split(body: dict[str, Any]) -> dict[str, Any]:
-    """What the SDK does not know goes where it wants it."""
-    ours = {name: body[name] for name in ("ignore_eos",) if name in body}
-    return {**{name: value for name, value in body.items() if name not in ours}, "extra_body": ours}
+def _fields(ask: Ask) -> dict[str, Any]:
+    known = {name: value for name, value in ask.body.items() if name not in _EXTENSIONS}
+    extensions = {name: value for name, value in ask.body.items() if name in _EXTENSIONS}
+    return {**known, "extra_body": extensions, "extra_headers": ask.headers}
 
 
 def _counts(usage: Any) -> dict[str, int]:

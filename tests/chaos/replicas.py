@@ -47,6 +47,14 @@ class Replica:
         answer.raise_for_status()
         return int(answer.json()["struck"])
 
+    def arm(self, fault: str, *, user: str) -> None:
+        """This fault for each request whose field `user` is this."""
+        httpx.post(f"{self.url}/sim/faults", json={"fault": fault, "user": user}).raise_for_status()
+
+    def served(self) -> list[dict[str, Any]]:
+        """The simulator's own account of each request, in their order."""
+        return httpx.get(f"{self.url}/sim/requests?limit=100000").json()["data"][::-1]
+
     def killed(self, *, away_s: float) -> None:
         """SIGKILL, and a successor."""
         self.sim.kill()
