@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TypeVar
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from .record import RequestRecord
+
+Metric = TypeVar("Metric", Counter, Histogram)
 
 REQUESTS = Counter("cloudach_requests", "Requests by route, model and status", ["route", "model", "status"])
 TOKENS = Counter("cloudach_tokens", "Tokens billed; cached ones are among the prompt's", ["model", "kind"])
@@ -37,25 +42,31 @@ DURATION = Histogram(
 )
 
 
+@lru_cache(maxsize=4096)
+def _of(metric: Metric, *labels: str) -> Metric:
+    """The metric with these labels; prometheus_client's own lookup takes a lock and several times as long."""
+    return metric.labels(*labels)
+
+
 def observe(record: RequestRecord, duration_s: float) -> None:
     """Counts a request that has ended."""
     model = record.model or ""
-    REQUESTS.labels(record.route, model, str(record.status or 499)).inc()
-    DURATION.labels(record.route).observe(duration_s)
+    _of(REQUESTS, record.route, model, str(record.status or 499)).inc()
+    _of(DURATION, record.route).observe(duration_s)
     if record.heartbeats:
         HEARTBEATS.inc(record.heartbeats)
     if record.retries:
-        RETRIES.labels(model).inc(len(record.retries))
+        _of(RETRIES, model).inc(len(record.retries))
     for failover in record.failovers:
-        FAILOVERS.labels(model).inc()
+        _of(FAILOVERS, model).inc()
         FAILOVER_DURATION.labels(model).observe(failover.took_s)
     if record.outcome is None:
         if record.error is not None:
-            REJECTIONS.labels(record.error.code or record.error.type).inc()
+            _of(REJECTIONS, record.error.code or record.error.type).inc()
         return
-    OUTCOMES.labels(model, record.outcome).inc()
-    TOKENS.labels(model, "prompt").inc(record.prompt_tokens)
-    TOKENS.labels(model, "completion").inc(record.completion_tokens)
-    TOKENS.labels(model, "cached").inc(record.cached_tokens)
+    _of(OUTCOMES, model, record.outcome).inc()
+    _of(TOKENS, model, "prompt").inc(record.prompt_tokens)
+    _of(TOKENS, model, "completion").inc(record.completion_tokens)
+    _of(TOKENS, model, "cached").inc(record.cached_tokens)
     if record.ttft_s is not None:
-        TTFT.labels(model).observe(record.ttft_s)
+        _of(TTFT, model).observe(record.ttft_s)

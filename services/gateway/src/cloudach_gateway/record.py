@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,7 @@ class RequestRecord:
 
     method: str
     path: str
-    id: str = field(default_factory=lambda: f"req_{uuid.uuid4().hex}")
+    id: str = field(default_factory=lambda: f"req_{os.urandom(16).hex()}")
     started: float = field(default_factory=time.perf_counter)
     route: str = "other"
     tenant: str | None = None

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+DATA = b"data: "
 END = b"]}]}\n\n"
 """How the event of a running chunk ends, after its token ids."""
 
@@ -32,7 +33,16 @@ class RunningForm:
     def of(cls, payload: bytes) -> RunningForm | None:
         """None: not a running chunk, or not in a form known here."""
         match = _RUNNING.fullmatch(payload)
-        return None if match is None else cls(b"data: " + match["start"], match["join"])
+        return None if match is None else cls(DATA + match["start"], match["join"])
+
+    def one(self, payload: bytes) -> tuple[bytes, bytes] | None:
+        """The same of one event's payload."""
+        head = len(self.start) - len(DATA)
+        if not payload.endswith(b"]}]}") or not payload.startswith(self.start[len(DATA) :]):
+            return None
+        cut = payload.find(self.join, head)
+        ids = payload[cut + len(self.join) : -4]
+        return None if cut < 0 or b"]" in ids else (payload[head:cut], ids)
 
     def split(self, events: bytes) -> tuple[list[bytes], bytes] | None:
         """The texts (inside of JSON strings) and all token ids (`12,345`) of whole events; None if any has another
