@@ -15,10 +15,16 @@ class Request:
         self.far = far
         self.asked = 0
         self._placements = placements
-        self.placement: Placement = placements.began(upstream, self._progressed)
+        self.placed(upstream)
+
+    def placed(self, upstream: str = HERE) -> None:
+        self.placement: Placement = self._placements.began(upstream, self, self._progressed)
 
     def ends(self, *, lost: bool, now: float = 0.0) -> None:
         self._placements.ended(self.placement, lost=lost, now=now)
+
+    def alone(self, now: float, upstream: str = HERE) -> bool:
+        return self._placements.alone(upstream, self, now)
 
     def _progressed(self) -> bool:
         self.asked += 1
@@ -27,8 +33,9 @@ class Request:
 
 def test_the_only_one_is_alone() -> None:
     placements = Placements()
-    Request(placements).ends(lost=True)
-    assert placements.alone(HERE, 0.0)
+    one = Request(placements)
+    one.ends(lost=True)
+    assert one.alone(0.0)
 
 
 def test_those_that_have_got_far_are_no_suspects() -> None:
@@ -38,17 +45,17 @@ def test_those_that_have_got_far_are_no_suspects() -> None:
     for other in others[:3]:
         other.ends(lost=True)
     one.ends(lost=True)
-    assert placements.alone(HERE, 0.0), "neither those that were lost before it nor those still to be lost"
+    assert one.alone(0.0), "neither those that were lost before it nor those still to be lost"
 
 
 def test_another_that_has_not_got_far_is() -> None:
     placements = Placements()
     one, other, last = (Request(placements) for _ in range(3))
     one.ends(lost=True, now=10.0)
-    assert not placements.alone(HERE, 10.0), "the others' loss has not been seen yet"
+    assert not one.alone(10.0), "the others' loss has not been seen yet"
     other.ends(lost=True, now=10.1)
     last.ends(lost=True, now=10.2)
-    assert not placements.alone(HERE, 10.2), "the others' loss has been seen"
+    assert not last.alone(10.2), "the others' loss has been seen"
 
 
 def test_few_tokens_are_no_progress() -> None:
@@ -56,9 +63,9 @@ def test_few_tokens_are_no_progress() -> None:
     placements = Placements()
     one, other = Request(placements), Request(placements)
     one.ends(lost=True)
-    assert not placements.alone(HERE, 0.0)
+    assert not one.alone(0.0)
     other.far = True
-    assert placements.alone(HERE, 0.0)
+    assert one.alone(0.0)
 
 
 def test_only_the_same_engine_and_the_same_death_count() -> None:
@@ -67,16 +74,27 @@ def test_only_the_same_engine_and_the_same_death_count() -> None:
     Request(placements).ends(lost=True, now=0.0)
     one = Request(placements)
     one.ends(lost=True, now=1.5)
-    assert placements.alone(HERE, 1.5)
-    assert not placements.alone(THERE, 1.5)
+    assert one.alone(1.5)
+    assert not one.alone(1.5, THERE)
+
+
+def test_one_address_may_stand_for_many_engines() -> None:
+    """A request's own losses there do not speak for it."""
+    placements = Placements()
+    one = Request(placements)
+    for now in (0.0, 0.1):
+        one.ends(lost=True, now=now)
+        assert one.alone(now)
+        one.placed()
 
 
 def test_who_finished_or_was_refused_is_no_suspect() -> None:
     placements = Placements()
     for _ in range(3):
         Request(placements).ends(lost=False)
-    Request(placements).ends(lost=True)
-    assert placements.alone(HERE, 0.0)
+    one = Request(placements)
+    one.ends(lost=True)
+    assert one.alone(0.0)
 
 
 def test_each_is_asked_once() -> None:
@@ -85,7 +103,7 @@ def test_each_is_asked_once() -> None:
     streams = [Request(placements, far=True) for _ in range(300)]
     for stream in streams:
         stream.ends(lost=True)
-        assert placements.alone(HERE, 0.0)
+        assert stream.alone(0.0)
     assert sum(stream.asked for stream in streams) <= 2 * len(streams)
 
 

@@ -15,6 +15,10 @@ class EngineReportedError(Exception):
         self.detail = detail
 
 
+class EngineShutsDown(EngineReportedError):
+    """The engine aborted the answer because it was told to end: nobody here asked for that."""
+
+
 class BadChunk(Exception):
     """The engine sent something that is no chunk. Its text says nothing of the content."""
 
@@ -28,7 +32,7 @@ def parse(payload: bytes) -> dict[str, Any]:
     A finish by "abort" is such an error: nobody here asked for it, so the engine shuts down.
     """
     if _ABORT in payload:
-        raise EngineReportedError("the engine aborted the answer")
+        raise EngineShutsDown("the engine aborted the answer")
     try:
         chunk = orjson.loads(payload)
     except orjson.JSONDecodeError as error:

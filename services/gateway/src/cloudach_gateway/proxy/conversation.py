@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
-from .chunk import BadChunk, EngineReportedError
+from .chunk import BadChunk, EngineReportedError, EngineShutsDown
 from .continuation import CannotContinue, Continuation, NotReproducible, plan, question
 from .engines import Engines
 from .exchange import Exchange, Happened, Lane
@@ -317,6 +317,8 @@ def _cause_of(problem: Exception | str) -> Cause | None:
     """None: another engine would do no better."""
     if isinstance(problem, NotReproducible):
         return None
+    if isinstance(problem, EngineShutsDown):
+        return Cause.MIGRATED
     if isinstance(problem, EngineReportedError):
         return None if blames_request(problem.detail) else Cause.ENGINE_ERROR
     if isinstance(problem, Silence):

@@ -9,13 +9,15 @@ _SAME_DEATH_S = 1.0  # an engine's connections are all lost within this
 
 
 class Placement:
-    """A request at an engine. progressed: whether it has got over what may have ended its engine before; asked only
-    when an engine has died, so that a token costs nothing."""
+    """A request at an engine. owner: the same at each engine that the request is given to. progressed: whether it has
+    got over what may have ended its engine before; asked only when an engine has died, so that a token costs nothing.
+    """
 
-    __slots__ = ("progressed", "upstream")
+    __slots__ = ("owner", "progressed", "upstream")
 
-    def __init__(self, upstream: str, progressed: Callable[[], bool]) -> None:
+    def __init__(self, upstream: str, owner: object, progressed: Callable[[], bool]) -> None:
         self.upstream = upstream
+        self.owner = owner
         self.progressed = progressed
 
 
@@ -24,10 +26,10 @@ class Placements:
 
     def __init__(self) -> None:
         self._suspects: dict[str, set[Placement]] = {}
-        self._lost: dict[str, deque[float]] = {}
+        self._lost: dict[str, deque[tuple[float, object]]] = {}
 
-    def began(self, upstream: str, progressed: Callable[[], bool]) -> Placement:
-        placement = Placement(upstream, progressed)
+    def began(self, upstream: str, owner: object, progressed: Callable[[], bool]) -> Placement:
+        placement = Placement(upstream, owner, progressed)
         self._suspects.setdefault(upstream, set()).add(placement)
         return placement
 
@@ -35,7 +37,7 @@ class Placements:
         """lost: its engine may have died."""
         self._suspects[placement.upstream].discard(placement)
         if lost and not placement.progressed():
-            self._lost.setdefault(placement.upstream, deque(maxlen=64)).append(now)
+            self._lost.setdefault(placement.upstream, deque(maxlen=64)).append((now, placement.owner))
 
     def any_suspect(self, upstream: str) -> bool:
         suspects = self._suspects.get(upstream, set())
@@ -45,7 +47,9 @@ class Placements:
             suspects.discard(placement)  # it is none any more: each is asked once
         return False
 
-    def alone(self, upstream: str, now: float) -> bool:
+    def alone(self, upstream: str, owner: object, now: float) -> bool:
         """Whether the request that was just lost (and `ended`) was the only suspect at this engine."""
-        together = sum(now - at <= _SAME_DEATH_S for at in self._lost.get(upstream, ()))
-        return together <= 1 and not self.any_suspect(upstream)
+        lost = self._lost.get(upstream, deque())
+        while lost and now - lost[0][0] > _SAME_DEATH_S:
+            lost.popleft()
+        return all(other is owner for _, other in lost) and not self.any_suspect(upstream)

@@ -69,7 +69,7 @@ class Placer:
         else:
             upstream = await self._apart_from_others(alone_until)
         self._tried.append(upstream)
-        self._placement = self._engines.placements.began(upstream, self.progressed)
+        self._placement = self._engines.placements.began(upstream, self, self.progressed)
         exchange = await self._open(upstream, path, body, events)
         happened = await self._begun(exchange, events)
         if happened is Happened.BROKE and exchange.resend:
@@ -99,7 +99,7 @@ class Placer:
 
     def alone(self) -> bool:
         """Whether, of the requests that the engine just lost had been given lately, this was the only one."""
-        return self._engines.placements.alone(self._tried[-1], self._watch.clock())
+        return self._engines.placements.alone(self._tried[-1], self, self._watch.clock())
 
     def end(self, *, failed: bool, lost: bool = False) -> None:
         """failed: by the engine's own fault. lost: the engine may have died."""

@@ -13,12 +13,13 @@ from openai_wire.sse import KEEP_ALIVE_FRAME
 
 from ..errors import GatewayError, UpstreamError
 from ..settings import Failover, Timeouts
+from .chunk import parse
 from .collect import Collector
 from .conversation import Conversation, Observer, SlowReader
 from .engines import Engines
 from .exchange import Lane
 from .placing import EngineRequest
-from .rewrite import ClientView, StreamRewriter
+from .rewrite import ClientView, StreamRewriter, UsageForm
 from .tally import Tally
 from .transcript import Transcript
 
@@ -90,6 +91,7 @@ class Relay:
         try:
             await conversation.stream(streamed)
             progress.complete()
+            streamed.state_usage()
             await self._finish(client, streamed.rewriter.finish())
         except GatewayError as error:
             if not client.started:
@@ -151,6 +153,9 @@ class Relay:
         return Conversation(self._engines, self._timeouts, self._failover, request, progress, reader=reader)
 
 
+_CHUNK_OF_ITS_OWN = (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK)
+
+
 class _Streamed:
     """A stream on its way to the client."""
 
@@ -187,6 +192,14 @@ class _Streamed:
 
     def start_over(self) -> bool:
         return False
+
+    def state_usage(self) -> None:
+        """As counted, where the engine that would have stated it had gone, and the client waits for it."""
+        tally = self.rewriter.tally
+        if tally.usage is None and tally.transcript.recent and self.rewriter.view.usage in _CHUNK_OF_ITS_OWN:
+            chunk = parse(tally.transcript.payloads()[-1])
+            head = {name: chunk[name] for name in ("id", "object", "created", "model") if name in chunk}
+            self.feed([orjson.dumps({**head, "choices": [], "usage": tally.statement()})])
 
 
 class _Gathered:
