@@ -43,6 +43,10 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.cut()
+
+    def cut(self) -> None:
+        """Ends all connections that are open now."""
         with self._lock:
             for end in self._open:
                 with contextlib.suppress(OSError):
