@@ -5,6 +5,11 @@ Uses uvicorn's internals (transport, scope, the flow callbacks): its version is 
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
+import sys
+import termios
 from typing import Any
 
 from uvicorn._types import ASGI3Application
@@ -17,6 +22,7 @@ _HEAD = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
     b"connection: close\r\n\r\n%b"
 )
+_NO_LINGERING = struct.pack("ii", 1, 0)
 _MOST_AHEAD = 4  # requests that wait behind a running one, each with little of its body
 
 
@@ -81,7 +87,10 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
 
     @property
     def unsent(self) -> int:
-        return self.transport.get_write_buffer_size()
+        if self.closed:
+            return 0
+        queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(queued, sys.byteorder) + self.transport.get_write_buffer_size()
 
     def write_chunk(self, data: bytes) -> None:
         chunk = b"%x\r\n%b\r\n" % (len(data), data)
@@ -91,6 +100,10 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
             self.transport.write(chunk)
 
     def abort(self) -> None:
+        """With a reset: the kernel would go on offering what it has to one that takes nothing."""
+        if not self.closed:
+            raw = self.transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
         self.transport.abort()
 
     def pause_writing(self) -> None:
@@ -109,14 +122,19 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing() and self.unsent:
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
             self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.unsent:  # closing would wait for it
+        if self.transport.get_write_buffer_size():  # closing would wait for it
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
+
+    def eof_received(self) -> None:
+        """Who sends no more has gone; what is written would be waited for before anybody is told."""
+        if self._running is not None and not self._running.response_complete:
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

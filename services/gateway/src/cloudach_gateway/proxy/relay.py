@@ -44,6 +44,9 @@ class Client(Protocol):
     async def finish(self, data: bytes) -> None:
         """The last bytes."""
 
+    def cut(self) -> None:
+        """Closes its connection without any."""
+
     def on_news(self, flow_changed: Callable[[bool], None], gone: Callable[[], None]) -> None:
         """From now on `flow_changed(paused)` is called, and `gone` when it has closed its connection."""
 
@@ -93,6 +96,10 @@ class Relay:
             progress.complete()
             streamed.state_usage()
             await self._finish(client, streamed.rewriter.finish())
+        except asyncio.CancelledError:
+            if client.paused_at is not None:  # last words would not reach it
+                client.cut()
+            raise
         except GatewayError as error:
             if not client.started:
                 raise

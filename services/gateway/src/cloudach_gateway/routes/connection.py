@@ -26,7 +26,7 @@ class ClientConnection(Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that the client has not taken."""
+        """Bytes that the client's side has not taken, those in the kernel's queue included."""
 
     def write_chunk(self, data: bytes) -> None:
         """One chunk of a response that ASGI's send has begun."""

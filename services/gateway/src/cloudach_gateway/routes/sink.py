@@ -53,10 +53,13 @@ class SseSink:
     async def finish(self, data: bytes) -> None:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
 
-    async def abort(self) -> None:
-        """Cuts the client off."""
+    def cut(self) -> None:
+        """Closes the client's connection; nobody is told."""
         self._connection.watcher = None
         self._connection.abort()
+
+    async def abort(self) -> None:
+        self.cut()
         await asyncio.sleep(0)  # the loss is noticed in the next turn of the loop
 
     def on_news(self, flow_changed: Callable[[bool], None], gone: Callable[[], None]) -> None:
