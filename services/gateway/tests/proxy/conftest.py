@@ -25,6 +25,7 @@ class Peer:
     """One connection of an engine, as its own code sees it."""
 
     def __init__(self, engine: Engine, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.engine = engine
         self.number = engine.connections
         self._reader = reader
         self._writer = writer
@@ -70,6 +71,7 @@ class Engine:
     async def start(self, stack: AsyncExitStack, tls: ssl.SSLContext | None) -> None:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
         stack.callback(server.close)
+        self.stop = server.close
         self.port: int = server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 

@@ -154,8 +154,8 @@ class Conversation:
             if self._placer.apart:
                 due = min(due, self._watch.clock() + _LOOK_S)
             happened = await self._watch.event(exchange, due)
-            if self._placer.apart and self._placer.progressed():
-                self._placer.rejoin()
+            if self._placer.apart and (self._placer.progressed() or self._paused_at is not None):
+                self._placer.rejoin()  # a slow client is nobody's reason to wait
             # What broke among the first events may have had its [DONE] posted before.
             if happened is Happened.BROKE or exchange.problem:
                 return exchange.problem

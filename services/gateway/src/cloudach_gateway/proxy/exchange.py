@@ -158,6 +158,7 @@ class Exchange:
     def _take(self, payloads: list[bytes]) -> None:
         if DONE in payloads:
             self._done = True
+            self.lane = self._open_lane = None  # whatever follows is no part of the answer
             del payloads[payloads.index(DONE) :]
         if not payloads and not self._done:  # comments: from whoever stands before the engine
             return
