@@ -52,6 +52,7 @@ run: setup ## serve on 127.0.0.1:8080 until Ctrl-C: gateway, Valkey and the engi
 stop: ## end what `make run` of this folder started
 	@$(BIN)/cloudach-stack down
 
+test: export STREAMS ?= 200
 test: check test-unit test-data-plane test-chaos test-guide test-e2e ## all tests, the real vLLM run last
 
 test-unit: setup ## the tests beside the libraries and services

@@ -36,12 +36,12 @@ def replica_pids(inference: Inference) -> set[int]:
 @pytest.mark.timeout(300)
 def test_nobody_notices(say: Callable[[str], None]) -> None:
     asks, undisturbed = greedy(STREAMS, tokens=(150, 250))
-    with start_ray_sim({"id": MODEL, "engine_args": {"rate": 10}, "replicas": 2}) as inference:
+    with start_ray_sim({"id": MODEL, "engine_args": {"rate": 15}, "replicas": 2}) as inference:
         model = {"id": MODEL, "upstreams": [inference.base_urls[MODEL]], "api_key": inference.api_key}
         with start_gateway({"models": [model], "timeouts": {"heartbeat_s": 1.0}}) as gateway:
             killed: set[int] = set()
             with Crowd(gateway.base_url, create_key(gateway), asks, per_s=30) as crowd:
-                time.sleep(4.0)
+                time.sleep(3.0)
                 for _ in range(2):
                     until(lambda: len(replica_pids(inference) - killed) == 2, seconds=30)
                     # Of the older ones first: the new one may not serve yet.

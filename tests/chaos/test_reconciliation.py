@@ -19,7 +19,7 @@ from tests.chaos.replicas import MODEL, quiet_port, replicas
 from tests.data_plane.test_cancel import until
 from tests.support.stack import create_key, served_by, start_gateway
 
-REQUESTS = 200
+REQUESTS = 120
 TOKENS = 60
 FAILED_AT = 10
 TENANTS = ("north", "south")

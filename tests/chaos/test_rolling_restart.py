@@ -18,8 +18,8 @@ from tests.data_plane.test_redis_away import valkey
 from tests.support.stack import Gateway, create_key, served_by, start_gateway
 
 PER_S = 12
-RATE = 15  # tokens a second: a stream takes 3 to 6 s
-REPLICA_DRAIN_S = 1.5
+RATE = 25  # tokens a second: a stream takes 2 to 4 s
+REPLICA_DRAIN_S = 1.0
 
 
 class Fleet:
@@ -81,7 +81,7 @@ def test_nobody_notices(engines: list[Replica], fleet: Fleet, say: Callable[[str
     key = create_key(fleet.present[0])
     statuses = []
     with balancer(quiet_port(), fleet.ports) as url, Crowd(f"{url}/v1", key, asks, per_s=PER_S, repeat=True) as crowd:
-        time.sleep(3.0)
+        time.sleep(2.0)
         for step in ("replica 0", "gateway 0", "replica 1", "replica 2", "gateway 1", "replica 3"):
             what, number = step.split()
             replace = fleet.replace if what == "gateway" else lambda n: engines[n].replaced()

@@ -11,4 +11,4 @@ from tests.load.soak import soak
 
 @pytest.mark.timeout(120)
 def test_nothing_is_left(say: Callable[[str], None]) -> None:
-    soak(200, 15, tokens=(20, 60), growth=0.25, idle=False, say=say)
+    soak(200, 12, tokens=(20, 40), growth=0.25, idle=False, say=say)
