@@ -93,6 +93,7 @@ def own_stack() -> Iterator[Stack]:
     config = {
         "limits": {"window_s": WINDOW_S},
         "timeouts": {"heartbeat_s": HEARTBEAT_S},
+        "failover": {"enabled": False},  # what breaks is to reach the examples' own handling of errors
     }
     with start_sim(rate=RATE) as sim, start_gateway({**config, "models": [served_by(sim)]}) as gateway:
         yield Stack(gateway.base_url, create_key(gateway), own=(sim, gateway))
