@@ -713,6 +713,54 @@ def test_one_address_for_all_engines(engines: list[Simulator]) -> None:
                 assert len(fleet.logged()["failovers"]) == 1
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_the_only_engine_is_replaced(path: str) -> None:
+    """Its successor comes to the same address. How long an answer may become was asked while there was an engine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    body = asking(path, temperature=0, **({} if path == CHAT else {"max_tokens": 120}))
+    got: list[Streamed] = []
+    with start_sim(rate=80, model="sim", port=port) as one, fleet_of([one]) as fleet:
+        one.configure(rate=1000)
+        expected = fleet.plain(path, body)
+        one.configure(rate=80)
+        reader = threading.Thread(target=lambda: got.append(fleet.stream(path, body)))
+        reader.start()
+        until(partial(_begun, one), seconds=5)
+        time.sleep(0.3)
+        one.kill()
+        time.sleep(0.5)
+        with start_sim(rate=1000, model="sim", port=port):
+            reader.join(30)
+        assert got[0].error is None, fleet.gateway.requests[-1]["cause"]
+        assert got[0].told() == expected.told()
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_an_answer_that_began_anew_and_was_not_waited_for(two: Fleet, path: str) -> None:
+    """The prompt is paid for once, and the answer as far as it came the second time."""
+    for sim in two.sims:
+        sim.configure(rate=50)
+    prompt = two.stream(path, asking(path, max_tokens=1)).usage
+    assert prompt is not None
+
+    def leave() -> None:
+        body = asking(path, max_tokens=900, ignore_eos=True, presence_penalty=0.5)
+        with pytest.raises(httpx.ReadTimeout):
+            headers = {"authorization": f"Bearer {two.key}"}
+            httpx.post(two.gateway.url + path, headers=headers, json=body, timeout=2.0)
+
+    two.broken("end@20", leave)
+    until(lambda: sum(sim.stats()["running"] for sim in two.sims) == 0, seconds=2)
+    generated = sum(sim.stats()["generated_tokens_total"] for sim in two.sims)
+    for sim in two.sims:
+        sim.configure(rate=300)
+    until(lambda: two.gateway.requests[-1]["outcome"] == "cancelled", seconds=5)
+    entry = two.gateway.requests[-1]
+    assert entry["prompt_tokens"] == prompt["prompt_tokens"]
+    assert generated - 20 - 5 <= entry["completion_tokens"] <= generated - 20
+
+
 def test_heartbeats_while_another_engine_begins(engines: list[Simulator]) -> None:
     with fleet_of(engines[:2], timeouts={"heartbeat_s": 0.4}) as fleet:
         body = chat(SPLIT, max_tokens=40)

@@ -23,6 +23,7 @@ from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.streamed import Streamed
 from tests.data_plane.test_cancel import until
 from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
+from tests.support.tcp_proxy import TcpProxy
 
 CHAT = "/v1/chat/completions"
 TOKENS = 260_000  # of about 200 bytes each
@@ -531,6 +532,21 @@ def test_one_connection_for_many_requests(patient: Stack) -> None:
             assert json.loads(content)["usage"]["completion_tokens"] == 7
     connection.close()
     assert len(used) == 1
+
+
+def test_engines_are_not_connected_to_for_each_request(flat: Simulator) -> None:
+    flat.reset()
+    flat.configure(rate=0)
+    with (
+        TcpProxy(flat.url) as proxy,
+        start_gateway({"models": [served_by(max_model_len=CONTEXT, upstreams=[proxy.url])]}) as gateway,
+    ):
+        stack = Stack(flat, gateway, create_key(gateway))
+        for number in range(30):
+            whole = {"prompt_logprobs": 1} if number % 3 == 2 else {}
+            body = chat(f"{number}", max_tokens=5, stream=number % 3 == 0, **whole)
+            assert stack.post(json=body).status_code == 200
+        assert proxy.connections == 1
 
 
 def test_requests_one_behind_the_other_are_answered_in_order(patient: Stack) -> None:

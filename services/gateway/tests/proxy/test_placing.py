@@ -155,6 +155,32 @@ async def test_a_connection_that_was_used_and_an_engine_that_is_gone(start_engin
     await run.nothing_is_left(idle=0)
 
 
+async def test_idle_connections_that_are_lost_with_a_stream_are_the_same_death(start_engine: Any) -> None:
+    """The request that goes on at the same address must not be taken for one that ended two engines."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        if peer.number == 0:  # it breaks off in mid-stream
+            await peer.say(HEAD + token(0))
+            await asyncio.sleep(0.1)
+            peer.engine.stop()
+            return
+        await peer.say(HEAD + token(0) + DONE)
+        await peer.request()  # its death is learned of by what it does not answer
+        peer.reset()
+
+    run = Run(await start_engine(play))
+    breaking, other = run.placer(), run.placer()
+    exchange = await breaking.place(PATH, b"{}", events=True)
+    await other.place(PATH, b"{}", events=True)
+    other.end(failed=False)
+    await asyncio.sleep(0.3)
+    assert exchange.problem
+    breaking.end(failed=True, lost=True)
+    assert (await failure(breaking)).cause is Cause.REFUSED
+    await run.nothing_is_left(idle=0)
+
+
 @pytest.mark.parametrize(
     ("answer", "events", "cause", "alone"),
     [

@@ -181,7 +181,8 @@ class Conversation:
                 exchange.pause()
             else:
                 exchange.resume()
-        self._watch.look_again()
+        if paused:  # from now on its time runs; the end of a pause makes nothing due sooner
+            self._watch.look_again()
 
     def _client_gone(self) -> None:
         """At once: there is nowhere to write to."""

@@ -27,6 +27,7 @@ class Placements:
     def __init__(self) -> None:
         self._suspects: dict[str, set[Placement]] = {}
         self._lost: dict[str, deque[tuple[float, object]]] = {}
+        self._died_at: dict[str, float] = {}
 
     def began(self, upstream: str, owner: object, progressed: Callable[[], bool]) -> Placement:
         placement = Placement(upstream, owner, progressed)
@@ -36,6 +37,8 @@ class Placements:
     def ended(self, placement: Placement, *, lost: bool, now: float) -> None:
         """lost: its engine may have died."""
         self._suspects[placement.upstream].discard(placement)
+        if lost:
+            self._died_at[placement.upstream] = now
         if lost and not placement.progressed():
             self._lost.setdefault(placement.upstream, deque(maxlen=64)).append((now, placement.owner))
 
@@ -46,6 +49,10 @@ class Placements:
                 return True
             suspects.discard(placement)  # it is none any more: each is asked once
         return False
+
+    def died_lately(self, upstream: str, now: float) -> bool:
+        """Whether what is lost there now was lost with that death, and tells of no other."""
+        return now - self._died_at.get(upstream, -_SAME_DEATH_S) < _SAME_DEATH_S
 
     def alone(self, upstream: str, owner: object, now: float) -> bool:
         """Whether the request that was just lost (and `ended`) was the only suspect at this engine."""

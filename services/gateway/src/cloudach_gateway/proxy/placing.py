@@ -69,13 +69,16 @@ class Placer:
         else:
             upstream = await self._apart_from_others(alone_until)
         self._tried.append(upstream)
+        was_dead = self._engines.placements.died_lately(upstream, self._watch.clock())
         self._placement = self._engines.placements.began(upstream, self, self.progressed)
         exchange = await self._open(upstream, path, body, events)
         happened = await self._begun(exchange, events)
         if happened is Happened.BROKE and exchange.resend:
             # The engine had closed this idle connection, which says nothing about the engine.
             self._engines.close(exchange, failed=False)
-            exchange = await self._open(upstream, path, body, events, again=True)
+            # What had a connection a moment ago and has no listener now has died.
+            gone = Cause.REFUSED if was_dead else Cause.LOST
+            exchange = await self._open(upstream, path, body, events, fresh=True, gone=gone)
             happened = await self._begun(exchange, events)
         if happened is Happened.BROKE or (events and exchange.status == 200 and not exchange.pending):
             self.end(failed=True, lost=True)
@@ -128,7 +131,17 @@ class Placer:
         self._engines.quarantine.enter(self._apart)
         return self._apart
 
-    async def _open(self, upstream: str, path: str, body: bytes, events: bool, *, again: bool = False) -> Exchange:
+    async def _open(
+        self,
+        upstream: str,
+        path: str,
+        body: bytes,
+        events: bool,
+        *,
+        fresh: bool = False,
+        gone: Cause = Cause.REFUSED,
+    ) -> Exchange:
+        """gone: what it means if there is no connection."""
         self.exchange = None
         try:
             self.exchange = await self._engines.open(
@@ -139,13 +152,11 @@ class Placer:
                 request_id=self._request.request_id,
                 post=self._watch.post,
                 events=events,
-                fresh=again,
+                fresh=fresh,
             )
         except Unreachable as error:
-            self.end(failed=True, lost=again)
-            # What had a connection a moment ago and has no listener now has died.
-            cause = Cause.LOST if again else Cause.REFUSED
-            raise PlacementFailed(_unreachable(str(error)), cause=cause, may_retry=True) from error
+            self.end(failed=True, lost=gone is Cause.LOST)
+            raise PlacementFailed(_unreachable(str(error)), cause=gone, may_retry=True) from error
         return self.exchange
 
     async def _begun(self, exchange: Exchange, events: bool) -> Happened:

@@ -41,6 +41,8 @@ class Tally:
     def forget_answer(self) -> None:
         """What was generated counts for nothing: nobody got it, and it is generated again."""
         self.chunks, self._stated, self.usage = 0, None, None
+        if not self.by_chunk:  # its prompt will be told again, too
+            self.prompt_tokens = 0
         self.transcript = Transcript()
 
     def statement(self) -> dict[str, Any]:
