@@ -244,8 +244,8 @@ def test_the_helper_of_the_sdk(two: Fleet) -> None:
 def test_an_engine_that_is_killed() -> None:
     """SIGKILL: in the middle of streams, of whole answers, and of one that has not begun."""
     with (
-        start_sim(rate=60, model="sim") as one,
-        start_sim(rate=60, model="sim") as two,
+        start_sim(rate=20, model="sim") as one,
+        start_sim(rate=20, model="sim") as two,
         fleet_of([one, two], failover={"spread_s": 0.25}) as fleet,
     ):
         paths = [CHAT, COMPLETIONS]
@@ -254,7 +254,7 @@ def test_an_engine_that_is_killed() -> None:
             sim.configure(rate=1000)
         expected = [fleet.plain(*body) for body in bodies]
         for sim in (one, two):
-            sim.configure(rate=60)
+            sim.configure(rate=20)
         got: dict[int, Streamed] = {}
 
         def read(number: int) -> None:
@@ -265,15 +265,16 @@ def test_an_engine_that_is_killed() -> None:
         readers += [threading.Thread(target=lambda: whole.append(fleet.post(*bodies[0]))) for _ in range(3)]
         for reader in readers:
             reader.start()
-        until(lambda: one.stats()["running"] + two.stats()["running"] == 15, seconds=10)
-        until(lambda: one.stats()["generated_tokens_total"] > 100, seconds=10)
+        until(lambda: one.stats()["requests_total"] + two.stats()["requests_total"] == 15, seconds=20)
+        until(lambda: one.stats()["generated_tokens_total"] > 100, seconds=20)
+        struck = one.stats()["running"]
         one.kill()
         for reader in readers:
             reader.join(30)
         assert [got[number].told() for number in range(12)] == [each.told() for each in expected]
         assert [answer.json()["choices"][0]["message"]["content"] for answer in whole] == [expected[0].text] * 3
         entries = fleet.gateway.requests[-15:]
-        assert sum(len(entry.get("failovers", ())) for entry in entries) >= 5
+        assert struck - 1 <= sum(len(entry.get("failovers", ())) for entry in entries) <= struck
         assert {entry["outcome"] for entry in entries} == {"finished"}
 
 

@@ -398,3 +398,20 @@ async def test_nothing_can_be_sent_without_a_connection(start_engine: Any) -> No
     await asyncio.sleep(0.01)
     with pytest.raises(RuntimeError, match="not connected"):
         connection.send(REQUEST, Heard())
+
+
+async def test_a_request_that_is_refused_before_it_is_out(start_engine: Any) -> None:
+    """What is left of it would stand before the next one."""
+
+    async def play(peer: Any) -> None:
+        await peer.say(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+        await asyncio.sleep(0.3)
+
+    engine = await start_engine(play)
+    connection, freed = await connect(engine.port)
+    heard = Heard()
+    connection.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 30000000\r\n\r\n" + bytes(30_000_000), heard)
+    async with asyncio.timeout(5):
+        await heard.over.wait()
+    assert heard.whole == ([413], b"no", 1, [])
+    assert (freed.free, connection.closed) == ([], True)

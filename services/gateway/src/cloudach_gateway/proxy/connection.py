@@ -60,6 +60,11 @@ class Connection(asyncio.Protocol):
     def closed(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 
+    @property
+    def _sent(self) -> bool:
+        """Whether the request is out: an engine may refuse it before it has read it all."""
+        return self._transport is not None and self._transport.get_write_buffer_size() == 0
+
     def send(self, request: bytes, receiver: Receiver) -> None:
         if self._transport is None:
             raise RuntimeError("not connected")
@@ -149,7 +154,7 @@ class Connection(asyncio.Protocol):
     def _finished(self, receiver: Receiver) -> None:
         self._receiver = None
         self.used = True
-        if self._reusable and not self.closed:
+        if self._reusable and not self.closed and self._sent:
             self.resume_reading()  # whoever paused it is done with it
             self._on_free(self)
         else:
