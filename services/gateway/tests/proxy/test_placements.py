@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from cloudach_gateway.proxy.placements import Placement, Placements
 from cloudach_gateway.proxy.quarantine import Quarantine
 
@@ -110,18 +112,37 @@ def test_each_is_asked_once() -> None:
 def test_one_at_a_time_at_each_engine() -> None:
     quarantine = Quarantine()
     both = (HERE, THERE)
-    assert list(quarantine.free(both)) == [HERE, THERE]
-    quarantine.enter(HERE)
-    assert list(quarantine.free(both)) == [THERE]
-    quarantine.enter(THERE)
-    assert list(quarantine.free(both)) == []
+    states = []
+    for step in (None, HERE, THERE):
+        if step is not None:
+            quarantine.enter(step)
+        states.append((list(quarantine.open(both)), list(quarantine.empty(both))))
     quarantine.leave(HERE)
-    assert list(quarantine.free(both)) == [HERE]
+    states.append((list(quarantine.open(both)), list(quarantine.empty(both))))
+    assert states == [([HERE, THERE],) * 2, ([THERE],) * 2, ([],) * 2, ([HERE],) * 2]
+
+
+def test_of_a_crowd_some_go_together() -> None:
+    """A hundred one behind the other would outlast their budget."""
+    quarantine = Quarantine()
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(quarantine.waiting(lambda: None))
+        for _ in range(7):
+            assert list(quarantine.open([HERE])) == [HERE]
+            quarantine.enter(HERE)
+        assert list(quarantine.open([HERE])) == []
+        assert list(quarantine.empty([HERE, THERE])) == [THERE]
+    for _ in range(7):
+        assert list(quarantine.open([HERE])) == []
+        quarantine.leave(HERE)
+    assert list(quarantine.open([HERE])) == list(quarantine.empty([HERE])) == [HERE]
 
 
 def test_those_who_wait_are_woken_in_their_order_and_only_while_they_wait() -> None:
     quarantine = Quarantine()
-    quarantine.enter(HERE)
+    for _ in range(3):
+        quarantine.enter(HERE)
     woken: list[str] = []
     with quarantine.waiting(lambda: woken.append("first")):
         with quarantine.waiting(lambda: woken.append("second")):

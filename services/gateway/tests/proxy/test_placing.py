@@ -66,7 +66,7 @@ class Run:
         return {
             "running": {url: n for url, n in engines._balancer._running.items() if n},
             "suspects": [url for url in self.model.upstreams if engines.placements.any_suspect(url)],
-            "in quarantine": [url for url in self.model.upstreams if url not in engines.quarantine.free([url])],
+            "in quarantine": [url for url in self.model.upstreams if url not in engines.quarantine.empty([url])],
             "waiting": list(engines.quarantine._waiting),
         }
 

@@ -50,13 +50,13 @@ class Engines:
 
     def pick(self, model: ServedModel, tried: Collection[str]) -> str:
         """Where a request goes; if there is a choice, not to an engine where one in quarantine is."""
-        return self._balancer.pick(self.quarantine.free(model.upstreams) or model.upstreams, tried=tried)
+        return self._balancer.pick(self.quarantine.empty(model.upstreams) or model.upstreams, tried=tried)
 
     def pick_for_one_alone(self, model: ServedModel, tried: Collection[str]) -> str | None:
         """Where a request goes whose next loss is to be its own; None while there is such a one everywhere."""
-        free = self.quarantine.free(model.upstreams)
-        quiet = [upstream for upstream in free if not self.placements.any_suspect(upstream)]
-        return self._balancer.pick(quiet or free, tried=tried) if free else None
+        open_ones = self.quarantine.open(model.upstreams)
+        quiet = [upstream for upstream in open_ones if not self.placements.any_suspect(upstream)]
+        return self._balancer.pick(quiet or open_ones, tried=tried) if open_ones else None
 
     async def open(
         self,
