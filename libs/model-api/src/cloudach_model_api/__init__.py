@@ -1,0 +1,38 @@
+"""The Model resource (cloudach.dev/v1alpha1): its types, conditions and names. Pure."""
+
+from .engine import Engine, EnvVar, Gpu, Resources, Toleration
+from .model import FieldError, InvalidModel, Model, ObjectMeta
+from .source import AdapterSource, HuggingFace, ImageFolder, ObjectStore, Pvc, SecretKeyReference, Simulator, Source
+from .spec import Adapter, Autoscaling, Lora, ModelSpec
+from .status import Condition, ConditionType, ModelStatus, Reason, State, rfc3339, set_condition
+
+__all__ = [
+    "Adapter",
+    "AdapterSource",
+    "Autoscaling",
+    "Condition",
+    "ConditionType",
+    "Engine",
+    "EnvVar",
+    "FieldError",
+    "Gpu",
+    "HuggingFace",
+    "ImageFolder",
+    "InvalidModel",
+    "Lora",
+    "Model",
+    "ModelSpec",
+    "ModelStatus",
+    "ObjectMeta",
+    "ObjectStore",
+    "Pvc",
+    "Reason",
+    "Resources",
+    "SecretKeyReference",
+    "Simulator",
+    "Source",
+    "State",
+    "Toleration",
+    "rfc3339",
+    "set_condition",
+]

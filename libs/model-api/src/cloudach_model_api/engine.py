@@ -1,0 +1,196 @@
+"""How the engine is told to run, and on which nodes."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from .names import GPU_TYPE_LABEL
+from .part import Part, Rule, list_map
+from .source import ObjectName, SecretKey
+
+OWNED_ARGS = {
+    "model": "set source",
+    "revision": "set source.huggingFace.revision",
+    "hf_token": "set source.huggingFace.tokenSecret",
+    "served_model_name": "set id and aliases",
+    "host": "the platform chooses where the engine listens",
+    "port": "the platform chooses where the engine listens",
+    "api_key": "the platform makes the engine's key",
+    "max_model_len": "set maxModelLen",
+    "tensor_parallel_size": "set gpu.tensorParallel",
+    "pipeline_parallel_size": "set gpu.pipelineParallel",
+    "distributed_executor_backend": "the platform runs the engine on Ray",
+    "enable_lora": "set lora.adapters",
+    "lora_modules": "set lora.adapters",
+}
+"""vLLM arguments that the platform sets itself, and what to do instead."""
+
+OWNED_ENV = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+OWNED_ENV_PREFIX = "RAY_"
+
+_QUANTITY = r"^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
+
+
+def _quantity(value: int | str) -> int | str:
+    if isinstance(value, str) and not re.match(_QUANTITY, value):
+        raise PydanticCustomError("quantity", "must be a quantity, as 4, 500m or 16Gi")
+    return value
+
+
+Quantity = Annotated[
+    int | str,
+    AfterValidator(_quantity),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": _QUANTITY, "x-kubernetes-int-or-string": True}
+    ),
+]
+
+# The API server lets rules see declared fields alone, so what is refused has to be declared: in both spellings.
+_ARGS_SCHEMA = {
+    "type": "object",
+    "x-kubernetes-preserve-unknown-fields": True,
+    "properties": {
+        spelling: {"x-kubernetes-int-or-string": True, "description": f"Refused: {instead}."}
+        for name, instead in OWNED_ARGS.items()
+        for spelling in dict.fromkeys((name, name.replace("_", "-")))
+    }
+    | {"enable_prefix_caching": {"type": "boolean", "description": "vLLM's prefix cache; on by default."}},
+}
+
+
+def _owned_arg(name: str, instead: str) -> Rule:
+    spellings = dict.fromkeys((name, name.replace("_", "-")))
+    cel = " && ".join(f"!has(self.args.{spelling.replace('-', '__dash__')})" for spelling in spellings)
+    return Rule(
+        f"args must not hold {name}: {instead}",
+        f"!has(self.args) || ({cel})",
+        lambda it: not (set(spellings) & set(it.args)),
+        ".args",
+    )
+
+
+class ConfigMapKeyReference(Part):
+    name: ObjectName
+    key: SecretKey
+    optional: bool = False
+
+
+class EnvSecretKeyReference(Part):
+    name: ObjectName
+    key: SecretKey
+    optional: bool = False
+
+
+class EnvSource(Part):
+    secret_key_ref: EnvSecretKeyReference | None = None
+    config_map_key_ref: ConfigMapKeyReference | None = None
+
+    rules = (
+        Rule(
+            "give exactly one of secretKeyRef and configMapKeyRef",
+            "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+            lambda it: (it.secret_key_ref is None) != (it.config_map_key_ref is None),
+        ),
+    )
+
+
+class EnvVar(Part):
+    name: Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    value: Annotated[str, Field(max_length=32768)] | None = None
+    value_from: EnvSource | None = None
+
+    rules = (
+        Rule(
+            "give exactly one of value and valueFrom",
+            "has(self.value) != has(self.valueFrom)",
+            lambda it: (it.value is None) != (it.value_from is None),
+        ),
+        Rule(
+            f"the platform sets {', '.join(OWNED_ENV)} and all that begin with {OWNED_ENV_PREFIX} itself: leave it out",
+            f"!(self.name in {list(OWNED_ENV)!r}) && !self.name.startsWith('{OWNED_ENV_PREFIX}')",
+            lambda it: it.name not in OWNED_ENV and not it.name.startswith(OWNED_ENV_PREFIX),
+            ".name",
+        ),
+    )
+
+
+class Engine(Part):
+    args: Annotated[dict[str, Any], WithJsonSchema(_ARGS_SCHEMA)] = Field(default_factory=dict)
+    """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are."""
+    env: Annotated[
+        tuple[EnvVar, ...],
+        Field(max_length=64, json_schema_extra=list_map("name")),
+    ] = ()
+    """Environment variables of the engine's processes."""
+
+    rules = tuple(_owned_arg(name, instead) for name, instead in OWNED_ARGS.items())
+
+
+class Gpu(Part):
+    """GPUs of one replica."""
+
+    per_replica: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """All GPUs of one replica; the default is tensorParallel times pipelineParallel. More than that is for
+    `engine.args.data_parallel_size`; 0 is for engines that run on CPUs."""
+    per_pod: Annotated[int, Field(ge=1, le=64)] | None = None
+    """GPUs of one worker pod; the default is all of a replica's. Fewer where a replica is larger than a node."""
+    tensor_parallel: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs that share each layer (vLLM's tensor_parallel_size); keep them on one node."""
+    pipeline_parallel: Annotated[int, Field(ge=1, le=64)] = 1
+    """Stages, each with its share of the layers (vLLM's pipeline_parallel_size); they may lie on several nodes."""
+    resource_name: Annotated[
+        str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    ] = "nvidia.com/gpu"
+    """What Kubernetes calls the GPUs of the nodes."""
+    type: (
+        Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] | None
+    ) = Field(
+        None,
+        description=f"The kind of GPU as the nodes' label `{GPU_TYPE_LABEL}` says it (or the label named in the "
+        "controller's configuration), as `NVIDIA-H100-80GB-HBM3`. Without it any node with enough GPUs is taken.",
+    )
+
+    @property
+    def count(self) -> int:
+        """GPUs of one replica."""
+        return self.tensor_parallel * self.pipeline_parallel if self.per_replica is None else self.per_replica
+
+    @property
+    def count_per_pod(self) -> int:
+        """GPUs of one worker pod."""
+        return self.per_pod or self.count
+
+    rules = (
+        Rule(
+            "perReplica must be a multiple of tensorParallel times pipelineParallel: leave it out to get exactly that",
+            "!has(self.perReplica) || self.perReplica % (self.tensorParallel * self.pipelineParallel) == 0",
+            lambda it: it.count % (it.tensor_parallel * it.pipeline_parallel) == 0,
+            ".perReplica",
+        ),
+        Rule(
+            "perPod must divide the GPUs of a replica evenly",
+            "!has(self.perPod) || (has(self.perReplica) ? self.perReplica"
+            " : self.tensorParallel * self.pipelineParallel) % self.perPod == 0",
+            lambda it: it.count % it.per_pod == 0 if it.per_pod else True,
+            ".perPod",
+        ),
+    )
+
+
+class Resources(Part):
+    """What one worker pod asks for and may use, GPUs aside."""
+
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
+
+
+class Toleration(Part):
+    key: Annotated[str, Field(max_length=317)] | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: Annotated[str, Field(max_length=63)] | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None

@@ -1,0 +1,38 @@
+"""What the Model resource and the marks on it are called."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP = "cloudach.dev"
+VERSION = "v1alpha1"
+API_VERSION: Final = "cloudach.dev/v1alpha1"
+KIND: Final = "Model"
+LIST_KIND = "ModelList"
+SINGULAR = "model"
+PLURAL = "models"
+SHORT_NAME = "mdl"
+CATEGORY = "cloudach"
+CRD_NAME = f"{PLURAL}.{GROUP}"
+
+FINALIZER = f"{GROUP}/drain"
+"""On every Model the controller has begun with: its streams end before its pods do."""
+
+LABEL_MODEL = f"{GROUP}/model"
+"""On all that the controller makes for a Model; the value is the Model's name."""
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "cloudach-controller"
+"""The value of LABEL_MANAGED_BY, and the controller's field manager in server-side apply."""
+
+ANNOTATION_WAKE_REQUESTED_AT = f"{GROUP}/wake-requested-at"
+"""RFC 3339. Written by a gateway that has a request for a sleeping Model."""
+
+ANNOTATION_LAST_REQUEST_AT = f"{GROUP}/last-request-at"
+"""RFC 3339. Kept fresh by the gateways, at most once a minute each."""
+
+GPU_TYPE_LABEL = "nvidia.com/gpu.product"
+"""The node label that `spec.gpu.type` is compared with unless the controller is told another one."""
+
+MAX_NAME_LENGTH = 47
+"""KubeRay takes no longer name for a RayService, and the RayService is called as its Model."""

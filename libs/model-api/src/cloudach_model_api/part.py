@@ -1,0 +1,74 @@
+"""The base of every part of a Model: camelCase in YAML, strict types, and rules that the API server knows too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+
+def list_map(key: str) -> dict[str, Any]:
+    """Schema of a list whose entries are told apart by `key`: the API server merges them one by one, refuses twins."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule, in CEL for the API server and as `check` for who reads a Model that no such server looked at.
+
+    `message` tells the operator what to do. `field` is the path of the field at fault below the part, as `.id`; empty:
+    the part itself. `cel` is None where the schema says it already (keys of a list), `check` is None for a rule about a
+    change (CEL's oldSelf), which a single object cannot break.
+    """
+
+    message: str
+    cel: str | None
+    check: Callable[[Any], bool] | None
+    field: str = ""
+
+    def to_schema(self) -> dict[str, str]:
+        assert self.cel is not None
+        schema = {"rule": self.cel, "message": self.message}
+        return schema | {"fieldPath": self.field} if self.field else schema
+
+
+class Part(BaseModel):
+    """Raises pydantic's ValidationError for a wrong type, an unknown field or a broken rule."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+    )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Any:
+        for rule in self.rules:
+            if rule.check is not None and not rule.check(self):
+                raise PydanticCustomError("rule", "{message}", {"message": rule.message, "field": rule.field})
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        reference = handler(core_schema)
+        rules = [rule.to_schema() for rule in cls.rules if rule.cel is not None]
+        if rules:
+            handler.resolve_ref_schema(reference)["x-kubernetes-validations"] = rules
+        return reference
+
+
+class Observed(BaseModel):
+    """A part that other programs write: fields that are not known here are passed over."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, use_attribute_docstrings=True
+    )

@@ -1,0 +1,126 @@
+"""Where a model's weights come from."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field
+
+from .part import Part, Rule
+
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+
+_OUTSIDE = re.compile(r"(^|/)[.][.](/|$)")
+
+
+class SecretReference(Part):
+    name: ObjectName
+    """A Secret in the Model's namespace."""
+
+
+class SecretKeyReference(SecretReference):
+    key: SecretKey = "token"
+    """The entry of the Secret."""
+
+
+class HuggingFace(Part):
+    """A repository of the Hugging Face Hub; every replica's pod downloads it, so a PVC or an image starts faster."""
+
+    repo: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+    """Organisation and name, as `meta-llama/Llama-3.1-8B-Instruct`."""
+    revision: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")] | None = None
+    """Branch, tag or commit; the default is the repository's main branch. A commit is the only one that never moves."""
+    token_secret: SecretKeyReference | None = None
+    """The access token of a private or gated repository."""
+
+
+class Pvc(Part):
+    """A folder in a PersistentVolumeClaim of the Model's namespace, mounted read-only. For replicas on several nodes
+    the claim must be ReadOnlyMany or ReadWriteMany."""
+
+    claim_name: ObjectName
+    path: Annotated[str, Field(max_length=1024)] = ""
+    """The folder that holds `config.json`, from the claim's root; empty: the root itself."""
+
+    rules = (
+        Rule(
+            "path is taken from the claim's root: give it without a leading / and without ..",
+            "!self.path.startsWith('/') && !self.path.matches('(^|/)[.][.](/|$)')",
+            lambda it: not it.path.startswith("/") and not _OUTSIDE.search(it.path),
+            ".path",
+        ),
+    )
+
+
+class ObjectStore(Part):
+    """A prefix in an object store; every replica's pod downloads it."""
+
+    uri: Annotated[str, Field(max_length=1024, pattern=r"^(s3|gs|abfss|azure)://[^/]+/.*[^/]/?$")]
+    """As `s3://bucket/models/llama-3.1-8b`; `s3`, `gs`, `abfss` or `azure`."""
+    credentials_secret: SecretReference | None = None
+    """Its entries become environment variables of the download, as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
+    Without it the service account of the pods must have the right."""
+    endpoint: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^/]+/?$")] | None = None
+    """Of a store that speaks S3 and is not Amazon's, as `https://minio.example.com`."""
+
+    rules = (
+        Rule(
+            "endpoint is for s3:// alone: leave it out",
+            "!has(self.endpoint) || self.uri.startsWith('s3://')",
+            lambda it: it.endpoint is None or it.uri.startswith("s3://"),
+            ".endpoint",
+        ),
+    )
+
+
+class ImageFolder(Part):
+    """A folder of the engine's image: set `spec.image` to an image that holds the weights."""
+
+    path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/")]
+    """Absolute, as `/models/llama-3.1-8b`."""
+
+
+class Simulator(Part):
+    """No weights and no GPU: an engine that speaks vLLM's dialect and answers with made-up text, to try the platform.
+    `engine.args` are its settings."""
+
+
+def _exactly_one(part: Part, names: tuple[str, ...]) -> bool:
+    return sum(getattr(part, name) is not None for name in names) == 1
+
+
+class Source(Part):
+    """Exactly one of these."""
+
+    hugging_face: HuggingFace | None = None
+    pvc: Pvc | None = None
+    object_store: ObjectStore | None = None
+    image: ImageFolder | None = None
+    simulator: Simulator | None = None
+
+    rules = (
+        Rule(
+            "give exactly one of huggingFace, pvc, objectStore, image and simulator",
+            "[has(self.huggingFace), has(self.pvc), has(self.objectStore), has(self.image), has(self.simulator)]"
+            ".filter(given, given).size() == 1",
+            lambda it: _exactly_one(it, ("hugging_face", "pvc", "object_store", "image", "simulator")),
+        ),
+    )
+
+
+class AdapterSource(Part):
+    """Exactly one of these."""
+
+    hugging_face: HuggingFace | None = None
+    pvc: Pvc | None = None
+    object_store: ObjectStore | None = None
+
+    rules = (
+        Rule(
+            "give exactly one of huggingFace, pvc and objectStore",
+            "[has(self.huggingFace), has(self.pvc), has(self.objectStore)].filter(given, given).size() == 1",
+            lambda it: _exactly_one(it, ("hugging_face", "pvc", "object_store")),
+        ),
+    )

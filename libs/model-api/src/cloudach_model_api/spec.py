@@ -1,0 +1,154 @@
+"""What an operator asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from .engine import Engine, Gpu, Resources, Toleration
+from .part import Part, Rule, list_map
+from .source import AdapterSource, ObjectName, SecretReference, Source
+
+ModelId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+LabelValue = Annotated[str, Field(max_length=63)]
+
+
+def _unique(names: Iterable[str]) -> bool:
+    listed = list(names)
+    return len(set(listed)) == len(listed)
+
+
+class Autoscaling(Part):
+    """Replicas follow the requests in flight. The bounds hold for `kubectl scale` too."""
+
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    """0: the Model sleeps when nobody has asked for it, and the next request wakes it."""
+    max_replicas: Annotated[int, Field(ge=1)]
+    target_ongoing_requests: Annotated[int, Field(ge=1)] = 32
+    """Requests in flight that one replica should have; beyond that another one is started."""
+    idle_seconds: Annotated[int, Field(ge=10)] = 600
+    """Time without a request before the Model sleeps; only with minReplicas 0."""
+    upscale_delay_seconds: Annotated[int, Field(ge=0)] = 15
+    """How long more replicas must have been wanted before there are more."""
+    downscale_delay_seconds: Annotated[int, Field(ge=0)] = 300
+    """How long fewer replicas must have sufficed before there are fewer."""
+
+    rules = (
+        Rule(
+            "maxReplicas must not be less than minReplicas",
+            "self.minReplicas <= self.maxReplicas",
+            lambda it: it.min_replicas <= it.max_replicas,
+            ".maxReplicas",
+        ),
+    )
+
+
+class Adapter(Part):
+    """One LoRA adapter, asked for as `<model id>:<name>`."""
+
+    name: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    source: AdapterSource
+
+
+class Lora(Part):
+    """LoRA adapters over the model's weights."""
+
+    adapters: Annotated[tuple[Adapter, ...], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
+
+    rules = (Rule("names must differ", None, lambda it: _unique(a.name for a in it.adapters), ".adapters"),)
+
+
+Routing = Literal["balanced", "prefixAware", "kvAware"]
+
+
+class ModelSpec(Part):
+    id: ModelId | None = None
+    """What clients call the model; the default is the resource's own name. A new one disturbs no engine."""
+    aliases: Annotated[
+        tuple[ModelId, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """Further names for it."""
+    source: Source
+    engine: Engine = Engine()
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of prompt and answer together; the default is the model's own limit."""
+    gpu: Gpu = Gpu()
+    resources: Resources = Resources()
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
+    tolerations: Annotated[
+        tuple[Toleration, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"})
+    ] = ()
+    affinity: (
+        Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+        | None
+    ) = None
+    """A pod's affinity, as Kubernetes defines it; for the worker pods."""
+    service_account_name: ObjectName | None = None
+    """Of the Ray pods; the default is the namespace's `default`."""
+    image_pull_secrets: Annotated[
+        tuple[SecretReference, ...], Field(max_length=8, json_schema_extra=list_map("name"))
+    ] = ()
+    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    """The engine's image, instead of the controller's default. Ray and vLLM in it must fit this release."""
+    replicas: Annotated[int, Field(ge=0)] = 1
+    """Wanted replicas; what `kubectl scale` and an HPA write. With autoscaling it is where the autoscaler begins, and
+    where it goes on from when this is changed by hand. 0: no replica, and no request wakes one."""
+    autoscaling: Autoscaling | None = None
+    routing: Routing = "balanced"
+    """Which replica gets a request. balanced: the least busy; prefixAware: one that has seen the same beginning;
+    kvAware: one whose cache holds most of the prompt, as its engine reports it."""
+    drain_seconds: Annotated[int, Field(ge=0, le=7200)] = 60
+    """How long the streams of a replica that is to go may run on; after that they move to another one."""
+    lora: Lora | None = None
+
+    rules = (
+        Rule("names must differ", None, lambda it: _unique(it.aliases), ".aliases"),
+        Rule("names must differ", None, lambda it: _unique(e.name for e in it.engine.env), ".engine.env"),
+        Rule("names must differ", None, lambda it: _unique(s.name for s in it.image_pull_secrets), ".imagePullSecrets"),
+        Rule(
+            "resources must not hold the GPUs (gpu.resourceName): set gpu.perReplica and gpu.perPod",
+            "!has(self.resources) || ("
+            "(!has(self.resources.requests) || !(self.gpu.resourceName in self.resources.requests)) && "
+            "(!has(self.resources.limits) || !(self.gpu.resourceName in self.resources.limits)))",
+            lambda it: it.gpu.resource_name not in {*it.resources.requests, *it.resources.limits},
+            ".resources",
+        ),
+        Rule(
+            "a simulator uses no GPU: leave gpu out",
+            "!has(self.source.simulator) || !has(self.gpu.perReplica) || self.gpu.perReplica == 0",
+            lambda it: it.source.simulator is None or not it.gpu.per_replica,
+            ".gpu",
+        ),
+        Rule(
+            "source.image needs the image that holds the weights: set image",
+            "!has(self.source.image) || has(self.image)",
+            lambda it: it.source.image is None or it.image is not None,
+            ".image",
+        ),
+        Rule(
+            "prefixAware and kvAware need vLLM's prefix cache and its tokens: they do not go with a simulator",
+            "self.routing == 'balanced' || !has(self.source.simulator)",
+            lambda it: it.routing == "balanced" or it.source.simulator is None,
+            ".routing",
+        ),
+        Rule(
+            "prefixAware and kvAware need vLLM's prefix cache: remove engine.args.enable_prefix_caching: false",
+            "self.routing == 'balanced' || !has(self.engine) || !has(self.engine.args)"
+            " || !has(self.engine.args.enable_prefix_caching) || self.engine.args.enable_prefix_caching",
+            lambda it: it.routing == "balanced" or it.engine.args.get("enable_prefix_caching") is not False,
+            ".routing",
+        ),
+        Rule(
+            "replicas must lie within autoscaling.minReplicas and autoscaling.maxReplicas: change those to go beyond",
+            "!has(self.autoscaling) || !has(oldSelf.autoscaling) || self.replicas == oldSelf.replicas"
+            " || (self.replicas >= self.autoscaling.minReplicas && self.replicas <= self.autoscaling.maxReplicas)",
+            None,
+            ".replicas",
+        ),
+    )
+
+    @property
+    def gpus_per_replica(self) -> int:
+        return 0 if self.source.simulator is not None else self.gpu.count

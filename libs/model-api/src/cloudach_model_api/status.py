@@ -1,0 +1,145 @@
+"""What the controller tells of a Model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, Field, PlainSerializer
+
+from .part import Observed, list_map
+
+
+def rfc3339(moment: datetime) -> str:
+    """In UTC, to the second, as Kubernetes writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Moment = Annotated[AwareDatetime, PlainSerializer(rfc3339, when_used="json")]
+
+
+class State(StrEnum):
+    """One word for `kubectl get`; the conditions say why."""
+
+    PENDING = "Pending"  # accepted, no pod yet, or none that finds a node
+    DEPLOYING = "Deploying"  # pods start, weights load
+    READY = "Ready"  # all desired replicas answer
+    SCALING = "Scaling"  # it answers, and the number of replicas changes
+    SLEEPING = "Sleeping"  # no replica, on purpose
+    DEGRADED = "Degraded"  # it answers with fewer replicas than it should have
+    FAILED = "Failed"  # it does not answer and will not without a change
+    DELETING = "Deleting"  # its streams run out
+
+
+class ConditionType(StrEnum):
+    READY = "Ready"  # at least one replica answers
+    PROGRESSING = "Progressing"  # on the way to what the spec asks for
+    DEGRADED = "Degraded"  # something is wrong that the operator should look at
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is; the message says what to do."""
+
+    # Ready
+    REPLICAS_READY = "ReplicasReady"
+    NO_REPLICA_READY = "NoReplicaReady"
+    SLEEPING = "Sleeping"
+    SCALED_TO_ZERO = "ScaledToZero"
+    DELETING = "Deleting"
+    # Progressing
+    DEPLOYING = "Deploying"
+    SCALING = "Scaling"
+    WAKING = "Waking"
+    DRAINING = "Draining"
+    REPLACING = "Replacing"
+    REPLACEMENT_PENDING = "ReplacementPending"  # needs twice the GPUs for a while
+    UP_TO_DATE = "UpToDate"
+    # Degraded
+    AS_EXPECTED = "AsExpected"
+    INVALID_SPEC = "InvalidSpec"
+    NAME_TAKEN = "NameTaken"
+    NO_GPU_NODE_FITS = "NoGpuNodeFits"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    SECRET_MISSING = "SecretMissing"
+    VOLUME_MISSING = "VolumeMissing"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    WEIGHTS_NOT_FOUND = "WeightsNotFound"
+    WEIGHTS_GATED = "WeightsGated"
+    ENGINE_CRASHED = "EngineCrashed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    RAY_SERVICE_MISSING = "RayServiceMissing"
+    RAY_SERVICE_FAILED = "RayServiceFailed"
+    RAY_UNREACHABLE = "RayUnreachable"
+    KUBERAY_MISSING = "KubeRayMissing"
+    FEWER_REPLICAS = "FewerReplicas"
+
+
+class Condition(Observed):
+    type: Annotated[str, Field(min_length=1, max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    message: Annotated[str, Field(max_length=32768)] = ""
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    last_transition_time: Moment
+    """When `status` last changed."""
+
+
+class ModelStatus(Observed):
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """The metadata.generation that this status speaks of."""
+    id: str | None = None
+    """The name that the API knows the model by: spec.id, or the resource's own name."""
+    state: State | None = None
+    replicas: Annotated[int, Field(ge=0)] | None = None
+    """Replicas there are, ready or not."""
+    ready_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Replicas that answer."""
+    desired_replicas: Annotated[int, Field(ge=0)] | None = None
+    """Replicas there should be: spec.replicas, or what the autoscaler wants."""
+    selector: str | None = None
+    """Label selector of the worker pods; the HPA asks for it through the scale subresource."""
+    endpoint: str | None = None
+    """Base URL of the engines, without /v1."""
+    upstream_model: str | None = None
+    """The name that the engines answer to."""
+    conditions: Annotated[
+        tuple[Condition, ...],
+        Field(json_schema_extra=list_map("type")),
+    ] = ()
+
+    def condition(self, kind: str) -> Condition | None:
+        return next((condition for condition in self.conditions if condition.type == kind), None)
+
+    def to_object(self) -> dict[str, Any]:
+        """As JSON-ready YAML fields, without those that are not known."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def set_condition(
+    conditions: Iterable[Condition],
+    kind: str,
+    status: Literal["True", "False", "Unknown"] | bool,
+    reason: str,
+    message: str,
+    *,
+    generation: int | None,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """The conditions with this one in its old place, or last. lastTransitionTime moves only when `status` changes."""
+    if isinstance(status, bool):
+        status = "True" if status else "False"
+    conditions = tuple(conditions)
+    old = next((condition for condition in conditions if condition.type == kind), None)
+    new = Condition(
+        type=str(kind),
+        status=status,
+        reason=str(reason),
+        message=message,
+        observed_generation=generation,
+        last_transition_time=old.last_transition_time if old is not None and old.status == status else now,
+    )
+    if old is None:
+        return (*conditions, new)
+    return tuple(new if condition.type == kind else condition for condition in conditions)
