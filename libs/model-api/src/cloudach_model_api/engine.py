@@ -99,6 +99,8 @@ class EnvSource(Part):
 
 
 class EnvVar(Part):
+    """As in a pod."""
+
     name: Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
     value: Annotated[str, Field(max_length=32768)] | None = None
     value_from: EnvSource | None = None
@@ -119,6 +121,8 @@ class EnvVar(Part):
 
 
 class Engine(Part):
+    """The engine of every replica."""
+
     args: Annotated[dict[str, Any], WithJsonSchema(_ARGS_SCHEMA)] = Field(default_factory=dict)
     """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are."""
     env: Annotated[
@@ -189,6 +193,8 @@ class Resources(Part):
 
 
 class Toleration(Part):
+    """As in a pod."""
+
     key: Annotated[str, Field(max_length=317)] | None = None
     operator: Literal["Exists", "Equal"] | None = None
     value: Annotated[str, Field(max_length=63)] | None = None

@@ -41,14 +41,15 @@ class Pvc(Part):
     the claim must be ReadOnlyMany or ReadWriteMany."""
 
     claim_name: ObjectName
-    path: Annotated[str, Field(max_length=1024)] = ""
-    """The folder that holds `config.json`, from the claim's root; empty: the root itself."""
+    """The claim's name."""
+    path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """The folder that holds `config.json`, from the claim's root; the default is the root itself."""
 
     rules = (
         Rule(
             "path is taken from the claim's root: give it without a leading / and without ..",
-            "!self.path.startsWith('/') && !self.path.matches('(^|/)[.][.](/|$)')",
-            lambda it: not it.path.startswith("/") and not _OUTSIDE.search(it.path),
+            "!has(self.path) || (!self.path.startsWith('/') && !self.path.matches('(^|/)[.][.](/|$)'))",
+            lambda it: it.path is None or not (it.path.startswith("/") or _OUTSIDE.search(it.path)),
             ".path",
         ),
     )

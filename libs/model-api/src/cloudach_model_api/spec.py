@@ -26,6 +26,7 @@ class Autoscaling(Part):
     min_replicas: Annotated[int, Field(ge=0)] = 1
     """0: the Model sleeps when nobody has asked for it, and the next request wakes it."""
     max_replicas: Annotated[int, Field(ge=1)]
+    """Mind the GPUs: so many replicas may be asked of the cluster."""
     target_ongoing_requests: Annotated[int, Field(ge=1)] = 32
     """Requests in flight that one replica should have; beyond that another one is started."""
     idle_seconds: Annotated[int, Field(ge=10)] = 600
@@ -77,9 +78,11 @@ class ModelSpec(Part):
     gpu: Gpu = Gpu()
     resources: Resources = Resources()
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
+    """Labels that a node must have, for the worker pods."""
     tolerations: Annotated[
         tuple[Toleration, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = ()
+    """Taints of nodes that the worker pods put up with."""
     affinity: (
         Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
         | None
@@ -90,6 +93,7 @@ class ModelSpec(Part):
     image_pull_secrets: Annotated[
         tuple[SecretReference, ...], Field(max_length=8, json_schema_extra=list_map("name"))
     ] = ()
+    """Secrets of the Model's namespace, for a private registry."""
     image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
     """The engine's image, instead of the controller's default. Ray and vLLM in it must fit this release."""
     replicas: Annotated[int, Field(ge=0)] = 1

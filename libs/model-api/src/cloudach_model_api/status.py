@@ -80,7 +80,7 @@ class Condition(Observed):
     type: Annotated[str, Field(min_length=1, max_length=316)]
     status: Literal["True", "False", "Unknown"]
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
-    message: Annotated[str, Field(max_length=32768)] = ""
+    message: Annotated[str, Field(max_length=32768)]
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     last_transition_time: Moment
     """When `status` last changed."""

@@ -1,0 +1,36 @@
+"""`python -m cloudach_model_api write|check [--root DIR]`: the files that are made from the types."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .generated import chart_crd, plain_crd, with_fields
+
+
+def files(root: Path) -> Iterator[tuple[Path, str]]:
+    """Each file with what it should hold. Raises OSError without docs/models.md, whose text around the tables stays."""
+    yield root / "k8s/crds/models.cloudach.dev.yaml", plain_crd()
+    yield root / "charts/cloudach-crds/templates/models.cloudach.dev.yaml", chart_crd()
+    docs = root / "docs/models.md"
+    yield docs, with_fields(docs.read_text())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m cloudach_model_api", description=__doc__)
+    parser.add_argument("action", choices=("write", "check"))
+    parser.add_argument("--root", type=Path, default=Path(), help="the repository (default: here)")
+    asked = parser.parse_args()
+    stale = [(path, text) for path, text in files(asked.root) if not path.exists() or path.read_text() != text]
+    for path, text in stale:
+        if asked.action == "write":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        print(f"{path}: {'written' if asked.action == 'write' else 'out of date, run `write`'}")
+    return 1 if stale and asked.action == "check" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
