@@ -1,0 +1,33 @@
+"""The few requests that the chart's Jobs make of the API server, with nothing but the standard library."""
+
+import json
+import os
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+def call(method, path, body=None, content_type="application/merge-patch+json"):
+    """The answer as parsed JSON. Raises urllib.error.HTTPError, with the API server's words in its reason."""
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    request = urllib.request.Request(  # noqa: S310 - the scheme is written right here
+        f"https://{f'[{host}]' if ':' in host else host}:{port}{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={
+            "authorization": f"Bearer {(_ACCOUNT / 'token').read_text()}",
+            "accept": "application/json",
+            "content-type": content_type,
+        },
+    )
+    trust = ssl.create_default_context(cafile=str(_ACCOUNT / "ca.crt"))
+    try:
+        with urllib.request.urlopen(request, timeout=30, context=trust) as answer:  # noqa: S310
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")
+        error.reason = f"{error.reason}: {said}"
+        raise

@@ -1,0 +1,74 @@
+{{/*
+What must be so before anything is made. Each message says what to do.
+*/}}
+{{- define "cloudach.preflight" -}}
+{{- $v := .Values -}}
+{{- if and (not $v.valkey.enabled) (not $v.redis.existingSecret) -}}
+{{- fail "\n\nCloudach needs a Redis or Valkey: leave valkey.enabled on, or name a Secret with the URL of yours in redis.existingSecret.\n" -}}
+{{- end -}}
+{{- if and $v.valkey.enabled $v.redis.existingSecret -}}
+{{- fail "\n\nredis.existingSecret is set while valkey.enabled is on: set valkey.enabled to false to use your own Redis.\n" -}}
+{{- end -}}
+{{- if and (not $v.gateway.watchModels) (not $v.gateway.config.models) -}}
+{{- fail "\n\nThe gateway would know no model: leave gateway.watchModels on, or list models in gateway.config.models.\n" -}}
+{{- end -}}
+{{- if and $v.models (not $v.controller.enabled) -}}
+{{- fail "\n\nmodels are given while controller.enabled is off: nothing would serve them.\n" -}}
+{{- end -}}
+{{- if and (has "*" $v.watchNamespaces) (gt (len $v.watchNamespaces) 1) -}}
+{{- fail "\n\nwatchNamespaces holds \"*\" and further names: \"*\" alone means all of them.\n" -}}
+{{- end -}}
+{{- $watched := (fromYaml (include "cloudach.watched" .)).namespaces -}}
+{{- range $v.models -}}
+{{- $namespace := default $.Release.Namespace .namespace -}}
+{{- if and $watched (not (has $namespace $watched)) -}}
+{{- fail (printf "\n\nmodels: %s is to be in the namespace %s, which watchNamespaces does not hold.\n" .name $namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.gateway.autoscaling.kind "keda") (not $v.gateway.autoscaling.triggers) -}}
+{{- fail "\n\ngateway.autoscaling.kind is keda: list its triggers in gateway.autoscaling.triggers.\n" -}}
+{{- end -}}
+{{- if gt (int $v.gateway.autoscaling.minReplicas) (int $v.gateway.autoscaling.maxReplicas) -}}
+{{- fail "\n\ngateway.autoscaling.minReplicas is above gateway.autoscaling.maxReplicas.\n" -}}
+{{- end -}}
+{{- if and $v.gatewayApi.enabled (not $v.gatewayApi.parentRefs) (not $v.gatewayApi.gateway.create) -}}
+{{- fail "\n\ngatewayApi.enabled needs a Gateway: name yours in gatewayApi.parentRefs, or set gatewayApi.gateway.create.\n" -}}
+{{- end -}}
+{{- if and $v.gatewayApi.gateway.create (not $v.gatewayApi.gateway.className) -}}
+{{- fail "\n\ngatewayApi.gateway.create needs gatewayApi.gateway.className.\n" -}}
+{{- end -}}
+{{- if and $v.ingress.tls.clusterIssuer $v.ingress.tls.issuer -}}
+{{- fail "\n\ningress.tls.clusterIssuer and ingress.tls.issuer are both set: one of them issues the certificate.\n" -}}
+{{- end -}}
+{{- if $v.preflight -}}
+{{- if $v.controller.enabled -}}
+{{- include "cloudach.needs" (list $ "ray.io/v1/RayService" "KubeRay (1.7 or later)" "helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm/ --version 1.7.0 --namespace kuberay --create-namespace") -}}
+{{- end -}}
+{{- if or $v.controller.enabled $v.gateway.watchModels -}}
+{{- include "cloudach.needs" (list $ "cloudach.dev/v1alpha1/Model" "Cloudach's CRD" "helm install cloudach-crds charts/cloudach-crds") -}}
+{{- end -}}
+{{- if eq $v.gateway.autoscaling.kind "keda" -}}
+{{- include "cloudach.needs" (list $ "keda.sh/v1alpha1/ScaledObject" "KEDA (gateway.autoscaling.kind)" "see https://keda.sh") -}}
+{{- end -}}
+{{- if $v.gatewayApi.enabled -}}
+{{- include "cloudach.needs" (list $ "gateway.networking.k8s.io/v1/HTTPRoute" "the Gateway API (gatewayApi.enabled)" "see https://gateway-api.sigs.k8s.io") -}}
+{{- end -}}
+{{- if $v.monitoring.serviceMonitor.enabled -}}
+{{- include "cloudach.needs" (list $ "monitoring.coreos.com/v1/ServiceMonitor" "the Prometheus operator (monitoring.serviceMonitor.enabled)" "see https://prometheus-operator.dev") -}}
+{{- end -}}
+{{- if $v.monitoring.podMonitor.enabled -}}
+{{- include "cloudach.needs" (list $ "monitoring.coreos.com/v1/PodMonitor" "the Prometheus operator (monitoring.podMonitor.enabled)" "see https://prometheus-operator.dev") -}}
+{{- end -}}
+{{- if $v.monitoring.prometheusRule.enabled -}}
+{{- include "cloudach.needs" (list $ "monitoring.coreos.com/v1/PrometheusRule" "the Prometheus operator (monitoring.prometheusRule.enabled)" "see https://prometheus-operator.dev") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* (list $ kind what how): fails when the cluster does not know the kind. */}}
+{{- define "cloudach.needs" -}}
+{{- $root := index . 0 -}}
+{{- if not ($root.Capabilities.APIVersions.Has (index . 1)) -}}
+{{- fail (printf "\n\nThis cluster does not know %s: install %s first.\n\n    %s\n\nWith `helm template`, which asks no cluster, add --api-versions %s or set preflight=false.\n" (index . 1) (index . 2) (index . 3) (index . 1)) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,66 @@
+{{/* The gateway reads Models, and marks a sleeping one by an annotation, which is a patch. */}}
+{{- define "cloudach.rules.gateway" -}}
+- apiGroups: [cloudach.dev]
+  resources: [models]
+  verbs: [get, list, watch, patch]
+{{- end -}}
+
+{{/* What the controller does in a namespace with Models. */}}
+{{- define "cloudach.rules.controller" -}}
+- apiGroups: [cloudach.dev]
+  resources: [models]
+  verbs: [get, list, watch, patch]
+- apiGroups: [cloudach.dev]
+  resources: [models/status]
+  verbs: [get, patch]
+- apiGroups: [cloudach.dev]
+  resources: [models/finalizers] # to own what it makes, where OwnerReferencesPermissionEnforcement is on
+  verbs: [update]
+- apiGroups: [ray.io]
+  resources: [rayservices]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [ray.io]
+  resources: [rayclusters]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+- apiGroups: [""]
+  resources: [pods/log] # an engine's last error line, for the Model's condition
+  verbs: [get]
+- apiGroups: ["", events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
+
+{{/* (dict root component what rules namespace): a Role and its binding to the component's service account. */}}
+{{- define "cloudach.role" -}}
+{{- $name := printf "%s-%s" (include "cloudach.fullname" .root) .what -}}
+{{- $kind := ternary "ClusterRole" "Role" (empty .namespace) -}}
+{{- $meta := dict "root" .root "component" .component "name" $name "namespace" .namespace "cluster" (empty .namespace) -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}
+{{ include "cloudach.metadata" $meta }}
+rules:
+  {{- .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}Binding
+{{ include "cloudach.metadata" $meta }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ $kind }}, name: {{ $name }}}
+subjects:
+  - kind: ServiceAccount
+    name: {{ include "cloudach.serviceAccountName" (list .root .component) }}
+    namespace: {{ .root.Release.Namespace }}
+{{- end -}}
+
+{{/* The Lease of the leader. `create` cannot be tied to a name. */}}
+{{- define "cloudach.rules.lease" -}}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [cloudach-controller]
+  verbs: [get, update, patch]
+{{- end -}}

@@ -1,0 +1,9 @@
+{{/* The controller's configuration file: values' settings, and over them what the chart decides. */}}
+{{- define "cloudach.controllerConfig" -}}
+{{- $config := deepCopy .Values.controller.config -}}
+{{- $own := dict "listen" (dict "host" "0.0.0.0" "port" 8080) -}}
+{{- $_ := set $own "kubernetes" (dict "namespaces" (fromYaml (include "cloudach.watched" .)).namespaces) -}}
+{{- $_ := set $own "leader_election" (dict "enabled" true "namespace" .Release.Namespace "name" "cloudach-controller") -}}
+{{- $_ := set $own "inference" (dict "image" (include "cloudach.image" (list . .Values.controller.inferenceImage))) -}}
+{{- toYaml (mergeOverwrite $config $own) -}}
+{{- end -}}

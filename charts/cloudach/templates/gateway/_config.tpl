@@ -1,0 +1,11 @@
+{{/* The gateway's configuration file: values' settings, and over them what the chart decides. */}}
+{{- define "cloudach.gatewayConfig" -}}
+{{- $config := deepCopy .Values.gateway.config -}}
+{{- $listen := dict "host" "0.0.0.0" "port" 8000 "metrics_port" 9090 "processes" (int .Values.gateway.processes) -}}
+{{- $own := dict "listen" $listen "redis" (dict "url" "${CLOUDACH_REDIS_URL}") "timeouts" (dict "drain_s" (int .Values.gateway.drainSeconds)) -}}
+{{- if .Values.gateway.watchModels -}}
+{{- $watch := dict "enabled" true "namespaces" (fromYaml (include "cloudach.watched" .)).namespaces -}}
+{{- $_ := set $own "kubernetes" $watch -}}
+{{- end -}}
+{{- toYaml (mergeOverwrite $config $own) -}}
+{{- end -}}
