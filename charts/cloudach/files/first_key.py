@@ -1,4 +1,7 @@
-"""Makes the first API key and puts it into a Secret: first_key.py NAMESPACE SECRET [argument of `cloudach keys create`]…"""
+"""Makes the first API key and puts it into a Secret.
+
+first_key.py NAMESPACE SECRET [argument of `cloudach keys create`]…
+"""
 
 import base64
 import json
@@ -26,7 +29,8 @@ def create(arguments):
     """Redis may still be starting, so it is asked again. A wrong argument (exit code 2) stays wrong."""
     deadline = time.monotonic() + REDIS_PATIENCE_S
     while True:
-        done = subprocess.run(["cloudach", "keys", "create", "--json", *arguments], text=True, capture_output=True)
+        command = ["cloudach", "keys", "create", "--json", *arguments]
+        done = subprocess.run(command, text=True, capture_output=True, check=False)
         if done.returncode == 0:
             return json.loads(done.stdout)
         if done.returncode == 2 or time.monotonic() > deadline:

@@ -11,9 +11,9 @@ _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 def call(method, path, body=None, content_type="application/merge-patch+json"):
-    """The answer as parsed JSON. Raises urllib.error.HTTPError, with the API server's words in its reason."""
+    """The answer as parsed JSON. Raises urllib.error.HTTPError, with the API server's words in its message."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-    request = urllib.request.Request(  # noqa: S310 - the scheme is written right here
+    request = urllib.request.Request(
         f"https://{f'[{host}]' if ':' in host else host}:{port}{path}",
         method=method,
         data=None if body is None else json.dumps(body).encode(),
@@ -25,9 +25,8 @@ def call(method, path, body=None, content_type="application/merge-patch+json"):
     )
     trust = ssl.create_default_context(cafile=str(_ACCOUNT / "ca.crt"))
     try:
-        with urllib.request.urlopen(request, timeout=30, context=trust) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30, context=trust) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")
-        error.reason = f"{error.reason}: {said}"
+        error.msg = f"{error.msg}: {error.read().decode(errors='replace')}"
         raise
