@@ -50,13 +50,16 @@ class Adapter(Part):
     """One LoRA adapter, asked for as `<model id>:<name>`."""
 
     name: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """What clients add to the model's id."""
     source: AdapterSource
+    """Exactly one of these."""
 
 
 class Lora(Part):
     """LoRA adapters over the model's weights."""
 
     adapters: Annotated[tuple[Adapter, ...], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
+    """All of them are loaded by every replica."""
 
     rules = (Rule("names must differ", None, lambda it: _unique(a.name for a in it.adapters), ".adapters"),)
 

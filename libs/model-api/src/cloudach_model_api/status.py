@@ -78,10 +78,15 @@ class Reason(StrEnum):
 
 class Condition(Observed):
     type: Annotated[str, Field(min_length=1, max_length=316)]
+    """Ready: a replica answers. Progressing: on the way to what the spec asks for. Degraded: look at it."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it is so."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """Why, in one word."""
     message: Annotated[str, Field(max_length=32768)]
+    """Why, and what to do."""
     observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """The metadata.generation that it speaks of."""
     last_transition_time: Moment
     """When `status` last changed."""
 
@@ -108,6 +113,7 @@ class ModelStatus(Observed):
         tuple[Condition, ...],
         Field(json_schema_extra=list_map("type")),
     ] = ()
+    """Why it is in this state, and what to do."""
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)
