@@ -1,4 +1,4 @@
-"""For every value of the chart: set it, look where it comes out. `test_values` runs them and says which value has none."""
+"""For every value of the chart: set it, look where it comes out. `test_values` runs them, and misses none."""
 
 # ruff: noqa: E731 - a look of one line reads best where it is used
 

@@ -1,0 +1,177 @@
+"""What comes out is valid for the API servers of today, and its pods are as closed as they can be."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from functools import cache
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from cloudach_gateway import settings as gateway_settings
+from cloudach_model_api import Model
+
+from tests.charts.value_cases import MODEL_SPEC
+from tests.support.helm import NAMESPACE, Object, Objects, pod_template, render
+from tests.support.pod_security import violations
+
+MINORS = list(dict.fromkeys(kubernetes_validate.utils.all_versions()))[-3:]  # it lists each twice
+EVERYTHING = {
+    "models": [{"name": "m", "spec": MODEL_SPEC}],
+    "priorityClasses": {"create": True},
+    "gateway": {"autoscaling": {"kind": "hpa"}},
+    "ingress": {"enabled": True, "tls": {"enabled": True, "clusterIssuer": "le"}},
+    "gatewayApi": {"enabled": True, "gateway": {"create": True, "className": "envoy", "tlsSecretName": "cert"}},
+    "firstKey": {"create": True},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True},
+        "podMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True},
+    },
+}
+FOREIGN = {"cloudach.dev", "gateway.networking.k8s.io", "monitoring.coreos.com", "keda.sh"}
+"""Groups of custom resources, which are no part of Kubernetes' own schemas."""
+
+
+@cache
+def everything(minor: str = "1.37") -> Objects:
+    return render(EVERYTHING, kube_version=f"{minor}.0")
+
+
+def built_in(objects: Objects) -> list[Object]:
+    return [one for one in objects if one["apiVersion"].partition("/")[0] not in FOREIGN]
+
+
+def workloads(objects: Objects) -> list[Object]:
+    return [one for one in objects if one["kind"] in ("Deployment", "StatefulSet", "Job", "Pod")]
+
+
+def test_the_last_three_minors_are_known() -> None:
+    assert MINORS == ["1.35.0", "1.36.0", "1.37.0"]
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_objects_are_valid_for(minor: str) -> None:
+    """Strictly: an unknown field fails too."""
+    objects = built_in(everything(".".join(minor.split(".")[:2])))
+    assert {"Deployment", "StatefulSet", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Ingress", "Job"} <= {
+        one["kind"] for one in objects
+    }
+    for one in objects:
+        kubernetes_validate.validate(one, minor, strict=True)
+
+
+def test_the_check_of_objects_finds_an_unknown_field() -> None:
+    broken = deepcopy(everything().get("Deployment", "gateway"))
+    broken["spec"]["replcas"] = 2
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, MINORS[-1], strict=True)
+
+
+def test_models_are_valid() -> None:
+    (model,) = everything().all("Model")
+    assert Model.from_object(model).spec.replicas == 2
+
+
+def test_the_gateway_takes_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDACH_REDIS_URL", "redis://:pw@valkey:6379/0")
+    models = [{"id": "m", "upstreams": ["http://engine:8000"]}]
+    config = {"max_body_bytes": 20971520, "timeouts": {"total_s": 1200}, "models": models}
+    values = {"gateway": {"config": config, "processes": 2, "watchModels": False}}
+    text = yaml.safe_dump(render(values).config("gateway"))
+    taken = gateway_settings.parse(text)
+    assert (taken.listen.port, taken.listen.metrics_port, taken.listen.processes) == (8000, 9090, 2)
+    assert (taken.max_body_bytes, taken.timeouts.total_s, taken.timeouts.drain_s) == (20971520, 1200, 60)
+    assert taken.redis.url == "redis://:pw@valkey:6379/0"
+
+
+@pytest.mark.parametrize("kind_and_name", [(w["kind"], w["metadata"]["name"]) for w in workloads(everything())])
+def test_pods_pass_pod_security_restricted(kind_and_name: tuple[str, str]) -> None:
+    pod = pod_template(everything().get(*kind_and_name))["spec"]
+    assert violations(pod) == []
+    for container in pod["containers"]:
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+        assert "memory" in container["resources"]["limits"]
+
+
+def _pod(**changes: Any) -> dict[str, Any]:
+    pod = deepcopy(everything().pod("gateway"))
+    container = pod["containers"][0]
+    for name, value in changes.items():
+        (container if name in ("securityContext", "ports") else pod)[name] = value
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"securityContext": {}}, "allowPrivilegeEscalation"),
+        ({"hostNetwork": True}, "hostNetwork"),
+        ({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}, "hostPath"),
+        ({"ports": [{"containerPort": 1, "hostPort": 1}]}, "hostPort"),
+    ],
+)
+def test_the_check_of_pods_finds(changes: dict[str, Any], said: str) -> None:
+    assert any(said in found for found in violations(_pod(**changes)))
+
+
+def test_images_are_pinned() -> None:
+    images = [c["image"] for w in workloads(everything()) for c in pod_template(w)["spec"]["containers"]]
+    assert len(images) >= 6
+    for image in images:
+        assert image.rpartition(":")[2] not in ("", "latest")
+        assert any(sign.isdigit() for sign in image.rpartition(":")[2])
+
+
+def test_only_who_asks_the_api_server_has_a_token() -> None:
+    with_token = {
+        w["metadata"]["labels"]["app.kubernetes.io/component"]
+        for w in workloads(everything())
+        if pod_template(w)["spec"].get("automountServiceAccountToken", True)
+    }
+    assert with_token == {"gateway", "controller", "first-key", "delete-models"}
+
+
+def test_selectors_find_their_pods_and_nothing_else() -> None:
+    pods = [pod_template(w)["metadata"]["labels"] for w in workloads(everything())]
+    for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment", "StatefulSet"):
+        for one in everything().all(kind):
+            wanted = one["spec"].get("selector") or one["spec"].get("podSelector")
+            if "matchExpressions" in wanted:
+                continue  # Ray's pods, which are not the chart's
+            wanted = wanted.get("matchLabels", wanted)
+            found = [pod for pod in pods if wanted.items() <= pod.items()]
+            assert len(found) == 1, (kind, one["metadata"]["name"])
+
+
+def test_a_change_of_configuration_replaces_the_pods() -> None:
+    before, after = render({}), render({"gateway": {"drainSeconds": 61}, "valkey": {"appendfsync": "always"}})
+
+    def stamps(objects: Objects) -> list[str]:
+        pods = [pod_template(objects.get(kind, part)) for kind, part in PARTS]
+        return [pod["metadata"]["annotations"]["checksum/config"] for pod in pods]
+
+    changed = [a != b for a, b in zip(stamps(before), stamps(after), strict=True)]
+    assert changed == [True, False, True]
+
+
+PARTS = [("Deployment", "gateway"), ("Deployment", "controller"), ("StatefulSet", "valkey")]
+
+
+def test_older_clusters_get_older_forms() -> None:
+    old = render({"gateway": {"autoscaling": {"kind": "hpa"}}}, kube_version="1.20.2")
+    assert old.get("HorizontalPodAutoscaler", "gateway")["apiVersion"] == "autoscaling/v2beta2"
+    assert old.get("PodDisruptionBudget", "gateway")["apiVersion"] == "policy/v1beta1"
+    new = render({"gateway": {"autoscaling": {"kind": "hpa"}}})
+    assert new.get("HorizontalPodAutoscaler", "gateway")["apiVersion"] == "autoscaling/v2"
+    assert new.get("PodDisruptionBudget", "gateway")["apiVersion"] == "policy/v1"
+
+
+def test_all_objects_are_in_the_namespace_of_the_release_or_in_none() -> None:
+    cluster = {"ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+    for one in everything():
+        wanted = None if one["kind"] in cluster else NAMESPACE
+        assert one["metadata"].get("namespace") == wanted, (one["kind"], one["metadata"]["name"])
