@@ -72,6 +72,7 @@ class Cluster:
         self.home = Path(tempfile.mkdtemp(prefix="cloudach-kube-"))
         self.kubeconfig = self.home / "kubeconfig"
         self.kubectl = Kubectl(self.kubeconfig)
+        self.builtin = Kubectl(self.home / "kubeconfig-builtin")  # for namespaces, Secrets and the like
         self._programs = programs
         self._controllers = controllers
         self._crds = crds
@@ -140,7 +141,8 @@ class Cluster:
             *("--proxy-client-cert-file=front-proxy.crt", "--proxy-client-key-file=front-proxy.key", *plugins),
         )
         self._await_ready("kube-apiserver", port)
-        self._write_kubeconfig(self.kubeconfig, "admin", port)
+        for path in (self.kubeconfig, self.builtin.kubeconfig):
+            self._write_kubeconfig(path, "admin", port)
         self._await("kube-apiserver", port, "/api/v1/namespaces/default")
         if self._crds:
             self._start_crd_server(etcd, crd_port)
@@ -149,16 +151,16 @@ class Cluster:
 
     def _start_crd_server(self, etcd: str, port: int) -> None:
         """A newer server for custom resources; it asks the older one about users, rights and namespaces."""
-        admin = self.home / "kubeconfig-builtin"
-        self._write_kubeconfig(admin, "admin", self._ports[2])
+        program = crd_program(self._programs)
+        assert program is not None
         self._spawn(
-            crd_program(self._programs) or "",
+            program,
             *(*_serving(port), f"--etcd-servers={etcd}", "--etcd-prefix=/custom", "--authentication-skip-lookup=true"),
-            *(f"--{use}kubeconfig={admin}" for use in ("", "authentication-", "authorization-")),
+            *(f"--{use}kubeconfig={self.builtin.kubeconfig}" for use in ("", "authentication-", "authorization-")),
             "--enable-priority-and-fairness=false",
             "--disable-admission-plugins=MutatingAdmissionPolicy,ValidatingAdmissionPolicy",
         )
-        self._await_ready(crd_program(self._programs) or "", port)
+        self._await_ready(program, port)
         self._write_kubeconfig(self.kubeconfig, "admin", port)
 
     def _start_controllers(self, port: int) -> None:

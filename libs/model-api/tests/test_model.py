@@ -36,6 +36,17 @@ def test_a_new_id_leaves_the_engines_name_alone() -> None:
     assert read.upstream_model == "llama3-8b"
 
 
+def test_adapters_are_asked_for_behind_any_of_the_names() -> None:
+    adapters = [{"name": "sql", "source": {"huggingFace": {"repo": "example-org/sql"}}}]
+    read = Model.from_object(model({"id": "Llama", "aliases": ["small"], "lora": {"adapters": adapters}}))
+    assert read.engine_names == {
+        "Llama": "llama3-8b",
+        "small": "llama3-8b",
+        "Llama:sql": "llama3-8b:sql",
+        "small:sql": "llama3-8b:sql",
+    }
+
+
 def test_defaults() -> None:
     spec = Model.from_object(model()).spec
     assert (spec.replicas, spec.routing, spec.drain_seconds, spec.autoscaling) == (1, "balanced", 60, None)

@@ -108,6 +108,17 @@ class Model(Part):
         return self.metadata.name
 
     @property
+    def engine_names(self) -> dict[str, str]:
+        """Each name that clients may use, adapters' included, with the name that the engines answer to."""
+        adapters = self.spec.lora.adapters if self.spec.lora is not None else ()
+        served = dict.fromkeys(self.names, self.upstream_model)
+        return served | {
+            f"{name}:{adapter.name}": f"{self.upstream_model}:{adapter.name}"
+            for name in self.names
+            for adapter in adapters
+        }
+
+    @property
     def wake_requested_at(self) -> datetime | None:
         """None too when the annotation holds no time."""
         return _moment(self.metadata.annotations.get(ANNOTATION_WAKE_REQUESTED_AT))

@@ -1,0 +1,201 @@
+"""Bad Models, each with the field and the words of its refusal: the API server and the Python types agree on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+HUB = {"huggingFace": {"repo": "Qwen/Qwen3-8B"}}
+ONE_SOURCE = "give exactly one of huggingFace, pvc, objectStore, image and simulator"
+NOT_THE_GPUS = "resources must not hold the GPUs (gpu.resourceName): set gpu.perReplica and gpu.perPod"
+NO_SUCH_ENV = "the platform sets VLLM_API_KEY, HF_TOKEN, HUGGING_FACE_HUB_TOKEN and all that begin with RAY_ itself"
+BAD_NAME = "metadata.name must begin with a letter, hold only a-z, 0-9 and -, and be at most 47 long"
+OWN_ID = "aliases must not hold the model's id (spec.id, or metadata.name without it)"
+OWNED_ARGS = {
+    "model": "set source",
+    "revision": "set source.huggingFace.revision",
+    "hf_token": "set source.huggingFace.tokenSecret",
+    "served_model_name": "set id and aliases",
+    "host": "the platform chooses where the engine listens",
+    "port": "the platform chooses where the engine listens",
+    "api_key": "the platform makes the engine's key",
+    "max_model_len": "set maxModelLen",
+    "tensor_parallel_size": "set gpu.tensorParallel",
+    "pipeline_parallel_size": "set gpu.pipelineParallel",
+    "distributed_executor_backend": "the platform runs the engine on Ray",
+    "enable_lora": "set lora.adapters",
+    "lora_modules": "set lora.adapters",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`path` is the field at fault; `said` are words of the refusal, empty where the two sides put it differently."""
+
+    name: str
+    path: str
+    said: str
+    spec: dict[str, Any] = field(default_factory=dict)
+
+    def model(self) -> dict[str, Any]:
+        return model(self.name, self.spec)
+
+
+def model(name: str, spec: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A Model of a public repository, with `spec` on top."""
+    return {
+        "apiVersion": "cloudach.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": name},
+        "spec": {"source": HUB, **(spec or {})},
+    }
+
+
+def _adapter(name: str, **source: Any) -> dict[str, Any]:
+    return {"name": name, "source": source or HUB}
+
+
+def _env(**entry: Any) -> dict[str, Any]:
+    return {"engine": {"env": [{"name": "FINE", "value": "1"}, entry]}}
+
+
+def _args(**args: Any) -> dict[str, Any]:
+    return {"engine": {"args": args}}
+
+
+def _spec(**spec: Any) -> dict[str, Any]:
+    return spec
+
+
+RULES = (
+    Case("no-source", "spec.source", ONE_SOURCE, _spec(source={})),
+    Case("two-sources", "spec.source", ONE_SOURCE, _spec(source={**HUB, "simulator": {}})),
+    Case(
+        "path-absolute",
+        "spec.source.pvc.path",
+        "path is taken from the claim's root: give it without a leading / and without ..",
+        _spec(source={"pvc": {"claimName": "weights", "path": "/models"}}),
+    ),
+    Case(
+        "path-upwards",
+        "spec.source.pvc.path",
+        "path is taken from the claim's root",
+        _spec(source={"pvc": {"claimName": "weights", "path": "models/../../etc"}}),
+    ),
+    Case(
+        "endpoint-of-gs",
+        "spec.source.objectStore.endpoint",
+        "endpoint is for s3:// alone: leave it out",
+        _spec(source={"objectStore": {"uri": "gs://bucket/model", "endpoint": "https://storage.example.com"}}),
+    ),
+    Case(
+        "image-folder-without-image",
+        "spec.image",
+        "source.image needs the image that holds the weights: set image",
+        _spec(source={"image": {"path": "/models/llama"}}),
+    ),
+    *(
+        Case(
+            f"arg-{name.replace('_', '-')}-{kind}",
+            "spec.engine.args",
+            f"args must not hold {name}: {instead}",
+            _args(**{spelling: "x" if kind == "s" else 1}),
+        )
+        for name, instead in OWNED_ARGS.items()
+        for kind, spelling in (("s", name), ("i", name.replace("_", "-")))
+    ),
+    Case("env-owned", "spec.engine.env[1].name", NO_SUCH_ENV, _env(name="HF_TOKEN", value="hf_x")),
+    Case("env-ray", "spec.engine.env[1].name", NO_SUCH_ENV, _env(name="RAY_SERVE_ENABLE_HA_PROXY", value="0")),
+    Case("env-nothing", "spec.engine.env[1]", "give exactly one of value and valueFrom", _env(name="A")),
+    Case(
+        "env-both",
+        "spec.engine.env[1]",
+        "give exactly one of value and valueFrom",
+        _env(name="A", value="1", valueFrom={"secretKeyRef": {"name": "a", "key": "b"}}),
+    ),
+    Case(
+        "env-from-nowhere",
+        "spec.engine.env[1].valueFrom",
+        "give exactly one of secretKeyRef and configMapKeyRef",
+        _env(name="A", valueFrom={}),
+    ),
+    Case(
+        "gpu-not-a-multiple",
+        "spec.gpu.perReplica",
+        "perReplica must be a multiple of tensorParallel times pipelineParallel: leave it out to get exactly that",
+        _spec(gpu={"perReplica": 6, "tensorParallel": 2, "pipelineParallel": 2}),
+    ),
+    Case(
+        "gpu-per-pod",
+        "spec.gpu.perPod",
+        "perPod must divide the GPUs of a replica evenly",
+        _spec(gpu={"tensorParallel": 4, "perPod": 3}),
+    ),
+    Case("gpu-as-limit", "spec.resources", NOT_THE_GPUS, _spec(resources={"limits": {"nvidia.com/gpu": 1}})),
+    Case(
+        "gpu-as-request",
+        "spec.resources",
+        NOT_THE_GPUS,
+        _spec(gpu={"resourceName": "amd.com/gpu"}, resources={"requests": {"amd.com/gpu": "1"}}),
+    ),
+    Case(
+        "simulator-with-gpu",
+        "spec.gpu",
+        "a simulator uses no GPU: leave gpu out",
+        _spec(source={"simulator": {}}, gpu={"perReplica": 1}),
+    ),
+    Case(
+        "bounds",
+        "spec.autoscaling.maxReplicas",
+        "maxReplicas must not be less than minReplicas",
+        _spec(autoscaling={"minReplicas": 3, "maxReplicas": 2}),
+    ),
+    Case(
+        "routing-without-cache",
+        "spec.routing",
+        "prefixAware and kvAware need vLLM's prefix cache: remove engine.args.enable_prefix_caching: false",
+        _spec(routing="prefixAware", **_args(enable_prefix_caching=False)),
+    ),
+    Case(
+        "routing-of-simulator",
+        "spec.routing",
+        "prefixAware and kvAware need vLLM's prefix cache and its tokens: they do not go with a simulator",
+        _spec(routing="kvAware", source={"simulator": {}}),
+    ),
+    Case(
+        "adapter-without-source",
+        "spec.lora.adapters[0].source",
+        "give exactly one of huggingFace, pvc and objectStore",
+        _spec(lora={"adapters": [{"name": "sql", "source": {}}]}),
+    ),
+    Case("alias-is-name", "spec.aliases", OWN_ID, _spec(aliases=["small", "alias-is-name"])),
+    Case("alias-is-id", "spec.aliases", OWN_ID, _spec(id="Qwen3", aliases=["Qwen3"])),
+    Case("qwen3-0.6b", "", BAD_NAME),
+    Case("8b-qwen", "", BAD_NAME),
+    Case("a" * 48, "", BAD_NAME),
+)
+
+SCHEMA = (
+    Case("id-with-space", "spec.id", "", _spec(id="Llama 3")),
+    Case("id-empty", "spec.id", "", _spec(id="")),
+    Case("alias-too-long", "spec.aliases[0]", "", _spec(aliases=["a" * 129])),
+    Case("alias-twice", "spec.aliases", "", _spec(aliases=["a", "a"])),
+    Case("too-many-aliases", "spec.aliases", "", _spec(aliases=[f"a{n}" for n in range(17)])),
+    Case(
+        "repo-with-scheme", "spec.source.huggingFace.repo", "", _spec(source={"huggingFace": {"repo": "https://x/y"}})
+    ),
+    Case("store-of-http", "spec.source.objectStore.uri", "", _spec(source={"objectStore": {"uri": "http://x/y"}})),
+    Case("pvc-without-claim", "spec.source.pvc.claimName", "", _spec(source={"pvc": {}})),
+    Case("negative-replicas", "spec.replicas", "", _spec(replicas=-1)),
+    Case("replicas-as-text", "spec.replicas", "", _spec(replicas="2")),
+    Case("no-max", "spec.autoscaling.maxReplicas", "", _spec(autoscaling={"minReplicas": 0})),
+    Case("unknown-routing", "spec.routing", "", _spec(routing="random")),
+    Case("negative-drain", "spec.drainSeconds", "", _spec(drainSeconds=-1)),
+    Case("endless-drain", "spec.drainSeconds", "", _spec(drainSeconds=7201)),
+    Case("memory-in-gb", "spec.resources.limits.memory", "", _spec(resources={"limits": {"memory": "16GB"}})),
+    Case("gpu-resource", "spec.gpu.resourceName", "", _spec(gpu={"resourceName": "gpu"})),
+    Case("adapters-twice", "spec.lora.adapters", "", _spec(lora={"adapters": [_adapter("a"), _adapter("a")]})),
+    Case("no-adapters", "spec.lora.adapters", "", _spec(lora={"adapters": []})),
+    Case("env-twice", "spec.engine.env", "", _env(name="FINE", value="2")),
+    Case("bad-effect", "spec.tolerations[0].effect", "", _spec(tolerations=[{"effect": "Never"}])),
+)

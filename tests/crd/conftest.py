@@ -1,0 +1,34 @@
+"""One server with the CRD for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.kube import Cluster, crd_server
+from tests.support.kubectl import Kubectl
+from tests.support.processes import ROOT
+
+CRD = ROOT / "k8s/crds/models.cloudach.dev.yaml"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with crd_server() as running:
+        running.kubectl("apply", "--server-side", "-f", CRD)
+        running.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/models.cloudach.dev")
+        yield running
+
+
+@pytest.fixture
+def kubectl(cluster: Cluster) -> Iterator[Kubectl]:
+    """As the administrator, in the namespace `default`; the Models of a test go with it."""
+    yield cluster.kubectl
+    cluster.kubectl("delete", "models", "--all", "--wait=false")
+
+
+@pytest.fixture
+def crd_file() -> Path:
+    return CRD

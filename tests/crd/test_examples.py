@@ -1,0 +1,61 @@
+"""Every file of k8s/examples is applied; every field that it names is in what comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cloudach_model_api import Model
+
+from tests.support.kube import Cluster
+from tests.support.processes import ROOT
+
+EXAMPLES = sorted((ROOT / "k8s/examples").glob("*.yaml"))
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def holds(whole: Any, part: Any) -> bool:
+    """Whether everything in `part` stands in `whole` too."""
+    if isinstance(part, dict):
+        return isinstance(whole, dict) and all(name in whole and holds(whole[name], part[name]) for name in part)
+    if isinstance(part, list):
+        return isinstance(whole, list) and len(whole) == len(part) and all(map(holds, whole, part))
+    return bool(whole == part)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(cluster: Cluster, path: Path) -> None:
+    for document in documents(path):
+        kubectl = cluster.kubectl if document["kind"] == "Model" else cluster.builtin
+        kubectl.apply(document)
+        try:
+            read = kubectl.get(document["kind"], document["metadata"]["name"])
+            if document["kind"] == "Model":
+                assert holds(read["spec"], document["spec"])
+                assert Model.from_object(read).names
+        finally:
+            kubectl("delete", document["kind"], document["metadata"]["name"], "--wait=false")
+
+
+def test_the_issues_examples_are_there() -> None:
+    assert {
+        "quick-start-single-gpu",
+        "multi-gpu-70b",
+        "autoscaling",
+        "scale-to-zero",
+        "private-hugging-face",
+        "pvc-weights",
+        "lora",
+    } <= {path.stem for path in EXAMPLES}
+
+
+def test_their_names_differ() -> None:
+    """They can all be applied side by side."""
+    models = [Model.from_object(each) for path in EXAMPLES for each in documents(path) if each["kind"] == "Model"]
+    names = [name for model in models for name in {*model.names, model.metadata.name}]
+    assert sorted(names) == sorted(set(names))
