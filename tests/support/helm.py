@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .kubectl import tool
 from .processes import ROOT
 
 CHART = ROOT / "charts" / "cloudach"
@@ -28,14 +27,6 @@ Object = dict[str, Any]
 
 class HelmFailed(Exception):
     """What helm says when it refuses."""
-
-
-def tool(name: str) -> str:
-    """helm or kubectl: $HELM or $KUBECTL, what scripts/kube-tools.sh has fetched, or one on the path."""
-    found = os.environ.get(name.upper()) or shutil.which(name, path=f"{ROOT}/.tools/bin:{os.environ['PATH']}")
-    if not found:
-        raise RuntimeError(f"{name} is missing: run scripts/kube-tools.sh")
-    return found
 
 
 class Objects:
@@ -104,8 +95,8 @@ def render(
 
 
 def template(values: Mapping[str, Any] | None, arguments: Sequence[str] = (), kube_version: str = "1.37.0") -> str:
-    command = [tool("helm"), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", kube_version]
-    return helm([*command[1:], "--values", "-", *arguments], stdin=json.dumps(values or {}))
+    command = ["template", RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", kube_version]
+    return helm([*command, "--values", "-", *arguments], stdin=json.dumps(values or {}))
 
 
 def helm(
@@ -124,7 +115,3 @@ def helm(
     if done.returncode:
         raise HelmFailed(done.stderr)
     return done.stdout
-
-
-def files() -> Path:
-    return CHART / "files"
