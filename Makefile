@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-soak bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-soak bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ test-guide: setup ## every example of docs/guide, with the real SDKs, curl and a
 
 test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
 	$(PYTEST) -q tests/e2e
+
+test-crd: setup ## the Model resource on a real API server: rules, kubectl scale, server-side apply; KUBEBUILDER_ASSETS=DIR
+	scripts/kube-tools.sh
+	$(PYTEST) -q tests/crd
 
 test-soak: setup ## 1,000 streams through one gateway process, not part of `make test`; MINUTES=5
 	$(PYTEST) -q tests/load

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 from cloudach_model_api import ConditionType, ModelStatus, Reason, State, set_condition
+from cloudach_model_api.reasons import MEANINGS
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 LATER = NOON + timedelta(minutes=5)
@@ -24,6 +25,10 @@ def test_each_type_stands_once_and_keeps_its_place() -> None:
     both = set_condition(both, "Degraded", False, "AsExpected", "", generation=1, now=NOON)
     both = set_condition(both, "Ready", "Unknown", "RayUnreachable", "", generation=1, now=LATER)
     assert [(each.type, each.status) for each in both] == [("Ready", "Unknown"), ("Degraded", "False")]
+
+
+def test_every_reason_says_what_it_asks_for() -> None:
+    assert set(MEANINGS) == set(Reason)
 
 
 def test_a_status_is_written_as_kubernetes_reads_it_and_read_back() -> None:

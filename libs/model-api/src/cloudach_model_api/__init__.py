@@ -2,9 +2,10 @@
 
 from .engine import Engine, EnvVar, Gpu, Resources, Toleration
 from .model import FieldError, InvalidModel, Model, ObjectMeta
+from .reasons import Reason
 from .source import AdapterSource, HuggingFace, ImageFolder, ObjectStore, Pvc, SecretKeyReference, Simulator, Source
 from .spec import Adapter, Autoscaling, Lora, ModelSpec
-from .status import Condition, ConditionType, ModelStatus, Reason, State, rfc3339, set_condition
+from .status import Condition, ConditionType, ModelStatus, State, rfc3339, set_condition
 
 __all__ = [
     "Adapter",

@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 
 from .crd import crd, openapi
+from .reasons import MEANINGS
 
 _NOTE = "# Made by `python -m cloudach_model_api write` from libs/model-api: change it there.\n"
+_SHOWN_BEFORE = {"lora.adapters[].source"}
 BEGIN, END = "<!-- fields: made by `python -m cloudach_model_api write` -->", "<!-- end of fields -->"
 
 
@@ -52,6 +54,12 @@ def _reference() -> str:
             "### status",
             "",
             *_table(properties["status"]),
+            "### Reasons of conditions",
+            "",
+            "| reason | |",
+            "|---|---|",
+            *(f"| `{reason}` | {meaning} |" for reason, meaning in MEANINGS.items()),
+            "",
         )
     )
 
@@ -70,7 +78,7 @@ def _fields(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, dic
     for name, part in schema.get("properties", {}).items():
         path = f"{prefix}{name}"
         yield path, part, name in required
-        if part.get("x-kubernetes-preserve-unknown-fields"):
+        if part.get("x-kubernetes-preserve-unknown-fields") or path in _SHOWN_BEFORE:
             continue
         yield from _fields(part, f"{path}.")
         if "items" in part:

@@ -52,7 +52,7 @@ class Adapter(Part):
     name: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """What clients add to the model's id."""
     source: AdapterSource
-    """Exactly one of these."""
+    """Exactly one of huggingFace, pvc and objectStore, as in `spec.source`."""
 
 
 class Lora(Part):

@@ -39,43 +39,6 @@ class ConditionType(StrEnum):
     DEGRADED = "Degraded"  # something is wrong that the operator should look at
 
 
-class Reason(StrEnum):
-    """Why a condition is as it is; the message says what to do."""
-
-    # Ready
-    REPLICAS_READY = "ReplicasReady"
-    NO_REPLICA_READY = "NoReplicaReady"
-    SLEEPING = "Sleeping"
-    SCALED_TO_ZERO = "ScaledToZero"
-    DELETING = "Deleting"
-    # Progressing
-    DEPLOYING = "Deploying"
-    SCALING = "Scaling"
-    WAKING = "Waking"
-    DRAINING = "Draining"
-    REPLACING = "Replacing"
-    REPLACEMENT_PENDING = "ReplacementPending"  # needs twice the GPUs for a while
-    UP_TO_DATE = "UpToDate"
-    # Degraded
-    AS_EXPECTED = "AsExpected"
-    INVALID_SPEC = "InvalidSpec"
-    NAME_TAKEN = "NameTaken"
-    NO_GPU_NODE_FITS = "NoGpuNodeFits"
-    QUOTA_EXCEEDED = "QuotaExceeded"
-    SECRET_MISSING = "SecretMissing"
-    VOLUME_MISSING = "VolumeMissing"
-    IMAGE_PULL_FAILED = "ImagePullFailed"
-    WEIGHTS_NOT_FOUND = "WeightsNotFound"
-    WEIGHTS_GATED = "WeightsGated"
-    ENGINE_CRASHED = "EngineCrashed"
-    OUT_OF_MEMORY = "OutOfMemory"
-    RAY_SERVICE_MISSING = "RayServiceMissing"
-    RAY_SERVICE_FAILED = "RayServiceFailed"
-    RAY_UNREACHABLE = "RayUnreachable"
-    KUBERAY_MISSING = "KubeRayMissing"
-    FEWER_REPLICAS = "FewerReplicas"
-
-
 class Condition(Observed):
     type: Annotated[str, Field(min_length=1, max_length=316)]
     """Ready: a replica answers. Progressing: on the way to what the spec asks for. Degraded: look at it."""

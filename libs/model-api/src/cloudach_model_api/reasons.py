@@ -1,0 +1,74 @@
+"""Why a condition is as it is: the words for it, and what each asks of the operator."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    # of Ready
+    REPLICAS_READY = "ReplicasReady"
+    NO_REPLICA_READY = "NoReplicaReady"
+    SLEEPING = "Sleeping"
+    SCALED_TO_ZERO = "ScaledToZero"
+    DELETING = "Deleting"
+    # of Progressing
+    DEPLOYING = "Deploying"
+    SCALING = "Scaling"
+    WAKING = "Waking"
+    DRAINING = "Draining"
+    REPLACEMENT_PENDING = "ReplacementPending"
+    REPLACING = "Replacing"
+    UP_TO_DATE = "UpToDate"
+    # of Degraded
+    AS_EXPECTED = "AsExpected"
+    INVALID_SPEC = "InvalidSpec"
+    NAME_TAKEN = "NameTaken"
+    NO_GPU_NODE_FITS = "NoGpuNodeFits"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    SECRET_MISSING = "SecretMissing"
+    VOLUME_MISSING = "VolumeMissing"
+    IMAGE_PULL_FAILED = "ImagePullFailed"
+    WEIGHTS_NOT_FOUND = "WeightsNotFound"
+    WEIGHTS_GATED = "WeightsGated"
+    ENGINE_CRASHED = "EngineCrashed"
+    OUT_OF_MEMORY = "OutOfMemory"
+    FEWER_REPLICAS = "FewerReplicas"
+    KUBERAY_MISSING = "KubeRayMissing"
+    RAY_SERVICE_MISSING = "RayServiceMissing"
+    RAY_SERVICE_FAILED = "RayServiceFailed"
+    RAY_UNREACHABLE = "RayUnreachable"
+
+
+MEANINGS = {
+    Reason.REPLICAS_READY: "At least one replica answers.",
+    Reason.NO_REPLICA_READY: "No replica answers yet, or any more; Progressing and Degraded say why.",
+    Reason.SLEEPING: "No replica, because nobody has asked for `idleSeconds`; the next request wakes it.",
+    Reason.SCALED_TO_ZERO: "No replica, because `spec.replicas` is 0; no request wakes it.",
+    Reason.DELETING: "It is being deleted; its streams run out.",
+    Reason.DEPLOYING: "Pods start, or weights load.",
+    Reason.SCALING: "The number of replicas changes; those that stay go on undisturbed.",
+    Reason.WAKING: "A request has come in and the first replica starts.",
+    Reason.DRAINING: "Replicas that go let their streams run out, for `drainSeconds` at most.",
+    Reason.REPLACEMENT_PENDING: "The change takes a second set of pods, so twice the GPUs, until they have taken over.",
+    Reason.REPLACING: "The second set of pods starts; the first answers until it is ready.",
+    Reason.UP_TO_DATE: "It is as the spec asks for.",
+    Reason.AS_EXPECTED: "Nothing to look at.",
+    Reason.INVALID_SPEC: "The spec breaks a rule; the message names the field. What ran before goes on.",
+    Reason.NAME_TAKEN: "Another Model has the same id or alias; the older one keeps it. Choose another.",
+    Reason.NO_GPU_NODE_FITS: "No node has the GPUs, their type, the memory or the CPUs free: add one, or ask for less.",
+    Reason.QUOTA_EXCEEDED: "The namespace's ResourceQuota or a LimitRange is in the way.",
+    Reason.SECRET_MISSING: "A Secret that the spec names, or its entry, is not there.",
+    Reason.VOLUME_MISSING: "The PersistentVolumeClaim is not there, not bound, or cannot be mounted.",
+    Reason.IMAGE_PULL_FAILED: "The image is not there, or `imagePullSecrets` do not let it be pulled.",
+    Reason.WEIGHTS_NOT_FOUND: "The repository, the folder or the bucket does not hold the model.",
+    Reason.WEIGHTS_GATED: "The repository wants a token, or its licence accepted: `source.huggingFace.tokenSecret`.",
+    Reason.ENGINE_CRASHED: "The engine ends again and again; the message is its last error.",
+    Reason.OUT_OF_MEMORY: "The GPU's or the pod's memory is too small: lower `maxModelLen`, more GPUs, higher limits.",
+    Reason.FEWER_REPLICAS: "It answers, with fewer replicas than it should have.",
+    Reason.KUBERAY_MISSING: "The cluster has no RayService kind: install the KubeRay operator.",
+    Reason.RAY_SERVICE_MISSING: "Somebody deleted the RayService; it is being made anew.",
+    Reason.RAY_SERVICE_FAILED: "KubeRay refuses the RayService or gave up on it; the message is KubeRay's.",
+    Reason.RAY_UNREACHABLE: "The Ray cluster's head does not answer; what runs is left as it is.",
+}
+"""What each says to an operator; the table of docs/models.md."""
