@@ -15,9 +15,7 @@ Where there are no programs, both skip the test that asked, and say what it take
 
 from __future__ import annotations
 
-import os
 import random
-import re
 import shutil
 import socket
 import ssl
@@ -33,36 +31,14 @@ import httpx
 import pytest
 import yaml
 
+from .kube_assets import KubeFailed, assets, crd_program, minor, require_kube
 from .kube_pki import write_pki
 from .kubectl import Kubectl
 from .processes import dies_with_parent
 
+__all__ = ["Cluster", "KubeFailed", "api_server", "assets", "crd_server", "require_kube"]
+
 PATIENCE_S = 60.0  # for any of the servers to come up, on a busy machine
-WANTED = "set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver: `setup-envtest use -p path` prints one"
-
-
-class KubeFailed(Exception):
-    """A server did not come up; the message holds the end of its log."""
-
-
-def assets() -> Path | None:
-    """The programs' folder, or None without KUBEBUILDER_ASSETS. Raises KubeFailed when it lacks the programs."""
-    named = os.environ.get("KUBEBUILDER_ASSETS")
-    if not named:
-        return None
-    folder = Path(named)
-    for program in ("etcd", "kube-apiserver"):
-        if not (folder / program).is_file():
-            raise KubeFailed(f"KUBEBUILDER_ASSETS={named} holds no {program}: {WANTED}")
-    return folder
-
-
-def require_kube() -> Path:
-    """The programs' folder; without one the test is skipped."""
-    folder = assets()
-    if folder is None:
-        pytest.skip(f"LEFT OUT, needs a Kubernetes API server: {WANTED}")
-    return folder
 
 
 class Cluster:
@@ -87,6 +63,11 @@ class Cluster:
     @property
     def url(self) -> str:
         return f"https://127.0.0.1:{self._ports[2]}"
+
+    @property
+    def minor(self) -> int:
+        """20 for a kube-apiserver of Kubernetes 1.20."""
+        return minor(self._programs / "kube-apiserver")
 
     def start(self) -> None:
         """Also after stop(): the same address and data. Raises KubeFailed."""
@@ -169,7 +150,7 @@ class Cluster:
                 raise KubeFailed(f"{self._programs} holds no {program}, which this test needs")
             config = self.home / f"{client}.kubeconfig"
             self._write_kubeconfig(config, client, port)
-            old = _minor(self._programs / program) < 24
+            old = minor(self._programs / program) < 24
             flags = [f"--{use}kubeconfig={config}" for use in ("", "authentication-", "authorization-")]
             flags += ["--leader-elect=false", "--secure-port=0", *(["--port=0"] if old else [])]
             if client == "controller-manager":
@@ -245,16 +226,10 @@ def crd_server() -> Iterator[Cluster]:
     """
     programs = require_kube()
     separate = crd_program(programs) is not None
-    if not separate and _minor(programs / "kube-apiserver") < 29:
+    if not separate and minor(programs / "kube-apiserver") < 29:
         pytest.skip("LEFT OUT, needs a Kubernetes API server of 1.29 or later in KUBEBUILDER_ASSETS")
     with _running(Cluster(programs, crds=separate)) as cluster:
         yield cluster
-
-
-def crd_program(programs: Path) -> str | None:
-    """The name of the newest separate CRD server in the folder."""
-    found = [path.name for path in programs.glob("apiextensions-apiserver-1.*")]
-    return max(found, key=lambda name: int(name.rpartition(".")[2]), default=None)
 
 
 @contextmanager
@@ -274,14 +249,6 @@ def _serving(port: int) -> tuple[str, ...]:
         *("--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group"),
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
     )
-
-
-def _minor(program: Path) -> int:
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=30).stdout
-    found = re.search(r"v1\.(\d+)", said)
-    if found is None:
-        raise KubeFailed(f"{program} --version says {said!r}")
-    return int(found[1])
 
 
 def _free_ports(count: int) -> list[int]:
