@@ -1,0 +1,106 @@
+"""The chart on a real API server, as an operator installs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.charts.value_cases import MODEL_SPEC
+from tests.support.helm import CHART
+from tests.support.kube import Cluster
+from tests.support.kubectl import Kubectl, checked, run, tool
+from tests.support.processes import ROOT
+
+CRDS = ROOT / "charts" / "cloudach-crds"
+LATEST = "app.kubernetes.io/instance=demo"
+KINDS = (
+    "deployments,statefulsets,services,configmaps,secrets,serviceaccounts,roles,rolebindings,jobs,pods,ingresses,"
+    "networkpolicies,poddisruptionbudgets,horizontalpodautoscalers,models"
+)
+
+
+def rayservice_crd() -> dict[str, Any]:
+    """As much of KubeRay as the chart asks for: that the kind is known."""
+    version = {
+        "name": "v1",
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+        "subresources": {"status": {}},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rayservices.ray.io"},
+        "spec": {
+            "group": "ray.io",
+            "scope": "Namespaced",
+            "names": {"kind": "RayService", "plural": "rayservices"},
+            "versions": [version],
+        },
+    }
+
+
+def model(name: str) -> dict[str, Any]:
+    """A Model in `serving` that is of no release."""
+    metadata = {"name": name, "namespace": "serving"}
+    return {"apiVersion": "cloudach.dev/v1alpha1", "kind": "Model", "metadata": metadata, "spec": MODEL_SPEC}
+
+
+def prepare(cluster: Cluster) -> None:
+    """Installs the CRDs. A server without CEL drops the rules of ours, when helm is told not to look."""
+    cluster.kubectl.apply(rayservice_crd())
+    old = ("--server-side=false", "--disable-openapi-validation") if cluster.minor < 28 else ()
+    checked(run(tool("helm"), "install", "cloudach-crds", CRDS, *old, kubeconfig=cluster.kubeconfig))
+    names = ("crd/models.cloudach.dev", "crd/rayservices.ray.io")
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+
+
+class Helm:
+    """The release `demo` in a namespace of its own; both end with the block."""
+
+    def __init__(self, cluster: Cluster, namespace: str) -> None:
+        self.cluster = cluster
+        self.namespace = namespace
+        self.kubectl = cluster.kubectl
+
+    def __enter__(self) -> Self:
+        self.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._run("uninstall", "demo", "--ignore-not-found", "--no-hooks")
+        self.kubectl("-n", self.namespace, "delete", KINDS, "-l", LATEST, "--ignore-not-found", "--wait=false")
+
+    def install(self, values: Mapping[str, Any] | None = None, *, chart: Path = CHART, hooks: bool = False) -> str:
+        """Its notes. Without `hooks`: no node runs their Jobs."""
+        return self._values("install", values, chart, () if hooks else ("--no-hooks",))
+
+    def upgrade(self, values: Mapping[str, Any] | None = None, *, chart: Path = CHART) -> str:
+        return self._values("upgrade", values, chart, ("--no-hooks",))
+
+    def uninstall(self) -> str:
+        return self._run("uninstall", "demo", "--no-hooks")
+
+    def get(self, *arguments: str) -> Any:
+        return self.kubectl.get("-n", self.namespace, *arguments)
+
+    def names(self) -> set[str]:
+        """kind/name of all that is there of the release, by its label."""
+        items = self.get(KINDS, "-l", LATEST)["items"]
+        return {f"{one['kind']}/{one['metadata']['name']}" for one in items}
+
+    def as_account(self, name: str) -> Kubectl:
+        return Kubectl(self.cluster.kubeconfig, f"system:serviceaccount:{self.namespace}:{name}")
+
+    def _values(self, action: str, values: Mapping[str, Any] | None, chart: Path, flags: tuple[str, ...]) -> str:
+        return self._run(action, "demo", str(chart), "--values", "-", *flags, stdin=json.dumps(values or {}))
+
+    def _run(self, *arguments: str, stdin: str = "") -> str:
+        command = (tool("helm"), "--namespace", self.namespace, *arguments)
+        return checked(run(*command, kubeconfig=self.cluster.kubeconfig, stdin=stdin))

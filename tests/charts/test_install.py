@@ -1,0 +1,184 @@
+"""helm install, upgrade and uninstall on a real API server, with its real RBAC."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from base64 import b64decode
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.cluster import Helm, model, rayservice_crd
+from tests.charts.value_cases import MODEL_SPEC
+from tests.support.helm import CHART
+from tests.support.kubectl import CommandFailed
+
+MODEL = {"name": "m", "spec": MODEL_SPEC}
+
+
+def test_without_kuberay_nothing_is_installed(helm: Helm) -> None:
+    helm.kubectl("delete", "crd", "rayservices.ray.io")
+    try:
+        with pytest.raises(CommandFailed, match=r"does not know ray\.io/v1/RayService: install KubeRay"):
+            helm.install()
+        assert helm.names() == set()
+    finally:
+        helm.kubectl.apply(rayservice_crd())
+        helm.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/rayservices.ray.io")
+
+
+def test_install_makes_what_the_notes_speak_of(helm: Helm) -> None:
+    notes = helm.install({"models": [MODEL]})
+    assert {
+        "Deployment/demo-cloudach-gateway",
+        "Deployment/demo-cloudach-controller",
+        "StatefulSet/demo-cloudach-valkey",
+        "Model/m",
+        "Service/demo-cloudach-gateway",
+    } <= helm.names()
+    assert "kubectl -n serving exec deployment/demo-cloudach-gateway -c gateway -- cloudach keys create" in notes
+    assert "kubectl -n serving port-forward service/demo-cloudach-gateway 8080:80" in notes
+    assert "data-demo-cloudach-valkey-0" in notes
+
+
+def test_a_wrong_model_is_refused_by_its_field(helm: Helm) -> None:
+    with pytest.raises(CommandFailed, match="additional properties 'replcas' not allowed"):
+        helm.install({"models": [{"name": "m", "spec": {**MODEL_SPEC, "replcas": 2}}]})
+    assert helm.names() == set()
+
+
+def test_upgrade_from_the_version_before(helm: Helm, tmp_path: Path) -> None:
+    """There is no release yet: the version before is this chart under a lower number, and with what upgrades change."""
+    before = tmp_path / "cloudach"
+    shutil.copytree(CHART, before)
+    chart = yaml.safe_load((before / "Chart.yaml").read_text())
+    (before / "Chart.yaml").write_text(yaml.safe_dump({**chart, "version": "0.0.1", "appVersion": "0.0.1"}))
+    helm.install({"models": [MODEL], "firstKey": {"create": True}}, chart=before)
+    helm.kubectl("-n", "serving", "patch", "secret", "demo-cloudach-first-key", "-p", '{"data": {"key": "c2stMQ=="}}')
+    helm.kubectl("-n", "serving", "scale", "model/m", "--replicas=5")
+    password = helm.get("secret", "demo-cloudach-valkey")["data"]
+    pods = helm.get("deployment", "demo-cloudach-gateway")["spec"]["template"]
+    assert pods["spec"]["containers"][0]["image"].endswith(":0.0.1")
+
+    helm.upgrade({"models": [MODEL], "firstKey": {"create": True}, "gateway": {"drainSeconds": 90}})
+
+    pods = helm.get("deployment", "demo-cloudach-gateway")["spec"]["template"]
+    assert pods["spec"]["containers"][0]["image"].endswith(":0.1.0")
+    assert pods["spec"]["terminationGracePeriodSeconds"] == 115
+    assert helm.get("secret", "demo-cloudach-valkey")["data"] == password, "the gateways would be locked out"
+    assert helm.get("secret", "demo-cloudach-first-key")["data"] == {"key": "c2stMQ=="}
+    (claim,) = helm.get("statefulset", "demo-cloudach-valkey")["spec"]["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "data"
+
+
+def test_a_model_without_replicas_keeps_what_was_scaled(helm: Helm) -> None:
+    model = {"name": "m", "spec": {"source": MODEL_SPEC["source"]}}
+    helm.install({"models": [model]})
+    helm.kubectl("-n", "serving", "scale", "model/m", "--replicas=5")
+    helm.upgrade({"models": [model], "gateway": {"replicas": 3}})
+    assert helm.get("model", "m")["spec"]["replicas"] == 5
+
+
+def test_uninstall_leaves_what_the_notes_say(helm: Helm) -> None:
+    notes = helm.install({"firstKey": {"create": True}, "monitoring": {"dashboards": {"enabled": True}}})
+    helm.kubectl.apply(model("by-hand"))
+    assert "keeps the CRDs" in notes
+    helm.uninstall()
+    assert helm.names() == set()
+    assert helm.get("model", "by-hand")["spec"]["replicas"] == 2
+    assert helm.get("crd", "models.cloudach.dev")
+    for kind in ("clusterroles", "clusterrolebindings"):
+        assert helm.get(kind, "-l", "app.kubernetes.io/instance=demo")["items"] == []
+    helm.kubectl("-n", "serving", "delete", "model", "by-hand")
+
+
+CONTROLLER = {
+    "models.cloudach.dev": ("get", "list", "patch", "watch"),
+    "models.cloudach.dev/status": ("get", "patch"),
+    "models.cloudach.dev/finalizers": ("update",),
+    "rayservices.ray.io": ("create", "delete", "get", "list", "patch", "watch"),
+    "rayclusters.ray.io": ("get", "list", "watch"),
+    "pods": ("get", "list", "watch"),
+    "pods/log": ("get",),
+    "events": ("create", "patch"),
+    "events.events.k8s.io": ("create", "patch"),
+}
+GATEWAY = {"models.cloudach.dev": ("get", "list", "patch", "watch")}
+LEASE = {
+    "leases.coordination.k8s.io": ("create",),
+    "leases.coordination.k8s.io cloudach-controller": ("get", "patch", "update"),
+}
+
+
+def allowed(helm: Helm, account: str, namespace: str) -> dict[str, tuple[str, ...]]:
+    """All that the API server lets the account do there: `resource[ name]` and verbs."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    answer = json.loads(helm.as_account(account)("create", "-f", "-", "-o", "json", stdin=json.dumps(review)))
+    assert not answer["status"]["incomplete"]
+    found: dict[str, tuple[str, ...]] = {}
+    for rule in answer["status"]["resourceRules"]:
+        for group, resource in product(rule["apiGroups"], rule["resources"]):
+            if group == "authorization.k8s.io":
+                continue  # asking what one may do, which everyone may
+            for name in rule.get("resourceNames") or [""]:
+                kind, slash, part = resource.partition("/")
+                key = f"{kind}{'.' if group else ''}{group}{slash}{part} {name}".strip()
+                found[key] = tuple(sorted({*found.get(key, ()), *rule["verbs"]}))
+    return found
+
+
+@pytest.mark.parametrize(("account", "rights"), [("gateway", GATEWAY), ("controller", {**CONTROLLER, **LEASE})])
+def test_rights_are_what_is_needed_and_nothing_more(helm: Helm, account: str, rights: dict[str, Any]) -> None:
+    helm.install()
+    assert allowed(helm, f"demo-cloudach-{account}", "serving") == rights
+    assert allowed(helm, f"demo-cloudach-{account}", "default") == {}, "another namespace"
+
+
+def test_rights_in_watched_namespaces_follow_the_values(helm: Helm) -> None:
+    helm.install({"watchNamespaces": ["default"]})
+    assert allowed(helm, "demo-cloudach-controller", "default") == CONTROLLER
+    assert allowed(helm, "demo-cloudach-controller", "serving") == LEASE
+    helm.upgrade({"watchNamespaces": ["*"]})
+    for namespace in ("default", "kube-system"):
+        assert allowed(helm, "demo-cloudach-controller", namespace) == CONTROLLER
+        assert allowed(helm, "demo-cloudach-gateway", namespace) == GATEWAY
+
+
+def test_kubectl_says_the_same(helm: Helm) -> None:
+    """The question as an operator would ask it: kubectl auth can-i --as=system:serviceaccount:…"""
+    helm.install()
+    asked = {
+        ("gateway", "patch", "models.cloudach.dev"): "yes",
+        ("gateway", "delete", "models.cloudach.dev"): "no",
+        ("gateway", "get", "secrets"): "no",
+        ("controller", "create", "rayservices.ray.io"): "yes",
+        ("controller", "create", "pods"): "no",
+        ("controller", "get", "secrets"): "no",
+    }
+    for (account, verb, resource), answer in asked.items():
+        user = helm.as_account(f"demo-cloudach-{account}")
+        assert user.run("-n", "serving", "auth", "can-i", verb, resource).stdout.strip() == answer, (account, verb)
+
+
+def test_the_aggregated_roles_let_editors_scale_models(helm: Helm) -> None:
+    helm.install()
+    name = "demo-cloudach-serving-model-editor"
+    labels = helm.get("clusterrole", name)["metadata"]["labels"]
+    assert labels["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
+    rule = helm.get("clusterrole", name)["rules"][0]
+    assert {"models", "models/scale"} == set(rule["resources"])
+
+
+def test_the_password_needs_no_escaping_in_a_url(helm: Helm) -> None:
+    helm.install()
+    password = b64decode(helm.get("secret", "demo-cloudach-valkey")["data"]["valkey-password"]).decode()
+    assert len(password) == 32
+    assert password.isalnum()

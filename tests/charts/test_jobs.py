@@ -1,0 +1,133 @@
+"""The scripts of the chart's Jobs, with the rights that the chart gives them, on a real API server and Valkey."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.charts.cluster import Helm, model
+from tests.charts.value_cases import MODEL_SPEC
+from tests.support.helm import CHART, render
+from tests.support.processes import BIN
+from tests.support.stack import Gateway, served_by, start_gateway, start_sim
+
+# The files that a pod has at a fixed place are elsewhere here.
+RUN = "import sys, pathlib, kube_api, {0}; kube_api._ACCOUNT = pathlib.Path(sys.argv[1]); {0}.main(*sys.argv[2:])"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    with start_sim() as sim, start_gateway({"models": [served_by(sim)]}) as gateway:
+        yield gateway
+
+
+def job(helm: Helm, account: str, tmp_path: Path, script: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    """Starts the script as a pod with that service account would run it."""
+    folder = tmp_path / account
+    folder.mkdir(exist_ok=True)
+    (folder / "token").write_text(helm.kubectl("-n", helm.namespace, "create", "token", account).strip())
+    (folder / "ca.crt").write_bytes((helm.cluster.home / "pki" / "ca.crt").read_bytes())
+    host, _, port = helm.cluster.url.removeprefix("https://").rpartition(":")
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN.format(script), str(folder), *arguments],
+        env={
+            **os.environ,
+            **env,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(CHART / "files"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": port,
+            "NO_PROXY": "127.0.0.1",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+FIRST = ("serving", "demo-cloudach-first-key", "--tenant=acme", "--name=first")
+
+
+def test_the_first_key_works_and_is_made_once(helm: Helm, gateway: Gateway, tmp_path: Path) -> None:
+    helm.install({"firstKey": {"create": True}})
+
+    def first_key() -> str:
+        config = str(gateway.config_file)
+        run = job(helm, "demo-cloudach-first-key", tmp_path, "first_key", *FIRST, CLOUDACH_CONFIG=config)
+        out, errors = run.communicate(timeout=50)
+        assert run.returncode == 0, errors
+        return out
+
+    said = first_key()
+    data = helm.get("secret", "demo-cloudach-first-key")["data"]
+    key = b64decode(data["key"]).decode()
+    assert key not in said, "logs are kept and read by many"
+    models = httpx.get(f"{gateway.base_url}/models", headers={"authorization": f"Bearer {key}"})
+    assert models.status_code == 200
+    assert b64decode(data["tenant"]) == b"acme"
+
+    assert "holds a key already" in first_key()
+    assert helm.get("secret", "demo-cloudach-first-key")["data"] == data
+
+
+def test_the_first_keys_rights_end_at_its_secret(helm: Helm, gateway: Gateway, tmp_path: Path) -> None:
+    helm.install({"firstKey": {"create": True}})
+    other = ("serving", "demo-cloudach-valkey", *FIRST[2:])
+    run = job(helm, "demo-cloudach-first-key", tmp_path, "first_key", *other, CLOUDACH_CONFIG=str(gateway.config_file))
+    _, errors = run.communicate(timeout=50)
+    assert run.returncode != 0
+    assert 'cannot get resource \\"secrets\\"' in errors
+
+
+def test_a_wrong_argument_is_told_at_once(helm: Helm, gateway: Gateway, tmp_path: Path) -> None:
+    helm.install({"firstKey": {"create": True}})
+    wrong = (*FIRST, "--requests-per-minute=many")
+    run = job(helm, "demo-cloudach-first-key", tmp_path, "first_key", *wrong, CLOUDACH_CONFIG=str(gateway.config_file))
+    _, errors = run.communicate(timeout=50)
+    assert run.returncode == 1
+    assert "--requests-per-minute" in errors
+
+
+SELECTOR = (
+    "app.kubernetes.io/instance=demo,app.kubernetes.io/managed-by=Helm,app.kubernetes.io/component=model"
+)  # fmt: skip
+
+
+def test_models_of_the_release_are_deleted_and_waited_for(helm: Helm, tmp_path: Path) -> None:
+    """As before an uninstall: the controller's finalizer holds a Model until its streams have ended."""
+    helm.install({"models": [{"name": "m", "spec": MODEL_SPEC}]})
+    kubectl = helm.kubectl
+    hooks = helm.cluster.kubectl("-n", "serving", "get", "serviceaccounts", "-o", "name")
+    assert "delete-models" not in hooks, "it is a hook, made before the uninstall"
+    install_hook_objects(helm)
+    kubectl.apply(model("by-hand"))
+    finalizer = '{"metadata": {"finalizers": ["cloudach.dev/drain"]}}'
+    kubectl("-n", "serving", "patch", "model", "m", "--type=merge", "-p", finalizer)
+
+    run = job(helm, "demo-cloudach-delete-models", tmp_path, "delete_models", SELECTOR, "serving")
+    assert run.stdout is not None
+    assert run.stdout.readline() == "deleting serving/m; its streams may end first\n"
+    kubectl("-n", "serving", "wait", "model/m", "--for=jsonpath={.metadata.deletionTimestamp}", "--timeout=20s")
+    assert run.poll() is None, "it waits for the drain"
+    kubectl("-n", "serving", "patch", "model", "m", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
+    assert run.wait(timeout=30) == 0
+    left = [one["metadata"]["name"] for one in helm.get("models")["items"]]
+    assert left == ["by-hand"]
+    kubectl("-n", "serving", "delete", "model", "by-hand")
+
+
+def install_hook_objects(helm: Helm) -> None:
+    """What helm makes right before the uninstall, but for the Job itself, which no node would run here."""
+    hooks = render({"models": [{"name": "m", "spec": MODEL_SPEC}]})
+    wanted = ("ServiceAccount", "Role", "RoleBinding")
+    objects = [one for one in hooks if one["kind"] in wanted and one["metadata"]["name"].endswith("delete-models")]
+    assert len(objects) == 3
+    helm.kubectl.apply(*objects)
