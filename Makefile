@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-soak test-charts chart-docs bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-soak test-charts chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,11 @@ test-charts: setup ## the Helm chart: values, schemas, Pod Security, and helm on
 
 chart-docs: setup ## write the chart's schema and README from its values.yaml
 	@$(BIN)/python scripts/chart_docs.py write
+
+k8s-base: ## render the chart into k8s/base, for kustomize
+	@scripts/kube-tools.sh
+	@.tools/bin/helm template cloudach charts/cloudach --namespace cloudach --kube-version 1.37.0 \
+	  --values k8s/base/values.yaml > k8s/base/cloudach.yaml
 
 bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on an idle machine
 	@mkdir -p .cache
