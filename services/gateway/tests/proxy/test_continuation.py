@@ -79,7 +79,7 @@ def heard(*payloads: bytes, prompt: list[int] | None = PROMPT) -> Transcript:
     for payload in payloads:
         transcript.recent.append(payload)
         for choice in json.loads(payload)["choices"]:
-            transcript.ids += b"".join(b"%d," % token for token in choice.get("token_ids") or ())
+            transcript.ids.extend(b"".join(b"%d," % token for token in choice.get("token_ids") or ()))
     return transcript
 
 

@@ -96,7 +96,7 @@ class Heard:
         for payload in payloads:
             self.transcript.recent.append(payload)
             ids = payload.rpartition(b'"token_ids":[')[2].split(b"]")[0]
-            self.transcript.ids += ids + b"," if ids else b""
+            self.transcript.ids.extend(ids + b"," if ids else b"")
             if b'"prompt_token_ids":[' in payload:
                 self.transcript.prompt_ids = [1, 2]
 

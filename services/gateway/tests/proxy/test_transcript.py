@@ -6,7 +6,7 @@ from cloudach_gateway.proxy.transcript import WINDOW, Transcript
 def filled(events: int) -> Transcript:
     transcript = Transcript()
     for number in range(events):
-        transcript.ids += b"%d," % number
+        transcript.ids.extend(b"%d," % number)
         transcript.recent.append(b"%d" % number)
     return transcript
 

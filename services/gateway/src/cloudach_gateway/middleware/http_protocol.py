@@ -99,6 +99,10 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         else:
             self.transport.write(chunk)
 
+    @property
+    def framed(self) -> Any:
+        return self.transport
+
     def abort(self) -> None:
         """With a reset: the kernel would go on offering what it has to one that takes nothing."""
         if not self.closed:

@@ -59,16 +59,16 @@ class Collector:
         if found is None:
             return None
         texts, ids = found
-        self.tally.transcript.note(events)
-        self._take_running(texts, ids)
+        self.tally.transcript.note(events, ids)
+        self._texts += texts
         return b""
 
     def feed(self, payload: bytes) -> None:
         """Raises EngineReportedError, BadChunk."""
         found = None if self._form is None else self._form.one(payload)
         if found is not None:
-            self.tally.transcript.recent.append(payload)
-            self._take_running([found[0]], found[1])
+            self.tally.transcript.note(payload, found[1])
+            self._texts.append(found[0])
             return
         try:
             self._feed(payload)
@@ -105,12 +105,6 @@ class Collector:
         first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
         choices = [self._choices[index] for index in sorted(self._choices)]
         return orjson.dumps(first | {"choices": choices} | {"usage": self.tally.statement()} | head)
-
-    def _take_running(self, texts: list[bytes], ids: bytes) -> None:
-        self._texts += texts
-        if ids:
-            self.tally.transcript.ids += ids
-            self.tally.transcript.ids += b","
 
     def _settle_texts(self) -> None:
         if self._texts:

@@ -7,6 +7,7 @@ A client library's reader, its task switches and its timeouts were two thirds of
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Protocol, cast
@@ -29,10 +30,55 @@ class Receiver(Protocol):
         """The connection ended before the response did."""
 
 
+class Shortcut(asyncio.Protocol):
+    """Takes a connection's place for as long as it knows what comes: whole HTTP chunks, one a read.
+
+    heard_at: when it last took one, in the loop's time.
+    """
+
+    __slots__ = ("_connection", "heard_at")
+
+    def begin(self, connection: Connection) -> None:
+        self._connection = connection
+        self.heard_at = 0.0
+
+    def give_back(self, data: bytes) -> None:
+        """To the connection, from this chunk on."""
+        self._connection.take_back(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+
 class Connection(asyncio.Protocol):
-    """`send()`, once at a time; the connection frees itself when the response is whole, and is cut by `abort()`."""
+    """`send()`, once at a time; the connection frees itself when the response is whole, and is cut by `abort()`.
+
+    offered: a receiver sets it during `data`: it takes over with the next chunk. shortcut: the last that did.
+    """
+
+    __slots__ = (
+        "_bodies",
+        "_chunked",
+        "_complete",
+        "_framed",
+        "_head_seen",
+        "_inside",
+        "_on_free",
+        "_on_gone",
+        "_parser",
+        "_pieces",
+        "_receiver",
+        "_reusable",
+        "_transport",
+        "idle_since",
+        "offered",
+        "shortcut",
+        "used",
+    )
 
     def __init__(self, on_free: Callable[[Connection], None], on_gone: Callable[[Connection], None]) -> None:
+        self.shortcut: Shortcut | None = None
+        self.offered: Shortcut | None = None
         self._on_free = on_free  # whole response, may be used again
         self._on_gone = on_gone  # closed, by whomever
         self._transport: asyncio.Transport | None = None
@@ -43,6 +89,8 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._framed = False  # whether the response says itself where it ends
         self._head_seen = False
+        self._chunked = False
+        self._inside = deque((False, True))  # whether within an HTTP chunk: turned by the parser, without a frame
         self.used = False  # an idle connection may have been closed by the engine just now
         self.idle_since = 0.0
         # `list.append` as the callback: no Python frame per piece of a body.
@@ -52,6 +100,8 @@ class Connection(asyncio.Protocol):
                 on_header=self._on_header,
                 on_headers_complete=self._on_head,
                 on_body=self._bodies.append,
+                on_chunk_header=self._inside.rotate,
+                on_chunk_complete=self._inside.rotate,
                 on_message_complete=self._on_complete,
             )
         )
@@ -69,7 +119,8 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             raise RuntimeError("not connected")
         self._receiver = receiver
-        self._complete = self._framed = self._head_seen = False
+        self._complete = self._framed = self._head_seen = self._chunked = False
+        self.shortcut = self.offered = None
         self._transport.write(request)
 
     def abort(self) -> None:
@@ -109,11 +160,22 @@ class Connection(asyncio.Protocol):
             receiver.data(body)
         if self._receiver is not receiver:  # it has aborted on what it read
             return
+        offered, self.offered = self.offered, None
         if self._complete:
             self._finished(receiver)
         elif broken is not None:
             self.abort()
             receiver.lost(f"not HTTP: {broken!r}")
+        elif offered is not None and self._chunked and not self._inside[0] and data.endswith(b"\r\n"):
+            self.shortcut = offered
+            offered.begin(self)
+            if self._transport is not None:
+                self._transport.set_protocol(offered)
+
+    def take_back(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.set_protocol(self)
+        self.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -130,16 +192,18 @@ class Connection(asyncio.Protocol):
         if self._complete:  # more than it was asked for: nobody knows for whom
             self._reusable = False
 
-    def _on_header(self, name: bytes, _: bytes) -> None:
-        if name.lower() in (b"content-length", b"transfer-encoding"):
+    def _on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in (b"content-length", b"transfer-encoding"):
             self._framed = True
+            self._chunked = name == b"transfer-encoding" and value.lower() == b"chunked"
 
     def _on_head(self) -> None:
         if self._complete:
             return
         status = self._parser.get_status_code()
         if status < 200:  # informational: the answer is yet to come
-            self._framed = False
+            self._framed = self._chunked = False
             return
         self._head_seen = True
         if self._receiver is not None:

@@ -303,10 +303,10 @@ def _adapted(
             adapted = adapt(payload)
             if adapted is not None:
                 relayed = None if lane is None else lane.relay(b"data: %b\n\n" % adapted)
-                if lane is not None and relayed is not None:
-                    lane.write(relayed)
-                else:
+                if lane is None or relayed is None:
                     consumer.feed([adapted])
+                elif relayed:
+                    lane.write(relayed)
             if continuation.ended:
                 finish()
                 return

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from openai_wire.sse import DONE, EventSplitter, EventTooLarge, payloads
 
 from .chunk import BadChunk, EngineReportedError
-from .connection import Connection
+from .connection import Connection, Shortcut
 from .continuation import NotReproducible
 
 _LONGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
@@ -20,10 +20,14 @@ Sink = Callable[[list[bytes]], None]
 
 
 class Lane(NamedTuple):
-    """The short way for whole events: what `relay` makes of them is written; None sends them the long way."""
+    """The short way for whole events: what `relay` makes of them is written; None sends them the long way.
+
+    shortcut: what is shorter still, once the stream's form is known.
+    """
 
     relay: Callable[[bytes], bytes | None]
     write: Callable[[bytes], None]
+    shortcut: Callable[[], Shortcut | None] = lambda: None
 
 
 class Happened(Enum):
@@ -43,13 +47,13 @@ class Exchange:
         "_connection",
         "_done",
         "_events",
+        "_heard_at",
         "_loop",
         "_open_lane",
         "_over",
         "_post",
         "_splitter",
         "began_at",
-        "heard_at",
         "lane",
         "pending",
         "problem",
@@ -76,9 +80,16 @@ class Exchange:
         self.sink: Sink | None = None
         self.lane: Lane | None = None
         self._open_lane: Lane | None = None  # while the bytes so far end with a whole event
-        self.began_at = self.heard_at = self._loop.time()
+        self.began_at = self._heard_at = self._loop.time()
         self.problem: Exception | str = ""  # why it broke, for the log
         self.resend = connection.used  # until a byte came: lost, it tells nothing of the engine
+
+    @property
+    def heard_at(self) -> float:
+        """When the engine last said something; comments count for nothing."""
+        if self._connection is not None and self._connection.shortcut is not None:
+            self._heard_at = max(self._heard_at, self._connection.shortcut.heard_at)
+        return self._heard_at
 
     @property
     def body(self) -> bytes:
@@ -114,7 +125,7 @@ class Exchange:
             self._connection.pause_reading()
 
     def resume(self) -> None:
-        self.heard_at = self._loop.time()  # its silence was ours
+        self._heard_at = self._loop.time()  # its silence was ours
         if self._connection is not None:
             self._connection.resume_reading()
 
@@ -123,15 +134,14 @@ class Exchange:
     def head(self, status: int) -> None:
         self.status = status
         self.resend = False
-        self.heard_at = self._loop.time()
+        self._heard_at = self._loop.time()
 
     def data(self, data: bytes) -> None:
         lane = self._open_lane
         if lane is not None:
             relayed = lane.relay(data)
             if relayed is not None:
-                self.heard_at = self._loop.time()
-                lane.write(relayed)
+                self._pass_on(lane, relayed)
                 return
         if self._over:
             return
@@ -150,10 +160,16 @@ class Exchange:
         if self.lane is not None:
             relayed = self.lane.relay(events)
             if relayed is not None:
-                self.heard_at = self._loop.time()
-                self.lane.write(relayed)
+                self._pass_on(self.lane, relayed)
                 return
         self._take(payloads(events))
+
+    def _pass_on(self, lane: Lane, relayed: bytes) -> None:
+        self._heard_at = self._loop.time()
+        if relayed:
+            lane.write(relayed)
+        if self._connection is not None and self._open_lane is not None:
+            self._connection.offered = lane.shortcut()
 
     def _take(self, payloads: list[bytes]) -> None:
         if DONE in payloads:
@@ -162,7 +178,7 @@ class Exchange:
             del payloads[payloads.index(DONE) :]
         if not payloads and not self._done:  # comments: from whoever stands before the engine
             return
-        self.heard_at = self._loop.time()
+        self._heard_at = self._loop.time()
         if self.sink is None:
             self.pending += payloads
             self._post((self, Happened.EVENTS))
@@ -172,7 +188,7 @@ class Exchange:
             self._post((self, Happened.DONE))
 
     def end(self) -> None:
-        self._connection = None
+        self._let_go()
         if self._over or self._done:
             return
         if self._events and self.status == 200:
@@ -182,7 +198,7 @@ class Exchange:
             self._post((self, Happened.WHOLE))
 
     def lost(self, cause: str) -> None:
-        self._connection = None
+        self._let_go()
         if not (self._over or self._done):
             self._broke(cause)
 
@@ -203,6 +219,11 @@ class Exchange:
         self._post((self, Happened.BROKE))
 
     def _cut(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._let_go()
         if connection is not None:
             connection.abort()
+
+    def _let_go(self) -> Connection | None:
+        self._heard_at = self.heard_at
+        connection, self._connection = self._connection, None
+        return connection

@@ -18,6 +18,7 @@ from .collect import Collector
 from .conversation import Conversation, Observer, SlowReader
 from .engines import Engines
 from .exchange import Lane
+from .express import Express, Framed
 from .placing import EngineRequest
 from .rewrite import ClientView, StreamRewriter, UsageForm
 from .tally import Tally
@@ -35,6 +36,10 @@ class Client(Protocol):
 
     @property
     def paused_at(self) -> float | None: ...
+
+    @property
+    def framed(self) -> Framed:
+        """After the first `write`: what takes HTTP chunks as they go out."""
 
     async def start(self) -> None: ...
 
@@ -167,9 +172,11 @@ class _Streamed:
     """A stream on its way to the client."""
 
     def __init__(self, rewriter: StreamRewriter, client: Client) -> None:
-        self.lane = Lane(rewriter.relay, client.write)
+        self.lane = Lane(rewriter.relay, client.write, self._express)
         self.rewriter = rewriter
         self._client = client
+        self._clock = asyncio.get_running_loop().time
+        self._taken: Express | None = None
 
     @property
     def transcript(self) -> Transcript:
@@ -199,6 +206,14 @@ class _Streamed:
 
     def start_over(self) -> bool:
         return False
+
+    def _express(self) -> Express | None:
+        shape = self.rewriter.shape
+        if shape is None:
+            return None
+        if self._taken is None or self._taken.shape is not shape:
+            self._taken = Express(shape, self.transcript.running, self._client.framed, self._clock)
+        return self._taken
 
     def state_usage(self) -> None:
         """As counted, where the engine that would have stated it had gone, and the client waits for it."""

@@ -16,6 +16,7 @@ import orjson
 from openai_wire.sse import DONE_FRAME
 
 from .chunk import BadChunk, has_text, parse
+from .express import Shape
 from .running import END, RunningForm
 from .tally import Tally
 
@@ -57,6 +58,7 @@ class StreamRewriter:
         "_report",
         "_tail",
         "choices_seen",
+        "shape",
         "tally",
         "view",
     )
@@ -82,40 +84,48 @@ class StreamRewriter:
         self._out_start = b""
         self._out_join = b""
         self._form: RunningForm | None = None
+        self.shape: Shape | None = None  # the same for those who can do without `relay`
         self._out_between = b""
         self._tail = b',"usage":null}\n\n' if view.usage is UsageForm.EXTRA_CHUNK else b"}\n\n"
 
     def relay(self, events: bytes) -> bytes | None:
-        """What goes on, if these are whole events and all of them running chunks that can be edited as bytes; None if
-        not: then `feed` them. The hot path: nearly every token comes through here."""
+        """What goes on, possibly nothing, if these are whole events and all of them running chunks that can be edited
+        as bytes; None if not: then `feed` them."""
         start, join = self._in_start, self._in_join
-        if not events.startswith(start) or not events.endswith(END):
+        if not events.endswith(END):
             return None
+        if not events.startswith(start):
+            return self._relay_silent(events)
         cut = events.find(join, len(start))  # no text has it: its quotes are escaped
         ids = events[cut + len(join) : -6]
         if cut < 0:
             return None
         if b"]" in ids:
             return self._relay_several(events)
-        transcript = self.tally.transcript
-        if ids:
-            transcript.ids += ids
-            transcript.ids += b","
-        transcript.recent.append(events)
+        text = events[len(start) : cut]
+        self.tally.transcript.running += b"%b\n%b\n" % (text, ids)
         if self.view.token_ids:
             return self._out_start + events[len(start) : -3] + self._tail
-        return self._out_start + events[len(start) : cut] + self._out_join
+        return self._out_start + text + self._out_join
+
+    def _relay_silent(self, events: bytes) -> bytes | None:
+        silent = None if self._form is None or self.view.token_ids else self._form.silent
+        if silent is None or not events.startswith(silent):
+            return None
+        ids = events[len(silent) : -6]
+        if b"]" in ids:
+            return self._relay_several(events)
+        self.tally.transcript.running += b"\n%b\n" % ids
+        return b""
 
     def _relay_several(self, events: bytes) -> bytes | None:
         found = None if self._form is None or self.view.token_ids else self._form.split(events)
         if found is None:
             return None
         texts, ids = found
-        transcript = self.tally.transcript
-        if ids:
-            transcript.ids += ids
-            transcript.ids += b","
-        transcript.note(events)
+        self.tally.transcript.note(events, ids)
+        if not texts:
+            return b""
         return self._out_start + self._out_between.join(texts) + self._out_join
 
     def feed(self, payload: bytes) -> bytes:
@@ -194,12 +204,13 @@ class StreamRewriter:
         head = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
         if start.count(b'":', 0, start.index(_CHOICES)) != len(head):  # it has more, which is to be kept
             return
-        self._form = form
+        self._form = self.tally.transcript.form = form
         self._in_start, self._in_join = start, join
         self._out_start = b"data: " + orjson.dumps(head)[:-1] + start[start.index(_CHOICES) :]
         asked = join.removesuffix(b',"token_ids":[').removesuffix(b',"prompt_token_ids":null')
         self._out_join = asked + b"}]" + self._tail
         self._out_between = self._out_join + self._out_start
+        self.shape = None if self.view.token_ids else Shape.of(form, self._out_start, self._out_join)
 
     def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")

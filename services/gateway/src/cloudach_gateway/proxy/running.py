@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 DATA = b"data: "
+_CONTENT = b'{"content":"'
+_NOTHING = b"{}"
+_NEVER = b"\n\n"  # no event begins so
 END = b"]}]}\n\n"
 """How the event of a running chunk ends, after its token ids."""
 
@@ -23,40 +26,56 @@ _RUNNING = re.compile(
 class RunningForm:
     """start: of an event, up to its text. join: between its text and its token ids.
 
-    No text can hold either: they have quotes, which a JSON string escapes.
+    No text can hold either: they have quotes, which a JSON string escapes. silent: what a chunk without text has before
+    its token ids; so vLLM tells in chats of a token that ends within a character.
     """
 
     start: bytes
     join: bytes
+    silent: bytes
 
     @classmethod
     def of(cls, payload: bytes) -> RunningForm | None:
         """None: not a running chunk, or not in a form known here."""
         match = _RUNNING.fullmatch(payload)
-        return None if match is None else cls(DATA + match["start"], match["join"])
+        if match is None:
+            return None
+        start, join = DATA + match["start"], match["join"]
+        bare = start.removesuffix(_CONTENT)
+        return cls(start, join, bare + _NOTHING + join[2:] if bare != start else _NEVER)
 
     def one(self, payload: bytes) -> tuple[bytes, bytes] | None:
         """The same of one event's payload."""
         head = len(self.start) - len(DATA)
-        if not payload.endswith(b"]}]}") or not payload.startswith(self.start[len(DATA) :]):
+        if not payload.endswith(b"]}]}"):
             return None
+        if not payload.startswith(self.start[len(DATA) :]):
+            ids = payload[len(self.silent) - len(DATA) : -4]
+            return (b"", ids) if payload.startswith(self.silent[len(DATA) :]) and b"]" not in ids else None
         cut = payload.find(self.join, head)
         ids = payload[cut + len(self.join) : -4]
         return None if cut < 0 or b"]" in ids else (payload[head:cut], ids)
 
+    def payload(self, text: bytes, ids: bytes) -> bytes:
+        """Of the event with this text (inside of a JSON string) and these token ids."""
+        return b"%b%b%b%b]}]}" % (self.start[len(DATA) :], text, self.join, ids)
+
     def split(self, events: bytes) -> tuple[list[bytes], bytes] | None:
         """The texts (inside of JSON strings) and all token ids (`12,345`) of whole events; None if any has another
         form."""
-        if not events.startswith(self.start) or not events.endswith(END):
+        start, skip = self.start, len(self.start)
+        if not events.endswith(END) or not events.startswith((start, self.silent)):
             return None
         parts = _after_text(self.join).split(events)  # start and text, ids, start and text, ids, … and nothing
-        start, skip = self.start, len(self.start)
-        texts = [part[skip:] for part in parts[:-1:2] if part.startswith(start)]
-        if parts[-1] or 2 * len(texts) + 1 != len(parts) or events.count(b"\n") != 2 * len(texts) or b"\r" in events:
+        before = parts[:-1:2]
+        texts = [part[skip:-1] for part in before if part.startswith(start)]
+        known = len(texts) + before.count(start.removesuffix(_CONTENT) + b"{")
+        if parts[-1] or known != len(before) or events.count(b"\n") != 2 * known or b"\r" in events:
             return None
         return texts, b",".join(filter(None, parts[1::2]))
 
 
 @lru_cache(maxsize=64)
 def _after_text(join: bytes) -> re.Pattern[bytes]:
-    return re.compile(re.escape(join) + rb"([0-9,]*)\]\}\]\}\n\n")
+    # But for its first byte, which a silent chunk does not have; a pattern that begins with letters is searched fast.
+    return re.compile(re.escape(join[1:]) + rb"([0-9,]*)\]\}\]\}\n\n")

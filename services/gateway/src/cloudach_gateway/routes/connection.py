@@ -8,6 +8,10 @@ CONNECTION = "cloudach.connection"
 """The ASGI extension under which the server's protocol puts itself: middleware/http_protocol.py."""
 
 
+class Framed(Protocol):
+    def write(self, data: bytes) -> None: ...
+
+
 class ClientConnection(Protocol):
     """The server's side of a client's connection, beneath ASGI."""
 
@@ -30,6 +34,10 @@ class ClientConnection(Protocol):
 
     def write_chunk(self, data: bytes) -> None:
         """One chunk of a response that ASGI's send has begun."""
+
+    @property
+    def framed(self) -> Framed:
+        """Takes what `write_chunk` has made of its data, once that was called."""
 
     def abort(self) -> None: ...
 

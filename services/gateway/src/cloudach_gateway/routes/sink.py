@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from starlette.types import Scope, Send
 
-from .connection import CONNECTION, ClientConnection
+from .connection import CONNECTION, ClientConnection, Framed
 
 _SSE_HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -44,6 +44,10 @@ class SseSink:
     def __exit__(self, *_: object) -> None:
         if self._connection.watcher is self:
             self._connection.watcher = None
+
+    @property
+    def framed(self) -> Framed:
+        return self._connection.framed
 
     async def start(self) -> None:
         if not self.started:

@@ -1,0 +1,106 @@
+"""The shortest way of a token: a read from an engine that is one running chunk alone becomes one write to the client.
+
+Hundreds of streams share a processor's caches, and a chunk finds those cold: what it costs is the memory it touches
+more than the work it is. So all that is the same for many streams is one object (`Shape`), the head of an event is
+copied from the bytes just read, and what is kept of a token are a few bytes at the end of one buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+from .connection import Shortcut
+from .running import RunningForm
+
+_END = b"]}]}\n\n\r\n"
+_MODEL = b'"model":'
+_NEVER = b"\n"
+_OF_IDS = b"0123456789,"
+_LONGEST = 4096  # bytes, of what is read
+
+_SIZES = [b"%x\r\n" % size for size in range(2 * _LONGEST)]
+# By the length of what is read: how it begins if it is one HTTP chunk with one event.
+_BEGINNINGS = [b"no chunk"] * (_LONGEST + 8)
+for _size in range(_LONGEST):
+    _BEGINNINGS[len(_SIZES[_size]) + _size + 2] = _SIZES[_size] + b"data: {"
+
+
+class Framed(Protocol):
+    def write(self, data: bytes) -> None:
+        """Bytes that are a response's chunks with their sizes."""
+
+
+class Shape(NamedTuple):
+    """Of running chunks, from and to: everything but ids and times, whose length alone is known.
+
+    model_at, text_at: offsets from the event's first byte. between, instead: what stands from the one to the other.
+    silent: what stands there, up to the token ids, of a chunk without text, which the client does not get. join:
+    between text and token ids. tail: after the text, with the end of the HTTP chunk. rest: bytes that the client gets
+    in an event besides its text.
+    """
+
+    model_at: int
+    text_at: int
+    between: bytes
+    instead: bytes
+    silent: bytes
+    join: bytes
+    tail: bytes
+    rest: int
+
+    @classmethod
+    def of(cls, form: RunningForm, start: bytes, tail: bytes) -> Shape | None:
+        """start, tail: what the client gets before and after the text. None: not of one form for many."""
+        model_at = form.start.find(_MODEL) + len(_MODEL)
+        if form.start.count(_MODEL) != 1 or start[:model_at] != form.start[:model_at]:
+            return None
+        silent = form.silent[model_at:] or _NEVER
+        return _shape(model_at, form.start[model_at:], start[model_at:], silent, form.join, tail)
+
+
+@lru_cache(maxsize=1024)
+def _shape(model_at: int, between: bytes, instead: bytes, silent: bytes, join: bytes, tail: bytes) -> Shape | None:
+    text_at = model_at + len(between)
+    rest = model_at + len(instead) + len(tail)
+    return None if rest > _LONGEST else Shape(model_at, text_at, between, instead, silent, join, tail + b"\r\n", rest)
+
+
+class Express(Shortcut):
+    """Of one stream. running: where the transcript takes running chunks."""
+
+    __slots__ = ("_client", "_clock", "_running", "shape")
+
+    def __init__(self, shape: Shape, running: bytearray, client: Framed, clock: Callable[[], float]) -> None:
+        self.shape = shape
+        self._running = running
+        self._client = client
+        self._clock = clock
+
+    def data_received(self, data: bytes) -> None:
+        length = len(data)
+        if length < _LONGEST:
+            model_at, text_at, between, instead, silent, join, tail, rest = self.shape
+            beginning = _BEGINNINGS[length]
+            at = len(beginning) - 7
+            if data.startswith(beginning) and data.endswith(_END) and data.find(b"\n", at) == length - 4:
+                if data.startswith(between, at + model_at):
+                    cut = data.find(join, at + text_at)  # no text has it: its quotes are escaped
+                    ids = data[cut + len(join) : -8]
+                    if cut > 0 and (ids.isdigit() or not ids.strip(_OF_IDS)):
+                        text = data[at + text_at : cut]
+                        running = self._running
+                        running += b"\n".join((text, ids, b""))
+                        self.heard_at = self._clock()
+                        size = _SIZES[rest + len(text)]
+                        self._client.write(b"".join((size, data[at : at + model_at], instead, text, tail)))
+                        return
+                elif data.startswith(silent, at + model_at):
+                    ids = data[at + model_at + len(silent) : -8]
+                    if not ids.strip(_OF_IDS):
+                        running = self._running
+                        running += b"\n%b\n" % ids
+                        self.heard_at = self._clock()
+                        return
+        self.give_back(data)

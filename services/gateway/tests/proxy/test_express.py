@@ -1,0 +1,238 @@
+"""The shortest way of a token gives the same bytes, and the same record of them, as the long way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import orjson
+import pytest
+from cloudach_gateway.proxy.connection import Connection
+from cloudach_gateway.proxy.exchange import Exchange, Happened, Lane
+from cloudach_gateway.proxy.express import Express
+from cloudach_gateway.proxy.rewrite import ClientView, StreamRewriter
+from cloudach_gateway.proxy.tally import Tally
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+ID = "chatcmpl-cecb8adc-7512-45ba-adec-45f0ef39e62b"
+
+
+class Wire:
+    """A transport: what was written, and which protocol has its bytes."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.protocol: Any = None
+        self.aborted = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self.aborted
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def resume_reading(self) -> None:
+        pass
+
+
+class Stream:
+    """One stream from an engine's reads to the bytes of a client's connection. short: by Express where it can."""
+
+    def __init__(self, *, short: bool, view: ClientView | None = None) -> None:
+        self.engine, self.client = Wire(), Wire()
+        self.taken = 0
+        self.happened: list[Happened] = []
+        self.rewriter = StreamRewriter(view or ClientView("alias"), Tally())
+        self.connection = Connection(lambda _: None, lambda _: None)
+        self.connection.connection_made(self.engine)  # type: ignore[arg-type]
+        self.engine.protocol = self.connection
+        self.exchange = Exchange("here", self.connection, lambda told: self.happened.append(told[1]), events=True)
+        self.connection.send(b"", self.exchange)
+        lane = Lane(self.rewriter.relay, self._write, self._express) if short else None
+        self.exchange.sink, self.exchange.lane = self._feed, lane
+
+    def read(self, *reads: bytes) -> Stream:
+        for data in reads:
+            protocol = self.engine.protocol
+            protocol.data_received(data)
+            self.taken += isinstance(protocol, Express) and self.engine.protocol is protocol
+        return self
+
+    def _express(self) -> Express | None:
+        shape = self.rewriter.shape
+        running = self.rewriter.tally.transcript.running
+        return shape and Express(shape, running, self.client, asyncio.get_running_loop().time)
+
+    def _write(self, data: bytes) -> None:
+        self.client.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def _feed(self, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            data = self.rewriter.feed(payload)
+            if data:
+                self._write(data)
+
+    @property
+    def told(self) -> tuple[list[Any], bytes, list[Any], int, list[Happened]]:
+        transcript = self.rewriter.tally.transcript
+        said = [orjson.loads(payload) for payload in transcript.payloads()]
+        for chunk in said:  # a chunk without text may be kept as one with an empty one
+            if chunk["choices"][0].get("delta") == {}:
+                chunk["choices"][0]["delta"] = {"content": ""}
+        return events(b"".join(self.client.written)), bytes(transcript.ids), said, transcript.count, self.happened
+
+
+def events(data: bytes) -> list[Any]:
+    """Of a chunked body; fails if the sizes of its chunks are wrong."""
+    found: list[Any] = []
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        body, end, data = data[: int(size, 16)], data[int(size, 16) :][:2], data[int(size, 16) + 2 :]
+        assert end == b"\r\n"
+        assert body.endswith(b"\n\n")
+        found += [orjson.loads(event.removeprefix(b"data: ")) for event in body.split(b"\n\n")[:-1]]
+    return found
+
+
+def payload(text: str | None, *ids: int, chat: bool = True, **more: Any) -> bytes:
+    delta = {} if text is None else {"content": text}
+    said = {"delta": delta} if chat else {"text": text or ""}
+    reasons = {"logprobs": None, "finish_reason": None} | ({} if chat else {"stop_reason": None})
+    choice = {"index": 0} | said | reasons | more | {"token_ids": list(ids)}
+    kind = "chat.completion.chunk" if chat else "text_completion"
+    return orjson.dumps({"id": ID, "object": kind, "created": 1795403619, "model": "m", "choices": [choice]})
+
+
+def http(data: bytes, *, upper: bool = False) -> bytes:
+    size = b"%X" % len(data) if upper else b"%x" % len(data)
+    return b"%b\r\n%b\r\n" % (size, data)
+
+
+def chunk(text: str | None, *ids: int, **more: Any) -> bytes:
+    return http(b"data: %b\n\n" % payload(text, *ids, **more))
+
+
+BEGINNING = [HEAD, chunk("It", 1), chunk(" is", 2)]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+async def test_tokens_go_from_read_to_write(chat: bool) -> None:
+    said = [" a", ' "quoted"\n', "é", "\\u0000", "", "}]}]}"]
+    reads = [HEAD, *(chunk(text, number, chat=chat) for number, text in enumerate(["It", " is", *said]))]
+    stream = Stream(short=True).read(*reads)
+    assert isinstance(stream.engine.protocol, Express)
+    assert len(stream.client.written) == 8
+    assert stream.taken == 6
+    assert stream.told == Stream(short=False).read(*reads).told
+    choices = [event["choices"][0] for event in stream.told[0]]
+    assert [choice["delta"]["content"] if chat else choice["text"] for choice in choices] == ["It", " is", *said]
+    assert {event["model"] for event in stream.told[0]} == {"alias"}
+    assert stream.told[1] == b"0,1,2,3,4,5,6,7,"
+
+
+async def test_a_token_within_a_character_is_noted_and_says_nothing() -> None:
+    reads = [*BEGINNING, chunk(None, 3), chunk(None, 4, 5), chunk("€", 6)]
+    stream = Stream(short=True).read(*reads)
+    assert isinstance(stream.engine.protocol, Express)
+    assert len(stream.client.written) == 3
+    assert stream.told == Stream(short=False).read(*reads).told
+    assert stream.told[1] == b"1,2,3,4,5,6,"
+
+
+async def test_when_it_heard_something_is_known() -> None:
+    stream = Stream(short=True).read(*BEGINNING)
+    for data in (chunk("!", 3), chunk(None, 3)):
+        before = stream.exchange.heard_at
+        await asyncio.sleep(0.002)
+        stream.read(data)
+        assert stream.exchange.heard_at > before
+
+
+async def test_more_than_a_read_of_it_is_given_back_and_taken_up_again() -> None:
+    last = chunk("!", 9)
+    for other in (
+        [chunk(" a", 3) + chunk(" b", 4)],  # two in a read
+        [last[:40], last[40:]],  # half a one
+        [last[:-2], last[-2:]],
+        [last + b"d", last[1:]] if last.startswith(b"d") else [last + last[:1], last[1:]],
+        [http(b": a comment\n\n"), chunk("c", 5)],
+        [http(b"data: %b\n\ndata: %b\n\n" % (payload("x", 6), payload(None, 7)))],  # two events in a chunk
+        [http(b"data: %b\r\n\r\n" % payload("x", 6))],
+        [http(b"data: %b\n\n" % payload("x", 6), upper=True)],
+        [chunk("with log probabilities", 6, logprobs={"content": []})],
+        [chunk("long " * 2000, 6)],
+        [chunk("no ids")],
+    ):
+        reads = [*BEGINNING, chunk(" at", 10), *other, chunk(" last", 11), chunk(".", 12)]
+        stream = Stream(short=True).read(*reads)
+        assert stream.told == Stream(short=False).read(*reads).told, other
+        assert isinstance(stream.engine.protocol, Express), other
+
+
+async def test_the_end_the_loss_and_the_departure_find_the_connection() -> None:
+    done = Stream(short=True).read(*BEGINNING, chunk(" a", 3), http(b"data: [DONE]\n\n"))
+    assert done.happened == [Happened.DONE]
+    assert done.engine.protocol is done.connection
+    done.read(b"0\r\n\r\n")
+    assert not done.engine.aborted  # to be used again
+    lost = Stream(short=True).read(*BEGINNING, chunk(" a", 3))
+    lost.engine.protocol.connection_lost(None)
+    assert lost.happened == [Happened.BROKE]
+    assert lost.exchange.problem == "connection closed"
+    left = Stream(short=True).read(*BEGINNING, chunk(" a", 3))
+    left.exchange.close()
+    assert left.engine.aborted
+
+
+async def test_a_client_who_wants_token_ids_gets_them() -> None:
+    reads = [*BEGINNING, chunk(" a", 3), chunk(None, 4)]
+    stream = Stream(short=True, view=ClientView("alias", token_ids=True)).read(*reads)
+    assert [event["choices"][0]["token_ids"] for event in stream.told[0]] == [[1], [2], [3], [4]]
+
+
+texts = st.one_of(st.none(), st.text(max_size=12), st.sampled_from(['","logprobs":null', "]}]}\n\n", "data: {", "{}"]))
+tokens = st.lists(st.integers(0, 200_000), min_size=1, max_size=3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    said=st.lists(st.tuples(texts, tokens), min_size=1, max_size=30),
+    merged=st.sets(st.integers(0, 29)),
+    cuts=st.sets(st.integers(0, 9000), max_size=5),
+    chat=st.booleans(),
+)
+def test_the_same_however_it_comes(
+    said: list[tuple[str | None, list[int]]], merged: set[int], cuts: set[int], chat: bool
+) -> None:
+    """merged: which chunks come in a read with the one before. cuts: where the bytes are cut besides."""
+    reads = [HEAD, chunk("It", 1, chat=chat)]
+    for number, (text, ids) in enumerate(said):
+        data = chunk(text, *ids, chat=chat)
+        if number in merged:
+            reads[-1] += data
+        else:
+            reads.append(data)
+    apart: list[bytes] = []
+    at = 0
+    for data in reads:
+        edges = [0, *sorted(cut - at for cut in cuts if at < cut < at + len(data)), len(data)]
+        apart += [data[a:b] for a, b in pairwise(edges)]
+        at += len(data)
+
+    async def both() -> None:
+        assert Stream(short=True).read(*apart).told == Stream(short=False).read(b"".join(reads)).told
+
+    asyncio.run(both())
