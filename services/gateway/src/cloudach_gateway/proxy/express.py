@@ -21,10 +21,11 @@ _OF_IDS = b"0123456789,"
 _LONGEST = 4096  # bytes, of what is read
 
 _SIZES = [b"%x\r\n" % size for size in range(2 * _LONGEST)]
-# By the length of what is read: how it begins if it is one HTTP chunk with one event.
-_BEGINNINGS = [b"no chunk"] * (_LONGEST + 8)
+# By the length of what is read: how it begins if it is one HTTP chunk with one event. HAProxy writes sizes in capitals.
+_BEGINNINGS = [(b"no chunk", b"no chunk")] * (_LONGEST + 8)
 for _size in range(_LONGEST):
-    _BEGINNINGS[len(_SIZES[_size]) + _size + 2] = _SIZES[_size] + b"data: {"
+    _line = _SIZES[_size]
+    _BEGINNINGS[len(_line) + _size + 2] = (_line + b"data: {", _line.upper() + b"data: {")
 
 
 class Framed(Protocol):
@@ -83,7 +84,7 @@ class Express(Shortcut):
         if length < _LONGEST:
             model_at, text_at, between, instead, silent, join, tail, rest = self.shape
             beginning = _BEGINNINGS[length]
-            at = len(beginning) - 7
+            at = len(beginning[0]) - 7
             if data.startswith(beginning) and data.endswith(_END) and data.find(b"\n", at) == length - 4:
                 if data.startswith(between, at + model_at):
                     cut = data.find(join, at + text_at)  # no text has it: its quotes are escaped
