@@ -205,6 +205,7 @@ def gateway() -> Iterator[Case]:
     )
     yield Case("gateway.service.type", "LoadBalancer", spec("Service", "gateway", "type"), "LoadBalancer")
     yield Case("gateway.service.port", 8080, spec("Service", "gateway", "ports", 0, "port"), 8080)
+    yield Case("gateway.service.clusterIP", "10.0.0.9", spec("Service", "gateway", "clusterIP"), "10.0.0.9")
     yield Case("gateway.service.annotations", ANNOTATIONS, annotations("Service", "gateway"), "b")
     ranges = spec("Service", "gateway", "loadBalancerSourceRanges")
     yield Case("gateway.service.loadBalancerSourceRanges", ["10.0.0.0/8"], ranges, ["10.0.0.0/8"])
@@ -314,6 +315,7 @@ def data() -> Iterator[Case]:
     yield Case("valkey.appendfsync", "always", contains(lines, "appendfsync always"), True)
     yield Case("valkey.maxMemory", "2gb", contains(lines, "maxmemory 2gb"), True)
     yield Case("valkey.extraConfig", "io-threads 2", contains(lines, "io-threads 2"), True)
+    yield Case("valkey.service.clusterIP", "10.0.0.9", spec("Service", "valkey", "clusterIP"), "10.0.0.9")
     claim = ("volumeClaimTemplates", 0)
     volume = {"name": "data", "emptyDir": {}}
     yield Case("valkey.persistence.enabled", False, contains(pod("valkey", "volumes"), volume), True)
@@ -413,4 +415,6 @@ def monitoring() -> Iterator[Case]:
 def test() -> Iterator[Case]:
     yield Case("test.enabled", False, there("Pod", "test"), False)
     yield Case("test.model", "llama", lambda o: o.env("test")["MODEL"], "llama")
+    alias = {"ip": "10.0.0.1", "hostnames": ["metrics"]}
+    yield Case("test.hostAliases", [alias], pod("test", "hostAliases"), [alias])
     yield Case("test.timeoutSeconds", 9, lambda o: o.env("test")["TIMEOUT_S"], "9")

@@ -116,8 +116,9 @@ namespaces: {{ default (list .Release.Namespace) .Values.watchNamespaces | uniq 
 {{- end -}}
 {{- end -}}
 
-{{/* (list $ component): what pods of gateway, controller and Valkey share, from service account to affinity. */}}
+{{/* (list $ component [hostAliases]): what the pods of a component share, from pull secrets to spread. */}}
 {{- define "cloudach.podPlacement" -}}
+{{- $given := . -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- with index $root.Values $component -}}
@@ -142,7 +143,8 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .hostAliases }}
+{{- $aliases := "" }}{{ if gt (len $given) 2 }}{{ $aliases = index $given 2 }}{{ end }}
+{{- with default .hostAliases $aliases }}
 hostAliases:
   {{- toYaml . | nindent 2 }}
 {{- end }}
