@@ -125,7 +125,7 @@ def write(
                 "Entrypoint": list(entrypoint),
                 "Env": [f"{key}={value}" for key, value in environment.items()],
                 "User": "65532:65532",
-                "WorkingDir": "/tmp",
+                "WorkingDir": "/",
             },
         }
     ).encode()
