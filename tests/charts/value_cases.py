@@ -53,10 +53,12 @@ def general() -> Iterator[Case]:
     yield Case("priorityClasses.create", True, lambda o: len(o.all("PriorityClass")), 2)
     on = {"priorityClasses.create": True}
     for part in ("gateway", "controller"):
-        value = lambda o, part=part: o.get("PriorityClass", part)["value"]
+        value = lambda o, part=part: o.get("PriorityClass", f"{NAME}-{NAMESPACE}-{part}")["value"]
         yield Case(f"priorityClasses.{part}", 7, value, 7, on)
     for part, name in {"gateway": "gateway", "valkey": "gateway", "controller": "controller"}.items():
-        yield Case("priorityClasses.create", True, pod(part, "priorityClassName"), f"{NAME}-{name}", name=part)
+        yield Case(
+            "priorityClasses.create", True, pod(part, "priorityClassName"), f"{NAME}-{NAMESPACE}-{name}", name=part
+        )
 
 
 def models() -> Iterator[Case]:

@@ -75,7 +75,7 @@ metadata:
 {{- if $named -}}
 {{ $named }}
 {{- else if $root.Values.priorityClasses.create -}}
-{{ include "cloudach.fullname" $root }}-{{ ternary "controller" "gateway" (eq (index . 1) "controller") }}
+{{ include "cloudach.fullname" $root }}-{{ $root.Release.Namespace }}-{{ ternary "controller" "gateway" (eq (index . 1) "controller") }}
 {{- end -}}
 {{- end -}}
 
