@@ -54,6 +54,11 @@ def test_the_issues_examples_are_there() -> None:
     } <= {path.stem for path in EXAMPLES}
 
 
+def test_each_is_told_of_in_the_docs() -> None:
+    text = (ROOT / "docs/models.md").read_text()
+    assert [path.name for path in EXAMPLES if f"(../k8s/examples/{path.name})" not in text] == []
+
+
 def test_their_names_differ() -> None:
     """They can all be applied side by side."""
     models = [Model.from_object(each) for path in EXAMPLES for each in documents(path) if each["kind"] == "Model"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from cloudach_model_api.crd import crd, openapi
+from cloudach_model_api.engine import OWNED_ARGS
 from cloudach_model_api.generated import BEGIN, END, with_fields
 from cloudach_model_api.schema import structural
 from pydantic import BaseModel
@@ -56,6 +57,11 @@ def test_check_tells_a_stale_file_and_write_mends_it(tmp_path: Path) -> None:
 def test_a_document_without_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no"):
         with_fields("# nothing here")
+
+
+def test_the_document_names_every_argument_that_is_refused() -> None:
+    text = (ROOT / "docs/models.md").read_text()
+    assert [name for name in OWNED_ARGS if f"`{name}`" not in text] == []
 
 
 def test_the_charts_crd_is_the_same_but_kept_on_uninstall() -> None:
