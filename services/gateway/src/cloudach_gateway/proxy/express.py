@@ -93,7 +93,8 @@ class Express(Shortcut):
                         text = data[at + text_at : cut]
                         running = self._running
                         running += b"\n".join((text, ids, b""))
-                        self.heard_at = self._clock()
+                        clock = self._clock  # called as an attribute, it would be looked for as a method first
+                        self.heard_at = clock()
                         size = _SIZES[rest + len(text)]
                         self._client.write(b"".join((size, data[at : at + model_at], instead, text, tail)))
                         return
@@ -102,6 +103,7 @@ class Express(Shortcut):
                     if not ids.strip(_OF_IDS):
                         running = self._running
                         running += b"\n%b\n" % ids
-                        self.heard_at = self._clock()
+                        clock = self._clock
+                        self.heard_at = clock()
                         return
         self.give_back(data)
