@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 import orjson
 
@@ -17,40 +18,63 @@ _STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) 
 }
 
 
-_FIELDS = "cloudach_fields"
-
-
 class JsonFormatter(logging.Formatter):
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "service": self._service,
-            "event": record.getMessage(),
-        }
-        fields = getattr(record, _FIELDS, None)
-        if fields is None:
-            fields = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
-        line.update(fields)
+        fields = {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+            fields["exception"] = self.formatException(record.exc_info)
+        return self.line(record.created, record.levelname, record.getMessage(), fields)
+
+    def line(self, created: float, level: str, event: str, fields: dict[str, Any]) -> str:
+        head = {
+            "ts": datetime.fromtimestamp(created, UTC).isoformat(timespec="milliseconds"),
+            "level": level.lower(),
+            "service": self._service,
+            "event": event,
+        }
+        return orjson.dumps(head | fields, default=str).decode()
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """On stderr. `say` is the short way for one event."""
+
+    def __init__(self, formatter: JsonFormatter) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(formatter)
+        self._line = formatter.line
+
+    def say(self, level: int, event: str, fields: dict[str, Any]) -> None:
+        line = self._line(time.time(), logging.getLevelName(level), event, fields)
+        self.acquire()
+        try:
+            self.stream.write(line + self.terminator)
+            self.flush()
+        except (OSError, ValueError):  # what cannot be logged stops nobody
+            pass
+        finally:
+            self.release()
+
+
+_handler: _Handler | None = None
 
 
 def event(logger: logging.Logger, level: int, name: str, fields: dict[str, Any]) -> None:
-    """`logger.log(level, name, extra=fields)` at half its cost: for what is logged with every request."""
-    if logger.isEnabledFor(level):
-        record = logging.LogRecord(logger.name, level, "", 0, name, None, None)
-        record.__dict__[_FIELDS] = fields
-        logger.handle(record)
+    """`logger.log(level, name, extra=fields)` at a third of its cost: for what is logged with every request. Where
+    `configure` was called, only its handler gets it."""
+    if not logger.isEnabledFor(level):
+        return
+    if _handler is None:
+        logger.log(level, name, extra=fields)
+    else:
+        _handler.say(level, name, fields)
 
 
 def configure(service: str, *, level: str = "info") -> None:
     """Sets up the root logger; call once, from a service's composition root."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter(service))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    global _handler
+    _handler = _Handler(JsonFormatter(service))
+    logging.basicConfig(level=level.upper(), handlers=[_handler], force=True)

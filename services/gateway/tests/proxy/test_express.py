@@ -9,13 +9,15 @@ from typing import Any
 
 import orjson
 import pytest
+from cloudach_gateway.proxy.collect import Collector
 from cloudach_gateway.proxy.connection import Connection
 from cloudach_gateway.proxy.exchange import Exchange, Happened, Lane
-from cloudach_gateway.proxy.express import Express
+from cloudach_gateway.proxy.express import Express, Gathering
 from cloudach_gateway.proxy.rewrite import ClientView, StreamRewriter
 from cloudach_gateway.proxy.tally import Tally
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai_wire.requests import ChatRequest, CompletionRequest, parse
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 ID = "chatcmpl-cecb8adc-7512-45ba-adec-45f0ef39e62b"
@@ -207,6 +209,48 @@ async def test_a_client_who_wants_token_ids_gets_them() -> None:
     reads = [*BEGINNING, chunk(" a", 3), chunk(None, 4)]
     stream = Stream(short=True, view=ClientView("alias", token_ids=True)).read(*reads)
     assert [event["choices"][0]["token_ids"] for event in stream.told[0]] == [[1], [2], [3], [4]]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+async def test_a_gathered_answer_takes_the_same_way(chat: bool) -> None:
+    said = ["It", " is", " a", None, "€", ' "quoted"\n', "!"]
+    reads = [HEAD, *(chunk(text, number, chat=chat) for number, text in enumerate(said))]
+    engine = Wire()
+    connection = Connection(lambda _: None, lambda _: None)
+    connection.connection_made(engine)  # type: ignore[arg-type]
+    engine.protocol = connection
+    exchange = Exchange("here", connection, lambda _: None, events=True)
+    connection.send(b"", exchange)
+    asked = {"model": "alias"} | ({"messages": [{"role": "user", "content": "?"}]} if chat else {"prompt": "?"})
+    tally = Tally()
+    body = orjson.dumps(asked)
+    collector = Collector(parse(ChatRequest, body) if chat else parse(CompletionRequest, body), tally)
+    ways: list[Gathering] = []
+
+    def shortcut() -> Gathering | None:
+        if collector.form is not None and not ways:
+            clock = asyncio.get_running_loop().time
+            ways.append(Gathering(collector.form, tally.transcript.running, collector.texts, clock))
+        return ways[0] if ways else None
+
+    def feed(payloads: Sequence[bytes]) -> None:
+        for data in payloads:
+            collector.feed(data)
+
+    exchange.sink, exchange.lane = feed, Lane(collector.relay, lambda _: None, shortcut)
+    taken = 0
+    for data in reads:
+        protocol = engine.protocol
+        protocol.data_received(data)
+        taken += isinstance(protocol, Gathering) and engine.protocol is protocol
+    engine.protocol.data_received(chunk(".", 7, chat=chat, finish_reason="stop"))
+    assert engine.protocol is connection
+    assert taken == 5
+    choice = orjson.loads(collector.answer())["choices"][0]
+    text = choice["message"]["content"] if chat else choice["text"]
+    assert text == 'It is a€ "quoted"\n!.'
+    assert choice["finish_reason"] == "stop"
+    assert bytes(tally.transcript.ids) == b"0,1,2,3,4,5,6,7,"
 
 
 texts = st.one_of(st.none(), st.text(max_size=12), st.sampled_from(['","logprobs":null', "]}]}\n\n", "data: {", "{}"]))

@@ -45,8 +45,8 @@ class Collector:
         self._answers_per_prompt = request.n or 1
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
-        self._form: RunningForm | None = None
-        self._texts: list[bytes] = []  # of the first choice, as in JSON strings, not yet in its text
+        self.form: RunningForm | None = None  # of the answer's running chunks, once it is known
+        self.texts: list[bytes] = []  # of the first choice, as in JSON strings, not yet in its text
         self.tally = tally
 
     @property
@@ -55,20 +55,20 @@ class Collector:
 
     def relay(self, events: bytes) -> bytes | None:
         """b"" if these are whole events, all of them running chunks, and taken; None: `feed` them."""
-        found = None if self._form is None else self._form.split(events)
+        found = None if self.form is None else self.form.split(events)
         if found is None:
             return None
         texts, ids = found
         self.tally.transcript.note(events, ids)
-        self._texts += texts
+        self.texts += texts
         return b""
 
     def feed(self, payload: bytes) -> None:
         """Raises EngineReportedError, BadChunk."""
-        found = None if self._form is None else self._form.one(payload)
+        found = None if self.form is None else self.form.one(payload)
         if found is not None:
             self.tally.transcript.note(payload, found[1])
-            self._texts.append(found[0])
+            self.texts.append(found[0])
             return
         try:
             self._feed(payload)
@@ -78,8 +78,10 @@ class Collector:
     def _feed(self, payload: bytes) -> None:
         chunk = parse(payload)
         self._settle_texts()
-        if self._form is None and not self._token_ids:
-            self._form = RunningForm.of(payload)
+        if self.form is None and not self._token_ids:
+            self.form = RunningForm.of(payload)
+            if self.form is not None:
+                self.tally.transcript.form = self.form
         usage = chunk.pop("usage", None)
         choices = chunk.pop("choices", None) or ()
         for key, value in chunk.items():
@@ -107,9 +109,9 @@ class Collector:
         return orjson.dumps(first | {"choices": choices} | {"usage": self.tally.statement()} | head)
 
     def _settle_texts(self) -> None:
-        if self._texts:
-            text = orjson.loads(b'"%b"' % b"".join(self._texts))
-            self._texts.clear()
+        if self.texts:
+            text = orjson.loads(b'"%b"' % b"".join(self.texts))
+            self.texts.clear()
             choice = self._choices[0]
             if self._chat:
                 choice["message"]["content"] += text

@@ -107,3 +107,30 @@ class Express(Shortcut):
                         self.heard_at = clock()
                         return
         self.give_back(data)
+
+
+class Gathering(Shortcut):
+    """The same where the answer is put together here: texts (inside of JSON strings) go to `texts`."""
+
+    __slots__ = ("_clock", "_running", "_texts", "form")
+
+    def __init__(self, form: RunningForm, running: bytearray, texts: list[bytes], clock: Callable[[], float]) -> None:
+        self.form = form
+        self._running = running
+        self._texts = texts
+        self._clock = clock
+
+    def data_received(self, data: bytes) -> None:
+        length = len(data)
+        if length < _LONGEST:
+            beginning = _BEGINNINGS[length]
+            at = len(beginning[0]) - 1
+            if data.startswith(beginning) and data.endswith(_END) and data.find(b"\n", at) == length - 4:
+                found = self.form.one(data[at:-4])
+                if found is not None and not found[1].strip(_OF_IDS):
+                    self._running += b"%b\n%b\n" % found
+                    self._texts.append(found[0])
+                    clock = self._clock
+                    self.heard_at = clock()
+                    return
+        self.give_back(data)

@@ -18,7 +18,7 @@ from .collect import Collector
 from .conversation import Conversation, Observer, SlowReader
 from .engines import Engines
 from .exchange import Lane
-from .express import Express, Framed
+from .express import Express, Framed, Gathering
 from .placing import EngineRequest
 from .rewrite import ClientView, StreamRewriter, UsageForm
 from .tally import Tally
@@ -232,11 +232,13 @@ class _Gathered:
         self._tally = tally
         self._progress = progress
         self._waiting = True
+        self._clock = asyncio.get_running_loop().time
+        self._taken: Gathering | None = None
         self.collector = Collector(asked, tally)
 
     @property
     def lane(self) -> Lane:
-        return Lane(self.collector.relay, _nowhere)
+        return Lane(self.collector.relay, _nowhere, self._gathering)
 
     @property
     def transcript(self) -> Transcript:
@@ -255,6 +257,14 @@ class _Gathered:
         if self._waiting and self.collector.choices_seen:
             self._waiting = False
             self._progress.first_token()
+
+    def _gathering(self) -> Gathering | None:
+        form = self.collector.form
+        if form is None:
+            return None
+        if self._taken is None or self._taken.form is not form:
+            self._taken = Gathering(form, self.transcript.running, self.collector.texts, self._clock)
+        return self._taken
 
     def start_over(self) -> bool:
         self._tally.forget_answer()

@@ -9,7 +9,7 @@ from functools import lru_cache
 DATA = b"data: "
 _CONTENT = b'{"content":"'
 _NOTHING = b"{}"
-_NEVER = b"\n\n"  # no event begins so
+_NEVER = b"data: \n"  # no event begins so
 END = b"]}]}\n\n"
 """How the event of a running chunk ends, after its token ids."""
 

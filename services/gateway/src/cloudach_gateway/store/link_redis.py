@@ -62,10 +62,13 @@ class Link(asyncio.Protocol):
         if self.closed.done() or self._transport is None:
             raise StoreDown(self.closed.result() if self.closed.done() else "not connected")
         future: asyncio.Future[Reply] = self._loop.create_future()
-        if not self._outgoing:
-            self._loop.call_soon(self._flush)
-        self._outgoing.append(command)
         deadline = self._loop.time() + self._timeout_s
+        if not self._waiting:  # else those who come in the same turn of the loop share a write
+            self._transport.write(command)
+        else:
+            if not self._outgoing:
+                self._loop.call_soon(self._flush)
+            self._outgoing.append(command)
         self._waiting.append((future, deadline))
         if self._watch is None:
             self._watch = self._loop.call_at(deadline, self._check)
