@@ -1,0 +1,42 @@
+"""cloudach-controller: makes a RayService of each Model, and tells in the Model's status how it does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from cloudach_telemetry import logs
+
+from .settings import ConfigError, described, load
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cloudach-controller",
+        description=__doc__,
+        epilog="Settings and their defaults:\n\n" + described(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get("CLOUDACH_CONFIG"),
+        help="the YAML file with its settings (default: $CLOUDACH_CONFIG)",
+    )
+    options = parser.parse_args(arguments)
+    if options.config is None:
+        parser.error("--config is required")
+    try:
+        settings = load(options.config)
+    except ConfigError as error:
+        print(f"cloudach-controller: {error}", file=sys.stderr)
+        return 2
+    logs.configure("controller", level=settings.log_level)
+    print(f"{options.config}: good")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
