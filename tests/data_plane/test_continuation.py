@@ -100,7 +100,7 @@ class Client:
             self.transcript.recent.append(payload)
         for choice in chunk["choices"]:
             for token in choice.get("token_ids") or ():
-                self.transcript.ids += b"%d," % token
+                self.transcript.ids.extend(b"%d," % token)
                 self.counted += 1
 
     def go_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=os.environ.get("CLOUDACH_CONFIG"),
         help="the YAML file with its settings (default: $CLOUDACH_CONFIG)",
     )
+    parser.add_argument("--check", action="store_true", help="only check the settings")
     options = parser.parse_args(arguments)
     if options.config is None:
         parser.error("--config is required")
@@ -33,9 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"cloudach-controller: {error}", file=sys.stderr)
         return 2
+    if options.check:
+        print(f"{options.config}: good")
+        return 0
     logs.configure("controller", level=settings.log_level)
-    print(f"{options.config}: good")
-    return 0
+    from .app import run
+
+    return asyncio.run(run(settings))
 
 
 if __name__ == "__main__":
