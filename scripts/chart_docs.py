@@ -23,6 +23,16 @@ CHART = ROOT / "charts" / "cloudach"
 CRD = ROOT / "k8s" / "crds" / "models.cloudach.dev.yaml"
 BEGIN, END = "<!-- values: made by scripts/chart_docs.py -->", "<!-- end of values -->"
 
+OF_THE_CHART = {
+    "gatewayRedis": ("url", "data_dir"),
+    "gatewayTimeouts": ("drain_s",),
+    "gatewayKubernetes": ("enabled", "namespaces", "kubeconfig", "context", "cache_file"),
+    "controllerKubernetes": ("namespaces", "kubeconfig"),
+    "controllerLeaderElection": ("enabled", "namespace", "name"),
+    "controllerInference": ("image",),
+}
+"""Settings that the templates fill in, so that values may not."""
+
 Schema = dict[str, Any]
 
 
@@ -164,17 +174,16 @@ def _keeps_unknown(node: Schema) -> bool:
 
 
 def _settings() -> dict[str, Schema]:
-    from cloudach_gateway.settings import Settings
+    from cloudach_controller import settings as controller
+    from cloudach_gateway import settings as gateway
 
-    made = _hoisted("gateway", Settings.model_json_schema())
-    top = made["gatewayConfig"]
-    top.pop("required", None)
-    for name in ("listen", "kubernetes"):  # the chart's own
-        top["properties"].pop(name, None)
-    for group, names in {"Redis": ("url", "data_dir"), "Timeouts": ("drain_s",)}.items():
+    made: dict[str, Schema] = {}
+    for prefix, settings in {"gateway": gateway.Settings, "controller": controller.Settings}.items():
+        made |= _hoisted(prefix, settings.model_json_schema())
+        del made[f"{prefix}Config"]["properties"]["listen"]
+    for group, names in OF_THE_CHART.items():
         for name in names:
-            del made[f"gateway{group}"]["properties"][name]
-    made["controllerConfig"] = {"type": "object"}
+            del made[group]["properties"][name]
     return made
 
 

@@ -101,16 +101,16 @@ CONTROLLER = {
     "models.cloudach.dev/status": ("get", "patch"),
     "models.cloudach.dev/finalizers": ("update",),
     "rayservices.ray.io": ("create", "delete", "get", "list", "patch", "watch"),
-    "rayclusters.ray.io": ("get", "list", "watch"),
     "pods": ("get", "list", "watch"),
     "pods/log": ("get",),
     "events": ("create", "patch"),
-    "events.events.k8s.io": ("create", "patch"),
+    "secrets": ("create",),
+    "secrets cloudach-ray-token": ("get",),
 }
 GATEWAY = {"models.cloudach.dev": ("get", "list", "patch", "watch")}
 LEASE = {
     "leases.coordination.k8s.io": ("create",),
-    "leases.coordination.k8s.io cloudach-controller": ("get", "patch", "update"),
+    "leases.coordination.k8s.io cloudach-controller": ("get", "update"),
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from cloudach_controller import settings as controller_settings
 from cloudach_gateway import settings as gateway_settings
 from cloudach_model_api import Model
 
@@ -85,6 +86,21 @@ def test_the_gateway_takes_its_configuration(monkeypatch: pytest.MonkeyPatch) ->
     assert (taken.listen.port, taken.listen.metrics_port, taken.listen.processes) == (8000, 9090, 2)
     assert (taken.max_body_bytes, taken.timeouts.total_s, taken.timeouts.drain_s) == (20971520, 1200, 60)
     assert taken.redis.url == "redis://:pw@valkey:6379/0"
+
+
+@pytest.mark.parametrize(("watched", "namespaces"), [(["a", "b"], ("a", "b")), (["*"], ()), ([], (NAMESPACE,))])
+def test_gateway_and_controller_watch_the_same(
+    monkeypatch: pytest.MonkeyPatch, watched: list[str], namespaces: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CLOUDACH_REDIS_URL", "redis://valkey")
+    objects = render({"watchNamespaces": watched, "gateway": {"config": {"timeouts": {"total_s": 1200}}}})
+    gateway = gateway_settings.parse(yaml.safe_dump(objects.config("gateway")))
+    controller = controller_settings.parse(yaml.safe_dump(objects.config("controller")))
+    assert gateway.kubernetes.enabled
+    assert gateway.kubernetes.namespaces == controller.kubernetes.namespaces == namespaces
+    assert controller.leader_election.namespace == NAMESPACE
+    assert controller.listen.host == "0.0.0.0"
+    assert controller.ray.stream_limit_s > gateway.timeouts.total_s, "Ray would cut what the gateway still waits for"
 
 
 @pytest.mark.parametrize("kind_and_name", [(w["kind"], w["metadata"]["name"]) for w in workloads(everything())])

@@ -288,6 +288,10 @@ def controller() -> Iterator[Case]:
     yield Case("controller.inferenceImage.tag", "9", image, "ghcr.io/cloudach/inference:9")
     yield Case("controller.inferenceImage.digest", DIGEST, image, f"ghcr.io/cloudach/inference@{DIGEST}")
     yield Case("controller.config", {"log_level": "debug"}, config("controller", "log_level"), "debug")
+    limit = config("controller", "ray", "stream_limit_s")
+    yield Case("controller.config", {"ray": {"stream_limit_s": 99}}, limit, 99, name="own limit")
+    secret = lambda o: [r["resourceNames"] for r in o.get("Role", "controller")["rules"] if "resourceNames" in r]
+    yield Case("controller.config", {"ray": {"token_secret": "own"}}, secret, [["own"]], name="token")
     yield Case("rbac.create", False, lambda o: o.all("Role") + o.all("ClusterRole"), [])
     yield Case("rbac.aggregate", False, has_kind("ClusterRole"), False)
 

@@ -19,18 +19,22 @@
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [ray.io]
-  resources: [rayclusters]
-  verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [pods/log] # an engine's last error line, for the Model's condition
   verbs: [get]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+- apiGroups: [""]
+  resources: [secrets] # the lock of Ray's dashboards, made where missing; `create` cannot be tied to a name
+  verbs: [create]
+- apiGroups: [""]
+  resources: [secrets]
+  resourceNames: [{{ include "cloudach.rayTokenSecret" . }}]
+  verbs: [get]
 {{- end -}}
 
 {{/* (dict root component what rules namespace): a Role and its binding to the component's service account. */}}
@@ -62,5 +66,10 @@ subjects:
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [cloudach-controller]
-  verbs: [get, update, patch]
+  verbs: [get, update]
+{{- end -}}
+
+{{/* The Secret with Ray's token, in each namespace with Models. */}}
+{{- define "cloudach.rayTokenSecret" -}}
+{{- default "cloudach-ray-token" (default dict .Values.controller.config.ray).token_secret -}}
 {{- end -}}
