@@ -6,6 +6,7 @@ import pytest
 from cloudach_gateway.settings import (
     ConfigError,
     Failover,
+    Kubernetes,
     Limits,
     Listen,
     Model,
@@ -34,6 +35,7 @@ def test_every_setting_is_documented() -> None:
         "timeouts.": Timeouts,
         "failover.": Failover,
         "usage.": Usage,
+        "kubernetes.": Kubernetes,
         "models[].": Model,
     }
     names = [prefix + name for prefix, group in groups.items() for name in group.model_fields]
@@ -57,12 +59,20 @@ def test_an_upstream_may_name_v1_or_not() -> None:
         (MODEL + "timeouts: {connect_s: -1}", "timeouts.connect_s"),
         (MODEL + "timeout: {}", "timeout"),
         (MODEL + "listen: {port: http}", "listen.port"),
+        (MODEL + "kubernetes: {namespaces: ['a b']}", "kubernetes.namespaces"),
+        (MODEL + "kubernetes: {namespaces: [a, a]}", "named twice"),
         ("models: [{id: m, aliases: [m], upstreams: ['http://a']}]", "used twice"),
     ],
 )
 def test_a_bad_setting_is_named(text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         parse(text)
+
+
+def test_models_of_a_cluster_alone() -> None:
+    settings = parse("kubernetes: {enabled: true, namespaces: [serving]}")
+    assert settings.kubernetes.namespaces == ("serving",)
+    assert not settings.models
 
 
 def test_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -119,6 +119,44 @@ class Model(_Group):
         return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
 
 
+class Kubernetes(_Group):
+    """Models that the gateway learns of from the cluster, beside those of `models`: docs/kubernetes.md."""
+
+    enabled: bool = Field(False, description="serve the Model resources of a cluster too")
+    namespaces: tuple[str, ...] = Field((), description="whose Models are served; empty: all of the cluster")
+    label_selector: str = Field("", description="only Models with these labels, as `tier=production`")
+    kubeconfig: Path | None = Field(
+        None, description="how to reach the API server; without it the service account of the gateway's pod"
+    )
+    context: str | None = Field(None, description="of the kubeconfig; the default is its current one")
+    cache_file: Path | None = Field(
+        None, description="the last known Models, for a gateway that starts while the API server is away"
+    )
+    start_wait_s: Seconds = Field(
+        10.0, description="how long a start waits for the Models; past it what is known otherwise is served"
+    )
+    timeout_s: Seconds = Field(10.0, description="one question to the API server")
+    resync_s: Seconds = Field(1800.0, description="how often all Models are listed anew, beside the watch")
+    wake_wait_s: float = Field(
+        300.0, ge=0, description="how long a stream waits, with heart-beats, for a Model that it wakes"
+    )
+    wake_wait_whole_s: float = Field(
+        45.0, ge=0, description="the same for answers in one piece, which have no heart-beats; idle proxies cut at 60 s"
+    )
+    wake_again_s: Seconds = Field(10.0, description="a Model that still sleeps is asked for anew after so long")
+    in_use_every_s: Seconds = Field(60.0, description="how often a Model that may sleep is marked as being in use")
+
+    @field_validator("namespaces")
+    @classmethod
+    def _names(cls, namespaces: tuple[str, ...]) -> tuple[str, ...]:
+        for name in namespaces:
+            if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+                raise ValueError(f"{name!r} is no name of a namespace")
+        if len(set(namespaces)) < len(namespaces):
+            raise ValueError("a namespace is named twice")
+        return namespaces
+
+
 class Settings(_Group):
     listen: Listen = Listen()
     redis: Redis = Redis()
@@ -126,9 +164,16 @@ class Settings(_Group):
     timeouts: Timeouts = Timeouts()
     failover: Failover = Failover()
     usage: Usage = Usage()
-    models: tuple[Model, ...] = Field(min_length=1)
+    models: tuple[Model, ...] = ()
+    kubernetes: Kubernetes = Kubernetes()
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _some_models(self) -> Settings:
+        if not self.models and not self.kubernetes.enabled:
+            raise ValueError("models: name at least one, or set kubernetes.enabled")
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:

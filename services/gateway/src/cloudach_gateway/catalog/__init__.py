@@ -1,5 +1,6 @@
-"""Which models there are, under which names, and where their engines listen."""
+"""Which models there are, under which names, where their engines listen, and whether they can be asked now."""
 
-from .catalog import Catalog, ServedModel
+from .catalog import Catalog
+from .served import Absence, Resource, ServedModel, Why
 
-__all__ = ["Catalog", "ServedModel"]
+__all__ = ["Absence", "Catalog", "Resource", "ServedModel", "Why"]

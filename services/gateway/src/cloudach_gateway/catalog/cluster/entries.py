@@ -1,0 +1,147 @@
+"""What becomes of Model resources in the catalog: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cloudach_model_api import ConditionType, InvalidModel, Model, Reason, State
+
+from ..served import Absence, Resource, ServedModel, Why
+
+# What a gateway has to know of a spec. The rest may be newer than this gateway, or wrong: then the controller says so,
+# and what ran before goes on.
+_READ = ("id", "aliases", "source", "image", "maxModelLen", "replicas", "autoscaling", "lora")
+_STATUS = ("id", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "conditions")
+_METADATA = ("name", "namespace", "creationTimestamp", "deletionTimestamp", "annotations")
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A Model, or one name of it, that is not served, and why."""
+
+    resource: Resource
+    problem: str
+
+
+def trimmed(obj: dict[str, Any]) -> dict[str, Any]:
+    """The part of a Model that is read here."""
+
+    def only(part: str, fields: Collection[str]) -> dict[str, Any]:
+        found = obj.get(part)
+        return {name: found[name] for name in fields if name in found} if isinstance(found, dict) else {}
+
+    return {
+        **{name: obj[name] for name in ("apiVersion", "kind") if name in obj},
+        "metadata": only("metadata", _METADATA),
+        "spec": only("spec", _READ),
+        "status": only("status", _STATUS),
+    }
+
+
+def read(obj: dict[str, Any]) -> Model | Refused:
+    try:
+        return Model.from_object(trimmed(obj))
+    except InvalidModel as error:
+        metadata = obj.get("metadata") or {}
+        return Refused(Resource(str(metadata.get("namespace", "")), str(metadata.get("name", ""))), str(error))
+
+
+def resource(model: Model) -> Resource:
+    return Resource(model.metadata.namespace, model.metadata.name)
+
+
+def served(models: Iterable[Model], reserved: Collection[str]) -> tuple[list[ServedModel], list[Refused]]:
+    """The catalog's entries. Of two Models with the same name the older one keeps it; `reserved` ones are taken.
+
+    A Model that is being deleted is gone for new requests, so that its streams run out. One without its own id is not
+    served at all; an alias is done without. Each LoRA adapter is a model of its own, `<name>:<adapter>`.
+    """
+    taken = dict.fromkeys(reserved, "the gateway's configuration file")
+    entries: list[ServedModel] = []
+    refused: list[Refused] = []
+    for model in sorted(models, key=_age):
+        if model.metadata.deletion_timestamp is not None:
+            continue
+        own = resource(model)
+        free: list[str] = []
+        for name in model.names:
+            if name in taken:
+                refused.append(Refused(own, f"the name {name!r} belongs to {taken[name]}"))
+            else:
+                free.append(name)
+        if model.id not in free:
+            continue
+        adapters = [a.name for a in model.spec.lora.adapters] if model.spec.lora is not None else []
+        for adapter in (None, *adapters):
+            suffix = "" if adapter is None else f":{adapter}"
+            names = tuple(name + suffix for name in free if name + suffix not in taken)
+            if names and names[0] == model.id + suffix:
+                taken.update(dict.fromkeys(names, f"the Model {own}"))
+                entries.append(_entry(model, names, suffix))
+            else:
+                refused.append(Refused(own, f"the name {model.id + suffix!r} belongs to {taken[model.id + suffix]}"))
+    return entries, refused
+
+
+def absence(model: Model) -> Absence | None:
+    """None: it can be asked."""
+    status = model.status
+    if status.endpoint and status.ready_replicas:
+        return None
+    degraded = status.condition(ConditionType.DEGRADED)
+    detail = degraded.message if degraded is not None and degraded.status == "True" else ""
+    since = _absent_since(model)
+    if status.state is State.FAILED:
+        return Absence(Why.STUCK, since, detail)
+    if status.state is State.SLEEPING:
+        return Absence(Why.ASLEEP if sleeps(model) else Why.OFF, since, detail)
+    return Absence(Why.STARTING, since, detail)
+
+
+def sleeps(model: Model) -> bool:
+    """Whether it is put to sleep when nobody asks for it."""
+    return model.spec.autoscaling is not None and model.spec.autoscaling.min_replicas == 0
+
+
+def slept_through(model: Model) -> float | None:
+    """Seconds from the last wish to wake it until it was ready, if it tells."""
+    ready = model.status.condition(ConditionType.READY)
+    asked = model.wake_requested_at
+    if ready is None or ready.status != "True" or asked is None or ready.last_transition_time < asked:
+        return None
+    return (ready.last_transition_time - asked).total_seconds()
+
+
+def _absent_since(model: Model) -> datetime | None:
+    """Since when it starts: not since it fell asleep."""
+    progressing = model.status.condition(ConditionType.PROGRESSING)
+    if progressing is not None and progressing.status == "True" and progressing.reason == Reason.WAKING:
+        return model.wake_requested_at or progressing.last_transition_time
+    ready = model.status.condition(ConditionType.READY)
+    return ready.last_transition_time if ready is not None else model.metadata.creation_timestamp
+
+
+def _age(model: Model) -> tuple[datetime, Resource]:
+    return model.metadata.creation_timestamp or _LONG_AGO, resource(model)
+
+
+def _entry(model: Model, names: tuple[str, ...], suffix: str) -> ServedModel:
+    endpoint, made = model.status.endpoint, model.metadata.creation_timestamp
+    return ServedModel(
+        id=names[0],
+        names=names,
+        upstreams=(endpoint.rstrip("/").removesuffix("/v1"),) if endpoint else (),
+        upstream_model=(model.status.upstream_model or model.upstream_model) + suffix,
+        api_key=None,
+        dialect="vllm",
+        max_model_len=model.spec.max_model_len,
+        created=int(made.timestamp()) if made is not None else 0,
+        absence=absence(model),
+        sleeps=sleeps(model),
+        resource=resource(model),
+    )

@@ -1,0 +1,267 @@
+"""The cluster's Models in the catalog, kept true for as long as the gateway runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from typing import Protocol
+
+from cloudach_model_api import Model
+
+from ...errors import ModelNotReady
+from ...settings import Kubernetes
+from .. import Catalog, Resource, ServedModel, Why
+from . import snapshot
+from .access import Access
+from .api import ApiError, ModelsApi, Object
+from .entries import Refused, read, resource, served, trimmed
+from .marks import Alarm, InUse
+from .reflector import Reflector
+from .start_times import StartTimes
+
+_log = logging.getLogger("cloudach.gateway")
+
+_MESSAGES = {
+    Why.ASLEEP: "The model `{id}` is waking up.",
+    Why.STARTING: "The model `{id}` is starting.",
+    Why.OFF: "The model `{id}` is switched off.",
+    Why.STUCK: "The model `{id}` cannot be started at the moment.",
+}
+
+
+class News(Protocol):
+    """Who counts what happens here."""
+
+    def models(self, states: Mapping[str, int]) -> None:
+        """How many Models there are, by `ready`, a `Why`, `refused` or `deleting`."""
+
+    def in_touch(self, every_watch: bool) -> None:
+        """The API server was heard; `every_watch`: for each namespace, since it was last lost."""
+
+    def out_of_touch(self) -> None: ...
+
+    def woke(self, model: str) -> None:
+        """It was asked to wake."""
+
+
+class ClusterModels:
+    """`await start()` within the loop that serves; `await stop()` in the end."""
+
+    def __init__(self, settings: Kubernetes, access: Access, catalog: Catalog, news: News) -> None:
+        self._settings = settings
+        self._access = access
+        self._catalog = catalog
+        self._news = news
+        self._places: tuple[str | None, ...] = settings.namespaces or (None,)
+        self._objects: dict[Resource, Object] = {}
+        self._models: dict[Resource, Model] = {}
+        self._bad: dict[Resource, Refused] = {}
+        self._entries: dict[str, ServedModel] = {}
+        self._refused: frozenset[Refused] = frozenset()
+        self._listed: set[str | None] = set()
+        self._all_listed = asyncio.Event()
+        self._lost: dict[str | None, datetime] = {place: datetime.now(UTC) for place in self._places}
+        self._times = StartTimes()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._saving: asyncio.Task[None] | None = None
+        self._dirty = False
+        catalog.complete = False
+
+    async def start(self) -> None:
+        """What was known at the last stop is served at once."""
+        settings = self._settings
+        self._api = ModelsApi(self._access, timeout_s=settings.timeout_s, selector=settings.label_selector)
+        self._alarm = Alarm(self._annotate, self._models.get, again_s=settings.wake_again_s, woke=self._woke)
+        self._in_use = InUse(self._annotate, self._models.get, every_s=settings.in_use_every_s)
+        if settings.cache_file is not None:
+            known = snapshot.load(settings.cache_file)
+            if known is not None:
+                _log.info("models as last known", extra={"count": len(known), "path": str(settings.cache_file)})
+                for obj in known:
+                    self._take(obj)
+                self._publish()
+        for place in self._places:
+            reflector = Reflector(self._api, place, self, resync_s=settings.resync_s)
+            self._tasks.append(asyncio.create_task(reflector.run(), name=f"models of {place or 'all namespaces'}"))
+
+    async def known(self) -> None:
+        """Until there is something to serve: all Models, or after `start_wait_s` those of the file or of last time."""
+        try:
+            async with asyncio.timeout(self._settings.start_wait_s):
+                await self._all_listed.wait()
+        except TimeoutError:
+            if not any(True for _ in self._catalog):
+                await self._all_listed.wait()
+
+    async def stop(self) -> None:
+        self._alarm.stop()
+        self._in_use.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._saving is not None:
+            await self._saving
+        await self._api.close()
+
+    @property
+    def out_of_touch_since(self) -> datetime | None:
+        """None while every watch stands."""
+        return min(self._lost.values(), default=None)
+
+    # For requests.
+
+    def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
+        """Around a request's whole life, for a model that may sleep."""
+        assert model.resource is not None
+        return self._in_use.by_one(model.resource)
+
+    @contextmanager
+    def awaited(self, model: ServedModel) -> Iterator[None]:
+        """While a request waits for a model that sleeps: it is woken."""
+        assert model.resource is not None
+        with self._alarm.set_for(model.resource):
+            yield
+
+    def expected_s(self, model: ServedModel) -> float | None:
+        """How long it takes to wake, if it is known."""
+        assert model.resource is not None
+        return self._times.expected_s(model.resource)
+
+    def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady:
+        assert model.resource is not None
+        assert model.absence is not None
+        retry_s = self._times.retry_after_s(model.resource, model.absence, waited_s=waited_s, now=datetime.now(UTC))
+        return ModelNotReady(
+            _MESSAGES[model.absence.why].format(id=model.id),
+            retry_after_s=retry_s,
+            cause=f"{model.resource}: {model.absence.why}; {model.absence.detail}"[:1000].rstrip("; "),
+        )
+
+    # What the reflectors tell.
+
+    def listed(self, namespace: str | None, objects: list[Object]) -> None:
+        there = {self._take(obj) for obj in objects}
+        for own in [own for own in self._objects if namespace in (None, own.namespace) and own not in there]:
+            self._forget(own)
+        self._listed.add(namespace)
+        if len(self._listed) == len(self._places):
+            # Whoever was known from the last time, of a namespace that is watched no more, goes too.
+            for own in [own for own in self._objects if self._places[0] and own.namespace not in self._places]:
+                self._forget(own)
+            self._catalog.complete = True
+        self._publish()
+        if self._catalog.complete:
+            self._all_listed.set()
+
+    def changed(self, namespace: str | None, obj: Object) -> None:
+        self._take(obj)
+        self._publish()
+
+    def deleted(self, namespace: str | None, obj: Object) -> None:
+        metadata = obj.get("metadata") or {}
+        self._forget(Resource(str(metadata.get("namespace", "")), str(metadata.get("name", ""))))
+        self._publish()
+
+    def in_touch(self, namespace: str | None) -> None:
+        if self._lost.pop(namespace, None) is not None:
+            _log.info("models are watched", extra={"namespace": namespace})
+        self._news.in_touch(every_watch=not self._lost)
+
+    def out_of_touch(self, namespace: str | None, problem: ApiError) -> None:
+        if namespace not in self._lost:
+            self._lost[namespace] = datetime.now(UTC)
+        self._news.out_of_touch()
+        _log.warning(
+            "the API server cannot be asked; models stay as last known",
+            extra={"namespace": namespace, "cause": str(problem)},
+        )
+
+    # Inside.
+
+    def _take(self, obj: Object) -> Resource:
+        found = read(obj)
+        if isinstance(found, Refused):  # what was served before goes on
+            self._bad[found.resource] = found
+            self._objects.setdefault(found.resource, trimmed(obj))
+            return found.resource
+        own = resource(found)
+        self._bad.pop(own, None)
+        self._objects[own], self._models[own] = trimmed(obj), found
+        return own
+
+    def _forget(self, own: Resource) -> None:
+        self._objects.pop(own, None)
+        self._models.pop(own, None)
+        self._bad.pop(own, None)
+
+    def _publish(self) -> None:
+        found, refused = served(self._models.values(), self._catalog.reserved)
+        entries = {entry.id: entry for entry in found}
+        own = {entry.resource: entry for entry in reversed(found) if entry.resource is not None}
+        self._times.learn(self._models, own)
+        self._tell_refused(frozenset([*refused, *self._bad.values()]))
+        if entries != self._entries:
+            _log_changes(self._entries, entries)
+            self._entries = entries
+            self._catalog.replace(found)
+            self._save_soon()
+        states = Counter("ready" if entry.absence is None else str(entry.absence.why) for entry in own.values())
+        states["refused"] = len(({one.resource for one in refused} | self._bad.keys()) - own.keys())
+        states["deleting"] = len(self._models.keys() - own.keys()) - states["refused"]
+        self._news.models(states)
+
+    def _tell_refused(self, refused: frozenset[Refused]) -> None:
+        for one in sorted(refused - self._refused, key=lambda one: one.resource):
+            _log.error("a Model is not served as it says", extra={"resource": str(one.resource), "cause": one.problem})
+        self._refused = refused
+
+    async def _annotate(self, own: Resource, name: str, value: str) -> None:
+        await self._api.annotate(own.namespace, own.name, {name: value})
+
+    def _woke(self, own: Resource, problem: ApiError | None) -> None:
+        model = self._models.get(own)
+        if problem is None:
+            _log.info("a model is woken", extra={"resource": str(own)})
+            self._news.woke(model.id if model is not None else "")
+        else:
+            _log.error("a model cannot be woken", extra={"resource": str(own), "cause": str(problem)})
+
+    def _save_soon(self) -> None:
+        self._dirty = True
+        if self._settings.cache_file is not None and self._saving is None and self._catalog.complete:
+            self._saving = asyncio.create_task(self._save(), name="save known models")
+
+    async def _save(self) -> None:
+        try:
+            while self._dirty and self._settings.cache_file is not None:
+                self._dirty = False
+                await asyncio.to_thread(snapshot.save, self._settings.cache_file, list(self._objects.values()))
+        except OSError as error:
+            _log.warning("the known models cannot be kept on disk", extra={"cause": str(error)})
+        finally:
+            self._saving = None
+
+
+def _log_changes(before: Mapping[str, ServedModel], now: Mapping[str, ServedModel]) -> None:
+    for name in sorted(before.keys() - now.keys()):
+        _log.info("model gone", extra={"model": name, "resource": str(before[name].resource)})
+    for name, entry in sorted(now.items()):
+        old, told = before.get(name), _told(entry)
+        if old is None:
+            _log.info("model new", extra=told)
+        elif _told(old) != told:
+            _log.info("model changed", extra=told)
+
+
+def _told(entry: ServedModel) -> dict[str, object]:
+    return {
+        "model": entry.id,
+        "resource": str(entry.resource),
+        "aliases": list(entry.names[1:]),
+        "state": "ready" if entry.absence is None else str(entry.absence.why),
+        "upstreams": list(entry.upstreams),
+    }

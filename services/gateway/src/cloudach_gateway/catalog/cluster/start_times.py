@@ -1,0 +1,68 @@
+"""How long Models take to start, learned from those that have: what Retry-After promises."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
+from statistics import median
+
+from cloudach_model_api import Model
+
+from ..served import Absence, Resource, ServedModel, Why
+from .entries import slept_through
+
+_UNKNOWN_S = 30.0
+_LEAST_S = 2.0
+_LONGEST_S = 600.0
+_NO_USE_S = 300.0  # where only an operator can help
+
+
+class StartTimes:
+    """`learn` from every view of the Models."""
+
+    def __init__(self) -> None:
+        self._took: dict[Resource, deque[float]] = {}
+        self._starting: dict[Resource, Absence] = {}
+
+    def learn(self, models: Mapping[Resource, Model], entries: Mapping[Resource, ServedModel]) -> None:
+        for own in self._took.keys() - models.keys():
+            del self._took[own]
+        for own, entry in entries.items():
+            started, now_absent = self._starting.pop(own, None), entry.absence
+            if now_absent is not None:
+                self._starting[own] = now_absent
+                continue
+            woken_s = slept_through(models[own])
+            if woken_s is not None:
+                self._note(own, woken_s)
+            elif started is not None and started.why is Why.STARTING and started.since is not None:
+                ready = models[own].status.condition("Ready")
+                if ready is not None and ready.last_transition_time > started.since:
+                    self._note(own, (ready.last_transition_time - started.since).total_seconds())
+
+    def expected_s(self, own: Resource) -> float | None:
+        """From the first wish to the first answer; None for a Model that has not started yet."""
+        took = self._took.get(own)
+        return median(took) if took else None
+
+    def retry_after_s(self, own: Resource, absence: Absence, *, waited_s: float, now: datetime) -> float:
+        """When the Model can be asked, as far as one can know. waited_s: how long this request has waited for it."""
+        if absence.why in (Why.OFF, Why.STUCK):
+            return _NO_USE_S
+        passed = waited_s
+        if absence.why is Why.STARTING and absence.since is not None:
+            passed = max(passed, (now - absence.since).total_seconds())
+        expected = self.expected_s(own)
+        if expected is None:
+            others = [seconds for took in self._took.values() for seconds in took]
+            expected = median(others) if others else _UNKNOWN_S
+        left = expected - passed
+        if left < 0:
+            left = -left  # it takes longer than it used to: as long again as it is late
+        return min(_LONGEST_S, max(_LEAST_S, left))
+
+    def _note(self, own: Resource, seconds: float) -> None:
+        took = self._took.setdefault(own, deque(maxlen=5))
+        if not took or took[-1] != seconds:  # each view tells of the last start again
+            took.append(seconds)
