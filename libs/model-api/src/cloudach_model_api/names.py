@@ -31,6 +31,9 @@ ANNOTATION_WAKE_REQUESTED_AT = f"{GROUP}/wake-requested-at"
 ANNOTATION_LAST_REQUEST_AT = f"{GROUP}/last-request-at"
 """RFC 3339. Kept fresh by the gateways, at most once a minute each."""
 
+ANNOTATION_ALLOW_REPLACEMENT = f"{GROUP}/allow-replacement"
+"""The operator's word for a change that takes a second set of pods: the metadata.generation meant, or `always`."""
+
 GPU_TYPE_LABEL = "nvidia.com/gpu.product"
 """The node label that `spec.gpu.type` is compared with unless the controller is told another one."""
 

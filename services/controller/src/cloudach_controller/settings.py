@@ -1,4 +1,4 @@
-"""Every setting of the controller: its unit, its default and why. Read from one YAML file; bad ones are refused at start.
+"""Every setting of the controller: unit, default and why. Read from one YAML file; bad ones are refused at start.
 
 `cloudach-controller --help` lists them all, made from these descriptions.
 """

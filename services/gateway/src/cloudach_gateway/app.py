@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from openai_wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest
@@ -23,11 +25,18 @@ from .ratelimit.admission import Admission
 from .routes.generation import GenerationEndpoint, Services
 from .routes.health import HealthEndpoint
 from .routes.models import ModelsEndpoint
+from .routes.waking import Waking
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .catalog.cluster import ClusterModels
 
 
 def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIApp:
-    """The application; it connects when its lifespan starts, and is ready then."""
+    """The application; it connects when its lifespan starts, and is ready once it knows its models.
+
+    Raises AccessError where it is to ask a cluster and cannot.
+    """
     engines = Engines(connect_s=settings.timeouts.connect_s)
     admission = Admission(
         redis_url,
@@ -37,24 +46,29 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         on_degraded=metrics.DEGRADED.set,
         on_lost=metrics.LOST.inc,
     )
+    catalog = Catalog(ServedModel.from_settings(model) for model in settings.models)
+    cluster, waking = _cluster(settings, catalog) if settings.kubernetes.enabled else (None, None)
     services = Services(
         settings=settings,
-        catalog=Catalog(ServedModel.from_settings(model) for model in settings.models),
+        catalog=catalog,
         admission=admission,
         relay=Relay(engines, settings.timeouts, settings.failover),
         lifecycle=lifecycle,
+        waking=waking,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        engines.start()
-        await admission.start()
-        lifecycle.open()
-        try:
+        async with AsyncExitStack() as stack:
+            engines.start()
+            stack.callback(engines.stop)
+            await admission.start()
+            stack.push_async_callback(admission.close)
+            if cluster is None:
+                lifecycle.open()
+            else:
+                await stack.enter_async_context(_watching(cluster, lifecycle))
             yield
-        finally:
-            await admission.close()
-            engines.stop()
 
     kinds = (
         (ChatRequest, "/v1/chat/completions"),
@@ -68,11 +82,51 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         Route("/v1/models", ModelsEndpoint(services), methods=["GET"]),
         Route("/v1/models/{model:path}", ModelsEndpoint(services), methods=["GET"]),
         Route("/healthz", HealthEndpoint(lifecycle, readiness=False), methods=["GET"]),
-        Route("/readyz", HealthEndpoint(lifecycle, readiness=True), methods=["GET"]),
+        Route("/readyz", HealthEndpoint(lifecycle, readiness=True, notes=_notes(cluster)), methods=["GET"]),
     ]
     app.add_exception_handler(HTTPException, _in_our_words)
     app.add_middleware(Envelope, lifecycle=lifecycle)
     return _short_way(app, {path: Envelope(endpoint, lifecycle) for path, endpoint in generation.items()})
+
+
+def _cluster(settings: Settings, catalog: Catalog) -> tuple[ClusterModels, Waking]:
+    """Imported here: a gateway without a cluster pays nothing for it, and shows none of its metrics."""
+    from .catalog.cluster import Access, ClusterModels
+    from .cluster_metrics import ClusterMetrics
+
+    asked, told = settings.kubernetes, ClusterMetrics()
+    cluster = ClusterModels(asked, Access.find(asked.kubeconfig, asked.context), catalog, told)
+    waking = Waking(
+        cluster, catalog, settings.timeouts, told, stream_s=asked.wake_wait_s, whole_s=asked.wake_wait_whole_s
+    )
+    return cluster, waking
+
+
+@asynccontextmanager
+async def _watching(cluster: ClusterModels, lifecycle: Lifecycle) -> AsyncIterator[None]:
+    """Ready once there is something to serve."""
+
+    async def open_once_known() -> None:
+        await cluster.known()
+        lifecycle.open()
+
+    await cluster.start()
+    opening = asyncio.create_task(open_once_known(), name="wait for models")
+    try:
+        yield
+    finally:
+        opening.cancel()
+        await cluster.stop()
+
+
+def _notes(cluster: ClusterModels | None) -> Callable[[], dict[str, str]]:
+    def notes() -> dict[str, str]:
+        since = None if cluster is None else cluster.out_of_touch_since
+        if since is None:
+            return {}
+        return {"models": f"as last known: the API server is out of reach since {since:%Y-%m-%dT%H:%M:%SZ}"}
+
+    return notes
 
 
 def _short_way(app: ASGIApp, generation: dict[str, Envelope]) -> ASGIApp:

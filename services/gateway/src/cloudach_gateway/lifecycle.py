@@ -55,7 +55,8 @@ class Lifecycle:
         self.one_ended = asyncio.Event()
 
     def open(self) -> None:
-        self.ready = True
+        """Without effect once it drains."""
+        self.ready = not self.draining
 
     def let_in(self) -> Running:
         """Raises Overloaded while draining: another gateway, or this one's successor, takes the retry."""

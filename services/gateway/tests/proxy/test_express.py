@@ -46,6 +46,9 @@ class Wire:
     def get_write_buffer_size(self) -> int:
         return 0
 
+    def get_extra_info(self, name: str) -> None:
+        """It has none."""
+
     def resume_reading(self) -> None:
         pass
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -17,7 +17,6 @@ from ..errors import (
     ClientTooSlow,
     GatewayError,
     InvalidRequest,
-    ModelNotFound,
     NeverFits,
     Overloaded,
     PermissionDenied,
@@ -37,6 +36,7 @@ from .body import ClientGone, bearer_key, header, read_body, require_json
 from .failover_wish import FailoverWish, failover_wish
 from .ports import Admission, Grant
 from .sink import SseSink, send_json
+from .waking import Waking
 
 Asked = ChatRequest | CompletionRequest | EmbeddingRequest
 
@@ -50,6 +50,7 @@ class Services:
     admission: Admission
     relay: Relay
     lifecycle: Lifecycle
+    waking: Waking | None = None  # where there is a cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,14 @@ class GenerationEndpoint:
             failover=services.settings.failover.enabled and wish is not FailoverWish.OFF,
         )
         try:
-            await self._answer(asked, request, prepared, record, tally, sink, send, wish)
+            if model.sleeps and services.waking is not None:
+                with services.waking.cluster.in_use(model):
+                    woken = await _woken(services.waking, model, record, sink)
+                    if woken is not None:
+                        request = replace(request, model=woken)
+                        await self._answer(asked, request, prepared, record, tally, sink, send, wish)
+            else:
+                await self._answer(asked, request, prepared, record, tally, sink, send, wish)
         except (asyncio.CancelledError, SlowReader):
             record.outcome = "cancelled"
             raise
@@ -164,7 +172,10 @@ class GenerationEndpoint:
         return grant
 
     def _understand(self, body: bytes) -> tuple[Asked, ServedModel, Prepared]:
-        """The request as we see it, its model, and what the engine gets. Raises InvalidRequest, ModelNotFound."""
+        """The request as we see it, its model, and what the engine gets.
+
+        Raises InvalidRequest, ModelNotFound, ModelNotReady.
+        """
         try:
             asked = parse(self._kind, body)
             fields = orjson.loads(body)
@@ -174,7 +185,10 @@ class GenerationEndpoint:
             raise InvalidRequest(f"The request body cannot be read as JSON: {error}.", code="invalid_json") from error
         model = self._services.catalog.find(asked.model)
         if model is None:
-            raise ModelNotFound(asked.model)
+            raise self._services.catalog.missing(asked.model)
+        waking = self._services.waking
+        if model.absence is not None and waking is not None and not waking.can_wait(model):
+            raise waking.cluster.not_ready(model)
         if not isinstance(asked, EmbeddingRequest):
             limit, longest = asked.answer_limit, model.max_model_len
             if limit is not None and longest is not None and limit > longest:
@@ -224,6 +238,20 @@ class GenerationEndpoint:
                 await send_json(send, answer)
         except TimeoutError:
             raise SlowReader from None
+
+
+async def _woken(waking: Waking, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel | None:
+    """The model, once it can be asked; None when a stream that had its heart-beats was told that it cannot."""
+    if model.absence is None:
+        return model
+    try:
+        return await waking.ready(model, record, sink)
+    except GatewayError as error:
+        if not sink.started:
+            raise
+        record.error = error
+        await sink.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
+        return None
 
 
 async def _say_goodbye(record: RequestRecord, sink: SseSink) -> None:

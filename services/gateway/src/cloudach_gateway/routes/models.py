@@ -35,7 +35,9 @@ class ModelsEndpoint:
 
     def _one(self, caller: KnownKey, name: str) -> dict[str, Any]:
         model = self._services.catalog.find(name)
-        if model is None or not caller.may_use(model.names):
+        if model is None:
+            raise self._services.catalog.missing(name)
+        if not caller.may_use(model.names):
             raise ModelNotFound(name)
         return _entry(name, model)
 

@@ -39,7 +39,7 @@ class News(Protocol):
     def models(self, states: Mapping[str, int]) -> None:
         """How many Models there are, by `ready`, a `Why`, `refused` or `deleting`."""
 
-    def in_touch(self, every_watch: bool) -> None:
+    def in_touch(self, *, every_watch: bool) -> None:
         """The API server was heard; `every_watch`: for each namespace, since it was last lost."""
 
     def out_of_touch(self) -> None: ...
