@@ -52,17 +52,18 @@ def _run(settings: Settings) -> int:
         from cloudach_telemetry import metrics
 
         from . import supervisor, worker
-        from .catalog.cluster.access import Access, AccessError
         from .store.embedded import EmbeddedError, redis_server
 
         try:
             if settings.kubernetes.enabled:
+                from .catalog.cluster import Access
+
                 Access.find(settings.kubernetes.kubeconfig, settings.kubernetes.context)
             listener = stack.enter_context(_listen(settings))
             redis_url = stack.enter_context(redis_server(settings.redis))
             if settings.listen.metrics_port is not None:
                 metrics.serve(settings.listen.host, settings.listen.metrics_port)
-        except (OSError, EmbeddedError, AccessError) as error:
+        except (OSError, EmbeddedError, ConfigError) as error:
             print(f"cloudach-gateway: {error}", file=sys.stderr)
             return 1
         host, port = listener.getsockname()[:2]

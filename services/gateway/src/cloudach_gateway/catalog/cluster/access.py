@@ -13,10 +13,12 @@ from typing import Any
 
 import yaml
 
+from ...settings import ConfigError
+
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class AccessError(Exception):
+class AccessError(ConfigError):
     """The API server cannot be asked; the message says which file or field is at fault."""
 
 

@@ -1,7 +1,6 @@
 """The few questions that a gateway has for an API server, over HTTP.
 
-Not the `kubernetes` package: its client blocks a thread for each watch and takes longer to import than the whole
-gateway (docs/adr/0010-models-by-httpx.md).
+Not with a Kubernetes client package, which would double each process's memory: docs/adr/0008-the-gateway-watches-models.md.
 """
 
 from __future__ import annotations
