@@ -93,7 +93,7 @@ class Ray(_Group):
 class Rollout(_Group):
     replacement: Literal["ask", "at_once"] = Field(
         "ask",
-        description="changes that take a second set of pods: ask waits for the annotation cloudach.dev/allow-replacement",
+        description="changes that take a second set of pods: ask waits for cloudach.dev/allow-replacement",
     )
 
 

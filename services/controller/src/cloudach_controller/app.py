@@ -1,0 +1,128 @@
+"""The composition root: connects, waits for the Lease, works, and gives the Lease back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from typing import Any
+
+import aiohttp
+
+from . import health, metrics
+from .dashboard import Dashboard
+from .kube.client import KubeClient, connect
+from .kube.errors import KubeError
+from .kube.events import Events
+from .manager import Manager
+from .observe import Observer
+from .runtime.lease import Lease, LostLease
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings) -> int:
+    """The exit code: 0 after SIGTERM, 1 when it cannot go on and should be started anew."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    state = _Readiness()
+    kubernetes = settings.kubernetes
+    try:
+        async with (
+            connect(kubernetes.kubeconfig, kubernetes.timeout_s) as api,
+            aiohttp.ClientSession() as session,
+            health.serving(settings.listen.host, settings.listen.port, state.unready) as port,
+        ):
+            print(f"listening on http://{settings.listen.host}:{port}", flush=True)
+            return await _until(stop, _lead(api, session, settings, state))
+    except (KubeError, OSError) as error:
+        print(f"cloudach-controller: {error}", file=sys.stderr)
+        return 1
+
+
+class _Readiness:
+    def __init__(self) -> None:
+        self.manager: Manager | None = None
+        self.standby = False
+
+    def reached(self) -> None:
+        self.standby = True
+
+    def unready(self) -> str:
+        if self.manager is not None:
+            return self.manager.unready
+        return "" if self.standby else "the API server has not answered yet"
+
+
+async def _until(stop: asyncio.Event, work: Any) -> int:
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        log.info("stopping")
+        working.cancel()
+    try:
+        await working
+    except asyncio.CancelledError:
+        return 0
+    except LostLease as error:
+        log.error("lease lost", extra={"error": str(error)})
+        return 1
+    return 1
+
+
+async def _lead(api: KubeClient, session: aiohttp.ClientSession, settings: Settings, state: _Readiness) -> None:
+    """Until cancelled. Raises LostLease."""
+    election = settings.leader_election
+    identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
+    observer = Observer(api, Dashboard(session, settings.ray.timeout_s), settings)
+    manager = Manager(api, observer, Events(api, instance=identity), settings)
+    metrics.LEADER.set(0)
+    if not election.enabled:
+        await _work(manager, state)
+        return
+    lease = Lease(
+        api,
+        election.namespace,
+        election.name,
+        identity,
+        duration_s=election.duration_s,
+        renew_s=election.renew_s,
+        retry_s=election.retry_s,
+        reached=state.reached,
+    )
+    try:
+        await lease.acquire()
+        working = asyncio.create_task(_work(manager, state))
+        try:
+            keeping = asyncio.create_task(lease.keep())
+            done, _ = await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await _cancel(working, keeping)
+    finally:
+        metrics.LEADER.set(0)
+        if lease.held:
+            # Only after the last write of ours: the next one may begin at once.
+            await asyncio.shield(lease.release())
+
+
+async def _work(manager: Manager, state: _Readiness) -> None:
+    state.manager = manager
+    metrics.LEADER.set(1)
+    await manager.run()
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,144 @@
+"""Why a Model is not as it should be, from pods' states and engines' words: pure.
+
+The first cause found is the one told, in the order in which they stand in each other's way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudach_model_api.reasons import MEANINGS, Reason
+
+from .observation import Observation, kuberay_says, serve_says
+
+_ENGINE_WORDS = (
+    (Reason.WEIGHTS_GATED, r"GatedRepo|gated repo|restricted and you are not|401 Client|403 Client|Invalid user token"),
+    (
+        Reason.WEIGHTS_NOT_FOUND,
+        r"Repository ?Not ?Found|RevisionNotFound|is not a local folder|not a valid model identifier|NoSuchBucket"
+        r"|NoSuchKey|404 Client|does not appear to have a file named|no config\.json|Can't load the configuration",
+    ),
+    (
+        Reason.OUT_OF_MEMORY,
+        r"out of memory|OutOfMemory|Cannot allocate memory|No available memory for the cache|OOM ?Killed"
+        r"|larger than the (maximum number|available KV)|max seq len.*KV cache|killed due to memory",
+    ),
+)
+_PULL = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_QUOTA = re.compile(r"exceeded quota|forbidden: (maximum|minimum)|LimitRange|must specify (limits|requests)", re.I)
+_PREFIX = re.compile(r"^(\(\S[^)]*pid=\d+[^)]*\)\s?)?((ERROR|WARNING|INFO) \S+ \S+ \[[^\]]*\]\s?)?")
+_EXCEPTION = re.compile(r"^\s*([\w.]+\.)?[A-Z]\w*(Error|Exception|Failure)\b.*")
+_SECOND_HAND = re.compile(r"See root cause above|Ray(Task|Actor)Error|ActorDiedError|WorkerProc failed", re.I)
+
+FATAL = frozenset(
+    {
+        Reason.INVALID_SPEC,
+        Reason.NAME_TAKEN,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.WEIGHTS_NOT_FOUND,
+        Reason.WEIGHTS_GATED,
+        Reason.ENGINE_CRASHED,
+        Reason.OUT_OF_MEMORY,
+        Reason.RAY_SERVICE_FAILED,
+        Reason.KUBERAY_MISSING,
+    }
+)
+"""Those that waiting does not mend; of the others (a node, a Secret, a volume) something may still come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    reason: Reason
+    message: str
+
+
+def cause(seen: Observation) -> Cause | None:
+    if seen.kuberay_missing:
+        return _with(Reason.KUBERAY_MISSING, "")
+    if seen.refused:
+        reason = Reason.QUOTA_EXCEEDED if _QUOTA.search(seen.refused) else Reason.RAY_SERVICE_FAILED
+        return _with(reason, seen.refused)
+    if seen.vanished:
+        return _with(Reason.RAY_SERVICE_MISSING, "")
+    for found in (*_of_pods(seen.pods), _of_engine(seen), _of_kuberay(seen)):
+        if found is not None:
+            return found
+    if seen.unreachable:
+        return _with(Reason.RAY_UNREACHABLE, seen.unreachable)
+    return None
+
+
+def last_error(text: str) -> str:
+    """The engine's own words: its last exception that is not about another one, else its last line."""
+    lines = [_PREFIX.sub("", line).strip() for line in text.splitlines()]
+    errors = [line for line in lines if _EXCEPTION.match(line) and not _SECOND_HAND.search(line)]
+    return (errors or [line for line in lines if line] or [""])[-1][:500]
+
+
+def _of_pods(pods: tuple[dict[str, Any], ...]) -> Iterator[Cause | None]:
+    for pod in pods:
+        yield _unscheduled(pod)
+    for pod in pods:
+        status = pod.get("status") or {}
+        for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            yield _of_container(pod, container)
+
+
+def _unscheduled(pod: Mapping[str, Any]) -> Cause | None:
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            words = str(condition.get("message") or condition.get("reason") or "")
+            volume = re.search(r"persistentvolumeclaim|PersistentVolume|volume node affinity", words, re.I)
+            return _with(Reason.VOLUME_MISSING if volume else Reason.NO_GPU_NODE_FITS, f"{_name(pod)}: {words}")
+    return None
+
+
+def _of_container(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Cause | None:
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
+    words = f"{_name(pod)}: {waiting.get('message') or waiting.get('reason') or ''}"
+    if waiting.get("reason") in _PULL:
+        return _with(Reason.IMAGE_PULL_FAILED, words)
+    if waiting.get("reason") == "CreateContainerConfigError":
+        return _with(Reason.SECRET_MISSING, words)
+    if ended and ended.get("reason") == "OOMKilled":
+        limit = "the pod's memory limit was reached"
+        return _with(Reason.OUT_OF_MEMORY, f"{_name(pod)}: {limit}")
+    if waiting.get("reason") == "CrashLoopBackOff":
+        said = last_error(str((ended or {}).get("message") or ""))
+        return _with(Reason.ENGINE_CRASHED, f"{_name(pod)}: {said}" if said else words)
+    return None
+
+
+def _of_engine(seen: Observation) -> Cause | None:
+    said = serve_says(seen.ray_service)
+    broken = ("DEPLOY_FAILED", "UNHEALTHY")
+    view = seen.replicas
+    if view is not None and (view.application in broken or view.deployment in broken):
+        said = view.message
+    text = "\n".join(part for part in (said, seen.engine_log) if part)
+    if not text:
+        return None
+    for reason, pattern in _ENGINE_WORDS:
+        hit = re.search(f"^.*({pattern}).*$", text, re.IGNORECASE | re.MULTILINE)
+        if hit:
+            return _with(reason, _PREFIX.sub("", hit[0]).strip()[:500])
+    return _with(Reason.ENGINE_CRASHED, last_error(text))
+
+
+def _of_kuberay(seen: Observation) -> Cause | None:
+    said = kuberay_says(seen.ray_service)
+    if not said:
+        return None
+    return _with(Reason.QUOTA_EXCEEDED if _QUOTA.search(said) else Reason.RAY_SERVICE_FAILED, said[:1000])
+
+
+def _with(reason: Reason, words: str) -> Cause:
+    return Cause(reason, f"{MEANINGS[reason]} {words}".strip())
+
+
+def _name(pod: Mapping[str, Any]) -> str:
+    return f"pod {pod['metadata']['name']}"

@@ -1,0 +1,36 @@
+"""/healthz, /readyz and /metrics on one port."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+from cloudach_telemetry.metrics import exposition
+from prometheus_client import CONTENT_TYPE_LATEST
+
+
+@contextlib.asynccontextmanager
+async def serving(host: str, port: int, unready: Callable[[], str]) -> AsyncIterator[int]:
+    """Yields the port. `unready` says why the controller is not ready; an empty text: it is. Raises OSError."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")  # that this is answered at all shows that the loop turns
+
+    async def readyz(_: web.Request) -> web.Response:
+        why = unready()
+        return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,46 @@
+"""What can go wrong between the controller and the API server.
+
+KubeError             a request failed; `status` is HTTP's
+|- NotFound           404: the object, or its whole kind
+|- Conflict           409: somebody was faster
+|- Gone               410: the watch has to begin anew
+|- Refused            400, 403, 422 and the like: asking again changes nothing
+`- Unreachable        no answer, or 429 and 5xx: later
+"""
+
+from __future__ import annotations
+
+
+class KubeError(Exception):
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NotFound(KubeError):
+    pass
+
+
+class Conflict(KubeError):
+    pass
+
+
+class Gone(KubeError):
+    pass
+
+
+class Refused(KubeError):
+    pass
+
+
+class Unreachable(KubeError):
+    pass
+
+
+def from_status(status: int, message: str) -> KubeError:
+    kinds: dict[int, type[KubeError]] = {404: NotFound, 409: Conflict, 410: Gone}
+    if status in kinds:
+        return kinds[status](status, message)
+    if status == 429 or status >= 500:
+        return Unreachable(status, message)
+    return Refused(status, message)

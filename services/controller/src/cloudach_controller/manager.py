@@ -1,0 +1,129 @@
+"""The informers, the queue and the workers of one leader."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cloudach_model_api.names import LABEL_MODEL
+
+from . import metrics
+from .kube.client import MODELS, PODS, RAY_SERVICES, KubeClient
+from .kube.errors import Conflict, KubeError
+from .kube.events import Events
+from .observe import Observer
+from .reconcile import Cache, Reconciler
+from .runtime.informer import Informer, Key
+from .runtime.work_queue import WorkQueue
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Manager:
+    def __init__(self, api: KubeClient, observer: Observer, events: Events, settings: Settings) -> None:
+        self._settings = settings
+        self._queue: WorkQueue[Key] = WorkQueue(retry_max_s=settings.kubernetes.retry_max_s)
+        spaces: tuple[str | None, ...] = settings.kubernetes.namespaces or (None,)
+        self._models = [Informer(api, MODELS, space, self._model_changed) for space in spaces]
+        self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
+        self._pods = [Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
+        cache = Cache(
+            models=_Merged(self._models),
+            ray_services=_Merged(self._ray),
+            pods=_Merged(self._pods),
+            kuberay_missing=lambda: any(each.missing for each in self._ray),
+        )
+        self._reconciler = Reconciler(api, cache, observer, events, settings)
+
+    @property
+    def unready(self) -> str:
+        waiting = [each for each in self._informers if not each.synced.is_set()]
+        return f"{len(waiting)} watches have not begun" if waiting else ""
+
+    @property
+    def _informers(self) -> list[Informer]:
+        return [*self._models, *self._ray, *self._pods]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for informer in self._informers:
+                    tasks.create_task(informer.run())
+                # Before everything was seen once, a RayService would be taken for deleted.
+                for informer in self._informers:
+                    await informer.synced.wait()
+                tasks.create_task(self._resync())
+                for _ in range(self._settings.kubernetes.workers):
+                    tasks.create_task(self._work())
+        finally:
+            self._queue.close()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.take()
+            began = time.monotonic()
+            try:
+                again = await self._reconciler.reconcile(key)
+            except Conflict:
+                self._failed(key, "conflict", None)
+            except KubeError as error:
+                self._failed(key, "refused" if 400 <= error.status < 500 else "unreachable", error)
+            except Exception as error:
+                # One Model must not stop the others.
+                log.exception("reconcile failed", extra={"model": "/".join(key)})
+                self._failed(key, "error", error)
+            else:
+                metrics.RECONCILES.labels("ok").inc()
+                self._queue.done(key)
+                if again is not None:
+                    self._queue.add_after(key, max(again, 0.05))
+            metrics.RECONCILE_S.observe(time.monotonic() - began)
+            metrics.QUEUE.set(len(self._queue))
+
+    def _failed(self, key: Key, result: str, error: Exception | None) -> None:
+        metrics.RECONCILES.labels(result).inc()
+        delay = self._queue.failed(key)
+        if error is not None:
+            text = {"model": "/".join(key), "error": str(error), "retry_s": round(delay, 1)}
+            log.warning("tried again later", extra=text)
+
+    async def _resync(self) -> None:
+        while True:
+            for informer in self._informers:
+                metrics.CONNECTED.labels(informer.kind).set(informer.connected)
+            for key in _Merged(self._models):
+                self._queue.add(key)
+            await asyncio.sleep(self._settings.kubernetes.resync_s)
+
+    def _model_changed(self, key: Key, _: dict[str, Any]) -> None:
+        self._queue.add(key)
+
+    def _part_changed(self, key: Key, part: dict[str, Any]) -> None:
+        labels = part["metadata"].get("labels") or {}
+        name = labels.get(LABEL_MODEL)
+        if name:
+            self._queue.add((key[0], name))
+
+
+class _Merged(Mapping[Key, dict[str, Any]]):
+    """The objects of several informers as one mapping; a view."""
+
+    def __init__(self, informers: list[Informer]) -> None:
+        self._maps = informers
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        for informer in self._maps:
+            if key in informer.objects:
+                return informer.objects[key]
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter([key for informer in self._maps for key in informer.objects])
+
+    def __len__(self) -> int:
+        return sum(len(informer.objects) for informer in self._maps)

@@ -1,0 +1,15 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECONCILES = Counter("cloudach_controller_reconciles_total", "Looks at a Model", ["result"])
+RECONCILE_S = Histogram("cloudach_controller_reconcile_seconds", "Duration of one look at a Model")
+CHANGES = Counter("cloudach_controller_changes_total", "Changes of RayServices", ["change"])
+QUEUE = Gauge("cloudach_controller_queue_length", "Models that wait to be looked at")
+LEADER = Gauge("cloudach_controller_leader", "1: this controller works; 0: it waits for the Lease")
+CONNECTED = Gauge("cloudach_controller_watch_connected", "1: the watch stands", ["kind"])
+DESIRED = Gauge("cloudach_model_desired_replicas", "Replicas there should be", ["namespace", "model"])
+READY = Gauge("cloudach_model_ready_replicas", "Replicas that answer", ["namespace", "model"])
+STATE = Gauge("cloudach_model_state", "1 for the state that the Model is in", ["namespace", "model", "state"])

@@ -1,0 +1,116 @@
+"""What was seen of a Model's pods and replicas: values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .resources import engine
+
+_GONE = ("STOPPING", "DRAINING", "PENDING_MIGRATION")
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """What Ray's dashboard says of the deployment."""
+
+    target: int
+    ready: int
+    starting: int
+    leaving: int
+    application: str
+    """RUNNING, DEPLOYING, DEPLOY_FAILED, UNHEALTHY, NOT_STARTED, DELETING."""
+    deployment: str
+    """HEALTHY, UPDATING, UPSCALING, DOWNSCALING, UNHEALTHY, DEPLOY_FAILED."""
+    message: str
+
+    @property
+    def total(self) -> int:
+        return self.ready + self.starting + self.leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    ray_service: dict[str, Any] | None
+    pods: tuple[dict[str, Any], ...]
+    replicas: Replicas | None
+    """None: the dashboard does not answer, or there is none yet."""
+    unreachable: str = ""
+    """What the dashboard did instead of answering, where there should be one."""
+    engine_log: str = ""
+    """The end of the log of a container that crashed."""
+    kuberay_missing: bool = False
+    refused: str = ""
+    """What the API server said instead of taking the RayService."""
+    vanished: bool = False
+    """Somebody deleted the RayService."""
+
+
+def read_replicas(answer: Mapping[str, Any], deployment: str) -> Replicas:
+    """From `GET /api/serve/applications/`; all zero while Serve knows nothing of it."""
+    app = (answer.get("applications") or {}).get(engine.APPLICATION) or {}
+    found = (app.get("deployments") or {}).get(deployment) or {}
+    states = [str(replica.get("state", "")) for replica in found.get("replicas") or []]
+    ready = states.count("RUNNING")
+    leaving = sum(state in _GONE for state in states)
+    return Replicas(
+        target=int(found.get("target_num_replicas") or 0),
+        ready=ready,
+        starting=len(states) - ready - leaving,
+        leaving=leaving,
+        application=str(app.get("status") or "NOT_STARTED"),
+        deployment=str(found.get("status") or ""),
+        message="\n".join(text for text in (app.get("message"), found.get("message")) if text),
+    )
+
+
+def cluster_started(ray_service: Mapping[str, Any] | None) -> bool:
+    """Whether KubeRay has a cluster that traffic goes to."""
+    return bool(_active(ray_service).get("rayClusterName"))
+
+
+def replacing(ray_service: Mapping[str, Any] | None) -> bool:
+    """Whether a second cluster is on its way."""
+    status = (ray_service or {}).get("status") or {}
+    pending = status.get("pendingServiceStatus") or {}
+    return bool(pending.get("rayClusterName")) and cluster_started(ray_service)
+
+
+def kuberay_says(ray_service: Mapping[str, Any] | None) -> str:
+    """Its messages of what went wrong."""
+    status = (ray_service or {}).get("status") or {}
+    found: list[str] = []
+    for part in ("activeServiceStatus", "pendingServiceStatus"):
+        cluster = (status.get(part) or {}).get("rayClusterStatus") or {}
+        found.append(str(cluster.get("reason") or ""))
+        for condition in cluster.get("conditions") or []:
+            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+                found.append(str(condition.get("message") or condition.get("reason") or ""))
+    for condition in status.get("conditions") or []:
+        failed = condition.get("reason") in ("ValidationFailed", "InitializingTimeout", "RayServiceFailed")
+        if failed:
+            found.append(str(condition.get("message") or ""))
+    return "\n".join(dict.fromkeys(text for text in found if text))
+
+
+def serve_says(ray_service: Mapping[str, Any] | None) -> str:
+    """Serve's messages as KubeRay passes them on; for clusters that the dashboard does not lead to yet."""
+    status = (ray_service or {}).get("status") or {}
+    found: list[str] = []
+    for part in ("activeServiceStatus", "pendingServiceStatus"):
+        for app in ((status.get(part) or {}).get("applicationStatuses") or {}).values():
+            if app.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
+                found.append(str(app.get("message") or ""))
+            found += [
+                str(one.get("message") or "")
+                for one in (app.get("serveDeploymentStatuses") or {}).values()
+                if one.get("status") in ("DEPLOY_FAILED", "UNHEALTHY")
+            ]
+    return "\n".join(dict.fromkeys(text for text in found if text))
+
+
+def _active(ray_service: Mapping[str, Any] | None) -> dict[str, Any]:
+    status = (ray_service or {}).get("status") or {}
+    active: dict[str, Any] = status.get("activeServiceStatus") or {}
+    return active

@@ -1,0 +1,93 @@
+"""Looks at a Model's RayService, pods and replicas."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from cloudach_model_api.model import Model
+
+from .causes import last_error
+from .dashboard import Dashboard, Unanswered
+from .kube.client import SECRETS, Kind
+from .kube.errors import KubeError
+from .observation import Observation, Replicas, cluster_started, read_replicas
+from .resources import engine
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LOG_LINES = 200
+
+
+class Api(Protocol):
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]: ...
+    async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str: ...
+
+
+class Observer:
+    def __init__(self, api: Api, dashboard: Dashboard, settings: Settings) -> None:
+        self._api = api
+        self._dashboard = dashboard
+        self._settings = settings
+
+    async def observe(
+        self,
+        model: Model,
+        ray_service: dict[str, Any] | None,
+        pods: Iterable[dict[str, Any]],
+        *,
+        kuberay_missing: bool = False,
+        refused: str = "",
+        vanished: bool = False,
+    ) -> Observation:
+        """Raises nothing: what cannot be seen is said in the observation."""
+        pods = tuple(pods)
+        replicas, unreachable = None, ""
+        if cluster_started(ray_service):
+            try:
+                replicas = await self._replicas(model)
+            except (Unanswered, KubeError) as error:
+                unreachable = str(error)
+        return Observation(
+            ray_service=ray_service,
+            pods=pods,
+            replicas=replicas,
+            unreachable=unreachable,
+            engine_log=await self._crash_log(pods),
+            kuberay_missing=kuberay_missing,
+            refused=refused,
+            vanished=vanished,
+        )
+
+    async def _replicas(self, model: Model) -> Replicas:
+        names = {"name": model.metadata.name, "namespace": model.metadata.namespace}
+        url = self._settings.ray.dashboard_url.format(**names)
+        answer = await self._dashboard.applications(url, await self._token(model.metadata.namespace))
+        return read_replicas(answer, engine.deployment(model))
+
+    async def _token(self, namespace: str) -> str | None:
+        if not self._settings.ray.token_auth:
+            return None
+        secret = await self._api.get(SECRETS, namespace, self._settings.ray.token_secret)
+        return base64.b64decode((secret.get("data") or {}).get("auth_token", "")).decode()
+
+    async def _crash_log(self, pods: tuple[Mapping[str, Any], ...]) -> str:
+        """Of the first container that has ended with an error; its last exception says why."""
+        for pod in pods:
+            for container in (pod.get("status") or {}).get("containerStatuses") or []:
+                ended = (container.get("lastState") or {}).get("terminated") or {}
+                if (container.get("state") or {}).get("waiting", {}).get("reason") != "CrashLoopBackOff" or not ended:
+                    continue
+                meta = pod["metadata"]
+                try:
+                    text = await self._api.log(
+                        meta["namespace"], meta["name"], container["name"], lines=_LOG_LINES, previous=True
+                    )
+                except KubeError as error:
+                    log.info("log not read", extra={"pod": meta["name"], "error": str(error)})
+                    continue
+                return last_error(text)
+        return ""

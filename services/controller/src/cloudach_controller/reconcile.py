@@ -1,0 +1,256 @@
+"""One look at one Model: observe, plan, execute, tell. Level-triggered: what happened before does not matter."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cloudach_model_api.model import InvalidModel, Model
+from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
+from cloudach_model_api.status import ModelStatus, State
+
+from . import metrics
+from . import status as tell
+from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
+from .kube.errors import Conflict, KubeError, NotFound, Refused
+from .kube.events import Events
+from .observation import Observation, cluster_started
+from .observe import Observer
+from .plan import Plan, plan
+from .replicas import Demand, demand
+from .runtime.informer import Key
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+_DRAIN_MARGIN_S = 60.0  # for Serve to take its replicas down after the streams
+_MOVING = (State.PENDING, State.DEPLOYING, State.SCALING, State.DELETING, State.DEGRADED)
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """What the informers hold."""
+
+    models: Mapping[Key, dict[str, Any]]
+    ray_services: Mapping[Key, dict[str, Any]]
+    pods: Mapping[Key, dict[str, Any]]
+    kuberay_missing: Callable[[], bool]
+
+
+class Reconciler:
+    def __init__(self, api: KubeClient, cache: Cache, observer: Observer, events: Events, settings: Settings) -> None:
+        self._api = api
+        self._cache = cache
+        self._observer = observer
+        self._events = events
+        self._settings = settings
+        self._seen: set[Key] = set()  # RayServices that were there; one that no longer is, was deleted by somebody
+
+    async def reconcile(self, key: Key) -> float | None:
+        """When to look again, in s; None: only when something changes. Raises KubeError."""
+        obj = self._cache.models.get(key)
+        if obj is None:
+            self._forget(key)
+            return None
+        now = datetime.now(UTC)
+        try:
+            model = Model.from_object(obj)
+        except InvalidModel as error:
+            return await self._invalid(key, obj, error, now)
+        wanted = demand(model, now)
+        if wanted.mode == "deleting":
+            return await self._delete(key, obj, model, wanted, now)
+        if FINALIZER not in model.metadata.finalizers:
+            await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
+        taken = tell.name_taken(model, self._other_models(key)) or tell.unserved(model)
+        there = self._cache.ray_services.get(key)
+        vanished = there is None and key in self._seen
+        self._seen.discard(key) if there is None else self._seen.add(key)
+        if taken is not None and taken[1] and there is None:
+            seen = await self._look(key, model, None)
+            return await self._say(obj, model, wanted, Plan("none", None), seen, now, blocked=taken[0])
+        done, refused, applied = await self._bring_about(key, model, wanted, there)
+        seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
+        return await self._say(obj, model, wanted, done, seen, now, blocked=taken[0] if taken is not None else None)
+
+    async def _bring_about(
+        self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None
+    ) -> tuple[Plan, str, dict[str, Any] | None]:
+        """The plan, why it was refused if it was, and the RayService as it is then."""
+        target = model.status.desired_replicas if wanted.autoscaled else None
+        done = plan(model, wanted, there, self._settings, target=target)
+        if done.manifest is None or self._cache.kuberay_missing():
+            return done, "", there
+        try:
+            if self._settings.ray.token_auth and done.change == "create":
+                await self._token_secret(model.metadata.namespace)
+            applied = await self._api.apply(RAY_SERVICES, *key, done.manifest)
+        except Refused as error:
+            return done, str(error), there
+        metrics.CHANGES.labels(done.change).inc()
+        log.info("applied", extra={"model": "/".join(key), "change": done.change, "replicas": wanted.replicas})
+        return done, "", applied
+
+    async def _delete(self, key: Key, obj: dict[str, Any], model: Model, wanted: Demand, now: datetime) -> float | None:
+        """Streams first: replicas go as in a scaling to 0, then the RayService, then the finalizer."""
+        if FINALIZER not in model.metadata.finalizers:
+            return None
+        there = self._cache.ray_services.get(key)
+        if there is None or self._cache.kuberay_missing():
+            await self._finalizers(obj, [each for each in model.metadata.finalizers if each != FINALIZER])
+            return None
+        if there["metadata"].get("deletionTimestamp"):
+            return self._settings.ray.poll_s
+        done, _, applied = await self._bring_about(key, model, wanted, there)
+        seen = await self._look(key, model, applied)
+        assert model.metadata.deletion_timestamp is not None
+        limit = model.metadata.deletion_timestamp + timedelta(seconds=model.spec.drain_seconds + _DRAIN_MARGIN_S)
+        # The dashboard may not have heard of the zero yet when it was just applied.
+        empty = done.change == "none" and seen.replicas is not None and seen.replicas.total == 0
+        if empty or now >= limit or not cluster_started(applied):
+            await self._delete_ray_service(key)
+        await self._say(obj, model, wanted, done, seen, now)
+        return self._settings.ray.poll_s
+
+    async def _delete_ray_service(self, key: Key) -> None:
+        try:
+            await self._api.delete(RAY_SERVICES, *key)
+        except NotFound:
+            pass
+
+    async def _invalid(self, key: Key, obj: dict[str, Any], error: InvalidModel, now: datetime) -> float | None:
+        meta = obj["metadata"]
+        if meta.get("deletionTimestamp"):
+            # Its drain time cannot be read, so none is kept.
+            if key in self._cache.ray_services:
+                await self._delete_ray_service(key)
+                return self._settings.ray.poll_s
+            await self._finalizers(obj, [each for each in meta.get("finalizers") or [] if each != FINALIZER])
+            return None
+        try:
+            old = ModelStatus.model_validate(obj.get("status") or {})
+        except ValueError:
+            old = ModelStatus()
+        new = tell.invalid(old, error, generation=int(meta.get("generation") or 0), now=now)
+        await self._write(obj, old, new)
+        return None
+
+    async def _look(
+        self, key: Key, model: Model, ray_service: dict[str, Any] | None, *, refused: str = "", vanished: bool = False
+    ) -> Observation:
+        namespace, name = key
+        pods = [
+            pod
+            for (where, _), pod in self._cache.pods.items()
+            if where == namespace and (pod["metadata"].get("labels") or {}).get(LABEL_MODEL) == name
+        ]
+        return await self._observer.observe(
+            model,
+            ray_service,
+            pods,
+            kuberay_missing=self._cache.kuberay_missing(),
+            refused=refused,
+            vanished=vanished,
+        )
+
+    async def _say(
+        self,
+        obj: dict[str, Any],
+        model: Model,
+        wanted: Demand,
+        done: Plan,
+        seen: Observation,
+        now: datetime,
+        *,
+        blocked: Any = None,
+    ) -> float:
+        new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked)
+        await self._write(obj, model.status, new)
+        self._measure(model, new)
+        ray = self._settings.ray
+        moving = new.state in _MOVING or done.change != "none" or seen.unreachable
+        pause = ray.poll_s if moving else ray.steady_poll_s
+        return min(pause, wanted.look_again_s) if wanted.look_again_s is not None else pause
+
+    async def _write(self, obj: dict[str, Any], old: ModelStatus, new: ModelStatus) -> None:
+        if new.to_object() == old.to_object():
+            return
+        meta = obj["metadata"]
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+            "status": new.to_object(),
+        }
+        try:
+            await self._api.apply(MODELS, meta["namespace"], meta["name"], body, sub="status")
+        except NotFound:
+            return  # deleted meanwhile
+        for condition in new.conditions:
+            before = old.condition(condition.type)
+            if before is not None and (before.status, before.reason) == (condition.status, condition.reason):
+                continue
+            bad = condition.type == "Degraded" and condition.status == "True"
+            log.info("condition", extra={"model": f"{meta['namespace']}/{meta['name']}", "reason": condition.reason})
+            await self._events.tell(obj, "Warning" if bad else "Normal", condition.reason, condition.message)
+
+    async def _finalizers(self, obj: dict[str, Any], finalizers: list[str]) -> None:
+        meta = obj["metadata"]
+        body = {"metadata": {"finalizers": finalizers, "resourceVersion": meta["resourceVersion"]}}
+        try:
+            await self._api.merge(MODELS, meta["namespace"], meta["name"], body)
+        except NotFound:
+            pass
+
+    async def _token_secret(self, namespace: str) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": self._settings.ray.token_secret,
+                "namespace": namespace,
+                "labels": {LABEL_MANAGED_BY: MANAGER},
+            },
+            "data": {"auth_token": base64.b64encode(secrets.token_hex(32).encode()).decode()},
+        }
+        try:
+            await self._api.create(SECRETS, namespace, body)
+        except Conflict:
+            pass  # it is there already
+
+    def _other_models(self, key: Key) -> Iterable[Model]:
+        for other, obj in self._cache.models.items():
+            if other == key:
+                continue
+            try:
+                yield Model.from_object(obj)
+            except InvalidModel:
+                continue
+
+    def _measure(self, model: Model, new: ModelStatus) -> None:
+        labels = (model.metadata.namespace, model.metadata.name)
+        metrics.DESIRED.labels(*labels).set(new.desired_replicas or 0)
+        metrics.READY.labels(*labels).set(new.ready_replicas or 0)
+        for state in State:
+            metrics.STATE.labels(*labels, state.value).set(new.state is state)
+
+    def _forget(self, key: Key) -> None:
+        self._seen.discard(key)
+        for gauge in (metrics.DESIRED, metrics.READY):
+            try:
+                gauge.remove(*key)
+            except KeyError:
+                pass
+        for state in State:
+            try:
+                metrics.STATE.remove(*key, state.value)
+            except KeyError:
+                pass
+
+
+__all__ = ["Cache", "KubeError", "Reconciler"]

@@ -1,0 +1,79 @@
+"""How many replicas a Model should have now: by hand, by Serve's autoscaler, asleep or switched off. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from cloudach_model_api.model import Model
+
+Mode = Literal["running", "sleeping", "off", "deleting"]
+
+MARK_S = 60.0
+"""How old a gateway's mark of use may be while the Model is in use: they write it at most once a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    mode: Mode
+    replicas: int
+    """By hand: how many. Autoscaled: where the autoscaler begins, or goes on from."""
+    autoscaled: bool = False
+    look_again_s: float | None = None
+    """When time alone may change this."""
+
+
+def demand(model: Model, now: datetime) -> Demand:
+    spec = model.spec
+    if model.metadata.deletion_timestamp is not None:
+        return Demand("deleting", 0)
+    scaling = spec.autoscaling
+    if scaling is None:
+        return Demand("running" if spec.replicas else "off", spec.replicas)
+    look_again = None
+    if scaling.min_replicas == 0:
+        left = (_sleeps_at(model, scaling.idle_seconds) - now).total_seconds()
+        if left <= 0:
+            return Demand("sleeping", 0)
+        look_again = left
+    begin = min(max(spec.replicas, scaling.min_replicas, 1), scaling.max_replicas)
+    return Demand("running", begin, autoscaled=True, look_again_s=look_again)
+
+
+def _sleeps_at(model: Model, idle_s: float) -> datetime:
+    idle = timedelta(seconds=idle_s)
+    moments = []
+    if model.last_request_at is not None:
+        moments.append(model.last_request_at + idle + timedelta(seconds=MARK_S))
+    moments += [
+        mark + idle for mark in (model.wake_requested_at, model.metadata.creation_timestamp) if mark is not None
+    ]
+    return max(moments, default=datetime.max.replace(tzinfo=UTC))  # nothing is known: it stays awake
+
+
+def override(model: Model, wanted: Demand, *, begin: int | None = None) -> dict[str, Any]:
+    """The deployment's options in serveConfigV2 that Serve takes over without restarting a replica.
+
+    `begin`: where an autoscaler goes on from, instead of `wanted.replicas`.
+    """
+    options: dict[str, Any] = {"graceful_shutdown_timeout_s": float(model.spec.drain_seconds)}
+    if wanted.mode != "running":
+        # Serve takes no num_replicas of 0; an autoscaler that begins at 0 and sees no request stays there.
+        zero = {"min_replicas": 0, "initial_replicas": 0, "max_replicas": 1, "downscale_delay_s": 0.0}
+        return options | {"autoscaling_config": zero | {"downscale_to_zero_delay_s": 0.0, "upscale_delay_s": 3600.0}}
+    scaling = model.spec.autoscaling
+    # Code that changes is rolled out with one replica more than wanted, so that no moment is without one.
+    options["max_surge_percent"] = 1
+    if scaling is None or not wanted.autoscaled:
+        return options | {"num_replicas": wanted.replicas}
+    return options | {
+        "autoscaling_config": {
+            "min_replicas": max(scaling.min_replicas, 1),
+            "max_replicas": scaling.max_replicas,
+            "initial_replicas": wanted.replicas if begin is None else begin,
+            "target_ongoing_requests": scaling.target_ongoing_requests,
+            "upscale_delay_s": float(scaling.upscale_delay_seconds),
+            "downscale_delay_s": float(scaling.downscale_delay_seconds),
+        }
+    }

@@ -1,0 +1,1 @@
+"""From a Model to the objects that KubeRay reads: pure."""

@@ -1,0 +1,163 @@
+"""rayClusterConfig of a Model: a head without engines, and worker pods that come and go with the replicas. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from cloudach_model_api.model import Model
+from cloudach_model_api.names import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
+
+from ..settings import Settings
+from .engine import WEIGHTS_FOLDER, logical_cpus
+
+GROUP = "engines"
+
+_MAX_PODS = 10_000
+"""maxReplicas does not reach a running cluster when it is changed, so it is out of the way from the start."""
+
+
+def ray_cluster(model: Model, settings: Settings) -> dict[str, Any]:
+    spec = model.spec
+    cluster: dict[str, Any] = {
+        "rayVersion": settings.inference.ray_version,
+        "enableInTreeAutoscaling": True,
+        "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": settings.inference.worker_idle_s},
+        "headGroupSpec": {
+            # num-cpus 0: no replica comes to lie on the head.
+            "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
+            "template": _pod(model, settings, "ray-head", _head_resources(settings), head=True),
+        },
+        "workerGroupSpecs": [
+            {
+                "groupName": GROUP,
+                "replicas": 0,
+                "minReplicas": 0,
+                "maxReplicas": _MAX_PODS,
+                "rayStartParams": {"num-cpus": str(logical_cpus(model))},
+                "template": _pod(model, settings, "ray-worker", _worker_resources(model, settings), head=False),
+            }
+        ],
+    }
+    if settings.ray.token_auth:
+        cluster["authOptions"] = {"mode": "token", "secretName": settings.ray.token_secret}
+    if settings.ray.gcs_redis_address:
+        options: dict[str, Any] = {"redisAddress": settings.ray.gcs_redis_address}
+        if settings.ray.gcs_redis_secret:
+            key = {"name": settings.ray.gcs_redis_secret, "key": "password"}
+            options["redisPassword"] = {"valueFrom": {"secretKeyRef": key}}
+        cluster["gcsFaultToleranceOptions"] = options
+    # KubeRay passes over new tolerations; in an annotation they count.
+    stamp = _short([each.model_dump(by_alias=True, exclude_none=True) for each in spec.tolerations])
+    cluster["workerGroupSpecs"][0]["template"]["metadata"]["annotations"] = {"cloudach.dev/tolerations-hash": stamp}
+    return cluster
+
+
+def cluster_hash(cluster: dict[str, Any]) -> str:
+    return _short(cluster)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Of every Ray process: HAProxy before the replicas, which stream to it directly."""
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING": "1",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(settings.ray.stream_limit_s),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "VLLM_NO_USAGE_STATS": "1",
+        **settings.inference.env,
+    }
+
+
+def _pod(model: Model, settings: Settings, container: str, resources: dict[str, Any], *, head: bool) -> dict[str, Any]:
+    spec = model.spec
+    ports = {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000} if head else {"serve": 8000}
+    env = [{"name": name, "value": value} for name, value in sorted(environment(settings).items())]
+    main: dict[str, Any] = {
+        "name": container,
+        "image": spec.image or settings.inference.image,
+        "env": [*env, *_referring_env(model)],
+        "ports": [{"name": name, "containerPort": port} for name, port in ports.items()],
+        "resources": resources,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    store = spec.source.object_store
+    if store is not None and store.credentials_secret is not None:
+        main["envFrom"] = [{"secretRef": {"name": store.credentials_secret.name}}]
+    pod: dict[str, Any] = {
+        "containers": [main],
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "fsGroup": 100,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "enableServiceLinks": False,
+    }
+    if spec.service_account_name:
+        pod["serviceAccountName"] = spec.service_account_name
+    if spec.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": each.name} for each in spec.image_pull_secrets]
+    if not head:
+        _place(model, settings, pod)
+    return {"metadata": {"labels": {LABEL_MODEL: model.metadata.name, LABEL_MANAGED_BY: MANAGER}}, "spec": pod}
+
+
+def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
+    """Worker pods: on which nodes, and with which volumes."""
+    spec = model.spec
+    gpu_type = {settings.inference.gpu_type_label: spec.gpu.type} if spec.gpu.type else {}
+    if spec.node_selector or gpu_type:
+        pod["nodeSelector"] = {**gpu_type, **spec.node_selector}
+    if spec.affinity:
+        pod["affinity"] = spec.affinity
+    if spec.tolerations:
+        pod["tolerations"] = [each.model_dump(by_alias=True, exclude_none=True) for each in spec.tolerations]
+    volumes = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.inference.shared_memory}}]
+    mounts: list[dict[str, Any]] = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
+    if spec.source.pvc is not None:
+        claim: dict[str, Any] = {"claimName": spec.source.pvc.claim_name, "readOnly": True}
+        volumes.append({"name": "weights", "persistentVolumeClaim": claim})
+        mounts.append({"name": "weights", "mountPath": WEIGHTS_FOLDER, "readOnly": True})
+    pod["volumes"] = volumes
+    pod["containers"][0]["volumeMounts"] = mounts
+
+
+def _referring_env(model: Model) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for variable in model.spec.engine.env:
+        if variable.value_from is not None:
+            source = variable.value_from.model_dump(by_alias=True, exclude_none=True)
+            found.append({"name": variable.name, "valueFrom": source})
+    weights = model.spec.source
+    if weights.hugging_face is not None and weights.hugging_face.token_secret is not None:
+        token = weights.hugging_face.token_secret
+        reference = {"secretKeyRef": {"name": token.name, "key": token.key}}
+        found.append({"name": "HF_TOKEN", "valueFrom": reference})
+    if weights.object_store is not None and weights.object_store.endpoint is not None:
+        found.append({"name": "AWS_ENDPOINT_URL", "value": weights.object_store.endpoint})
+    return found
+
+
+def _head_resources(settings: Settings) -> dict[str, Any]:
+    memory = settings.inference.head_memory
+    return {"requests": {"cpu": settings.inference.head_cpu, "memory": memory}, "limits": {"memory": memory}}
+
+
+def _worker_resources(model: Model, settings: Settings) -> dict[str, Any]:
+    given = model.spec.resources
+    defaults = {"cpu": settings.inference.worker_cpu, "memory": settings.inference.worker_memory}
+    # A default must not be above a limit that the Model gives.
+    requests = {name: value for name, value in defaults.items() if name not in given.limits} | given.requests
+    limits: dict[str, Any] = dict(given.limits)
+    gpus = 0 if model.spec.source.simulator is not None else model.spec.gpu.count_per_pod
+    if gpus:
+        requests[model.spec.gpu.resource_name] = limits[model.spec.gpu.resource_name] = gpus
+    return {"requests": requests, "limits": limits} if limits else {"requests": requests}
+
+
+def _short(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""What `cloudach_inference.serve:build` is told of a Model's engine, and where its pods get the weights: pure.
+
+Replica counts and drain times are not in here: whatever is, restarts the replicas when it changes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloudach_model_api.model import Model
+
+IMPORT_PATH = "cloudach_inference.serve:build"
+APPLICATION = "model"
+"""Of the one Serve application that a Model's Ray cluster has."""
+
+WEIGHTS_FOLDER = "/models"
+"""Where the PersistentVolumeClaim is mounted."""
+
+_ROUTERS = {
+    "prefixAware": "ray.serve.llm.request_router:PrefixCacheAffinityRouter",
+    "kvAware": "ray.serve.llm.request_router:KVAwareRouter",
+}
+
+
+def deployment(model: Model) -> str:
+    """The Serve deployment that holds the replicas."""
+    kind = "Simulator" if model.spec.source.simulator is not None else "LLMServer"
+    return f"{kind}:{model.upstream_model}"
+
+
+def build_args(model: Model) -> dict[str, Any]:
+    """`args` of the Serve application."""
+    if model.spec.source.simulator is not None:
+        return {"engine": "sim", "name": model.upstream_model, "cpus": 1, "options": _simulator(model)}
+    return {"engine": "vllm", "name": model.upstream_model, "cpus": 1, "options": _vllm(model)}
+
+
+def runtime_env(model: Model) -> dict[str, str]:
+    """Variables with plain values; those from Secrets and ConfigMaps are the pods'."""
+    return {variable.name: variable.value for variable in model.spec.engine.env if variable.value is not None}
+
+
+def logical_cpus(model: Model) -> int:
+    """Ray's bookkeeping of one worker pod: so much that what belongs into it fits, and nothing else."""
+    if model.spec.source.simulator is not None:
+        return 1
+    return 1 + max(model.spec.gpu.count_per_pod, 1)
+
+
+def _simulator(model: Model) -> dict[str, Any]:
+    length = {} if model.spec.max_model_len is None else {"max_model_len": model.spec.max_model_len}
+    return {**length, **model.spec.engine.args}
+
+
+def _vllm(model: Model) -> dict[str, Any]:
+    spec = model.spec
+    gpus = model.spec.gpus_per_replica
+    bundles = [{"GPU": 1, "CPU": 1} for _ in range(gpus)] or [{"CPU": 1}]
+    options: dict[str, Any] = {
+        "model_loading_config": {"model_id": model.upstream_model, "model_source": _weights(model)},
+        "engine_kwargs": _engine_args(model),
+        "accelerator_config": {"kind": "gpu" if gpus else "cpu"},
+        "placement_group_config": {"bundles": bundles},
+        "log_engine_metrics": False,  # vLLM's own /metrics stays on
+    }
+    env = runtime_env(model)
+    if spec.source.pvc is not None or spec.source.image is not None:
+        env = {"HF_HUB_OFFLINE": "1"} | env  # else each start asks the hub about a folder
+        options["callback_config"] = {"callback_class": "cloudach_inference.vllm_hooks.NoDownload"}
+    if env:
+        options["runtime_env"] = {"env_vars": env}
+    if spec.routing != "balanced":
+        options["deployment_config"] = {"request_router_config": {"request_router_class": _ROUTERS[spec.routing]}}
+    return options
+
+
+def _engine_args(model: Model) -> dict[str, Any]:
+    spec = model.spec
+    ours: dict[str, Any] = {}
+    if spec.max_model_len is not None:
+        ours["max_model_len"] = spec.max_model_len
+    if spec.gpu.tensor_parallel > 1:
+        ours["tensor_parallel_size"] = spec.gpu.tensor_parallel
+    if spec.gpu.pipeline_parallel > 1:
+        ours["pipeline_parallel_size"] = spec.gpu.pipeline_parallel
+    if spec.source.hugging_face is not None and spec.source.hugging_face.revision is not None:
+        ours |= {"revision": spec.source.hugging_face.revision, "tokenizer_revision": spec.source.hugging_face.revision}
+    return {**ours, **{name.replace("-", "_"): value for name, value in spec.engine.args.items()}}
+
+
+def _weights(model: Model) -> str | dict[str, Any]:
+    source = model.spec.source
+    if source.hugging_face is not None:
+        return source.hugging_face.repo
+    if source.pvc is not None:
+        return WEIGHTS_FOLDER + (f"/{source.pvc.path.rstrip('/')}" if source.pvc.path else "")
+    if source.object_store is not None:
+        return {"bucket_uri": source.object_store.uri}
+    assert source.image is not None
+    return source.image.path

@@ -1,0 +1,113 @@
+"""A local copy of all objects of a kind, kept fresh by list and watch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+from ..kube.client import Kind
+from ..kube.errors import Gone, KubeError, NotFound
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, str]  # namespace, name
+Changed = Callable[[Key, dict[str, Any]], None]
+"""Called with the object, also with the last known one of those that are gone."""
+
+_RETRY_S = (0.5, 15.0)
+
+
+class Source(Protocol):
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = ""
+    ) -> tuple[list[dict[str, Any]], str]: ...
+
+    def watch(
+        self, kind: Kind, namespace: str | None, since: str, *, selector: str = ""
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]: ...
+
+
+class Informer:
+    def __init__(
+        self, source: Source, kind: Kind, namespace: str | None, changed: Changed, *, selector: str = ""
+    ) -> None:
+        self._source = source
+        self._kind = kind
+        self._namespace = namespace
+        self._changed = changed
+        self._selector = selector
+        self.objects: dict[Key, dict[str, Any]] = {}
+        self.synced = asyncio.Event()
+        self.missing = False  # the API server does not know the kind
+        self.connected = False
+
+    @property
+    def kind(self) -> str:
+        return self._kind.plural
+
+    async def run(self) -> None:
+        """Until cancelled; an API server that is away is asked again and again."""
+        pause = _RETRY_S[0]
+        while True:
+            try:
+                since = await self._list()
+                pause = _RETRY_S[0]
+                while True:
+                    since = await self._watch(since)
+            except Gone:
+                continue
+            except NotFound:
+                self._lose(missing=True)
+            except KubeError as error:
+                self._lose(missing=False)
+                log.warning("watch lost", extra={"kind": self._kind.plural, "error": str(error), "retry_s": pause})
+            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+            pause = min(pause * 2, _RETRY_S[1])
+
+    def _lose(self, *, missing: bool) -> None:
+        self.connected = False
+        self.missing = missing
+        if missing:
+            self._take([])
+            self.synced.set()
+
+    async def _list(self) -> str:
+        objects, since = await self._source.list(self._kind, self._namespace, selector=self._selector)
+        self.missing, self.connected = False, True
+        self._take(objects)
+        self.synced.set()
+        return since
+
+    def _take(self, objects: list[dict[str, Any]]) -> None:
+        found = {_key(one): one for one in objects}
+        old, self.objects = self.objects, found
+        for key, one in found.items():
+            if key not in old or _version(old[key]) != _version(one):
+                self._changed(key, one)
+        for key, one in old.items():
+            if key not in found:
+                self._changed(key, one)
+
+    async def _watch(self, since: str) -> str:
+        async for event, one in self._source.watch(self._kind, self._namespace, since, selector=self._selector):
+            since = _version(one)
+            if event == "BOOKMARK":
+                continue
+            key = _key(one)
+            if event == "DELETED":
+                self.objects.pop(key, None)
+            else:
+                self.objects[key] = one
+            self._changed(key, one)
+        return since
+
+
+def _key(one: dict[str, Any]) -> Key:
+    return one["metadata"].get("namespace", ""), one["metadata"]["name"]
+
+
+def _version(one: dict[str, Any]) -> str:
+    return str(one["metadata"].get("resourceVersion", ""))

@@ -1,0 +1,197 @@
+"""The status of a Model, from what it should be and what was seen: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from cloudach_model_api.model import InvalidModel, Model
+from cloudach_model_api.names import LABEL_MODEL
+from cloudach_model_api.reasons import MEANINGS, Reason
+from cloudach_model_api.status import Condition, ConditionType, ModelStatus, State, set_condition
+
+from .causes import FATAL, Cause, cause
+from .observation import Observation, Replicas, replacing
+from .plan import Plan
+from .replicas import Demand
+from .settings import Settings
+
+_NOTHING = Replicas(0, 0, 0, 0, "NOT_STARTED", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    reason: Reason
+    message: str
+    holds: bool
+
+
+def status(
+    model: Model,
+    wanted: Demand,
+    done: Plan,
+    seen: Observation,
+    settings: Settings,
+    *,
+    now: datetime,
+    blocked: Cause | None = None,
+) -> ModelStatus:
+    """`blocked`: why nothing is done for it, or part of it, whatever was seen."""
+    old = model.status
+    view = seen.replicas or _last_known(old, seen)
+    desired = _desired(wanted, view)
+    wrong = blocked or cause(seen)
+    if wrong is None and _fewer(old, view, desired, wanted):
+        words = f"{MEANINGS[Reason.FEWER_REPLICAS]} {view.ready} of {desired} answer."
+        wrong = Cause(Reason.FEWER_REPLICAS, words)
+    if wanted.mode != "running" and wrong is not None and wrong.reason not in (Reason.INVALID_SPEC, Reason.NAME_TAKEN):
+        wrong = None if wrong.reason is not Reason.KUBERAY_MISSING else wrong  # nothing should run, so nothing is amiss
+    state = _state(wanted, view, desired, wrong, seen)
+    conditions: tuple[Condition, ...] = old.conditions
+    for kind, said in (
+        (ConditionType.READY, _ready(wanted, view, desired)),
+        (ConditionType.PROGRESSING, _progressing(model, wanted, done, view, desired, seen)),
+        (ConditionType.DEGRADED, _degraded(wrong)),
+    ):
+        conditions = set_condition(
+            conditions,
+            kind,
+            said.holds,
+            said.reason,
+            said.message[:32_000],
+            generation=model.metadata.generation,
+            now=now,
+        )
+    names = {"name": model.metadata.name, "namespace": model.metadata.namespace}
+    return ModelStatus(
+        observed_generation=model.metadata.generation,
+        id=model.id,
+        state=state,
+        replicas=view.total,
+        ready_replicas=view.ready,
+        desired_replicas=desired,
+        selector=f"{LABEL_MODEL}={model.metadata.name},ray.io/node-type=worker",
+        endpoint=settings.ray.endpoint_url.format(**names),
+        upstream_model=model.upstream_model,
+        conditions=conditions,
+    )
+
+
+def invalid(old: ModelStatus, error: InvalidModel, *, generation: int, now: datetime) -> ModelStatus:
+    """What ran before goes on, and its status stays but for this."""
+    fields = "; ".join(map(str, error.errors))
+    conditions = set_condition(
+        old.conditions,
+        ConditionType.DEGRADED,
+        True,
+        Reason.INVALID_SPEC,
+        f"{MEANINGS[Reason.INVALID_SPEC]} {fields}",
+        generation=generation,
+        now=now,
+    )
+    if old.condition(ConditionType.READY) is None:
+        words = MEANINGS[Reason.NO_REPLICA_READY]
+        conditions = set_condition(
+            conditions, ConditionType.READY, False, Reason.NO_REPLICA_READY, words, generation=generation, now=now
+        )
+    state = State.DEGRADED if old.ready_replicas else State.FAILED
+    return old.model_copy(update={"observed_generation": generation, "state": state, "conditions": conditions})
+
+
+def name_taken(model: Model, others: Iterable[Model]) -> tuple[Cause, bool] | None:
+    """The cause, and whether it is the id itself, so that nobody can reach this one. The older Model keeps a name."""
+    mine = (model.metadata.creation_timestamp, model.metadata.namespace, model.metadata.name)
+    for other in others:
+        theirs = (other.metadata.creation_timestamp, other.metadata.namespace, other.metadata.name)
+        if mine[1:] == theirs[1:] or None in (mine[0], theirs[0]) or theirs > mine:
+            continue
+        shared = [name for name in model.names if name in other.names]
+        if shared:
+            whose = f"{other.metadata.namespace}/{other.metadata.name}"
+            words = f"{MEANINGS[Reason.NAME_TAKEN]} {shared[0]!r} is {whose}'s."
+            return Cause(Reason.NAME_TAKEN, words), model.id in shared
+    return None
+
+
+def unserved(model: Model) -> tuple[Cause, bool] | None:
+    """What a Model may say and this release does not do."""
+    if model.spec.lora is None:
+        return None
+    words = "spec.lora: this release loads no adapters yet; remove it to serve the model alone."
+    return Cause(Reason.INVALID_SPEC, f"{MEANINGS[Reason.INVALID_SPEC]} {words}"), True
+
+
+def _last_known(old: ModelStatus, seen: Observation) -> Replicas:
+    """Where the dashboard is silent, what runs is taken to run on; where there is no RayService, nothing runs."""
+    if seen.ray_service is None or not seen.unreachable:
+        return _NOTHING
+    ready, total = old.ready_replicas or 0, old.replicas or 0
+    return Replicas(old.desired_replicas or 0, ready, max(total - ready, 0), 0, "RUNNING" if ready else "", "", "")
+
+
+def _desired(wanted: Demand, view: Replicas) -> int:
+    if wanted.mode != "running":
+        return 0
+    return view.target or wanted.replicas if wanted.autoscaled else wanted.replicas
+
+
+def _fewer(old: ModelStatus, view: Replicas, desired: int, wanted: Demand) -> bool:
+    """It had them all and has lost some; not so when more are wanted than before."""
+    had = old.desired_replicas == desired and old.state in (State.READY, State.DEGRADED)
+    return wanted.mode == "running" and had and 0 < view.ready < desired
+
+
+def _state(wanted: Demand, view: Replicas, desired: int, wrong: Cause | None, seen: Observation) -> State:
+    if wanted.mode == "deleting":
+        return State.DELETING
+    if wanted.mode != "running":
+        return State.SCALING if view.total else State.SLEEPING
+    if view.ready == 0:
+        if wrong is not None and wrong.reason in FATAL:
+            return State.FAILED
+        return State.DEPLOYING if seen.pods and wrong is None else State.PENDING
+    if wrong is not None:
+        return State.DEGRADED
+    return State.READY if view.ready == desired == view.total else State.SCALING
+
+
+def _ready(wanted: Demand, view: Replicas, desired: int) -> _Said:
+    if wanted.mode == "deleting":
+        return _Said(Reason.DELETING, MEANINGS[Reason.DELETING], False)
+    if wanted.mode != "running":
+        reason = Reason.SLEEPING if wanted.mode == "sleeping" else Reason.SCALED_TO_ZERO
+        return _Said(reason, MEANINGS[reason], False)
+    if view.ready:
+        return _Said(Reason.REPLICAS_READY, f"{view.ready} of {desired} replicas answer.", True)
+    return _Said(Reason.NO_REPLICA_READY, MEANINGS[Reason.NO_REPLICA_READY], False)
+
+
+def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desired: int, seen: Observation) -> _Said:
+    if wanted.mode != "running":
+        if view.total:
+            return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} {view.total} left.", True)
+        return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
+    if done.waiting:
+        return _Said(Reason.REPLACEMENT_PENDING, f"{MEANINGS[Reason.REPLACEMENT_PENDING]} {done.waiting}", False)
+    if done.change == "replacement" or replacing(seen.ray_service):
+        return _Said(Reason.REPLACING, MEANINGS[Reason.REPLACING], True)
+    if view.ready == 0:
+        was = model.status.state in (State.SLEEPING, State.PENDING, State.DEPLOYING)
+        sleepy = model.spec.autoscaling is not None and model.spec.autoscaling.min_replicas == 0
+        waking = sleepy and was and model.wake_requested_at is not None
+        reason = Reason.WAKING if waking else Reason.DEPLOYING
+        return _Said(reason, f"{MEANINGS[reason]} {view.ready} of {desired} replicas answer.", True)
+    if view.leaving:
+        return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} {view.leaving} go.", True)
+    if view.deployment == "UPDATING" or done.change == "rolling":
+        return _Said(Reason.DEPLOYING, f"{MEANINGS[Reason.DEPLOYING]} Replicas are replaced one by one.", True)
+    if view.ready != desired or view.total != desired:
+        return _Said(Reason.SCALING, f"{MEANINGS[Reason.SCALING]} {view.ready} of {desired} answer.", True)
+    return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
+
+
+def _degraded(wrong: Cause | None) -> _Said:
+    if wrong is None:
+        return _Said(Reason.AS_EXPECTED, MEANINGS[Reason.AS_EXPECTED], False)
+    return _Said(wrong.reason, wrong.message, True)
