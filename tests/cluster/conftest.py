@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def loaded(node: Node, tmp_path_factory: pytest.TempPathFactory) -> None:
 def addresses(node: Node, loaded: None) -> Iterator[dict[str, str]]:
     """A namespace with a simulator and a volume, and cluster IPs that are free: by Service name."""
     apply_namespace(node)
-    node.apply(*simulator(), volume())
+    node.apply(*simulator())
+    if not node.get("storageclasses")["items"]:
+        node.apply(volume())
     found = {"simulator": service_ip(node, "simulator")}
     for name in ("demo-cloudach-valkey", "demo-cloudach-gateway"):
         node.apply(service(name))
@@ -66,6 +69,7 @@ def addresses(node: Node, loaded: None) -> Iterator[dict[str, str]]:
     yield found
     node.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout_s=130)
     node.kubectl("delete", "pv", "cloudach-test-valkey", "--ignore-not-found", "--wait=false")
+    shutil.rmtree(VOLUME, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -139,8 +143,9 @@ def simulator() -> list[dict[str, Any]]:
 
 
 def volume() -> dict[str, Any]:
-    """For Valkey's claim, where the cluster makes no volumes by itself."""
-    Path(VOLUME).mkdir(exist_ok=True)
+    """For Valkey's claim, where the cluster makes no volumes by itself; its node is this machine then."""
+    shutil.rmtree(VOLUME, ignore_errors=True)
+    Path(VOLUME).mkdir()
     Path(VOLUME).chmod(0o777)
     return {
         "apiVersion": "v1",

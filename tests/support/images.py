@@ -80,6 +80,8 @@ def base() -> Contents:
         assert found, f"{program} is missing on this machine"
         contents.add(Path(os.path.realpath(found)), f"/usr/bin/{program}")
     contents.entries["/bin"] = "usr/bin"  # the scripts begin with /bin/sh
+    contents.entries["/etc/nsswitch.conf"] = b"hosts: files dns\n"
+    contents.entries["/etc/host.conf"] = b"multi on\n"
     contents.entries["/etc/passwd"] = b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
     return with_libraries(contents)
 
