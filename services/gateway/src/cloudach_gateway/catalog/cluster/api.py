@@ -1,6 +1,6 @@
 """The few questions that a gateway has for an API server, over HTTP.
 
-Not with a Kubernetes client package, which would double each process's memory: docs/adr/0008-the-gateway-watches-models.md.
+Not with a Kubernetes client package, which would double each process's memory (docs/adr/0008).
 """
 
 from __future__ import annotations

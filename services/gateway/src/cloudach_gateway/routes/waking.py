@@ -1,0 +1,104 @@
+"""A request for a model that sleeps: the model is woken, and the request waits for it, a stream with heart-beats."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from openai_wire.sse import KEEP_ALIVE_FRAME
+
+from ..catalog import Catalog, ServedModel, Why
+from ..errors import ModelNotReady
+from ..proxy.watch import Watch
+from ..record import RequestRecord
+from ..settings import Timeouts
+from .sink import SseSink
+
+_SHARE = 0.9  # of a request's whole time: past that it would be a timeout
+
+
+class Cluster(Protocol):
+    """The Models of a cluster, as far as requests care; `catalog.cluster` has it."""
+
+    def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
+        """Around a request's whole life, for a model that may sleep."""
+
+    def awaited(self, model: ServedModel) -> AbstractContextManager[None]:
+        """While a request waits for a model that sleeps: it is woken."""
+
+    def expected_s(self, model: ServedModel) -> float | None:
+        """How long it takes to wake, if it is known."""
+
+    def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady: ...
+
+
+class Observer(Protocol):
+    def waited(self, model: str, seconds: float, outcome: str) -> None:
+        """outcome: ready, not_ready or left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waking:
+    """How long a stream, and a whole answer, waits: seconds."""
+
+    cluster: Cluster
+    catalog: Catalog
+    timeouts: Timeouts
+    observer: Observer
+    stream_s: float
+    whole_s: float
+
+    def can_wait(self, model: ServedModel) -> bool:
+        """Whether a request for it waits, where it cannot be asked now."""
+        absence = model.absence
+        return model.sleeps and absence is not None and absence.why in (Why.ASLEEP, Why.STARTING)
+
+    async def ready(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel:
+        """The model, once it can be asked. Raises ModelNotReady, ModelNotFound, UpstreamTimeout."""
+        watch = Watch(self.timeouts, _Beaten(sink, record) if record.stream else None)
+        patience_s = min(self.stream_s if record.stream else self.whole_s, self.timeouts.total_s * _SHARE)
+        began = watch.clock()
+        outcome = "left"
+        try:
+            with self.cluster.awaited(model), self.catalog.telling(watch.look_again):
+                expected_s = self.cluster.expected_s(model)
+                if expected_s is None or expected_s <= patience_s:
+                    await watch.holds(lambda: not self._still_waits_for(model), began + patience_s)
+            found = self._find(model)
+            outcome = "ready" if found is not None and found.absence is None else "not_ready"
+        finally:
+            waited_s = watch.clock() - began
+            self.observer.waited(model.id, waited_s, outcome)
+        if found is None:
+            raise self.catalog.missing(model.id)
+        if found.absence is not None:
+            raise self.cluster.not_ready(found, waited_s=waited_s)
+        return found
+
+    def _still_waits_for(self, model: ServedModel) -> bool:
+        found = self._find(model)
+        return found is not None and self.can_wait(found)
+
+    def _find(self, model: ServedModel) -> ServedModel | None:
+        """The same Model as it is now; another one of that name is not what the key was checked for."""
+        found = self.catalog.find(model.id)
+        return found if found is not None and found.resource == model.resource else None
+
+
+class _Beaten:
+    """A client that gets heart-beats."""
+
+    def __init__(self, sink: SseSink, record: RequestRecord) -> None:
+        self._sink = sink
+        self._record = record
+        self.takes_nothing = sink.takes_nothing
+
+    @property
+    def paused_at(self) -> float | None:
+        return self._sink.paused_at
+
+    async def beat(self) -> None:
+        self._record.heartbeat()
+        await self._sink.start()
+        self._sink.write(KEEP_ALIVE_FRAME)

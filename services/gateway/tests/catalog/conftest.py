@@ -1,0 +1,213 @@
+"""An API server for Models, as small as can be, over real HTTP: list in pages, watch, merge patch, 410 and refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from cloudach_gateway.catalog.cluster import Access
+
+Object = dict[str, Any]
+
+
+class FakeApi:
+    """`requests`: (method, path, query, headers, body), in their order."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.version = 100
+        self.oldest = 0  # watches from before this are gone
+        self.page = 500
+        self.refusal: tuple[int, str] | None = None  # what every question gets
+        self.requests: list[tuple[str, str, dict[str, str], dict[str, str], bytes]] = []
+        self._history: list[tuple[int, Object]] = []
+        self._watching: set[asyncio.StreamWriter] = set()
+        self._news = asyncio.Condition()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """As when the machine goes: connections are cut."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._watching:
+            writer.transport.abort()
+        await self._server.wait_closed()
+
+    async def put(self, obj: Object) -> None:
+        key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+        kind = "MODIFIED" if key in self.objects else "ADDED"
+        self.version += 1
+        obj["metadata"]["resourceVersion"] = str(self.version)
+        self.objects[key] = obj
+        await self._tell(kind, obj)
+
+    async def delete(self, namespace: str, name: str) -> None:
+        obj = self.objects.pop((namespace, name))
+        self.version += 1
+        await self._tell("DELETED", {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}})
+
+    async def say(self, event: Object) -> None:
+        """An event of any kind to all who watch."""
+        await self._tell(event["type"], event["object"])
+
+    def asked(self, method: str, **query: str) -> list[tuple[str, str, dict[str, str], dict[str, str], bytes]]:
+        return [r for r in self.requests if r[0] == method and all(r[2].get(k) == v for k, v in query.items())]
+
+    async def _tell(self, kind: str, obj: Object) -> None:
+        async with self._news:
+            self._history.append((self.version, {"type": kind, "object": json.loads(json.dumps(obj))}))
+            self._news.notify_all()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._watching.add(writer)
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+                method, target, _ = head[0].split(" ")
+                headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                url = urlsplit(target)
+                query = {name: values[0] for name, values in parse_qs(url.query).items()}
+                self.requests.append((method, unquote(url.path), query, headers, body))
+                await self._answer(writer, method, unquote(url.path), query, body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self._watching.discard(writer)
+            writer.close()
+
+    async def _answer(
+        self, writer: asyncio.StreamWriter, method: str, path: str, query: dict[str, str], body: bytes
+    ) -> None:
+        if self.refusal is not None:
+            code, message = self.refusal
+            await _send(writer, code, {"kind": "Status", "code": code, "message": message})
+            return
+        parts = path.removeprefix("/apis/cloudach.dev/v1alpha1/").split("/")
+        namespace = parts[1] if parts[0] == "namespaces" else None
+        if method == "PATCH":
+            obj = self.objects.get((parts[1], parts[3]))
+            if obj is None:
+                await _send(writer, 404, {"kind": "Status", "code": 404, "message": "not found"})
+                return
+            obj["metadata"].setdefault("annotations", {}).update(json.loads(body)["metadata"]["annotations"])
+            await self.put(obj)
+            await _send(writer, 200, obj)
+        elif query.get("watch"):
+            await self._watch(writer, namespace, int(query["resourceVersion"]), float(query["timeoutSeconds"]))
+        else:
+            found = [o for o in self.objects.values() if namespace in (None, o["metadata"]["namespace"])]
+            at = int(query.get("continue", 0))
+            page = {"resourceVersion": str(self.version)}
+            if at + self.page < len(found):
+                page["continue"] = str(at + self.page)
+            await _send(writer, 200, {"metadata": page, "items": found[at : at + self.page]})
+
+    async def _watch(self, writer: asyncio.StreamWriter, namespace: str | None, since: int, seconds: float) -> None:
+        if since < self.oldest:
+            await _send(writer, 410, {"kind": "Status", "code": 410, "message": "too old resource version"})
+            return
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        told = sum(version <= since for version, _ in self._history)
+        try:
+            async with asyncio.timeout(seconds):
+                while not writer.is_closing():
+                    for _, event in self._history[told:]:
+                        told += 1
+                        own = event["object"].get("metadata", {}).get("namespace")
+                        if namespace is None or own in (None, namespace):
+                            data = json.dumps(event, ensure_ascii=False).encode() + b"\n"
+                            for half in (data[: len(data) // 2], data[len(data) // 2 :]):  # cut anywhere
+                                writer.write(b"%x\r\n%b\r\n" % (len(half), half))
+                            await writer.drain()
+                    async with self._news:
+                        if told == len(self._history):
+                            await self._news.wait()
+        except TimeoutError:
+            pass
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+async def _send(writer: asyncio.StreamWriter, status: int, body: Object) -> None:
+    data = json.dumps(body, ensure_ascii=False).encode()
+    writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(data), data))
+    await writer.drain()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeApi]:
+    server = FakeApi()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+def access(api: FakeApi, tmp_path: Any) -> Access:
+    """By a token file, as a pod has it."""
+    token = tmp_path / "token"
+    token.write_text("first\n")
+    config = tmp_path / "kubeconfig"
+    config.write_text(
+        json.dumps(
+            {
+                "current-context": "c",
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": {"server": api.url}}],
+                "users": [{"name": "u", "user": {"tokenFile": "token"}}],
+            }
+        )
+    )
+    return Access.find(config)
+
+
+def make_model(
+    name: str,
+    *,
+    namespace: str = "serving",
+    created: str = "2026-01-01T00:00:00Z",
+    ready: int = 1,
+    state: str | None = "Ready",
+    endpoint: str | None = "http://engine:8000",
+    annotations: dict[str, str] | None = None,
+    conditions: list[Object] | None = None,
+    deleting: bool = False,
+    **spec: Any,
+) -> Object:
+    """As the API server hands it out."""
+    status: Object = {"readyReplicas": ready, "conditions": conditions or []}
+    if state is not None:
+        status["state"] = state
+    if endpoint is not None:
+        status["endpoint"] = endpoint
+    metadata: Object = {"name": name, "namespace": namespace, "creationTimestamp": created, "uid": f"uid-{name}"}
+    if annotations:
+        metadata["annotations"] = annotations
+    if deleting:
+        metadata["deletionTimestamp"] = "2026-02-01T00:00:00Z"
+    return {
+        "apiVersion": "cloudach.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": metadata,
+        "spec": {"source": {"simulator": {}}, **spec},
+        "status": status,
+    }
+
+
+@pytest.fixture(name="make_model")
+def _make_model() -> Any:
+    return make_model

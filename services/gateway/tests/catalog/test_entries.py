@@ -1,0 +1,130 @@
+"""Which Models become which entries of the catalog."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from cloudach_gateway.catalog import Resource, ServedModel, Why
+from cloudach_gateway.catalog.cluster.entries import Refused, read, served
+from cloudach_model_api import Model
+
+SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
+
+
+def condition(kind: str, reason: str, message: str) -> dict[str, Any]:
+    since = "2026-03-01T00:00:00Z"
+    return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since}
+
+
+def models(*objects: dict[str, Any]) -> list[Model]:
+    found = [read(obj) for obj in objects]
+    assert all(isinstance(one, Model) for one in found), found
+    return found  # type: ignore[return-value]
+
+
+def only(obj: dict[str, Any]) -> ServedModel:
+    (entry,), refused = served(models(obj), ())
+    assert refused == []
+    return entry
+
+
+def test_a_ready_model(make_model: Any) -> None:
+    entry = only(make_model("llama", aliases=["small", "big"], maxModelLen=4096, endpoint="http://llama:8000/v1/"))
+    assert entry == ServedModel(
+        id="llama",
+        names=("llama", "small", "big"),
+        upstreams=("http://llama:8000",),
+        upstream_model="llama",
+        api_key=None,
+        dialect="vllm",
+        max_model_len=4096,
+        created=int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()),
+        resource=Resource("serving", "llama"),
+    )
+
+
+def test_an_id_is_not_what_the_engine_answers_to(make_model: Any) -> None:
+    entry = only(make_model("llama", id="meta/Llama-3"))
+    assert (entry.id, entry.upstream_model) == ("meta/Llama-3", "llama")
+
+
+def test_adapters_are_models_of_their_own(make_model: Any) -> None:
+    source = {"huggingFace": {"repo": "o/a"}}
+    obj = make_model("llama", aliases=["l"], source=source, lora={"adapters": [{"name": "sql", "source": source}]})
+    base, adapter = served(models(obj), ())[0]
+    assert base.names == ("llama", "l")
+    assert (adapter.id, adapter.names, adapter.upstream_model) == ("llama:sql", ("llama:sql", "l:sql"), "llama:sql")
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({}, None),
+        ({"state": "Degraded"}, None),  # fewer replicas than there should be, but some
+        ({"state": "Scaling", "ready": 2}, None),
+        ({"state": None, "ready": 0, "endpoint": None}, Why.STARTING),  # no controller has seen it
+        ({"state": "Pending", "ready": 0}, Why.STARTING),
+        ({"state": "Deploying", "ready": 1, "endpoint": None}, Why.STARTING),
+        ({"state": "Failed", "ready": 0}, Why.STUCK),
+        ({"state": "Sleeping", "ready": 0}, Why.OFF),
+        ({"state": "Sleeping", "ready": 0, **SLEEPS}, Why.ASLEEP),
+        ({"state": "Deploying", "ready": 0, **SLEEPS}, Why.STARTING),
+    ],
+)
+def test_when_a_model_can_be_asked(make_model: Any, fields: dict[str, Any], why: Why | None) -> None:
+    entry = only(make_model("llama", **fields))
+    assert (entry.absence and entry.absence.why) == why
+    assert entry.sleeps == ("autoscaling" in fields)
+
+
+def test_the_log_gets_the_operators_words(make_model: Any) -> None:
+    bad = condition("Degraded", "OutOfMemory", "lower maxModelLen")
+    entry = only(make_model("llama", state="Failed", ready=0, conditions=[bad]))
+    assert entry.absence is not None
+    assert entry.absence.detail == "lower maxModelLen"
+
+
+def test_the_older_model_keeps_a_name(make_model: Any) -> None:
+    young = make_model("young", aliases=["chat", "y"], created="2026-01-03T00:00:00Z")
+    old = make_model("old", aliases=["chat"], created="2026-01-02T00:00:00Z")
+    entries, refused = served(models(young, old), ())
+    assert [(e.id, e.names) for e in entries] == [("old", ("old", "chat")), ("young", ("young", "y"))]
+    assert refused == [Refused(Resource("serving", "young"), "the name 'chat' belongs to the Model serving/old")]
+
+
+def test_a_model_without_its_own_id_is_not_served(make_model: Any) -> None:
+    """Over all namespaces; else its other names would be billed as the other one's."""
+    first = make_model("llama", created="2026-01-01T00:00:00Z")
+    second = make_model("llama", namespace="other", aliases=["mine"], created="2026-01-02T00:00:00Z")
+    entries, refused = served(models(second, first), ())
+    assert [e.resource for e in entries] == [Resource("serving", "llama")]
+    assert [r.resource for r in refused] == [Resource("other", "llama")]
+
+
+def test_the_file_wins(make_model: Any) -> None:
+    entries, refused = served(models(make_model("llama"), make_model("b", aliases=["small"])), {"llama", "small"})
+    assert [e.names for e in entries] == [("b",)]
+    assert all("configuration file" in r.problem for r in refused)
+    assert len(refused) == 2
+
+
+def test_a_deleted_models_names_are_free(make_model: Any) -> None:
+    going = make_model("old", aliases=["chat"], deleting=True)
+    entries, refused = served(models(going, make_model("new", aliases=["chat"], created="2026-01-02T00:00:00Z")), ())
+    assert [e.names for e in entries] == [("new", "chat")]
+    assert refused == []
+
+
+def test_what_a_gateway_need_not_know_does_not_matter(make_model: Any) -> None:
+    """A newer CRD's fields, and mistakes that are the controller's to tell of: what ran before goes on."""
+    entry = only(make_model("llama", fancyNewField={"a": 1}, engine={"args": {"model": "x"}}, routing="telepathic"))
+    assert entry.upstreams == ("http://engine:8000",)
+
+
+def test_a_mistake_that_matters_is_named(make_model: Any) -> None:
+    refused = read(make_model("llama", aliases=["llama"]))
+    assert isinstance(refused, Refused)
+    assert refused.resource == Resource("serving", "llama")
+    assert "spec.aliases" in refused.problem
