@@ -1,0 +1,262 @@
+"""What is done about a change, by what it costs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cloudach_controller.plan import Plan, covers, plan
+from cloudach_controller.replicas import Demand, demand
+from cloudach_controller.settings import Settings, parse
+from cloudach_model_api.model import Model
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
+
+def model(spec: dict[str, Any] | None = None, *, generation: int = 1, **meta: Any) -> Model:
+    base = {"source": {"huggingFace": {"repo": "Qwen/Qwen3-8B"}}, "replicas": 2}
+    metadata = {"name": "qwen", "namespace": "llm", "uid": "u1", "generation": generation, **meta}
+    return Model.from_object({"metadata": metadata, "spec": base | (spec or {})})
+
+
+def planned(wanted: Model, there: dict[str, Any] | None, *, target: int | None = None, settings: str = "") -> Plan:
+    return plan(wanted, demand(wanted, NOW), there, parse(settings), target=target)
+
+
+def made(of: Model, *, settings: str = "") -> dict[str, Any]:
+    manifest = planned(of, None, settings=settings).manifest
+    assert manifest is not None
+    return manifest
+
+
+def override(manifest: dict[str, Any] | None) -> dict[str, Any]:
+    assert manifest is not None
+    found: dict[str, Any] = json.loads(manifest["spec"]["serveConfigV2"])["applications"][0]["deployments"][0]
+    return found
+
+
+def args(manifest: dict[str, Any] | None) -> dict[str, Any]:
+    assert manifest is not None
+    found: dict[str, Any] = json.loads(manifest["spec"]["serveConfigV2"])["applications"][0]["args"]
+    return found
+
+
+def test_nothing_is_there_so_it_is_made() -> None:
+    done = planned(model(), None)
+    assert done.change == "create"
+    assert done.manifest is not None
+    assert done.manifest["metadata"]["name"] == "qwen"
+    assert done.manifest["metadata"]["ownerReferences"][0]["uid"] == "u1"
+    assert override(done.manifest)["num_replicas"] == 2
+
+
+def test_all_is_as_it_should_be() -> None:
+    assert planned(model(), made(model())).change == "none"
+
+
+IN_PLACE: dict[str, dict[str, Any]] = {
+    "replicas": {"replicas": 5},
+    "drain": {"drainSeconds": 10},
+    "off": {"replicas": 0},
+    "autoscaling": {"autoscaling": {"maxReplicas": 4}},
+}
+ROLLING: dict[str, dict[str, Any]] = {
+    "engine": {"engine": {"args": {"gpu_memory_utilization": 0.8}}},
+    "length": {"maxModelLen": 1000},
+    "repo": {"source": {"huggingFace": {"repo": "Qwen/Qwen3-4B"}}},
+    "routing": {"routing": "prefixAware"},
+    "env": {"engine": {"env": [{"name": "A", "value": "1"}]}},
+}
+REPLACEMENT: dict[str, dict[str, Any]] = {
+    "image": {"image": "example.com/engine:2"},
+    "gpus": {"gpu": {"tensorParallel": 2}},
+    "gpu type": {"gpu": {"type": "H100"}},
+    "resources": {"resources": {"limits": {"memory": "64Gi"}}},
+    "node": {"nodeSelector": {"pool": "b"}},
+    "tolerations": {"tolerations": [{"key": "gpu", "operator": "Exists"}]},
+    "token": {"source": {"huggingFace": {"repo": "Qwen/Qwen3-8B", "tokenSecret": {"name": "hf"}}}},
+    "volume": {"source": {"pvc": {"claimName": "w"}}},
+    "secret env": {"engine": {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}},
+    "account": {"serviceAccountName": "ray"},
+    "pull secret": {"imagePullSecrets": [{"name": "reg"}]},
+}
+
+
+@pytest.mark.parametrize("spec", IN_PLACE.values(), ids=IN_PLACE)
+def test_in_place(spec: dict[str, Any]) -> None:
+    """The engine's arguments and the pods stay as they are to the letter, for Serve and KubeRay compare them."""
+    before = made(model())
+    done = planned(model(spec, generation=2), before)
+    assert done.change == "in place"
+    assert done.manifest is not None
+    assert args(done.manifest) == args(before)
+    assert done.manifest["spec"]["rayClusterConfig"] == before["spec"]["rayClusterConfig"]
+    assert override(done.manifest) != override(before)
+
+
+@pytest.mark.parametrize("spec", ROLLING.values(), ids=ROLLING)
+def test_rolling(spec: dict[str, Any]) -> None:
+    before = made(model())
+    done = planned(model(spec, generation=2), before)
+    assert (done.change, done.waiting) == ("rolling", "")
+    assert done.manifest is not None
+    assert done.manifest["spec"]["rayClusterConfig"] == before["spec"]["rayClusterConfig"]
+    assert override(done.manifest)["max_surge_percent"] == 1  # a new replica before an old one goes
+
+
+@pytest.mark.parametrize("spec", REPLACEMENT.values(), ids=REPLACEMENT)
+def test_a_replacement_waits_for_the_operators_word(spec: dict[str, Any]) -> None:
+    before = made(model())
+    done = planned(model(spec, generation=2), before)
+    assert done.change == "none"
+    assert "cloudach.dev/allow-replacement=2" in done.waiting
+    assert "nvidia.com/gpu more" in done.waiting
+    for word in ("2", "always"):
+        allowed = model(spec, generation=2, annotations={"cloudach.dev/allow-replacement": word})
+        done = planned(allowed, before)
+        assert (done.change, done.waiting) == ("replacement", "")
+        assert done.manifest is not None
+        assert done.manifest["spec"]["rayClusterConfig"] != before["spec"]["rayClusterConfig"]
+        assert planned(allowed, done.manifest).change == "none"
+
+
+def test_the_word_is_for_one_generation() -> None:
+    later = model({"image": "x:3"}, generation=3, annotations={"cloudach.dev/allow-replacement": "2"})
+    assert "allow-replacement=3" in planned(later, made(model())).waiting
+
+
+def test_the_word_is_not_asked_for_where_the_settings_say_so() -> None:
+    done = planned(model({"image": "x:2"}), made(model()), settings="rollout: {replacement: at_once}")
+    assert done.change == "replacement"
+
+
+def test_while_a_replacement_waits_the_replicas_follow_all_the_same() -> None:
+    before = made(model())
+    done = planned(model({"image": "x:2", "maxModelLen": 99, "replicas": 7}, generation=2), before)
+    assert done.change == "in place"
+    assert done.waiting
+    assert override(done.manifest)["num_replicas"] == 7
+    assert args(done.manifest) == args(before)  # the new arguments belong to the new pods
+    assert done.manifest is not None
+    assert done.manifest["spec"]["rayClusterConfig"] == before["spec"]["rayClusterConfig"]
+    assert planned(model({"image": "x:2", "maxModelLen": 99, "replicas": 7}), done.manifest).change == "none"
+
+
+def test_without_replicas_nothing_is_doubled_so_nobody_is_asked() -> None:
+    done = planned(model({"image": "x:2", "replicas": 0}), made(model({"replicas": 0})))
+    assert (done.change, done.waiting) == ("replacement", "")
+
+
+def test_a_deletion_replaces_nothing() -> None:
+    going = model({"image": "x:2"}, deletionTimestamp=NOW.isoformat())
+    done = planned(going, made(model()))
+    assert done.change == "in place"
+    assert override(done.manifest)["autoscaling_config"]["initial_replicas"] == 0
+
+
+def test_what_somebody_else_wrote_is_put_right() -> None:
+    meddled = copy.deepcopy(made(model()))
+    meddled["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] = "evil"
+    done = planned(model(), meddled)
+    assert done.manifest == made(model())
+
+
+def test_what_others_add_stays_out_of_it() -> None:
+    there = copy.deepcopy(made(model()))
+    there["metadata"]["labels"]["team"] = "a"
+    there["spec"]["suspend"] = False
+    there["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"][0]["protocol"] = (
+        "TCP"
+    )
+    assert planned(model(), there).change == "none"
+
+
+AUTOSCALED: dict[str, Any] = {"autoscaling": {"maxReplicas": 8}, "replicas": 2}
+
+
+@pytest.mark.parametrize(
+    ("spec", "target", "begin"),
+    [
+        (AUTOSCALED, 5, 2),  # nothing new: the text stays the same, or Serve would go back to it
+        (AUTOSCALED | {"drainSeconds": 5}, 5, 5),  # something else is new: on from where it is
+        (AUTOSCALED | {"drainSeconds": 5}, None, 2),
+        (AUTOSCALED | {"replicas": 3}, 5, 3),  # kubectl scale: on from there
+        (AUTOSCALED | {"autoscaling": {"maxReplicas": 4}}, 5, 4),  # new bounds
+        (AUTOSCALED | {"autoscaling": {"minReplicas": 6, "maxReplicas": 8}}, 5, 6),
+    ],
+)
+def test_where_the_autoscaler_goes_on_from(spec: dict[str, Any], target: int | None, begin: int) -> None:
+    before = made(model(AUTOSCALED))
+    done = planned(model(spec, generation=2), before, target=target)
+    found = override(done.manifest or before)["autoscaling_config"]
+    assert found["initial_replicas"] == begin
+
+
+@pytest.mark.parametrize(
+    ("spec", "meta", "expected"),
+    [
+        ({"replicas": 3}, {}, Demand("running", 3)),
+        ({"replicas": 0}, {}, Demand("off", 0)),
+        ({"autoscaling": {"maxReplicas": 4}}, {}, Demand("running", 2, autoscaled=True)),
+        ({"autoscaling": {"maxReplicas": 1}}, {}, Demand("running", 1, autoscaled=True)),
+    ],
+)
+def test_demand(spec: dict[str, Any], meta: dict[str, Any], expected: Demand) -> None:
+    assert demand(model(spec, **meta), NOW) == expected
+
+
+ZERO: dict[str, Any] = {"autoscaling": {"minReplicas": 0, "maxReplicas": 4, "idleSeconds": 600}}
+
+
+def at(seconds_ago: float) -> str:
+    return (NOW - timedelta(seconds=seconds_ago)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("marks", "mode"),
+    [
+        ({"creationTimestamp": at(599)}, "running"),
+        ({"creationTimestamp": at(601)}, "sleeping"),
+        ({"creationTimestamp": at(9999), "annotations": {"cloudach.dev/wake-requested-at": at(5)}}, "running"),
+        ({"creationTimestamp": at(9999), "annotations": {"cloudach.dev/wake-requested-at": at(700)}}, "sleeping"),
+        # Gateways write their mark once a minute at most, so it may be that much older than the last request.
+        ({"creationTimestamp": at(9999), "annotations": {"cloudach.dev/last-request-at": at(650)}}, "running"),
+        ({"creationTimestamp": at(9999), "annotations": {"cloudach.dev/last-request-at": at(661)}}, "sleeping"),
+        ({"creationTimestamp": at(9999), "annotations": {"cloudach.dev/last-request-at": "soon"}}, "sleeping"),
+    ],
+)
+def test_sleeping(marks: dict[str, Any], mode: str) -> None:
+    found = demand(model(ZERO, **marks), NOW)
+    assert found.mode == mode
+    assert (found.look_again_s is not None) == (mode == "running")
+
+
+def test_asleep_and_awake_are_changes_in_place() -> None:
+    awake, asleep = model(ZERO, creationTimestamp=at(1)), model(ZERO, creationTimestamp=at(9999))
+    done = planned(asleep, made(awake))
+    assert done.change == "in place"
+    again = planned(awake, done.manifest)
+    assert again.change == "in place"
+    assert override(again.manifest)["autoscaling_config"]["initial_replicas"] == 2
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "expected"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, {"a": 1}, False),
+        ([{"a": 1, "b": 0}], [{"a": 1}], True),
+        ([1, 2], [1], False),
+        ("x", {"a": 1}, False),
+    ],
+)
+def test_covers(there: Any, wanted: Any, expected: bool) -> None:
+    assert covers(there, wanted) is expected
+
+
+def test_settings_defaults_are_good() -> None:
+    assert parse("") == Settings()

@@ -1,0 +1,135 @@
+"""The RayService that KubeRay gets, for the kinds of Models there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cloudach_controller.resources.cluster import ray_cluster
+from cloudach_controller.resources.ray_service import application
+from cloudach_controller.settings import parse
+from cloudach_model_api.model import Model
+
+EXAMPLES = Path(__file__).parents[3] / "k8s" / "examples"
+
+
+def model(spec: dict[str, Any]) -> Model:
+    return Model.from_object({"metadata": {"name": "m", "namespace": "llm", "uid": "u"}, "spec": spec})
+
+
+def worker(of: Model, settings: str = "") -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The group, its pod's spec, and the container."""
+    group = ray_cluster(of, parse(settings))["workerGroupSpecs"][0]
+    return group, group["template"]["spec"], group["template"]["spec"]["containers"][0]
+
+
+def env(container: dict[str, Any]) -> dict[str, Any]:
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+HF = {"huggingFace": {"repo": "meta/llama"}}
+
+
+def test_gpus_type_and_parallelism() -> None:
+    of = model({"source": HF, "gpu": {"tensorParallel": 4, "pipelineParallel": 2, "perPod": 4, "type": "H100"}})
+    group, pod, container = worker(of)
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 4}
+    assert pod["nodeSelector"] == {"nvidia.com/gpu.product": "H100"}
+    options = application(of)["args"]["options"]
+    assert len(options["placement_group_config"]["bundles"]) == 8
+    assert options["engine_kwargs"] == {"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
+    # A pod's logical CPUs hold a GPU bundle each and the replica's own actor.
+    assert group["rayStartParams"]["num-cpus"] == "5"
+
+
+def test_secrets_reach_the_pods_and_not_the_serve_config() -> None:
+    source = {"huggingFace": {"repo": "meta/llama", "revision": "abc", "tokenSecret": {"name": "hf"}}}
+    reference = {"secretKeyRef": {"name": "s", "key": "k"}}
+    of = model({"source": source, "engine": {"env": [{"name": "KEY", "valueFrom": reference}]}})
+    found = env(worker(of)[2])
+    assert found["HF_TOKEN"] == {"secretKeyRef": {"name": "hf", "key": "token"}}
+    assert found["KEY"]["secretKeyRef"]["name"] == "s"
+    text = json.dumps(application(of))
+    assert "HF_TOKEN" not in text
+    assert '"revision": "abc"' in text
+
+
+def test_weights_of_a_volume() -> None:
+    of = model({"source": {"pvc": {"claimName": "w", "path": "a/b"}}})
+    _, pod, container = worker(of)
+    assert {"name": "weights", "persistentVolumeClaim": {"claimName": "w", "readOnly": True}} in pod["volumes"]
+    assert {"name": "weights", "mountPath": "/models", "readOnly": True} in container["volumeMounts"]
+    assert application(of)["args"]["options"]["model_loading_config"]["model_source"] == "/models/a/b"
+
+
+def test_weights_of_a_bucket() -> None:
+    store = {"uri": "s3://b/m", "endpoint": "http://minio:9000", "credentialsSecret": {"name": "minio"}}
+    of = model({"source": {"objectStore": store}})
+    container = worker(of)[2]
+    assert container["envFrom"] == [{"secretRef": {"name": "minio"}}]
+    assert env(container)["AWS_ENDPOINT_URL"] == "http://minio:9000"
+    assert application(of)["args"]["options"]["model_loading_config"]["model_source"] == {"bucket_uri": "s3://b/m"}
+
+
+def test_weights_of_the_image() -> None:
+    of = model({"source": {"image": {"path": "/weights/x"}}, "image": "example.com/own:1"})
+    assert worker(of)[2]["image"] == "example.com/own:1"
+    assert application(of)["args"]["options"]["model_loading_config"]["model_source"] == "/weights/x"
+
+
+def test_a_simulator_takes_no_gpu() -> None:
+    of = model({"source": {"simulator": {}}, "engine": {"args": {"rate": 20.0}}, "maxModelLen": 100})
+    assert "limits" not in worker(of)[2]["resources"]
+    assert application(of)["args"] == {
+        "engine": "sim",
+        "name": "m",
+        "cpus": 1,
+        "options": {"max_model_len": 100, "rate": 20.0},
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "expected"),
+    [
+        ("inference: {image: r/x:1}", ("workerGroupSpecs", 0, "template", "spec", "containers", 0, "image"), "r/x:1"),
+        ("inference: {ray_version: 2.61.0}", ("rayVersion",), "2.61.0"),
+        ("inference: {worker_idle_s: 7}", ("autoscalerOptions", "idleTimeoutSeconds"), 7),
+        ("inference: {gpu_type_label: gpu}", ("workerGroupSpecs", 0, "template", "spec", "nodeSelector"), {"gpu": "A"}),
+        ("ray: {token_secret: t}", ("authOptions", "secretName"), "t"),
+        ("ray: {token_auth: false}", ("authOptions",), None),
+        ("ray: {gcs_redis_address: 'r:1'}", ("gcsFaultToleranceOptions", "redisAddress"), "r:1"),
+        ("", ("gcsFaultToleranceOptions",), None),
+        ("", ("enableInTreeAutoscaling",), True),
+        ("", ("headGroupSpec", "rayStartParams", "num-cpus"), "0"),
+    ],
+)
+def test_settings(settings: str, path: tuple[Any, ...], expected: Any) -> None:
+    found: Any = ray_cluster(model({"source": HF, "gpu": {"type": "A"}}), parse(settings))
+    for step in path[:-1]:
+        found = found[step]
+    assert (found.get(path[-1]) if isinstance(found, dict) else found[path[-1]]) == expected
+
+
+def test_streams_take_the_fast_way() -> None:
+    found = env(worker(model({"source": HF}), "inference: {env: {A: b}}")[2])
+    assert found["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert found["RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"] == "1"
+    assert found["A"] == "b"
+
+
+def test_a_default_request_is_never_above_the_models_limit() -> None:
+    resources = worker(model({"source": HF, "resources": {"limits": {"memory": "1Gi"}}}))[2]["resources"]
+    assert "memory" not in resources["requests"]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_example_has_a_ray_service(path: Path) -> None:
+    for obj in yaml.safe_load_all(path.read_text()):
+        if obj["kind"] == "Model":
+            of = Model.from_object(obj)
+            pod = worker(of)[1]
+            assert pod["securityContext"]["runAsNonRoot"]
+            assert application(of)["import_path"] == "cloudach_inference.serve:build"

@@ -1,0 +1,281 @@
+"""What an operator reads in a Model's status, from what was seen."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cloudach_controller.causes import cause, last_error
+from cloudach_controller.observation import Observation, Replicas, read_replicas
+from cloudach_controller.plan import Plan
+from cloudach_controller.replicas import demand
+from cloudach_controller.settings import Settings
+from cloudach_controller.status import invalid, name_taken, status, unserved
+from cloudach_model_api.model import InvalidModel, Model
+from cloudach_model_api.status import ModelStatus
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+NOTHING = Plan("none", None)
+
+
+def model(spec: dict[str, Any] | None = None, old: dict[str, Any] | None = None, **meta: Any) -> Model:
+    base = {"source": {"huggingFace": {"repo": "Qwen/Qwen3-8B"}}, "replicas": 2}
+    metadata = {"name": "qwen", "namespace": "llm", "uid": "u1", "generation": 4, **meta}
+    return Model.from_object({"metadata": metadata, "spec": base | (spec or {}), "status": old or {}})
+
+
+def replicas(ready: int, starting: int = 0, leaving: int = 0, **more: Any) -> Replicas:
+    return Replicas(
+        more.get("target", ready + starting),
+        ready,
+        starting,
+        leaving,
+        more.get("app", "RUNNING"),
+        more.get("deployment", "HEALTHY"),
+        more.get("message", ""),
+    )
+
+
+RAY_SERVICE: dict[str, Any] = {"metadata": {"name": "qwen"}, "status": {}}
+
+
+def seen(view: Replicas | None = None, pods: tuple[dict[str, Any], ...] = (), **more: Any) -> Observation:
+    return Observation(more.pop("ray_service", RAY_SERVICE), pods, view, **more)
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "qwen-abc", "namespace": "llm"}, "status": status}
+
+
+def container(**state: Any) -> dict[str, Any]:
+    return pod(containerStatuses=[{"name": "ray-worker", **state}])
+
+
+def told(of: Model, what: Observation, done: Plan = NOTHING) -> tuple[str | None, dict[str, str], ModelStatus]:
+    found = status(of, demand(of, NOW), done, what, Settings(), now=NOW)
+    return found.state, {one.type: f"{one.status} {one.reason}" for one in found.conditions}, found
+
+
+WAS_READY = {"state": "Ready", "desiredReplicas": 2, "readyReplicas": 2, "replicas": 2}
+DELETED = {"deletionTimestamp": NOW.isoformat()}
+UNSCHEDULABLE = pod(
+    conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes: 3 Insufficient nvidia.com/gpu."}]
+)
+CASES: dict[str, tuple[Model, Observation, str, str, str, str]] = {
+    "nothing yet": (
+        model(), seen(), "Pending", "False NoReplicaReady", "True Deploying", "False AsExpected",
+    ),
+    "loading": (
+        model(), seen(replicas(0, 2), (pod(),)), "Deploying", "False NoReplicaReady", "True Deploying", "False AsExpected",
+    ),
+    "all answer": (model(), seen(replicas(2)), "Ready", "True ReplicasReady", "False UpToDate", "False AsExpected"),
+    "the first answers": (
+        model(), seen(replicas(1, 1)), "Scaling", "True ReplicasReady", "True Scaling", "False AsExpected",
+    ),
+    "more wanted": (
+        model({"replicas": 3}, WAS_READY), seen(replicas(2)), "Scaling", "True ReplicasReady", "True Scaling",
+        "False AsExpected",
+    ),
+    "one lost": (
+        model(old=WAS_READY), seen(replicas(1, 1)), "Degraded", "True ReplicasReady", "True Scaling",
+        "True FewerReplicas",
+    ),
+    "one drains": (
+        model({"replicas": 1}, WAS_READY), seen(replicas(1, 0, 1)), "Scaling", "True ReplicasReady", "True Draining",
+        "False AsExpected",
+    ),
+    "rolling": (
+        model(old=WAS_READY), seen(replicas(2, 1, deployment="UPDATING")), "Scaling", "True ReplicasReady",
+        "True Deploying", "False AsExpected",
+    ),
+    "no node": (
+        model(), seen(pods=(UNSCHEDULABLE,)), "Pending", "False NoReplicaReady", "True Deploying", "True NoGpuNodeFits",
+    ),
+    "no node for one more": (
+        model({"replicas": 3}), seen(replicas(2, 1), (UNSCHEDULABLE,)), "Degraded", "True ReplicasReady",
+        "True Scaling", "True NoGpuNodeFits",
+    ),
+    "switched off": (
+        model({"replicas": 0}), seen(replicas(0)), "Sleeping", "False ScaledToZero", "False UpToDate",
+        "False AsExpected",
+    ),
+    "going off": (
+        model({"replicas": 0}), seen(replicas(0, 0, 2)), "Scaling", "False ScaledToZero", "True Draining",
+        "False AsExpected",
+    ),
+    "deleting": (
+        model(**DELETED), seen(replicas(0, 0, 2)), "Deleting", "False Deleting", "True Draining", "False AsExpected",
+    ),
+    "no KubeRay": (
+        model(), seen(ray_service=None, kuberay_missing=True), "Failed", "False NoReplicaReady", "True Deploying",
+        "True KubeRayMissing",
+    ),
+    "deleted by hand": (
+        model(), seen(vanished=True), "Pending", "False NoReplicaReady", "True Deploying", "True RayServiceMissing",
+    ),
+    "dashboard away": (
+        model(old=WAS_READY), seen(unreachable="no answer"), "Degraded", "True ReplicasReady", "False UpToDate",
+        "True RayUnreachable",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("of", "what", "state", "ready", "progressing", "degraded"), CASES.values(), ids=CASES)
+def test_status(of: Model, what: Observation, state: str, ready: str, progressing: str, degraded: str) -> None:
+    found, conditions, _ = told(of, what)
+    assert (found, conditions) == (state, {"Ready": ready, "Progressing": progressing, "Degraded": degraded})
+
+
+def test_a_waking_model_says_so() -> None:
+    zero = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
+    marks = {"cloudach.dev/wake-requested-at": NOW.isoformat()}
+    of = model(zero, {"state": "Sleeping"}, annotations=marks, creationTimestamp=(NOW - timedelta(days=1)).isoformat())
+    assert told(of, seen(replicas(0, 1)))[1]["Progressing"] == "True Waking"
+
+
+def test_a_replacement_is_announced_with_its_cost() -> None:
+    found = told(model(old=WAS_READY), seen(replicas(2)), Plan("none", None, "takes 2 nvidia.com/gpu more"))[2]
+    condition = found.condition("Progressing")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("False", "ReplacementPending")
+    assert "twice the GPUs" in condition.message
+    assert "2 nvidia.com/gpu more" in condition.message
+    pending = {"activeServiceStatus": {"rayClusterName": "a"}, "pendingServiceStatus": {"rayClusterName": "b"}}
+    assert told(model(), seen(replicas(2), ray_service={"status": pending}))[1]["Progressing"] == "True Replacing"
+
+
+def test_the_rest_of_the_status() -> None:
+    found = told(model(), seen(replicas(1, 1, 1)))[2]
+    assert (found.replicas, found.ready_replicas, found.desired_replicas) == (3, 1, 2)
+    assert found.endpoint == "http://qwen-serve-svc.llm.svc:8000"
+    assert (found.id, found.upstream_model, found.observed_generation) == ("qwen", "qwen", 4)
+    assert found.selector == "cloudach.dev/model=qwen,ray.io/node-type=worker"
+
+
+def test_an_autoscaled_model_tells_what_the_autoscaler_wants() -> None:
+    of = model({"autoscaling": {"maxReplicas": 8}})
+    assert told(of, seen(replicas(3, 2, target=5)))[2].desired_replicas == 5
+
+
+def test_an_unchanged_condition_keeps_its_time() -> None:
+    first = told(model(), seen(replicas(2)))[2]
+    again = model(old=first.to_object())
+    found = status(again, demand(again, NOW), NOTHING, seen(replicas(2)), Settings(), now=NOW + timedelta(hours=1))
+    assert found == first
+
+
+def failed(message: str) -> Replicas:
+    return replicas(0, app="DEPLOY_FAILED", message=message)
+
+
+CAUSES: dict[str, tuple[Observation, str, str]] = {
+    "gated": (
+        seen(failed("(x pid=3) huggingface_hub.errors.GatedRepoError: 401 Client Error. Access to model m is restricted")),
+        "WeightsGated", "Access to model m is restricted",
+    ),
+    "not found": (
+        seen(failed("OSError: no/such is not a local folder and is not a valid model identifier")), "WeightsNotFound",
+        "no/such",
+    ),
+    "GPU memory": (
+        seen(failed("Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")), "OutOfMemory",
+        "Tried to allocate 2 GiB",
+    ),
+    "KV cache": (
+        seen(failed("ValueError: the model's max seq len (9) is larger than the maximum number of tokens in KV cache")),
+        "OutOfMemory", "max seq len",
+    ),
+    "crash": (
+        seen(failed("Traceback\nValueError: unknown quantization\nRuntimeError: Engine core failed. See root cause above")),
+        "EngineCrashed", "ValueError: unknown quantization",
+    ),
+    "crash told by KubeRay": (
+        seen(ray_service={"status": {"pendingServiceStatus": {"applicationStatuses": {"model": {
+            "status": "DEPLOY_FAILED", "message": "KeyError: 'x'"}}}}}), "EngineCrashed", "KeyError: 'x'",
+    ),
+    "image": (
+        seen(pods=(container(state={"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}),)),
+        "ImagePullFailed", "no such image",
+    ),
+    "secret": (
+        seen(pods=(container(state={"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hf"'}}),)),
+        "SecretMissing", 'secret "hf"',
+    ),
+    "volume": (
+        seen(pods=(pod(conditions=[{"type": "PodScheduled", "status": "False",
+                                    "message": 'persistentvolumeclaim "w" not found'}]),)), "VolumeMissing", '"w"',
+    ),
+    "pod memory": (
+        seen(pods=(container(state={}, lastState={"terminated": {"reason": "OOMKilled"}}),)), "OutOfMemory", "qwen-abc",
+    ),
+    "crash loop": (
+        seen(pods=(container(state={"waiting": {"reason": "CrashLoopBackOff"}},
+                             lastState={"terminated": {"message": "ImportError: no cuda"}}),)),
+        "EngineCrashed", "ImportError: no cuda",
+    ),
+    "quota": (
+        seen(ray_service={"status": {"activeServiceStatus": {"rayClusterStatus": {"conditions": [
+            {"type": "ReplicaFailure", "status": "True", "message": "pods x is forbidden: exceeded quota: gpus"}]}}}}),
+        "QuotaExceeded", "exceeded quota: gpus",
+    ),
+    "refused": (seen(refused="spec.x: Invalid value"), "RayServiceFailed", "spec.x"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "reason", "words"), CAUSES.values(), ids=CAUSES)
+def test_causes(what: Observation, reason: str, words: str) -> None:
+    found = cause(what)
+    assert found is not None
+    assert found.reason == reason
+    assert words in found.message
+
+
+def test_nothing_wrong() -> None:
+    assert cause(seen(replicas(2), (container(state={"running": {}}),))) is None
+
+
+def test_last_error_without_an_exception_is_the_last_line() -> None:
+    assert last_error("a\n\nsegfault\n") == "segfault"
+
+
+def test_read_replicas() -> None:
+    states = ["RUNNING", "STARTING", "STOPPING", "RUNNING", "UPDATING"]
+    deployment = {"status": "UPSCALING", "target_num_replicas": 4, "replicas": [{"state": one} for one in states]}
+    answer = {"applications": {"model": {"status": "RUNNING", "deployments": {"LLMServer:qwen": deployment}}}}
+    assert read_replicas(answer, "LLMServer:qwen") == Replicas(4, 2, 2, 1, "RUNNING", "UPSCALING", "")
+    assert read_replicas({}, "LLMServer:qwen").total == 0
+
+
+def test_a_bad_spec_leaves_what_runs_as_it_is() -> None:
+    with pytest.raises(InvalidModel) as broken:
+        model({"replicas": -1})
+    old = ModelStatus.model_validate(WAS_READY)
+    found = invalid(old, broken.value, generation=9, now=NOW)
+    condition = found.condition("Degraded")
+    assert condition is not None
+    assert (condition.reason, "spec.replicas" in condition.message) == ("InvalidSpec", True)
+    assert (found.ready_replicas, found.state, found.observed_generation) == (2, "Degraded", 9)
+    assert invalid(ModelStatus(), broken.value, generation=9, now=NOW).state == "Failed"
+
+
+def test_the_older_model_keeps_a_name() -> None:
+    def named(name: str, day: int, **spec: Any) -> Model:
+        return model(spec, name=name, creationTimestamp=datetime(2026, 1, day, tzinfo=UTC).isoformat())
+
+    old, young = named("a", 1, aliases=["chat"]), named("b", 2, id="chat")
+    taken = name_taken(young, [old])
+    assert taken is not None
+    assert (taken[0].reason, "'chat' is llm/a's" in taken[0].message, taken[1]) == ("NameTaken", True, True)
+    assert name_taken(old, [young]) is None
+    alias = name_taken(named("c", 3, aliases=["chat"]), [old])
+    assert alias is not None
+    assert alias[1] is False  # its own id is free
+
+
+def test_adapters_are_refused_rather_than_passed_over() -> None:
+    adapters = {"lora": {"adapters": [{"name": "x", "source": {"huggingFace": {"repo": "a/b"}}}]}}
+    refused = unserved(model(adapters))
+    assert refused is not None
+    assert "spec.lora" in refused[0].message
+    assert unserved(model()) is None
