@@ -144,7 +144,9 @@ class Kubernetes(_Group):
         45.0, ge=0, description="the same for answers in one piece, which have no heart-beats; idle proxies cut at 60 s"
     )
     wake_again_s: Seconds = Field(10.0, description="a Model that still sleeps is asked for anew after so long")
-    in_use_every_s: Seconds = Field(60.0, description="how often a Model that may sleep is marked as being in use")
+    in_use_every_s: Seconds = Field(
+        45.0, le=55, description="how often a Model that may sleep is marked as in use; controllers let a minute pass"
+    )
 
     @field_validator("namespaces")
     @classmethod

@@ -13,9 +13,9 @@ from cloudach_model_api import Model
 SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
 
 
-def condition(kind: str, reason: str, message: str) -> dict[str, Any]:
+def condition(kind: str, status: str, reason: str, message: str = "") -> dict[str, Any]:
     since = "2026-03-01T00:00:00Z"
-    return {"type": kind, "status": "True", "reason": reason, "message": message, "lastTransitionTime": since}
+    return {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": since}
 
 
 def models(*objects: dict[str, Any]) -> list[Model]:
@@ -79,8 +79,17 @@ def test_when_a_model_can_be_asked(make_model: Any, fields: dict[str, Any], why:
     assert entry.sleeps == ("autoscaling" in fields)
 
 
+@pytest.mark.parametrize(("fields", "reason", "why"), [(SLEEPS, "Sleeping", Why.ASLEEP), ({}, "ScaledToZero", Why.OFF)])
+def test_on_its_way_to_sleep(make_model: Any, fields: dict[str, Any], reason: str, why: Why) -> None:
+    """Its last replica still runs out; a request sent there might find nobody."""
+    going = make_model("llama", state="Scaling", conditions=[condition("Ready", "False", reason)], **fields)
+    absence = only(going).absence
+    assert absence is not None
+    assert absence.why is why
+
+
 def test_the_log_gets_the_operators_words(make_model: Any) -> None:
-    bad = condition("Degraded", "OutOfMemory", "lower maxModelLen")
+    bad = condition("Degraded", "True", "OutOfMemory", "lower maxModelLen")
     entry = only(make_model("llama", state="Failed", ready=0, conditions=[bad]))
     assert entry.absence is not None
     assert entry.absence.detail == "lower maxModelLen"

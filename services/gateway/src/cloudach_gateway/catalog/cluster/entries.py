@@ -89,16 +89,18 @@ def served(models: Iterable[Model], reserved: Collection[str]) -> tuple[list[Ser
 
 
 def absence(model: Model) -> Absence | None:
-    """None: it can be asked."""
+    """None: it can be asked. What is on its way to sleep is asleep already: the next request keeps it awake."""
     status = model.status
-    if status.endpoint and status.ready_replicas:
+    ready = status.condition(ConditionType.READY)
+    said = ready.reason if ready is not None and ready.status == "False" else None
+    if status.endpoint and status.ready_replicas and said is None:
         return None
     degraded = status.condition(ConditionType.DEGRADED)
     detail = degraded.message if degraded is not None and degraded.status == "True" else ""
     since = _absent_since(model)
     if status.state is State.FAILED:
         return Absence(Why.STUCK, since, detail)
-    if status.state is State.SLEEPING:
+    if status.state is State.SLEEPING or said in (Reason.SLEEPING, Reason.SCALED_TO_ZERO):
         return Absence(Why.ASLEEP if sleeps(model) else Why.OFF, since, detail)
     return Absence(Why.STARTING, since, detail)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -84,14 +85,14 @@ class Alarm:
 
 
 class InUse:
-    """Marks the Models that requests are running at, each at most once in `every_s`."""
+    """Keeps the marks of Models that requests are running at younger than about `every_s`, whoever writes them."""
 
     def __init__(self, annotate: Annotate, look: Look, *, every_s: float) -> None:
         self._annotate = annotate
         self._look = look
         self._every_s = every_s
         self._running: Counter[Resource] = Counter()
-        self._next: dict[Resource, float] = {}  # in the loop's time
+        self._written: dict[Resource, float] = {}  # by us, in the loop's time
         self._tasks: set[asyncio.Task[None]] = set()
         self._clock = asyncio.get_running_loop().time
         self._timer = asyncio.create_task(self._tick(), name="models in use")
@@ -116,20 +117,22 @@ class InUse:
     async def _tick(self) -> None:
         """For the streams that last: an answer of an hour keeps its Model awake."""
         while True:
-            await asyncio.sleep(self._every_s * random.uniform(0.4, 0.6))
+            await asyncio.sleep(self._every_s / 10)
             for own in list(self._running):
                 self._mark(own)
-            for own in [own for own, due in self._next.items() if due < self._clock() - 2 * self._every_s]:
-                del self._next[own]
+            long_ago = self._clock() - 2 * self._every_s
+            for own in [own for own, at in self._written.items() if at < long_ago]:
+                del self._written[own]
 
     def _mark(self, own: Resource) -> None:
-        now = self._clock()
-        if now < self._next.get(own, 0.0):
+        # Not all gateways at the same age: the first one's mark keeps the others from writing.
+        old_s = self._every_s * random.uniform(0.8, 1.0)
+        if self._clock() - self._written.get(own, -math.inf) < old_s:
             return
-        self._next[own] = now + self._every_s
         model = self._look(own)
-        if model is None or _lately(model.last_request_at, self._every_s / 2):
+        if model is None or _lately(model.last_request_at, old_s):
             return
+        self._written[own] = self._clock()
         task = asyncio.create_task(self._write(own), name=f"mark {own}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
