@@ -67,7 +67,8 @@ CASES: dict[str, tuple[Model, Observation, str, str, str, str]] = {
         model(), seen(), "Pending", "False NoReplicaReady", "True Deploying", "False AsExpected",
     ),
     "loading": (
-        model(), seen(replicas(0, 2), (pod(),)), "Deploying", "False NoReplicaReady", "True Deploying", "False AsExpected",
+        model(), seen(replicas(0, 2), (pod(),)), "Deploying", "False NoReplicaReady", "True Deploying",
+        "False AsExpected",
     ),
     "all answer": (model(), seen(replicas(2)), "Ready", "True ReplicasReady", "False UpToDate", "False AsExpected"),
     "the first answers": (
@@ -171,7 +172,7 @@ def failed(message: str) -> Replicas:
 
 CAUSES: dict[str, tuple[Observation, str, str]] = {
     "gated": (
-        seen(failed("(x pid=3) huggingface_hub.errors.GatedRepoError: 401 Client Error. Access to model m is restricted")),
+        seen(failed("(x pid=3) hub.GatedRepoError: 401 Client Error. Access to model m is restricted")),
         "WeightsGated", "Access to model m is restricted",
     ),
     "not found": (
@@ -179,15 +180,15 @@ CAUSES: dict[str, tuple[Observation, str, str]] = {
         "no/such",
     ),
     "GPU memory": (
-        seen(failed("Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")), "OutOfMemory",
-        "Tried to allocate 2 GiB",
+        seen(failed("Traceback\n  x\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")),
+        "OutOfMemory", "Tried to allocate 2 GiB",
     ),
     "KV cache": (
         seen(failed("ValueError: the model's max seq len (9) is larger than the maximum number of tokens in KV cache")),
         "OutOfMemory", "max seq len",
     ),
     "crash": (
-        seen(failed("Traceback\nValueError: unknown quantization\nRuntimeError: Engine core failed. See root cause above")),
+        seen(failed("Traceback\nValueError: unknown quantization\nRuntimeError: failed. See root cause above")),
         "EngineCrashed", "ValueError: unknown quantization",
     ),
     "crash told by KubeRay": (
