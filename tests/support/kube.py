@@ -65,6 +65,11 @@ class Cluster:
         return f"https://127.0.0.1:{self._ports[2]}"
 
     @property
+    def tls(self) -> ssl.SSLContext:
+        """An administrator's, for clients other than kubectl."""
+        return self._tls
+
+    @property
     def minor(self) -> int:
         """20 for a kube-apiserver of Kubernetes 1.20."""
         return minor(self._programs / "kube-apiserver")

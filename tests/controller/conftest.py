@@ -1,0 +1,86 @@
+"""A real API server with the chart's rights, a KubeRay on paper, and the real controller with its own account."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.cluster import Helm, prepare
+from tests.support.kube import Cluster, api_server
+from tests.support.kuberay.paper import Paper, paper_kuberay
+from tests.support.processes import BIN, Server
+
+NAMESPACE = "serving"
+ACCOUNT = "demo-cloudach-controller"
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with api_server() as running:
+        prepare(running)
+        with Helm(running, NAMESPACE) as helm:
+            helm.install()
+            yield running
+
+
+@pytest.fixture(scope="session")
+def account(cluster: Cluster) -> Path:
+    """A kubeconfig with the service account that the chart gives the controller."""
+    token = cluster.kubectl("create", "token", ACCOUNT, "-n", NAMESPACE, "--duration=2h").strip()
+    authority = b64encode((cluster.home / "pki/ca.crt").read_bytes()).decode()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "it",
+        "clusters": [{"name": "it", "cluster": {"server": cluster.url, "certificate-authority-data": authority}}],
+        "users": [{"name": "it", "user": {"token": token}}],
+        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+    }
+    path = cluster.home / "controller.kubeconfig"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def paper(cluster: Cluster) -> Iterator[Paper]:
+    with paper_kuberay(cluster, NAMESPACE) as running:
+        yield running
+
+
+@pytest.fixture
+def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iterator[Start]:
+    """Starts controllers, with settings over the tests' own. What they made goes with the test."""
+    running: list[Server] = []
+
+    def begin(**changes: dict[str, Any]) -> Server:
+        settings: dict[str, dict[str, Any]] = {
+            "listen": {"port": 0},
+            "kubernetes": {"kubeconfig": str(account), "namespaces": [NAMESPACE], "retry_max_s": 1},
+            "leader_election": {"namespace": NAMESPACE, "duration_s": 3, "renew_s": 2, "retry_s": 0.2},
+            "ray": {"dashboard_url": paper.dashboard_url, "poll_s": 0.1, "steady_poll_s": 0.3},
+        }
+        for group, values in changes.items():
+            settings[group] = settings.get(group, {}) | values
+        path = tmp_path / f"controller-{len(running)}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        running.append(Server([BIN / "cloudach-controller", "--config", path]))
+        return running[-1]
+
+    yield begin
+    for server in running:
+        server.stop()
+    kubectl = cluster.kubectl
+    for kind in ("models", "rayservices"):
+        names = kubectl("-n", NAMESPACE, "get", kind, "-o", "name").split()
+        for name in names:
+            kubectl("-n", NAMESPACE, "patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+            kubectl("-n", NAMESPACE, "delete", name, "--ignore-not-found")
+    kubectl("-n", NAMESPACE, "delete", "lease", "cloudach-controller", "--ignore-not-found")

@@ -1,0 +1,276 @@
+"""The controller's work on a real API server, with the rights that the chart gives it; KubeRay is on paper."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.kube import Cluster
+from tests.support.kubectl import Kubectl
+from tests.support.kuberay.paper import Paper, until
+
+from .conftest import NAMESPACE, Start
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def model(name: str = "sim", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "cloudach.dev/v1alpha1",
+        "kind": "Model",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"source": {"simulator": {}}, **spec},
+    }
+
+
+class Shop:
+    """What an operator does and sees."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.kubectl: Kubectl = cluster.kubectl
+
+    def apply(self, obj: dict[str, Any], *flags: str) -> None:
+        self.kubectl.apply(obj, flags=("--validate=false", *flags))
+
+    def run(self, *arguments: str) -> str:
+        return self.kubectl("-n", NAMESPACE, *arguments)
+
+    def get(self, kind: str, name: str = "sim") -> dict[str, Any]:
+        """Empty when it is not there."""
+        text = self.run("get", kind, name, "--ignore-not-found", "-o", "json")
+        found: dict[str, Any] = json.loads(text) if text.strip() else {}
+        return found
+
+    def status(self, name: str = "sim") -> dict[str, Any]:
+        return self.get("model", name).get("status") or {}
+
+    def condition(self, kind: str, name: str = "sim") -> str:
+        found = [one for one in self.status(name).get("conditions") or [] if one["type"] == kind]
+        return f"{found[0]['status']} {found[0]['reason']}: {found[0]['message']}" if found else ""
+
+    def state(self, wanted: str, name: str = "sim", *, ready: int | None = None) -> dict[str, Any]:
+        def reached() -> dict[str, Any] | None:
+            now = self.status(name)
+            good = now.get("state") == wanted and (ready is None or now.get("readyReplicas") == ready)
+            return now if good else None
+
+        return until(reached, f"{name} {wanted} with {ready} ready replicas")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def shop(cluster: Cluster) -> Shop:
+    return Shop(cluster)
+
+
+def override(paper: Paper, name: str = "sim") -> dict[str, Any]:
+    found: dict[str, Any] = paper.applied[name][-1]["applications"][0]["deployments"][0]
+    return found
+
+
+def test_a_model_becomes_a_ray_service_and_tells_how_it_does(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(replicas=2, id="Sim/One"))
+    start()
+    status = shop.state("Ready", ready=2)
+    assert status["endpoint"] == f"http://sim-serve-svc.{NAMESPACE}.svc:8000"
+    assert (status["id"], status["upstreamModel"], status["desiredReplicas"]) == ("Sim/One", "sim", 2)
+    assert shop.condition("Ready").startswith("True ReplicasReady")
+    service = shop.get("rayservice")
+    assert service["metadata"]["ownerReferences"][0]["kind"] == "Model"
+    assert service["spec"]["rayClusterConfig"]["authOptions"]["secretName"] == "cloudach-ray-token"
+    columns = shop.run("get", "model", "sim").splitlines()[1].split()
+    assert columns[:5] == ["sim", "Sim/One", "2", "2", "Ready"]
+    events = shop.run("get", "events", "--field-selector", "involvedObject.name=sim")
+    assert "ReplicasReady" in events
+    # The dashboard was asked with the token that is in the Secret, and with no other.
+    (token,) = paper.tokens
+    assert len(token) == 64
+
+
+def test_scaling_changes_the_replica_count_and_nothing_else(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(replicas=1))
+    start()
+    shop.state("Ready", ready=1)
+    before = shop.get("rayservice")["spec"]
+    shop.run("scale", "model/sim", "--replicas=3")
+    shop.state("Ready", ready=3)
+    shop.run("scale", "model/sim", "--replicas=1")
+    shop.state("Ready", ready=1)
+    counts = [one["applications"][0]["deployments"][0]["num_replicas"] for one in paper.applied["sim"]]
+    assert counts == [1, 3, 1]
+    assert len(paper.clusters["sim"]) == 1
+    assert shop.get("rayservice")["spec"] == before
+    scale = json.loads(
+        shop.kubectl("get", "--raw", f"/apis/cloudach.dev/v1alpha1/namespaces/{NAMESPACE}/models/sim/scale")
+    )
+    assert scale["status"] == {"replicas": 1, "selector": "cloudach.dev/model=sim,ray.io/node-type=worker"}
+
+
+def test_a_change_of_the_pods_is_announced_and_waits(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model())
+    start()
+    shop.state("Ready")
+    shop.apply(model(image="example.com/engine:2"))
+    until(lambda: "ReplacementPending" in shop.condition("Progressing"), "the announcement")
+    assert "allow-replacement=2" in shop.condition("Progressing")
+    assert len(paper.clusters["sim"]) == 1
+    shop.run("annotate", "model", "sim", "cloudach.dev/allow-replacement=2")
+    until(lambda: len(paper.clusters["sim"]) == 2, "the new cluster")
+    until(lambda: "UpToDate" in shop.condition("Progressing"), "the end of it")
+
+
+def test_a_deleted_ray_service_is_made_again(start: Start, shop: Shop) -> None:
+    shop.apply(model())
+    start()
+    shop.state("Ready")
+    first = shop.get("rayservice")["metadata"]["uid"]
+    shop.run("delete", "rayservice", "sim")
+    until(lambda: shop.get("rayservice").get("metadata", {}).get("uid", first) != first, "another RayService")
+    shop.state("Ready", ready=1)
+    assert "RayServiceMissing" in shop.run("get", "events", "--field-selector", "involvedObject.name=sim")
+
+
+def test_what_another_writer_changes_is_put_right_and_what_it_adds_stays(start: Start, shop: Shop) -> None:
+    shop.apply(model())
+    start()
+    shop.state("Ready")
+    asked = shop.get("rayservice")["spec"]["serveConfigV2"]
+    change = {"metadata": {"labels": {"team": "a"}}, "spec": {"serveConfigV2": asked.replace(": 1", ": 2")}}
+    shop.run("patch", "rayservice", "sim", "--type=merge", "-p", json.dumps(change))
+    until(lambda: shop.get("rayservice")["spec"]["serveConfigV2"] == asked, "our serve config")
+    assert shop.get("rayservice")["metadata"]["labels"]["team"] == "a"
+
+
+def test_deletion_waits_for_the_streams(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(replicas=2, drainSeconds=120))
+    start()
+    shop.state("Ready", ready=2)
+    paper.held.add("sim")
+    shop.run("delete", "model", "sim", "--wait=false")
+    until(lambda: override(paper).get("autoscaling_config", {}).get("initial_replicas") == 0, "replicas told to go")
+    until(lambda: "2 left" in shop.condition("Progressing"), "the streams that are left")
+    assert shop.status()["state"] == "Deleting"
+    assert shop.get("rayservice"), "it must stay as long as streams run"
+    paper.held.clear()
+    until(lambda: not shop.get("model"), "the Model's end")
+    assert not shop.get("rayservice")
+
+
+def test_streams_that_do_not_end_hold_nobody_up_for_ever(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(drainSeconds=0))
+    start()
+    shop.state("Ready")
+    paper.held.add("sim")
+    shop.run("delete", "model", "sim", "--wait=false")
+    until(lambda: not shop.get("model"), "the Model's end", within_s=100)
+
+
+def test_sleeping_and_waking(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(autoscaling={"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 10}))
+    start()
+    shop.state("Ready", ready=1)
+    shop.state("Sleeping", ready=0)
+    assert shop.condition("Ready").startswith("False Sleeping")
+    now = shop.run("get", "model", "sim", "-o", "jsonpath={.metadata.creationTimestamp}")
+    assert now
+    shop.run("annotate", "model", "sim", f"cloudach.dev/wake-requested-at={_now()}")
+    shop.state("Ready", ready=1)
+    assert paper.replicas("sim") == 1
+
+
+def test_switched_off_and_on(start: Start, shop: Shop) -> None:
+    shop.apply(model(replicas=0))
+    start()
+    shop.state("Sleeping")
+    assert shop.condition("Ready").startswith("False ScaledToZero")
+    shop.run("scale", "model/sim", "--replicas=1")
+    shop.state("Ready", ready=1)
+
+
+def test_what_the_engine_says_reaches_the_operator(start: Start, shop: Shop, paper: Paper) -> None:
+    paper.broken["sim"] = "Traceback\nhub.GatedRepoError: 401 Client Error. Access to model x/y is restricted"
+    shop.apply(model())
+    start()
+    shop.state("Failed")
+    found = shop.condition("Degraded")
+    assert found.startswith("True WeightsGated")
+    assert "Access to model x/y is restricted" in found
+    assert "Warning" in shop.run("get", "events", "--field-selector", "involvedObject.name=sim,reason=WeightsGated")
+    paper.broken.clear()
+    shop.state("Ready")
+    assert shop.condition("Degraded").startswith("False AsExpected")
+
+
+def test_a_pod_without_a_node(start: Start, shop: Shop, cluster: Cluster, paper: Paper) -> None:
+    shop.apply(model())
+    start()
+    shop.state("Ready")
+    container = {"name": "ray-worker", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "sim-worker", "namespace": NAMESPACE, "labels": {"cloudach.dev/model": "sim"}},
+        "spec": {"containers": [container]},
+    }
+    shop.kubectl.apply(pod)
+    unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: 1 Insufficient nvidia.com/gpu."}
+    path = f"/api/v1/namespaces/{NAMESPACE}/pods/sim-worker"
+    with httpx.Client(verify=cluster.tls, base_url=cluster.url, trust_env=False) as client:
+        answer = client.patch(
+            f"{path}/status",
+            json={"status": {"conditions": [unschedulable]}},
+            headers={"content-type": "application/strategic-merge-patch+json"},
+        )
+        answer.raise_for_status()
+        until(lambda: "Insufficient nvidia.com/gpu" in shop.condition("Degraded"), "the reason")
+        client.delete(path, params={"gracePeriodSeconds": 0}).raise_for_status()
+    until(lambda: shop.condition("Degraded").startswith("False"), "its end")
+
+
+def test_a_bad_model_gets_a_condition_that_names_the_field(start: Start, shop: Shop) -> None:
+    """This API server is too old for the rules in the CRD, as a customer's may be."""
+    shop.apply(model(engine={"args": {"tensor_parallel_size": 2}}))
+    start()
+    until(lambda: "spec.engine.args" in shop.condition("Degraded"), "the condition")
+    assert shop.condition("Degraded").startswith("True InvalidSpec")
+    assert not shop.get("rayservice")
+    shop.apply(model(engine={"args": {}}))
+    shop.state("Ready")
+    shop.apply(model(engine={"args": {"port": 1}}))
+    until(lambda: "spec.engine.args" in shop.condition("Degraded"), "the condition")
+    assert shop.get("rayservice"), "what ran before goes on"
+    shop.run("delete", "model", "sim", "--timeout=60s")
+    assert not shop.get("rayservice")
+
+
+def test_two_models_with_one_id(start: Start, shop: Shop) -> None:
+    shop.apply(model("a", id="chat"))
+    start()
+    shop.state("Ready", "a")
+    # Times of creation are whole seconds.
+    until(lambda: shop.get("model", "a")["metadata"]["creationTimestamp"] < _now(), "another second")
+    shop.apply(model("b", id="chat"))
+    until(lambda: f"'chat' is {NAMESPACE}/a's" in shop.condition("Degraded", "b"), "the condition")
+    assert not shop.get("rayservice", "b")
+    shop.run("patch", "model", "b", "--type=merge", "-p", '{"spec": {"id": "other"}}')
+    shop.state("Ready", "b")
+
+
+def test_hpa_scales_through_the_subresource_only_the_replicas(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(replicas=1))
+    start()
+    shop.state("Ready", ready=1)
+    path = f"/apis/cloudach.dev/v1alpha1/namespaces/{NAMESPACE}/models/sim/scale"
+    scale = json.loads(shop.kubectl("get", "--raw", path))
+    scale["spec"]["replicas"] = 4
+    shop.kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(scale))
+    shop.state("Ready", ready=4)
+    assert paper.replicas("sim") == 4
+
+
+def _now() -> str:
+    from datetime import UTC, datetime
+
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
