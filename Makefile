@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-soak test-charts test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-soak test-charts test-kubernetes test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,10 @@ test-soak: setup ## 1,000 streams through one gateway process, not part of `make
 test-charts: setup ## the Helm chart: values, schemas, Pod Security, and helm on a real API server (KUBEBUILDER_ASSETS)
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/charts
+
+test-kubernetes: setup ## the gateway and Models on a real API server: served, woken, an outage (KUBEBUILDER_ASSETS)
+	@scripts/kube-tools.sh
+	$(PYTEST) -q tests/kubernetes
 
 test-cluster: setup ## the chart as pods: ready, tested, upgraded under load; CLUSTER_EXEC=… CLUSTER_LOAD=… (tests/cluster/node.py)
 	@scripts/kube-tools.sh

@@ -92,7 +92,7 @@ class Conversation:
         self._observer = observer
         self._reader = reader
         self._patience_s = failover.budget_s
-        self._watch = Watch(timeouts, reader)
+        self._watch = Watch(timeouts, reader, spent_s=request.spent_s)
         self._placer = Placer(engines, timeouts, request, self._watch)
         self._budget = FailoverBudget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
         self._placed_at_count = 0  # tokens that were there when the present engine took over

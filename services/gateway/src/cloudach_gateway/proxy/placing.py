@@ -21,7 +21,8 @@ _REFUSAL_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """`fields`: the body as a mapping, from which a continuation is made. failover: whether it may be continued."""
+    """`fields`: the body as a mapping, from which a continuation is made. failover: whether it may be continued.
+    spent_s: of its whole time, before."""
 
     model: ServedModel
     path: str
@@ -29,6 +30,7 @@ class EngineRequest:
     request_id: str
     fields: dict[str, Any] = field(default_factory=dict)
     failover: bool = True
+    spent_s: float = 0.0
 
 
 class PlacementFailed(Exception):

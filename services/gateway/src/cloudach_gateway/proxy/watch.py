@@ -29,12 +29,13 @@ class Reader(Protocol):
 class Watch:
     """All times are the loop's, in seconds. Waiting raises UpstreamTimeout once the request's whole time is over."""
 
-    def __init__(self, timeouts: Timeouts, reader: Reader | None) -> None:
+    def __init__(self, timeouts: Timeouts, reader: Reader | None, *, spent_s: float = 0.0) -> None:
+        """spent_s: of the request's whole time, before."""
         self.clock = asyncio.get_running_loop().time
         self._mail: Mailbox[tuple[Exchange, Happened] | None] = Mailbox()
         self._reader = reader
         self._timeouts = timeouts
-        self._ends_at = self.clock() + timeouts.total_s
+        self._ends_at = self.clock() + timeouts.total_s - spent_s
         self._beat_at = self.clock() + timeouts.heartbeat_s if reader is not None else math.inf
         self.post = self._mail.post
 

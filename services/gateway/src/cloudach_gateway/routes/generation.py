@@ -128,7 +128,7 @@ class GenerationEndpoint:
                 with services.waking.cluster.in_use(model):
                     woken = await _woken(services.waking, model, record, sink)
                     if woken is not None:
-                        request = replace(request, model=woken)
+                        request = replace(request, model=woken, spent_s=record.age_s)
                         await self._answer(asked, request, prepared, record, tally, sink, send, wish)
             else:
                 await self._answer(asked, request, prepared, record, tally, sink, send, wish)

@@ -1,0 +1,182 @@
+"""The real gateway before a real API server, with the service account that the chart gives it.
+
+The tests are the controller here: they write the status of Models. The engine is the simulator.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.charts.cluster import Helm, prepare
+from tests.support.kube import Cluster, api_server
+from tests.support.kubectl import Kubectl
+from tests.support.stack import Gateway, Simulator, create_key, start_gateway, start_sim
+
+NAMESPACE = "serving"
+ACCOUNT = "demo-cloudach-gateway"
+SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
+
+
+def until(condition: Callable[[], Any], patience_s: float = 20.0) -> Any:
+    """What it returns, once that is true."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"not after {patience_s} s"
+        time.sleep(0.02)
+
+
+@dataclass
+class Site:
+    cluster: Cluster
+    sim: Simulator
+    gateway: Gateway
+    key: str
+    metrics_port: int
+    made: list[str] = field(default_factory=list)
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return self.cluster.kubectl
+
+    def apply(self, name: str, **spec: Any) -> None:
+        metadata = {"name": name, "namespace": NAMESPACE}
+        body = {"source": {"simulator": {}}, **spec}
+        self.kubectl.apply({"apiVersion": "cloudach.dev/v1alpha1", "kind": "Model", "metadata": metadata, "spec": body})
+        self.made.append(name)
+
+    def status(self, name: str, state: str, *, ready: int = 0, **status: Any) -> None:
+        """As the controller writes it."""
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        condition = {"type": "Ready", "status": "True" if ready else "False", "reason": state, "message": ""}
+        known = {"endpoint": self.sim.url, "upstreamModel": "sim"} if ready else {}
+        patch = {
+            "state": state,
+            "readyReplicas": ready,
+            "conditions": [{**condition, "lastTransitionTime": now}],
+            **known,
+            **status,
+        }
+        self.kubectl(
+            *("-n", NAMESPACE, "patch", "model", name, "--subresource=status", "--type=merge"),
+            *("-p", json.dumps({"status": patch})),
+        )
+
+    def ready(self, name: str, **spec: Any) -> None:
+        """Applied, and served."""
+        self.apply(name, **spec)
+        self.status(name, "Ready", ready=1)
+        until(lambda: self.ask(name).status_code == 200)
+
+    def delete(self, name: str) -> None:
+        self.kubectl("-n", NAMESPACE, "delete", "model", name, "--ignore-not-found")
+
+    def annotations(self, name: str) -> dict[str, str]:
+        model = self.kubectl.get("-n", NAMESPACE, "model", name)
+        found: dict[str, str] = model["metadata"].get("annotations", {})
+        return found
+
+    def ask(self, model: str, *, key: str | None = None, timeout: float = 30, **fields: Any) -> httpx.Response:
+        return httpx.post(
+            f"{self.gateway.base_url}/chat/completions",
+            headers={"authorization": f"Bearer {key or self.key}"},
+            json={"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, **fields},
+            timeout=timeout,
+        )
+
+    def code(self, model: str) -> tuple[int, str | None]:
+        answer = self.ask(model)
+        return answer.status_code, None if answer.status_code == 200 else answer.json()["error"]["code"]
+
+    def listed(self) -> set[str]:
+        answer = httpx.get(f"{self.gateway.base_url}/models", headers={"authorization": f"Bearer {self.key}"})
+        return {model["id"] for model in answer.json()["data"]}
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        return None
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = (json.loads(line) for line in self.gateway.output.splitlines() if line.startswith("{"))
+        return [line for line in lines if line.get("event") == event]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """With the CRDs, and with the chart's release `demo` in `serving` for its accounts and rights."""
+    with api_server() as running:
+        prepare(running)
+        with Helm(running, NAMESPACE) as helm:
+            helm.install()
+            yield running
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gateway's service account's, with its token in a file, as a pod has it."""
+    folder = tmp_path_factory.mktemp("account")
+    (folder / "token").write_text(cluster.kubectl("-n", NAMESPACE, "create", "token", ACCOUNT).strip())
+    (folder / "ca.crt").write_bytes((cluster.home / "pki" / "ca.crt").read_bytes())
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "pod",
+        "contexts": [{"name": "pod", "context": {"cluster": "here", "user": "gateway"}}],
+        "clusters": [{"name": "here", "cluster": {"server": cluster.url, "certificate-authority": "ca.crt"}}],
+        "users": [{"name": "gateway", "user": {"tokenFile": "token"}}],
+    }
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def settings(kubeconfig: Path, metrics_port: int, **kubernetes: Any) -> dict[str, Any]:
+    watch = {"enabled": True, "namespaces": [NAMESPACE], "kubeconfig": str(kubeconfig), **kubernetes}
+    return {
+        "listen": {"metrics_port": metrics_port},
+        "kubernetes": watch,
+        "timeouts": {"heartbeat_s": 0.2, "total_s": 60},
+        "limits": {"window_s": 3.0},
+    }
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster, kubeconfig: Path) -> Iterator[Site]:
+    port = free_port()
+    waits = {"wake_wait_s": 30, "wake_wait_whole_s": 30, "wake_again_s": 5, "in_use_every_s": 2}
+    with start_sim(rate=200, model="sim") as sim, start_gateway(settings(kubeconfig, port, **waits)) as gateway:
+        yield Site(cluster, sim, gateway, create_key(gateway), port)
+
+
+@pytest.fixture
+def site(shared: Site) -> Iterator[Site]:
+    """Without the Models of the test before."""
+    shared.made.clear()
+    shared.sim.reset()
+    yield shared
+    for name in shared.made:
+        shared.delete(name)
+    until(lambda: not shared.listed())

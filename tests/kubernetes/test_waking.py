@@ -1,0 +1,154 @@
+"""A request for a Model that sleeps wakes it and waits; the tests are the controller that wakes it."""
+
+from __future__ import annotations
+
+import calendar
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.kubernetes.conftest import SLEEPS, Site, free_port, settings, until
+from tests.support.stack import create_key, start_gateway
+
+WAKE, USED = "cloudach.dev/wake-requested-at", "cloudach.dev/last-request-at"
+
+
+def put_to_sleep(site: Site, name: str) -> None:
+    site.apply(name, **SLEEPS)
+    site.status(name, "Sleeping")
+    until(lambda: name in site.listed() and site.metric("cloudach_models", state="asleep") == 1)
+
+
+def wake(site: Site, name: str) -> None:
+    """As a controller: once it is wanted, through the states that lie between."""
+    until(lambda: WAKE in site.annotations(name))
+    site.status(name, "Deploying")
+    site.status(name, "Ready", ready=1)
+
+
+@contextmanager
+def stream(site: Site, name: str, *, key: str | None = None) -> Iterator[httpx.Response]:
+    with httpx.stream(
+        "POST",
+        f"{site.gateway.base_url}/chat/completions",
+        headers={"authorization": f"Bearer {key or site.key}"},
+        json={"model": name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5, "stream": True},
+        timeout=40,
+    ) as answer:
+        yield answer
+
+
+def test_a_stream_waits_with_heart_beats(site: Site) -> None:
+    put_to_sleep(site, "llama")
+    with stream(site, "llama") as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": keep-alive"
+        wake(site, "llama")
+        rest = [line for line in lines if line]
+    assert answer.status_code == 200
+    assert rest[-1] == "data: [DONE]"
+    assert sum('"content"' in line for line in rest) >= 5
+    assert not any('"error"' in line for line in rest)
+    assert site.metric("cloudach_model_wakes_total", model="llama") == 1
+    waited = site.metric("cloudach_model_wait_seconds_count", model="llama", outcome="ready")
+    assert waited == 1
+    assert USED in site.annotations("llama")
+
+
+def test_whole_answers_wait_too_and_one_wish_is_enough(site: Site) -> None:
+    put_to_sleep(site, "many")
+    with ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(site.ask, "many", timeout=40) for _ in range(20)]
+        wake(site, "many")
+        assert [answer.result().status_code for answer in answers] == [200] * 20
+    assert len([line for line in site.logged("a model is woken") if line["resource"] == "serving/many"]) == 1
+
+
+def test_a_model_that_cannot_start_ends_the_wait(site: Site) -> None:
+    put_to_sleep(site, "broken")
+    with stream(site, "broken") as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == ": keep-alive"
+        site.status("broken", "Failed")
+        rest = [line for line in lines if line.startswith("data:")]
+    assert len(rest) == 1
+    assert '"model_not_ready"' in rest[0]
+
+
+def test_who_leaves_frees_its_slot(site: Site) -> None:
+    key = create_key(site.gateway, name="one-at-a-time", concurrency=1)
+    put_to_sleep(site, "llama2")
+    with stream(site, "llama2", key=key) as answer:
+        assert next(answer.iter_lines()) == ": keep-alive"
+        assert site.ask("llama2", key=key).status_code == 429, "who waits holds its slot, as one who is queued"
+    left = until(lambda: [line for line in site.gateway.requests if line["model"] == "llama2" and line["stream"]])
+    assert left[0]["outcome"] == "cancelled"
+    site.status("llama2", "Ready", ready=1)
+    until(lambda: site.ask("llama2", key=key).status_code == 200)
+
+
+def test_a_model_in_use_is_marked(site: Site) -> None:
+    site.ready("busy", **SLEEPS)
+    first = until(lambda: site.annotations("busy").get(USED))
+    site.sim.configure(rate=5)
+    done = threading.Event()
+
+    def long_one() -> None:
+        site.ask("busy", max_tokens=60)
+        done.set()
+
+    asking = threading.Thread(target=long_one)
+    asking.start()
+    until(lambda: site.annotations("busy")[USED] > first)
+    second = site.annotations("busy")[USED]
+    until(lambda: site.annotations("busy")[USED] > second)
+    assert not done.is_set(), "one request, several marks"
+    site.sim.configure(rate=500)
+    asking.join()
+
+
+def test_a_model_that_never_sleeps_is_not_written_to(site: Site) -> None:
+    site.ready("steady")
+    assert not {WAKE, USED} & site.annotations("steady").keys()
+
+
+def test_the_wait_ends_in_time_with_a_truthful_answer(site: Site, kubeconfig: Path) -> None:
+    """First nothing is known of its waking; then that it takes longer than anybody may wait."""
+    put_to_sleep(site, "slow")
+    port = free_port()
+    short = settings(kubeconfig, port, wake_wait_s=1.0, wake_wait_whole_s=0.5)
+    with start_gateway(short) as gateway:
+        impatient = Site(site.cluster, site.sim, gateway, create_key(gateway), port)
+        began = time.monotonic()
+        answer = impatient.ask("slow")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_ready")
+        assert time.monotonic() - began >= 0.5
+        assert int(answer.headers["retry-after"]) >= 1
+        with stream(impatient, "slow") as streamed:
+            lines = [line for line in streamed.iter_lines() if line]
+        assert lines[0] == ": keep-alive"
+        assert '"model_not_ready"' in lines[-1]
+        asked = until(lambda: site.annotations("slow").get(WAKE))
+
+        # It woke 40 s after it was asked to, and sleeps again.
+        woke = _later(asked, 40)
+        ready = {"type": "Ready", "status": "True", "reason": "X", "message": "", "lastTransitionTime": woke}
+        site.status("slow", "Ready", ready=1, conditions=[ready])
+        until(lambda: impatient.code("slow")[0] == 200)
+        site.status("slow", "Sleeping")
+        until(lambda: impatient.code("slow")[0] == 503)
+        began = time.monotonic()
+        answer = impatient.ask("slow")
+        assert answer.status_code == 503
+        assert time.monotonic() - began < 0.5, "nobody waits in vain"
+        assert int(answer.headers["retry-after"]) == 40
+
+
+def _later(moment: str, seconds: int) -> str:
+    form = "%Y-%m-%dT%H:%M:%SZ"
+    return time.strftime(form, time.gmtime(calendar.timegm(time.strptime(moment, form)) + seconds))
