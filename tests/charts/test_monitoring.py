@@ -10,7 +10,7 @@ from typing import Any
 
 import promql_parser
 import pytest
-from cloudach_gateway import metrics
+from cloudach_gateway import cluster_metrics, metrics
 from prometheus_client import REGISTRY
 
 from tests.support.helm import CHART, NAMESPACE, render
@@ -30,6 +30,7 @@ def alerts() -> list[dict[str, Any]]:
 def known_series() -> set[str]:
     """The series of the gateway's metrics, and `up`, which Prometheus makes itself."""
     assert metrics.REQUESTS
+    assert cluster_metrics.MODELS
     families = [family for family in REGISTRY.collect() if family.name.startswith("cloudach_")]
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
     return {family.name + suffix for family in families for suffix in suffixes[family.type]} | {"up"}
@@ -37,7 +38,7 @@ def known_series() -> set[str]:
 
 def labels_of(series: str) -> set[str]:
     name = re.sub(r"_(total|bucket|count|sum)$", "", series)
-    for metric in vars(metrics).values():
+    for metric in [*vars(metrics).values(), *vars(cluster_metrics).values()]:
         if getattr(metric, "_name", None) == name:
             return set(metric._labelnames)
     return set()

@@ -41,6 +41,13 @@ rules:
     for: 10m
     severity: warning
     summary: Requests are refused because their model is not ready.
+  {{- if .Values.gateway.watchModels }}
+  - alert: CloudachModelsNotWatched
+    expr: min by (pod) (cloudach_models_watched{ {{- $ns -}} }) == 0
+    for: 5m
+    severity: warning
+    summary: The gateway {{ "{{ $labels.pod }}" }} is out of touch with the API server; it serves Models as last known.
+  {{- end }}
   - alert: CloudachOverloaded
     expr: sum(rate(cloudach_rejections_total{code="server_is_overloaded", {{ $ns }}}[5m])) > 0
     for: 5m

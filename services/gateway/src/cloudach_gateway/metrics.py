@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from .errors import ModelNotReady
 from .record import RequestRecord
 
 Metric = TypeVar("Metric", Counter, Histogram)
@@ -14,7 +15,7 @@ Metric = TypeVar("Metric", Counter, Histogram)
 REQUESTS = Counter("cloudach_requests", "Requests by route, model and status", ["route", "model", "status"])
 TOKENS = Counter("cloudach_tokens", "Tokens billed; cached ones are among the prompt's", ["model", "kind"])
 OUTCOMES = Counter("cloudach_generations", "Generations by how they ended", ["model", "outcome"])
-REJECTIONS = Counter("cloudach_rejections", "Requests refused before they reached an engine", ["code"])
+REJECTIONS = Counter("cloudach_rejections", "Requests that no engine has begun with, by the refusal's code", ["code"])
 RETRIES = Counter("cloudach_upstream_retries", "Further attempts before the first byte", ["model"])
 FAILOVERS = Counter("cloudach_failovers", "Answers that another engine went on with", ["model"])
 FAILOVER_DURATION = Histogram(
@@ -60,7 +61,8 @@ def observe(record: RequestRecord, duration_s: float) -> None:
     for failover in record.failovers:
         _of(FAILOVERS, model).inc()
         FAILOVER_DURATION.labels(model).observe(failover.took_s)
-    if record.outcome is None:
+    waited_in_vain = record.error is not None and record.error.code == ModelNotReady.code
+    if record.outcome is None or waited_in_vain:
         if record.error is not None:
             _of(REJECTIONS, record.error.code or record.error.type).inc()
         return
