@@ -1,0 +1,210 @@
+"""Queue, Lease and informer, against an API server on paper."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from cloudach_controller.kube.client import MODELS, Kind
+from cloudach_controller.kube.errors import Conflict, Gone, NotFound, Unreachable
+from cloudach_controller.runtime.informer import Informer
+from cloudach_controller.runtime.lease import Lease, LostLease
+from cloudach_controller.runtime.work_queue import WorkQueue
+
+
+async def test_a_key_waits_only_once() -> None:
+    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
+    for _ in range(3):
+        queue.add("a")
+    assert await queue.take() == "a"
+    assert len(queue) == 0
+
+
+async def test_a_key_that_changes_while_it_is_worked_on_comes_again() -> None:
+    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
+    queue.add("a")
+    await queue.take()
+    queue.add("a")
+    queue.add("a")
+    assert len(queue) == 0, "nobody else may take it meanwhile"
+    queue.done("a")
+    assert await asyncio.wait_for(queue.take(), 1) == "a"
+    queue.done("a")
+    assert len(queue) == 0
+
+
+async def test_failures_come_back_later_and_later_and_success_forgets_them() -> None:
+    queue: WorkQueue[str] = WorkQueue(retry_max_s=0.5)
+    delays = []
+    for _ in range(4):
+        queue.add("a")
+        await queue.take()
+        delays.append(queue.failed("a"))
+    assert delays == [0.2, 0.4, 0.5, 0.5]
+    await asyncio.wait_for(queue.take(), 5)
+    queue.done("a")
+    queue.add("a")
+    await queue.take()
+    assert queue.failed("a") == 0.2
+    queue.close()
+
+
+async def test_of_two_times_the_earlier_holds() -> None:
+    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
+    queue.add_after("a", 0.01)
+    queue.add_after("a", 3600)
+    assert await asyncio.wait_for(queue.take(), 5) == "a"
+
+
+class PaperLease:
+    """An API server with one Lease in it. `away`: it does not answer."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.away = False
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        if self.away:
+            raise Unreachable(0, "away")
+        if self.lease is None:
+            raise NotFound(404, name)
+        return copy.deepcopy(self.lease)
+
+    async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        if self.lease is not None:
+            raise Conflict(409, "there")
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+        return self.lease
+
+    async def replace(self, kind: Kind, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        assert self.lease is not None
+        if self.away:
+            raise Unreachable(0, "away")
+        version = self.lease["metadata"]["resourceVersion"]
+        if body["metadata"]["resourceVersion"] != version:
+            raise Conflict(409, "somebody was faster")
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(int(version) + 1)}}
+        return self.lease
+
+    @property
+    def holder(self) -> str:
+        assert self.lease is not None
+        return str(self.lease["spec"]["holderIdentity"])
+
+
+def lease(api: PaperLease, identity: str) -> Lease:
+    return Lease(api, "ns", "l", identity, duration_s=1, renew_s=0.6, retry_s=0.02)
+
+
+async def test_the_second_waits_until_the_first_gives_the_lease_back() -> None:
+    api = PaperLease()
+    first, second = lease(api, "a"), lease(api, "b")
+    await first.acquire()
+    waiting = asyncio.create_task(second.acquire())
+    keeping = asyncio.create_task(first.keep())
+    await asyncio.sleep(1.3)  # longer than the Lease lasts without being renewed
+    assert (api.holder, waiting.done()) == ("a", False)
+    keeping.cancel()
+    await first.release()
+    await asyncio.wait_for(waiting, 5)
+    assert (api.holder, second.held, first.held) == ("b", True, False)
+
+
+async def test_a_lease_that_nobody_renews_is_taken() -> None:
+    api = PaperLease()
+    await lease(api, "a").acquire()
+    await asyncio.wait_for(lease(api, "b").acquire(), 10)
+    assert api.holder == "b"
+    assert api.lease is not None
+    assert api.lease["spec"]["leaseTransitions"] == 1
+
+
+async def test_whoever_cannot_renew_stops_before_the_lease_runs_out() -> None:
+    api = PaperLease()
+    held = lease(api, "a")
+    await held.acquire()
+    api.away = True
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(LostLease, match=r"could not be renewed for 0\.6 s"):
+        await asyncio.wait_for(held.keep(), 10)
+    assert asyncio.get_running_loop().time() - began < 1
+    assert not held.held
+
+
+async def test_only_ones_own_lease_is_given_back() -> None:
+    api = PaperLease()
+    held = lease(api, "a")
+    await held.acquire()
+    assert api.lease is not None
+    api.lease["spec"]["holderIdentity"] = "b"
+    await held.release()
+    assert api.holder == "b"
+
+
+def obj(name: str, version: int) -> dict[str, Any]:
+    return {"metadata": {"namespace": "n", "name": name, "resourceVersion": str(version)}}
+
+
+class PaperWatch:
+    """Lists and watches, one after another; an exception in a watch is raised there."""
+
+    def __init__(self, *turns: tuple[list[dict[str, Any]], list[Any]]) -> None:
+        self._turns = list(turns)
+        self._events: list[Any] = []
+        self.over = asyncio.Event()
+        self.since: list[str] = []
+
+    async def list(self, kind: Kind, namespace: str | None, *, selector: str = "") -> tuple[list[dict[str, Any]], str]:
+        if not self._turns:
+            self.over.set()
+            await asyncio.Event().wait()
+        objects, self._events = self._turns.pop(0)
+        return objects, "10"
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, since: str, *, selector: str = ""
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        self.since.append(since)
+        while self._events:
+            event = self._events.pop(0)
+            if event is None:
+                return  # the server ends the watch, as it does every few minutes
+            if isinstance(event, Exception):
+                raise event
+            yield event
+        raise Gone(410, "too old")
+
+
+async def informed(source: PaperWatch) -> tuple[Informer, list[str]]:
+    changed: list[str] = []
+    informer = Informer(source, MODELS, "n", lambda key, _: changed.append(key[1]))
+    task = asyncio.create_task(informer.run())
+    await asyncio.wait_for(source.over.wait(), 20)
+    task.cancel()
+    return informer, changed
+
+
+async def test_list_then_watch() -> None:
+    events = [("ADDED", obj("b", 11)), ("MODIFIED", obj("a", 12)), ("DELETED", obj("b", 13)), ("BOOKMARK", obj("", 20))]
+    source = PaperWatch(([obj("a", 1)], [*events, None, ("MODIFIED", obj("a", 21))]))
+    informer, changed = await informed(source)
+    assert changed == ["a", "b", "a", "b", "a"]
+    assert set(informer.objects) == {("n", "a")}
+    assert source.since == ["10", "20", "21"][: len(source.since)]
+
+
+async def test_what_was_missed_meanwhile_is_told_after_the_next_list() -> None:
+    source = PaperWatch(([obj("a", 1), obj("b", 1), obj("c", 1)], []), ([obj("a", 1), obj("b", 2)], []))
+    informer, changed = await informed(source)
+    assert changed == ["a", "b", "c", "b", "c"]
+    assert set(informer.objects) == {("n", "a"), ("n", "b")}
+
+
+async def test_a_lost_server_is_asked_again_and_what_was_known_stays() -> None:
+    source = PaperWatch(([obj("a", 1)], [Unreachable(0, "away")]), ([obj("a", 1)], []))
+    informer, changed = await informed(source)
+    assert changed == ["a"]
+    assert set(informer.objects) == {("n", "a")}

@@ -1,0 +1,48 @@
+"""Settings and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cloudach_controller.__main__ import main
+from cloudach_controller.settings import ConfigError, Settings, described, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kubernets: {}", "kubernets: Extra inputs"),
+        ("ray: {poll_s: 0}", "ray.poll_s: Input should be greater than 0"),
+        ("leader_election: {renew_s: 20}", "leader_election: retry_s < renew_s < duration_s"),
+        ("ray: {endpoint_url: 'http://{host}'}", "ray.endpoint_url: only {name} and {namespace}"),
+        ("rollout: {replacement: never}", "rollout.replacement"),
+        ("[1]", "expected a mapping"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(text)
+    assert words in str(refused.value)
+
+
+def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    for group, field in Settings.model_fields.items():
+        for name in getattr(type(field.default), "model_fields", {}):
+            assert f"  {name}: " in told.partition(f"\n{group}:")[2], f"{group}.{name}"
+    assert parse(described()) == Settings()
+
+
+def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("log_level: debug")
+    bad.write_text("log_level: loud")
+    assert main(["--config", str(good), "--check"]) == 0
+    assert main(["--config", str(bad), "--check"]) == 2
+    assert "log_level" in capsys.readouterr().err
+    assert main(["--config", str(tmp_path / "none.yaml")]) == 2

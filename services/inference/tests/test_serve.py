@@ -1,0 +1,26 @@
+"""What the controller tells Ray Serve, as far as it goes without Ray."""
+
+from __future__ import annotations
+
+import pytest
+from cloudach_inference.serve import app
+from pydantic import ValidationError
+
+
+def test_a_simulator_answers_to_the_models_name() -> None:
+    made = app({"engine": "sim", "name": "m", "options": {"rate": 5.0}})
+    assert (made.engine, made.model_id, made.options) == ("sim", "m", {"models": ["m"], "rate": 5.0})
+
+
+def test_vllm_gets_its_options_and_no_autoscaling_of_rays_own() -> None:
+    options = {"engine_kwargs": {"a": 1}, "deployment_config": {"request_router_config": {"x": 1}}}
+    made = app({"engine": "vllm", "name": "m", "options": options})
+    assert made.options["engine_kwargs"] == {"a": 1}
+    assert made.options["deployment_config"]["num_replicas"] == 1
+    assert made.options["deployment_config"]["request_router_config"] == {"x": 1}
+
+
+@pytest.mark.parametrize("raw", [{"engine": "sim"}, {"engine": "x", "name": "m", "options": {}}, {"replicas": 2}])
+def test_wrong_args_are_refused(raw: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        app(raw)
