@@ -1,0 +1,156 @@
+"""A request waits for a model that sleeps: how the wait ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cloudach_gateway.catalog import Absence, Catalog, Resource, ServedModel, Why
+from cloudach_gateway.errors import ModelNotFound, ModelNotReady
+from cloudach_gateway.record import RequestRecord
+from cloudach_gateway.routes.waking import Waking
+from cloudach_gateway.settings import Model, Timeouts
+
+ASLEEP = replace(
+    ServedModel.from_settings(Model(id="a", upstreams=("http://engine",))),
+    absence=Absence(Why.ASLEEP),
+    sleeps=True,
+    resource=Resource("serving", "a"),
+)
+AWAKE = replace(ASLEEP, absence=None)
+
+
+class Cluster:
+    def __init__(self, expected_s: float | None = None) -> None:
+        self.expected = expected_s
+        self.woken = 0
+        self.awaiting = 0
+
+    @contextmanager
+    def awaited(self, model: ServedModel) -> Iterator[None]:
+        self.woken += 1
+        self.awaiting += 1
+        try:
+            yield
+        finally:
+            self.awaiting -= 1
+
+    def in_use(self, model: ServedModel) -> Any:
+        raise AssertionError("the caller's to say")
+
+    def expected_s(self, model: ServedModel) -> float | None:
+        return self.expected
+
+    def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady:
+        return ModelNotReady(f"waited {waited_s:.1f}", retry_after_s=7)
+
+
+class Sink:
+    """A client that reads."""
+
+    paused_at = None
+    started = False
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def takes_nothing(self) -> bool:
+        return False
+
+    async def start(self) -> None:
+        self.started = True
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+class Scene:
+    def __init__(self, *, expected_s: float | None = None, stream: bool = True, **timeouts: float) -> None:
+        self.cluster, self.sink = Cluster(expected_s), Sink()
+        self.catalog = Catalog([])
+        self.catalog.replace([ASLEEP])
+        self.told: list[tuple[str, str]] = []
+        self.record = RequestRecord("POST", "/v1/chat/completions", stream=stream)
+        times = Timeouts(heartbeat_s=0.02, **timeouts)
+        self.waking = Waking(self.cluster, self.catalog, times, self, stream_s=0.3, whole_s=0.1)
+
+    def waited(self, model: str, seconds: float, outcome: str) -> None:
+        self.told.append((model, outcome))
+
+    def ready(self) -> asyncio.Task[ServedModel]:
+        return asyncio.create_task(self.waking.ready(ASLEEP, self.record, self.sink))  # type: ignore[arg-type]
+
+
+async def test_it_goes_on_once_the_model_can_be_asked() -> None:
+    scene = Scene()
+    waiting = scene.ready()
+    await asyncio.sleep(0.1)
+    scene.catalog.replace([replace(ASLEEP, absence=Absence(Why.STARTING))])
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    scene.catalog.replace([AWAKE])
+    assert await waiting is AWAKE
+    assert scene.told == [("a", "ready")]
+    assert scene.sink.written
+    assert set(scene.sink.written) == {b": keep-alive\n\n"}
+    assert scene.record.heartbeats == len(scene.sink.written)
+    assert scene.cluster.awaiting == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_it_does_not_wait_for_ever(stream: bool) -> None:
+    scene = Scene(stream=stream)
+    with pytest.raises(ModelNotReady, match=r"waited 0\.3" if stream else r"waited 0\.1"):
+        await scene.ready()
+    assert scene.told == [("a", "not_ready")]
+    assert scene.sink.started is stream, "a whole answer's error keeps its own status"
+
+
+async def test_it_does_not_outlast_the_request() -> None:
+    """503 with a Retry-After, and not 504 a moment later."""
+    scene = Scene(total_s=0.1)
+    with pytest.raises(ModelNotReady):
+        await scene.ready()
+
+
+async def test_where_it_is_known_to_be_in_vain_the_model_wakes_all_the_same() -> None:
+    scene = Scene(expected_s=60)
+    with pytest.raises(ModelNotReady, match=r"waited 0\.0"):
+        await scene.ready()
+    assert scene.cluster.woken == 1
+
+
+@pytest.mark.parametrize("why", [Why.STUCK, Why.OFF])
+async def test_it_ends_where_there_is_no_hope(why: Why) -> None:
+    scene = Scene()
+    waiting = scene.ready()
+    await asyncio.sleep(0)
+    scene.catalog.replace([replace(ASLEEP, absence=Absence(why))])
+    with pytest.raises(ModelNotReady):
+        await waiting
+
+
+@pytest.mark.parametrize("models", [[], [replace(AWAKE, resource=Resource("other", "a"))]], ids=["deleted", "replaced"])
+async def test_it_ends_when_the_model_is_gone(models: list[ServedModel]) -> None:
+    """Another Model of that name is not the one that the key was checked for."""
+    scene = Scene()
+    waiting = scene.ready()
+    await asyncio.sleep(0)
+    scene.catalog.replace(models)
+    with pytest.raises(ModelNotFound):
+        await waiting
+
+
+async def test_who_leaves_waits_no_more() -> None:
+    scene = Scene()
+    waiting = scene.ready()
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert scene.cluster.awaiting == 0
+    assert scene.told == [("a", "left")]
