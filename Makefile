@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-soak test-charts test-kubernetes test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
 test-crd: setup ## the Model resource on a real API server: rules, kubectl scale, server-side apply; KUBEBUILDER_ASSETS=DIR
 	scripts/kube-tools.sh
 	$(PYTEST) -q tests/crd
+
+test-controller: setup ## the controller on a real API server (KUBEBUILDER_ASSETS), and the loop with a real Ray
+	@scripts/kube-tools.sh
+	$(PYTEST) -q tests/controller
 
 test-soak: setup ## 1,000 streams through one gateway process, not part of `make test`; MINUTES=5
 	$(PYTEST) -q tests/load

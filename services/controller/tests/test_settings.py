@@ -46,3 +46,9 @@ def test_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config", str(bad), "--check"]) == 2
     assert "log_level" in capsys.readouterr().err
     assert main(["--config", str(tmp_path / "none.yaml")]) == 2
+
+
+def test_the_document_holds_them_as_they_are() -> None:
+    """docs/controller.md: replace its block with what `cloudach-controller --help` prints."""
+    document = (Path(__file__).parents[3] / "docs/controller.md").read_text()
+    assert f"```yaml\n{described()}\n```" in document
