@@ -6,6 +6,7 @@ Not with a Kubernetes client package, which would double each process's memory (
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
@@ -25,6 +26,9 @@ _KEEP_ALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 _MANAGER = "cloudach-gateway"
+
+for _library in ("httpx", "httpcore"):  # they would tell of each question
+    logging.getLogger(_library).setLevel(logging.WARNING)
 
 Object = dict[str, Any]
 

@@ -81,6 +81,12 @@ class Reflector:
                 self._mirror.out_of_touch(self._namespace, problem)
                 await asyncio.sleep(self._pause())
                 continue
+            except Exception as error:  # a bug must not leave the catalog as it is for ever
+                _log.exception("models cannot be followed", extra={"namespace": self._namespace})
+                self._version = None
+                self._mirror.out_of_touch(self._namespace, ApiError(repr(error)))
+                await asyncio.sleep(self._pause())
+                continue
             if clock() - began < _FIRST_PAUSE_S:  # a server that ends every watch at once is not to be stormed
                 await asyncio.sleep(self._pause())
 
