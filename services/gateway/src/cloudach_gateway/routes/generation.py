@@ -126,7 +126,7 @@ class GenerationEndpoint:
         try:
             if model.sleeps and services.waking is not None:
                 with services.waking.cluster.in_use(model):
-                    woken = await _woken(services.waking, model, record, sink)
+                    woken = await services.waking.ready_or_told(model, record, sink)
                     if woken is not None:
                         request = replace(request, model=woken, spent_s=record.age_s)
                         await self._answer(asked, request, prepared, record, tally, sink, send, wish)
@@ -238,20 +238,6 @@ class GenerationEndpoint:
                 await send_json(send, answer)
         except TimeoutError:
             raise SlowReader from None
-
-
-async def _woken(waking: Waking, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel | None:
-    """The model, once it can be asked; None when a stream that had its heart-beats was told that it cannot."""
-    if model.absence is None:
-        return model
-    try:
-        return await waking.ready(model, record, sink)
-    except GatewayError as error:
-        if not sink.started:
-            raise
-        record.error = error
-        await sink.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
-        return None
 
 
 async def _say_goodbye(record: RequestRecord, sink: SseSink) -> None:

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from openai_wire.errors import error_frame
 from openai_wire.sse import KEEP_ALIVE_FRAME
 
 from ..catalog import Catalog, ServedModel, Why
-from ..errors import ModelNotReady
+from ..errors import GatewayError, ModelNotReady
 from ..proxy.watch import Watch
 from ..record import RequestRecord
 from ..settings import Timeouts
@@ -75,6 +76,19 @@ class Waking:
         if found.absence is not None:
             raise self.cluster.not_ready(found, waited_s=waited_s)
         return found
+
+    async def ready_or_told(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel | None:
+        """The same; None when a stream that has had heart-beats was told in an error frame that it cannot be asked."""
+        if model.absence is None:
+            return model
+        try:
+            return await self.ready(model, record, sink)
+        except GatewayError as error:
+            if not sink.started:
+                raise
+            record.error = error
+            await sink.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
+            return None
 
     def _still_waits_for(self, model: ServedModel) -> bool:
         found = self._find(model)
