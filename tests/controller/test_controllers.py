@@ -8,6 +8,7 @@ import signal
 import httpx
 import pytest
 
+from tests.charts.cluster import rayservice_crd
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper, until
 from tests.support.processes import Server
@@ -115,7 +116,6 @@ def test_a_leader_that_cannot_renew_stops(start: Start, cluster: Cluster) -> Non
 
 
 def test_without_kuberay_the_models_say_so(start: Start, shop: Shop, cluster: Cluster) -> None:
-    crd = cluster.kubectl.get("crd", "rayservices.ray.io")
     cluster.kubectl("delete", "crd", "rayservices.ray.io")
     try:
         shop.apply(model())
@@ -123,8 +123,7 @@ def test_without_kuberay_the_models_say_so(start: Start, shop: Shop, cluster: Cl
         until(lambda: shop.condition("Degraded").startswith("True KubeRayMissing"), "the condition")
         assert ready(controller) == 200
     finally:
-        clean = {name: value for name, value in crd["metadata"].items() if name == "name"}
-        cluster.kubectl.apply({**crd, "metadata": clean, "status": None})
+        cluster.kubectl.apply(rayservice_crd())
         cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/rayservices.ray.io")
     shop.state("Ready")
 
