@@ -118,7 +118,8 @@ def test_models_of_the_release_are_deleted_and_waited_for(helm: Helm, tmp_path: 
     kubectl("-n", "serving", "wait", "model/m", "--for=jsonpath={.metadata.deletionTimestamp}", "--timeout=20s")
     assert run.poll() is None, "it waits for the drain"
     kubectl("-n", "serving", "patch", "model", "m", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
-    assert run.wait(timeout=30) == 0
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 0, errors
     left = [one["metadata"]["name"] for one in helm.get("models")["items"]]
     assert left == ["by-hand"]
     kubectl("-n", "serving", "delete", "model", "by-hand")
