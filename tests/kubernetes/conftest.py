@@ -61,7 +61,7 @@ class Site:
     def status(self, name: str, state: str, *, ready: int = 0, **status: Any) -> None:
         """As the controller writes it."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        condition = {"type": "Ready", "status": "True" if ready else "False", "reason": state, "message": ""}
+        condition = {"type": "Ready", "status": "True" if ready else "False", "reason": state, "message": "by a test"}
         known = {"endpoint": self.sim.url, "upstreamModel": "sim"} if ready else {}
         patch = {
             "state": state,

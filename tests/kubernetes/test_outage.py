@@ -21,6 +21,7 @@ def outage(cluster: Cluster) -> Iterator[Cluster]:
     cluster.start()
 
 
+@pytest.mark.timeout(180)  # the API server starts three times
 def test_traffic_goes_on_and_changes_arrive_afterwards(outage: Cluster, kubeconfig: Path, tmp_path: Path) -> None:
     port = free_port()
     cached = settings(kubeconfig, port, cache_file=str(tmp_path / "models.json"), start_wait_s=1)

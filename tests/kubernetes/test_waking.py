@@ -81,10 +81,11 @@ def test_a_model_that_cannot_start_ends_the_wait(site: Site) -> None:
 
 
 def test_who_leaves_frees_its_slot(site: Site) -> None:
-    key = create_key(site.gateway, name="one-at-a-time", concurrency=1)
+    key = create_key(site.gateway, name="one-at-a-time", concurrent_streams=1)
     put_to_sleep(site, "llama2")
     with stream(site, "llama2", key=key) as answer:
-        assert next(answer.iter_lines()) == ": keep-alive"
+        lines = answer.iter_lines()  # httpx closes a stream whose iterator is let go
+        assert next(lines) == ": keep-alive"
         assert site.ask("llama2", key=key).status_code == 429, "who waits holds its slot, as one who is queued"
     left = until(lambda: [line for line in site.gateway.requests if line["model"] == "llama2" and line["stream"]])
     assert left[0]["outcome"] == "cancelled"
@@ -137,7 +138,7 @@ def test_the_wait_ends_in_time_with_a_truthful_answer(site: Site, kubeconfig: Pa
 
         # It woke 40 s after it was asked to, and sleeps again.
         woke = _later(asked, 40)
-        ready = {"type": "Ready", "status": "True", "reason": "X", "message": "", "lastTransitionTime": woke}
+        ready = {"type": "Ready", "status": "True", "reason": "X", "message": "-", "lastTransitionTime": woke}
         site.status("slow", "Ready", ready=1, conditions=[ready])
         until(lambda: impatient.code("slow")[0] == 200)
         site.status("slow", "Sleeping")

@@ -128,7 +128,9 @@ class GenerationEndpoint:
                 with services.waking.cluster.in_use(model):
                     woken = await services.waking.ready_or_told(model, record, sink)
                     if woken is not None:
-                        request = replace(request, model=woken, spent_s=record.age_s)
+                        if woken.upstream_model != model.upstream_model:  # who sleeps need not have said it
+                            prepared = prepare(prepared.fields, asked, woken)
+                        request = replace(request, model=woken, body=prepared.body, spent_s=record.age_s)
                         await self._answer(asked, request, prepared, record, tally, sink, send, wish)
             else:
                 await self._answer(asked, request, prepared, record, tally, sink, send, wish)
