@@ -41,6 +41,7 @@ class Operator:
         self._dashboard_port = choose_ports(0, seed=0).http
         self._stop = threading.Event()
         self._ray: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
         self._folder: Path | None = None
         self._put = ""
         self._token = ""
@@ -142,23 +143,25 @@ class Operator:
             stream_limit_s=600,
         )
         command = [sys.executable, "-m", "tests.support.kuberay.ray_cluster", str(folder)]
-        self._ray = subprocess.Popen(
-            [*command, str(self._ports.http), str(self._dashboard_port)],
-            env=env,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(folder / "log").open("wb"),
-            text=True,
-            start_new_session=True,
-        )
+        with (folder / "log").open("wb") as log:
+            self._ray = subprocess.Popen(
+                [*command, str(self._ports.http), str(self._dashboard_port)],
+                env=env,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
         assert self._ray.stdout is not None
         for line in self._ray.stdout:
             if line.startswith("ray is up"):
                 break
         else:
             raise OSError(f"Ray ended: {(folder / 'log').read_text(errors='replace')[-3000:]}")
-        threading.Thread(target=self._ray.stdout.read, daemon=True).start()
+        self._reader = threading.Thread(target=self._ray.stdout.read, daemon=True)
+        self._reader.start()
         self._cluster_config = config
 
     def _end_cluster(self) -> None:
@@ -170,6 +173,10 @@ class Operator:
             if self._ray.poll() is None:
                 self._ray.kill()
                 self._ray.wait()
+            if self._reader is not None:
+                self._reader.join(10)
+            assert self._ray.stdout is not None
+            self._ray.stdout.close()
             self._ray, self._put = None, ""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
