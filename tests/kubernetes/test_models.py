@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import httpx
 import openai
+import pytest
 
-from tests.kubernetes.conftest import NAMESPACE, Site, until
+from tests.kubernetes.conftest import NAMESPACE, Site, free_port, settings, until
+from tests.support.processes import ServerFailed
+from tests.support.stack import create_key, start_gateway
 
 
 def test_a_new_model_is_served_without_a_restart(site: Site) -> None:
@@ -121,3 +125,24 @@ def test_other_namespaces_are_not_looked_at(site: Site) -> None:
     site.kubectl.apply({"apiVersion": "cloudach.dev/v1alpha1", "kind": "Model", "metadata": metadata, "spec": spec})
     site.ready("llama")
     assert site.code("foreign") == (404, "model_not_found")
+
+
+def test_every_process_of_a_gateway_follows(site: Site, kubeconfig: Path) -> None:
+    port = free_port()
+    config = settings(kubeconfig, port)
+    config["listen"]["processes"] = 2
+    with start_gateway(config) as gateway:
+        several = Site(site.cluster, site.sim, gateway, create_key(gateway), port)
+        site.ready("llama")
+        until(lambda: all(several.code("llama")[0] == 200 for _ in range(20)))
+        until(lambda: several.metric("cloudach_models", state="ready") == 1)
+        assert several.metric("cloudach_models_watched") == 1
+        assert len([line for line in several.logged("model new") if line["model"] == "llama"]) == 2
+        site.delete("llama")
+        until(lambda: all(several.code("llama") == (404, "model_not_found") for _ in range(20)))
+
+
+def test_a_gateway_says_why_it_cannot_start(site: Site, tmp_path: Path) -> None:
+    config = settings(tmp_path / "missing", 0)
+    with pytest.raises(ServerFailed, match=r"kubernetes\.kubeconfig: cannot read"):
+        start_gateway(config)
