@@ -234,6 +234,31 @@ def test_sleeping(marks: dict[str, Any], mode: str) -> None:
     assert (found.look_again_s is not None) == (mode == "running")
 
 
+@pytest.mark.parametrize(
+    ("state", "ready_since", "woken", "mode"),
+    [
+        ("Deploying", None, 1700, "running"),  # it takes long to load, and nobody has gone away
+        ("Pending", None, 1700, "running"),
+        ("Deploying", None, 1900, "sleeping"),  # it will not come up, and holds GPUs
+        ("Sleeping", None, 1700, "sleeping"),
+        ("Ready", 500, 1700, "running"),  # its time counts from when it could be used
+        ("Ready", 700, 1700, "sleeping"),
+    ],
+)
+def test_a_start_is_no_idleness(state: str, ready_since: int | None, woken: int, mode: str) -> None:
+    status: dict[str, Any] = {"state": state}
+    if ready_since is not None:
+        condition = {"type": "Ready", "status": "True", "reason": "R", "message": ""}
+        status["conditions"] = [{**condition, "lastTransitionTime": at(ready_since)}]
+    marks = {"cloudach.dev/wake-requested-at": at(woken)}
+    obj = {
+        "metadata": {"name": "m", "namespace": "n", "creationTimestamp": at(9999), "annotations": marks},
+        "spec": {"source": {"simulator": {}}, **ZERO},
+        "status": status,
+    }
+    assert demand(Model.from_object(obj), NOW).mode == mode
+
+
 def test_asleep_and_awake_are_changes_in_place() -> None:
     awake, asleep = model(ZERO, creationTimestamp=at(1)), model(ZERO, creationTimestamp=at(9999))
     done = planned(asleep, made(awake))

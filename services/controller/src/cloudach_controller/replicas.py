@@ -7,11 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from cloudach_model_api.model import Model
+from cloudach_model_api.status import ConditionType, State
 
 Mode = Literal["running", "sleeping", "off", "deleting"]
 
 MARK_S = 60.0
 """How old a gateway's mark of use may be while the Model is in use: they write it at most once a minute."""
+
+START_S = 1800.0
+"""A Model that is starting does not go to sleep again so soon: whoever woke it would never be served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +50,13 @@ def _sleeps_at(model: Model, idle_s: float) -> datetime:
     moments = []
     if model.last_request_at is not None:
         moments.append(model.last_request_at + idle + timedelta(seconds=MARK_S))
-    moments += [
-        mark + idle for mark in (model.wake_requested_at, model.metadata.creation_timestamp) if mark is not None
-    ]
+    marks = [mark for mark in (model.wake_requested_at, model.metadata.creation_timestamp) if mark is not None]
+    ready = model.status.condition(ConditionType.READY)
+    if model.status.state in (State.PENDING, State.DEPLOYING):
+        moments += [mark + timedelta(seconds=START_S) for mark in marks]
+    if ready is not None and ready.status == "True":
+        marks.append(ready.last_transition_time)
+    moments += [mark + idle for mark in marks]
     return max(moments, default=datetime.max.replace(tzinfo=UTC))  # nothing is known: it stays awake
 
 
