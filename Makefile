@@ -18,7 +18,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,8 @@ test-charts: setup ## the Helm chart: values, schemas, Pod Security, and helm on
 test-kubernetes: setup ## the gateway and Models on a real API server: served, woken, an outage (KUBEBUILDER_ASSETS)
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/kubernetes
+
+test-kube: test-crd test-charts test-kubernetes test-controller ## all on a Kubernetes API server, not yet part of `make test`; KUBEBUILDER_ASSETS=DIR
 
 test-cluster: setup ## the chart as pods: ready, tested, upgraded under load; CLUSTER_EXEC=… CLUSTER_LOAD=… (tests/cluster/node.py)
 	@scripts/kube-tools.sh
