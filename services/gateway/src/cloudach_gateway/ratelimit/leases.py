@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ..store import layout
 from ..store.store import Store, StoreDown, StoreError
-from .grants import Grant
+from .grants import IN_DOUBT, Grant
 from .limiter_scripts import RENEW, Encoder
 from .silence import Silence
 
@@ -87,7 +87,7 @@ class Leases:
         calls = []
         day = layout.utc_day(time.time())
         for (tenant, key_id), grants in self._running.items():
-            leased = [grant for grant in grants.values() if grant.lease]
+            leased = [grant for grant in grants.values() if grant.lease not in ("", IN_DOUBT)]
             for start in range(0, len(leased), _AT_ONCE):
                 keys, args = self._encoder.renew(
                     tenant, key_id, day, leased[start : start + _AT_ONCE], bury=self._silence.bury

@@ -11,7 +11,7 @@ from ..errors import LimitState
 from ..store import layout, scripts
 from ..store.store import Argument, Reply
 from ..tenancy import FIELDS, KeyRecord, PresentedKey
-from .grants import Ask, Grant, Settlement
+from .grants import IN_DOUBT, Ask, Grant, Settlement
 from .refusals import Status, limit_state
 
 _FOLDER = Path(__file__).parent / "lua"
@@ -86,7 +86,7 @@ class Encoder:
 
     def settle(self, done: Settlement) -> tuple[tuple[str, ...], Sequence[Argument]]:
         keys = layout.settlement(done.tenant, done.key_id, done.day)
-        if not done.lease:
+        if done.lease in ("", IN_DOUBT):
             keys = (*keys, layout.settled(done.tenant, done.request_id))
         return keys, (
             self.clock,

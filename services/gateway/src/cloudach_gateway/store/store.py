@@ -16,9 +16,9 @@ from typing import Protocol
 from . import address_redis, cluster_redis, sentinel_redis
 from .link_redis import Argument, Link, Reply, open_link, pack
 from .scripts import Script
-from .trouble import StoreDown, StoreError
+from .trouble import StoreDown, StoreError, Unanswered
 
-__all__ = ["Argument", "Reply", "Store", "StoreDown", "StoreError"]
+__all__ = ["Argument", "Reply", "Store", "StoreDown", "StoreError", "Unanswered"]
 
 log = logging.getLogger("cloudach.gateway.store")
 
@@ -77,7 +77,8 @@ class Store:
         *,
         orphan: Callable[[Reply], None] | None = None,
     ) -> Reply:
-        """Raises StoreDown (go on without Redis) or StoreError (a defect).
+        """Raises StoreDown (go on without Redis; Unanswered, if the script may have done its work) or StoreError (a
+        defect).
 
         If the caller is cancelled while it waits, `orphan` gets the reply: the script may have done its work.
         """
@@ -89,7 +90,7 @@ class Store:
             return await (future if orphan is None else asyncio.shield(future))
         except StoreDown as error:
             link.close(str(error))
-            raise
+            raise Unanswered(str(error)) from error
         except StoreError as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
@@ -103,7 +104,10 @@ class Store:
         """Redis forgot the script (restart, SCRIPT FLUSH): EVAL sends it again and loads it by that."""
         if not isinstance(link, Link):
             raise StoreDown("the script is not loaded")
-        return await link.send(pack(b"EVAL", script.source, len(keys), *keys, *args))
+        try:
+            return await link.send(pack(b"EVAL", script.source, len(keys), *keys, *args))
+        except StoreDown as error:
+            raise Unanswered(str(error)) from error
 
     async def _connect(self) -> bool:
         try:

@@ -7,6 +7,10 @@ class StoreDown(Exception):
     """Redis cannot be used now: unreachable, too slow, loading, read-only or out of memory. Go on without it."""
 
 
+class Unanswered(StoreDown):
+    """No answer came to a command that was sent: it may have been done."""
+
+
 class StoreError(Exception):
     """Redis refused a command that should work: a defect of ours, not an outage."""
 

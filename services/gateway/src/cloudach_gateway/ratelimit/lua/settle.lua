@@ -1,16 +1,27 @@
 -- The end of a request: its lease, its real tokens in the window, the totals of the day, its usage record. Once for each
--- request: the lease is the ticket, and a request that was admitted without Redis leaves a mark instead. Of a request that
+-- request: the lease is the ticket, and a request that was admitted without Redis leaves a mark instead; if it is in doubt
+-- whether this admitted it, too, its lease ends with it. Of a request that
 -- was declared lost too early (renew.lua), what that has not said yet is booked.
 --
 -- KEYS  1 log  2 cost  3 state  4 leases  5 running  6 lost  7 usage of the day  8 keys used that day  9 records
 --       10 settled mark, without a lease
--- ARGV  1 test clock or ''  2 request id  3 lease or ''  4 window us  5 prompt  6 completion  7 cached tokens  8 outcome
+-- ARGV  1 test clock or ''  2 request id  3 lease, '' or '?'  4 window us  5 prompt  6 completion  7 cached tokens  8 outcome
 --       9 tenant  10 key  11 model  12 route  13 ttft ms or ''  14 duration ms  15 failovers  16 day, yyyymmdd
 -- Returns 1 if this call settled it, 0 if it was settled before.
 
 --@include clock.lua
 --@include streams.lua
 --@include book.lua
+
+local function lease_of(id)
+  local ending = ':' .. id
+  for _, names in ipairs({redis.call('ZRANGE', KEYS[4], 0, -1), redis.call('HKEYS', KEYS[6])}) do
+    for i = 1, #names do
+      if string.sub(names[i], -#ending) == ending then return names[i] end
+    end
+  end
+  return ''
+end
 
 local now = clock(ARGV[1])
 local lease, before = ARGV[3], false
@@ -19,6 +30,10 @@ local k = {
 }
 
 local state = redis.call('HMGET', k.state, 'dur', 'dev', 'front')
+if lease == '' or lease == '?' then
+  if not redis.call('SET', KEYS[10], '1', 'NX', 'EX', 172800) then return 0 end
+  if lease == '?' then lease = lease_of(ARGV[2]) end
+end
 if lease ~= '' then
   before = redis.call('HGET', KEYS[6], lease)
   if redis.call('ZREM', KEYS[4], lease) == 1 then
@@ -29,8 +44,6 @@ if lease ~= '' then
   end
   redis.call('HDEL', KEYS[5], lease)
   if before then redis.call('HDEL', KEYS[6], lease) end
-elseif not redis.call('SET', KEYS[10], '1', 'NX', 'EX', 172800) then
-  return 0
 end
 
 local done = {
