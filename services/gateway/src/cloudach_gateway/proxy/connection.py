@@ -7,7 +7,6 @@ A client library's reader, its task switches and its timeouts were two thirds of
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -140,11 +139,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
-        raw = transport.get_extra_info("socket")
-        import os
-
-        if raw is not None and os.environ.get("QA"):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
