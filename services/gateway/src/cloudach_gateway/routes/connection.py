@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ..proxy.express import Framed
+
 CONNECTION = "cloudach.connection"
 """The ASGI extension under which the server's protocol puts itself: middleware/http_protocol.py."""
-
-
-class Framed(Protocol):
-    def write(self, data: bytes) -> None: ...
 
 
 class ClientConnection(Protocol):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from starlette.types import Scope, Send
 
-from .connection import CONNECTION, ClientConnection, Framed
+from ..proxy.express import Framed
+from .connection import CONNECTION, ClientConnection
 
 _SSE_HEADERS = [
     (b"content-type", b"text/event-stream"),

@@ -17,7 +17,7 @@ cloudach:{t}:usage:<id>:<yyyymmdd>    HASH  totals of a UTC day (USAGE_FIELDS); 
 cloudach:{t}:used:<yyyymmdd>          SET   key ids that have totals of that day, deleted ones too; kept 400 days
 cloudach:{t}:records                  STREAM  usage records (docs/usage.md); group `billing`
 cloudach:{t}:trimmed                  STRING  ms since 1970: records written before may have been dropped
-cloudach:{t}:settled:<request id>     STRING  marks a settled request that never had a lease; kept 2 days
+cloudach:{t}:settled:<request id>     STRING  marks a settled request whose lease, if any, was never told; kept 2 days
 """
 
 from __future__ import annotations
