@@ -65,7 +65,7 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
             "listen": {"port": 0},
             "kubernetes": {"kubeconfig": str(account), "namespaces": [NAMESPACE], "retry_max_s": 1},
             "leader_election": {"namespace": NAMESPACE, "duration_s": 3, "renew_s": 2, "retry_s": 0.2},
-            "ray": {"dashboard_url": paper.dashboard_url, "poll_s": 0.1, "steady_poll_s": 0.3},
+            "ray": {"dashboard_url": paper.dashboard_url, "poll_s": 0.1, "steady_poll_s": 0.3, "drain_margin_s": 5},
         }
         for group, values in changes.items():
             settings[group] = settings.get(group, {}) | values

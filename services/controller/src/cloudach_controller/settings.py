@@ -88,6 +88,9 @@ class Ray(_Group):
     timeout_s: Seconds = Field(5.0, description="one request to the dashboard")
     poll_s: Seconds = Field(2.0, description="pause between two looks at a Model on its way")
     steady_poll_s: Seconds = Field(15.0, description="pause between two looks at a Model that is as it should be")
+    drain_margin_s: Seconds = Field(
+        60.0, description="a deleted Model's pods go at the latest so long after its drainSeconds, for Serve to stop"
+    )
 
 
 class Rollout(_Group):
