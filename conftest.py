@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
 
 def _left_out(config: pytest.Config) -> Counter[str]:
-    """How many tests were skipped, by reason. Nothing in a worker of pytest-xdist: the run's own process knows of all."""
+    """How many tests were skipped, by reason. Workers of pytest-xdist know none, the run all."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None:
         return Counter()
@@ -28,7 +27,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if os.environ.get("CI", "").lower() in ("1", "true") and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if file := os.environ.get("LEFT_OUT"):
-        with Path(file).open("a") as lines:
+        with (session.config.rootpath / file).open("a") as lines:
             lines.writelines(f"{count} tests: {reason}\n" for reason, count in reasons.items())
 
 
