@@ -20,7 +20,7 @@ PYTEST := $(BIN)/pytest
 IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,13 +58,14 @@ test: export STREAMS ?= 200
 test: export LEFT_OUT := .cache/left-out
 test: check ## all tests, the real vLLM run last; what was left out is said at the end
 	@mkdir -p $(dir $(LEFT_OUT)) && : >$(LEFT_OUT)
-	@$(MAKE) test-unit test-data-plane test-chaos test-guide
-	@$(MAKE) -j2 test-kube engine # one waits, the other loads and compiles
+	@$(MAKE) -j2 test-unit guide-tools # downloads go on beside tests that do not mind
+	@$(MAKE) test-data-plane test-chaos test-guide
+	@$(MAKE) -j2 test-kube engine
 	@$(MAKE) test-e2e
 	@scripts/left-out.sh $(LEFT_OUT)
 
 test-unit: setup ## the tests beside the libraries and services
-	$(PYTEST) -q -n 2 libs services
+	$(PYTEST) -q -n 3 --dist worksteal libs services
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
 	$(PYTEST) -q $(IN_TWO) tests/data_plane tests/bench
@@ -72,8 +73,10 @@ test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as re
 test-chaos: setup ## replicas and gateways killed and replaced under load: no stream breaks; STREAMS=500
 	$(PYTEST) -q tests/chaos
 
-test-guide: setup ## every example of docs/guide, with the real SDKs, curl and a browser
-	tests/guide/setup.sh
+guide-tools: setup
+	@tests/guide/setup.sh
+
+test-guide: guide-tools ## every example of docs/guide, with the real SDKs, curl and a browser
 	$(PYTEST) -q tests/guide
 
 test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway

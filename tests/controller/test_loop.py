@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.chaos.crowd import Answer, Ask, Crowd
+from tests.chaos.replicas import quiet_port
 from tests.support.kube import Cluster
 from tests.support.kuberay.operator import Operator, kuberay_operator
 from tests.support.kuberay.paper import until
@@ -84,8 +85,10 @@ class Loop:
         self.shop.apply(model(engine={"args": {"rate": 20.0}}, **spec))
 
     def streams(self) -> int:
-        """Of one replica, whichever answers."""
-        return int(httpx.get(f"{self.operator.endpoint}/sim/stats", trust_env=False).json()["running"])
+        """That the gateway has in hand, whichever replica they come from: one that is to go still takes some."""
+        text = httpx.get(f"http://127.0.0.1:{self.gateway.config['listen']['metrics_port']}/metrics").text
+        (line,) = [line for line in text.splitlines() if line.startswith("cloudach_running_requests ")]
+        return int(float(line.split()[1]))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,8 @@ def loop(cluster: Cluster, account: Path, tmp_path_factory: pytest.TempPathFacto
         config = tmp_path_factory.mktemp("loop") / "controller.yaml"
         config.write_text(yaml.safe_dump(controller_config(operator, account)))
         gateway_config = {
-            "kubernetes": {"enabled": True, "namespaces": [NAMESPACE], "kubeconfig": str(cluster.kubeconfig)}
+            "kubernetes": {"enabled": True, "namespaces": [NAMESPACE], "kubeconfig": str(cluster.kubeconfig)},
+            "listen": {"metrics_port": quiet_port()},
         }
         with (
             Server([BIN / "cloudach-controller", "--config", config]) as controller,
