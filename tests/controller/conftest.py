@@ -21,7 +21,7 @@ ACCOUNT = "demo-cloudach-controller"
 Start = Callable[..., Server]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     with api_server() as running:
         prepare(running)
@@ -30,7 +30,7 @@ def cluster() -> Iterator[Cluster]:
             yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def account(cluster: Cluster) -> Path:
     """A kubeconfig with the service account that the chart gives the controller."""
     token = cluster.kubectl("create", "token", ACCOUNT, "-n", NAMESPACE, "--duration=2h").strip()
