@@ -103,7 +103,7 @@ test-kubernetes: setup ## the gateway and Models on a real API server: served, w
 
 test-kube: setup ## those four at once, part of `make test`; KUBEBUILDER_ASSETS=DIR, without which most is left out
 	@scripts/kube-tools.sh
-	$(PYTEST) -q $(IN_TWO) tests/controller/test_loop.py tests/controller tests/kubernetes tests/crd tests/charts
+	$(PYTEST) -q $(IN_TWO) tests/controller tests/kubernetes tests/crd tests/charts
 
 test-cluster: setup ## the chart as pods: ready, tested, upgraded under load; CLUSTER_EXEC=… CLUSTER_LOAD=… (tests/cluster/node.py)
 	@scripts/kube-tools.sh
