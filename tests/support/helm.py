@@ -21,6 +21,8 @@ CHART = ROOT / "charts" / "cloudach"
 RELEASE = "demo"
 NAMESPACE = "serving"
 NAME = f"{RELEASE}-cloudach"
+VERSION: str = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+"""Of the project, which the images are tagged with."""
 
 Object = dict[str, Any]
 
