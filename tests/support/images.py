@@ -109,13 +109,13 @@ def with_libraries(contents: Contents) -> Contents:
 
 def write(
     archive: Path,
-    name: str,
+    names: Sequence[str],
     layers: Sequence[Contents],
     *,
     entrypoint: Sequence[str] = (),
     environment: Mapping[str, str] = ENVIRONMENT,
 ) -> Path:
-    """A `docker save` archive of the image `name`; layers with the same contents have the same bytes."""
+    """A `docker save` archive of the image with these names; layers with the same contents have the same bytes."""
     parts = [_layer(layer) for layer in layers]
     digests = ["sha256:" + hashlib.sha256(part).hexdigest() for part in parts]
     config = json.dumps(
@@ -133,7 +133,7 @@ def write(
     ).encode()
     files = {"config.json": config} | {f"layer-{number}.tar": part for number, part in enumerate(parts)}
     manifest = [
-        {"Config": "config.json", "RepoTags": [name], "Layers": [file for file in files if file != "config.json"]}
+        {"Config": "config.json", "RepoTags": list(names), "Layers": [file for file in files if file != "config.json"]}
     ]
     with tarfile.open(archive, "w") as tar:
         for file, data in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
