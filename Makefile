@@ -92,7 +92,7 @@ test-kubernetes: setup ## the gateway and Models on a real API server: served, w
 
 test-kube: test-crd test-charts test-kubernetes test-controller ## all on a Kubernetes API server, not yet part of `make test`; KUBEBUILDER_ASSETS=DIR
 
-test-cluster: setup ## the chart as pods: ready, tested, upgraded under load; CLUSTER_EXEC=… CLUSTER_LOAD=… (tests/cluster/node.py)
+test-cluster: setup ## the chart as pods: ready, upgraded under load, tested, uninstalled; needs a node (tests/cluster/node.py)
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/cluster
 

@@ -20,7 +20,7 @@ BY_HELM = ("--server-side=true", "--server-side=false")  # the default of helm 4
 VALUES: dict[str, Any] = {
     "commonLabels": {"team": "ml"},
     "firstKey": {"create": True, "tenant": "acme"},
-    "gateway": {"replicas": 3, "drainSeconds": 90, "config": {"limits": {"tokens_per_minute": 9000}}},
+    "gateway": {"replicas": 3, "drainSeconds": 90, "config": {"log_level": "debug"}},
     "valkey": {"maxMemory": "256mb", "persistence": {"size": "2Gi"}},
     "models": [
         {"name": "given", "spec": {**SOURCE, "replicas": 2}},

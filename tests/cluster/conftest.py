@@ -20,6 +20,8 @@ VALKEY = "docker.io/valkey/valkey:9.0.8-alpine3.24"
 SIMULATOR = "ghcr.io/cloudach/simulator:test"
 VERSIONS = (RELEASED.stem.rpartition("-")[2], VERSION)
 NAMES = ("demo-cloudach-valkey", "demo-cloudach-gateway")
+WAIT = ("--wait=legacy", "--timeout", "3m")
+"""For all pods. Helm's newer way waits for the Model as well, and KubeRay, which would make it ready, is not here."""
 RESTRICTED = {
     "runAsNonRoot": True,
     "allowPrivilegeEscalation": False,
@@ -120,7 +122,7 @@ def release(node: Node, addresses: dict[str, str], volume: None, before: set[str
     """The values that the released chart is installed with. Its gateways serve the simulator: there is no Ray here."""
     values = values_for(addresses)
     try:
-        node.helm("install", "demo", RELEASED, "--values", "-", "--wait", "--timeout", "3m", stdin=json.dumps(values))
+        node.helm("install", "demo", RELEASED, "--values", "-", *WAIT, stdin=json.dumps(values))
     except Exception as error:
         raise AssertionError(f"{error}\n{node.tell()}") from error
     return values

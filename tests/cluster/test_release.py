@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.charts.cluster import CRDS, within
-from tests.cluster.conftest import VERSIONS, objects
+from tests.cluster.conftest import VERSIONS, WAIT, objects
 from tests.cluster.node import Node
 from tests.support.helm import CHART
 from tests.support.kubectl import CommandFailed
@@ -94,7 +94,7 @@ def test_the_controller_acts_on_the_model(node: Node, release: dict[str, Any]) -
 
 
 def upgrade(node: Node, values: dict[str, Any]) -> None:
-    flags = ("--values", "-", "--wait", "--timeout", "5m")
+    flags = ("--values", "-", *WAIT)
     try:
         node.helm("upgrade", "demo", CHART, *flags, stdin=json.dumps(values), timeout_s=330)
     except CommandFailed as error:
@@ -151,7 +151,12 @@ def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any]
     """Its own Models are gone with their RayServices: a Job deletes them, and the controller finishes it."""
     began = time.monotonic()
     node.helm("uninstall", "demo", "--wait", "--timeout", "3m")
-    expected = {"PersistentVolumeClaim/data-demo-cloudach-valkey-0", "Pod/demo-cloudach-test"}
+    expected = {
+        "PersistentVolumeClaim/data-demo-cloudach-valkey-0",
+        "Lease/cloudach-controller",
+        "Secret/cloudach-ray-token",
+        "Pod/demo-cloudach-test",
+    }
     try:
         within(90, lambda: objects(node) - before == expected)  # pods drain, and the garbage collector is not helm
     except TimeoutError:
