@@ -22,6 +22,7 @@ VERSIONS = (RELEASED.stem.rpartition("-")[2], VERSION)
 NAMES = ("demo-cloudach-valkey", "demo-cloudach-gateway")
 WAIT = ("--wait=legacy", "--timeout", "3m")
 """For all pods. Helm's newer way waits for the Model as well, and KubeRay, which would make it ready, is not here."""
+CRDS_APART = ("--namespace", "default")
 RESTRICTED = {
     "runAsNonRoot": True,
     "allowPrivilegeEscalation": False,
@@ -57,12 +58,11 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
 
 @pytest.fixture(scope="session")
 def node(archives: list[Path]) -> Iterator[Node]:
-    """The namespace is there, and empty again afterwards."""
+    """With the namespace, which ends with the tests."""
     with node_with(archives) as node:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
         yield node
-        node.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout_s=130)
 
 
 @pytest.fixture(scope="session")
@@ -103,10 +103,11 @@ def volume(node: Node) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def crds(node: Node) -> None:
-    """KubeRay's kind is known, though nobody acts on it, and the Model as it was released."""
-    node.apply(rayservice_crd())
+    """The Model as it was released, and KubeRay's kind, though nobody may act on it."""
+    if not node.kubectl("get", "crd", "rayservices.ray.io", "--ignore-not-found"):
+        node.apply(rayservice_crd())
     old = ("--server-side=false", "--disable-openapi-validation") if node.minor() < 28 else ()
-    node.helm("upgrade", "--install", "cloudach-crds", RELEASED_CRDS, *old)
+    node.helm("upgrade", "--install", "cloudach-crds", RELEASED_CRDS, *CRDS_APART, *old)
     names = ("crd/models.cloudach.dev", "crd/rayservices.ray.io")
     node.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
 

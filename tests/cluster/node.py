@@ -1,4 +1,4 @@
-"""A cluster with a node: how to run a command that reaches it, and how images get there. Either of
+"""A cluster for tests alone, with a node: how to run a command that reaches it, and how images get there. Either of
 
 CLUSTER_EXEC        a prefix that runs a command with KUBECONFIG set and the Services in reach; on a node itself: `env`
 CLUSTER_LOAD        makes an image archive known to the node: `kind load image-archive`, `k3s ctr images import`
@@ -91,7 +91,9 @@ def node_with(archives: Sequence[Path]) -> Iterator[Node]:
         return
     for archive in archives:
         _run([*shlex.split(os.environ["CLUSTER_LOAD"]), str(archive)], timeout_s=300)
-    yield Node(shlex.split(os.environ["CLUSTER_EXEC"]))
+    node = Node(shlex.split(os.environ["CLUSTER_EXEC"]))
+    yield node
+    node.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout_s=130)
 
 
 @contextmanager
@@ -114,9 +116,7 @@ def _started(scripts: Path, archives: Sequence[Path]) -> Iterator[Node]:
 
 
 def _run(command: Sequence[str], stdin: str = "", timeout_s: float = 120) -> str:
-    done = subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
-    )  # fmt: skip
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode:
         raise CommandFailed(f"{' '.join(command[:8])}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
     return done.stdout
