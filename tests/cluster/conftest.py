@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.charts.cluster import rayservice_crd
 from tests.cluster.node import NAMESPACE, Node, node_with, require_node
 from tests.support import images
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
+from tests.support.processes import ROOT
 
 VALKEY = "docker.io/valkey/valkey:9.0.8-alpine3.24"
 SIMULATOR = "ghcr.io/cloudach/simulator:test"
@@ -38,20 +40,21 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
     require_node()
     folder = tmp_path_factory.mktemp("images")
     base = images.base()
-    gateway = images.package("cloudach-gateway", folder / "gateway", "helm-test")
-    controller = images.package("cloudach-controller", folder / "controller")
-    simulator = images.package("cloudach-inference", folder / "simulator")
+    gateway, controller = (
+        images.build(ROOT / "docker" / f"{part}.Dockerfile", base, folder / part) for part in ("gateway", "controller")
+    )
     valkey = images.Contents()
-    (server,) = [path for path in gateway.entries if path.endswith("/valkey-server")]
+    (server,) = [path for path in gateway.layers[-1].entries if path.endswith("/valkey-server")]
     valkey.entries["/usr/local/bin/valkey-server"] = server
     valkey.entries["/usr/local/bin/valkey-cli"] = images.VALKEY_CLI.encode()
-    parts: list[tuple[str, list[str], list[images.Contents]]] = [
-        ("cloudach-gateway", [f"ghcr.io/cloudach/gateway:{version}" for version in VERSIONS], [base, gateway]),
-        ("cloudach-controller", [f"ghcr.io/cloudach/controller:{version}" for version in VERSIONS], [base, controller]),
-        ("valkey-server", [VALKEY], [base, gateway, valkey]),
-        ("cloudach-sim", [SIMULATOR], [base, simulator]),
-    ]
-    made = [images.write(folder / f"{start}.tar", names, layers, entrypoint=[start]) for start, names, layers in parts]
+    simulator = images.package("cloudach-inference", folder / "simulator")
+    parts = {
+        "gateway": ([f"ghcr.io/cloudach/gateway:{version}" for version in VERSIONS], gateway),
+        "controller": ([f"ghcr.io/cloudach/controller:{version}" for version in VERSIONS], controller),
+        "valkey": ([VALKEY], replace(gateway, layers=[*gateway.layers, valkey], entrypoint=["valkey-server"])),
+        "sim": ([SIMULATOR], replace(gateway, layers=[base, simulator], entrypoint=["cloudach-sim"])),
+    }
+    made = [images.write(folder / f"{part}.tar", names, image) for part, (names, image) in parts.items()]
     yield made
     shutil.rmtree(folder)
 
