@@ -105,7 +105,7 @@ test-kube: setup ## those four at once, part of `make test`; KUBEBUILDER_ASSETS=
 	@scripts/kube-tools.sh
 	$(PYTEST) -q $(IN_TWO) tests/controller tests/kubernetes tests/crd tests/charts
 
-test-cluster: setup ## the chart as pods: ready, tested, upgraded under load; CLUSTER_EXEC=… CLUSTER_LOAD=… (tests/cluster/node.py)
+test-cluster: setup ## the chart as pods: ready, upgraded under load, tested, uninstalled; needs a node (tests/cluster/node.py)
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/cluster
 

@@ -51,7 +51,7 @@ class LeaderElection(_Group):
 class Inference(_Group):
     """What the engines' pods are made of."""
 
-    image: str = Field("ghcr.io/cloudach/inference:0.1.0", description="of Ray's pods, unless a Model names its own")
+    image: str = Field("ghcr.io/cloudach/inference:0.2.0", description="of Ray's pods, unless a Model names its own")
     ray_version: str = Field("2.60.0", description="of that image; KubeRay wants to know")
     gpu_type_label: str = Field(GPU_TYPE_LABEL, description="node label that a Model's gpu.type is compared with")
     head_cpu: str = Field("1", description="CPU request of the head pod, which runs no engine")
