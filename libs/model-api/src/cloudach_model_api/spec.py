@@ -55,7 +55,8 @@ class Adapter(Part):
     """What clients call it before all; the default is `<model id>:<name>`. A new one disturbs no engine."""
     source: AdapterSource
     """Exactly one of huggingFace, pvc, objectStore, image and simulator, as in `spec.source`; the folder holds
-    `adapter_config.json` and the weights, as PEFT writes them. `simulator` is for a simulator's adapters, and only it."""
+    `adapter_config.json` and the weights, as PEFT writes them. A simulator's adapters have `simulator`, and only they.
+    Credentials that are not named here are those of `spec.source`."""
 
 
 class Lora(Part):
