@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cloudach_gateway.settings import (
+    Adapter,
     ConfigError,
     Failover,
     Kubernetes,
@@ -37,6 +38,7 @@ def test_every_setting_is_documented() -> None:
         "usage.": Usage,
         "kubernetes.": Kubernetes,
         "models[].": Model,
+        "models[].adapters[].": Adapter,
     }
     names = [prefix + name for prefix, group in groups.items() for name in group.model_fields]
     names += [name for name in Settings.model_fields if not any(group.startswith(name) for group in groups)]

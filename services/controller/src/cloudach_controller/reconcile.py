@@ -67,7 +67,7 @@ class Reconciler:
             return await self._delete(key, obj, model, wanted, now)
         if FINALIZER not in model.metadata.finalizers:
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
-        taken = tell.name_taken(model, self._other_models(key)) or tell.unserved(model)
+        taken = tell.name_taken(model, self._other_models(key))
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
         self._seen.discard(key) if there is None else self._seen.add(key)

@@ -10,7 +10,8 @@ from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 
 from ..settings import Settings
-from .engine import WEIGHTS_FOLDER, logical_cpus
+from . import adapters
+from .engine import logical_cpus
 
 GROUP = "engines"
 
@@ -85,8 +86,11 @@ def _pod(model: Model, settings: Settings, container: str, resources: dict[str, 
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     store = spec.source.object_store
+    secrets = adapters.credentials(model)
     if store is not None and store.credentials_secret is not None:
-        main["envFrom"] = [{"secretRef": {"name": store.credentials_secret.name}}]
+        secrets = [{"secretRef": {"name": store.credentials_secret.name}}, *secrets]
+    if secrets:
+        main["envFrom"] = secrets
     pod: dict[str, Any] = {
         "containers": [main],
         "securityContext": {
@@ -121,7 +125,11 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
     if spec.source.pvc is not None:
         claim: dict[str, Any] = {"claimName": spec.source.pvc.claim_name, "readOnly": True}
         volumes.append({"name": "weights", "persistentVolumeClaim": claim})
-        mounts.append({"name": "weights", "mountPath": WEIGHTS_FOLDER, "readOnly": True})
+        mounts.append({"name": "weights", "mountPath": adapters.WEIGHTS_FOLDER, "readOnly": True})
+    for number, (claim_name, folder) in enumerate(adapters.claims(model).items()):
+        volume = f"adapters-{number}"
+        volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": claim_name, "readOnly": True}})
+        mounts.append({"name": volume, "mountPath": folder, "readOnly": True})
     pod["volumes"] = volumes
     pod["containers"][0]["volumeMounts"] = mounts
 
@@ -139,7 +147,7 @@ def _referring_env(model: Model) -> list[dict[str, Any]]:
         found.append({"name": "HF_TOKEN", "valueFrom": reference})
     if weights.object_store is not None and weights.object_store.endpoint is not None:
         found.append({"name": "AWS_ENDPOINT_URL", "value": weights.object_store.endpoint})
-    return found
+    return [*found, *adapters.tokens(model)]
 
 
 def _head_resources(settings: Settings) -> dict[str, Any]:
