@@ -20,7 +20,7 @@ def make_adapter(folder: Path, base: Path, *, rank: int = 8, seed: int = 1) -> P
     for layer in range(config["num_hidden_layers"]):
         for module, size in outputs.items():
             for part, shape in (("lora_A", (rank, hidden)), ("lora_B", (size, rank))):
-                values = array("f", (numbers.gauss(0, 0.05) for _ in range(shape[0] * shape[1])))
+                values = array("f", (numbers.gauss(0, 0.1) for _ in range(shape[0] * shape[1])))
                 name = f"base_model.model.model.layers.{layer}.self_attn.{module}.{part}.weight"
                 begin = len(data)
                 data += values.tobytes()
