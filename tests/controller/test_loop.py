@@ -6,6 +6,7 @@ the place of pods; the engine is the simulator.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,9 +51,8 @@ def running(operator: Operator) -> set[int]:
     return {pid for pid, state in operator.replicas().items() if state == "RUNNING"}
 
 
-def asks(streams: int, tokens: int) -> list[Ask]:
+def asks(streams: int, tokens: int, models: tuple[str, ...]) -> list[Ask]:
     body = {
-        "model": "sim",
         "max_tokens": tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -60,9 +60,20 @@ def asks(streams: int, tokens: int) -> list[Ask]:
         "temperature": 0,
     }
     return [
-        Ask("chat", {**body, "messages": [{"role": "user", "content": f"count, visitor {number}"}]})
+        Ask(
+            "chat",
+            {
+                **body,
+                "model": models[number % len(models)],
+                "messages": [{"role": "user", "content": f"count, visitor {number}"}],
+            },
+        )
         for number in range(streams)
     ]
+
+
+def with_adapters(*names: str) -> dict[str, Any]:
+    return {"adapters": [{"name": name, "source": {"simulator": {}}} for name in names]}
 
 
 def whole(answer: Answer, tokens: int) -> bool:
@@ -76,8 +87,15 @@ class Loop:
     gateway: Gateway
     key: str
 
-    def crowd(self, streams: int, tokens: int) -> Crowd:
-        return Crowd(self.gateway.base_url, self.key, asks(streams, tokens), per_s=50)
+    def crowd(self, streams: int, tokens: int, *models: str) -> Crowd:
+        return Crowd(self.gateway.base_url, self.key, asks(streams, tokens, models or ("sim",)), per_s=50)
+
+    def answers(self, model: str) -> int:
+        """The status code of a request for it."""
+        body = {"model": model, "prompt": "Hi", "max_tokens": 1}
+        headers = {"authorization": f"Bearer {self.key}"}
+        url = f"{self.gateway.base_url}/completions"
+        return httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False).status_code
 
 
 @contextmanager
@@ -123,6 +141,24 @@ def test_scaling_under_streams(cluster: Cluster, account: Path, tmp_path: Path) 
             answers = crowd.answers(within_s=240)
         assert len(answers) == STREAMS
         assert [answer for answer in answers if not whole(answer, TOKENS)] == []
+
+
+def test_adapters_come_and_go_under_streams(cluster: Cluster, account: Path, tmp_path: Path) -> None:
+    """Replicas are replaced one by one; an adapter is served when all of them have it, and no stream breaks."""
+    with whole_loop(cluster, account, tmp_path, replicas=2, drainSeconds=5, lora=with_adapters("sql")) as loop:
+        assert loop.shop.status()["adapters"] == ["sql"]
+        assert [loop.answers(name) for name in ("sim:sql", "sim:chat")] == [200, 404]
+        before = running(loop.operator)
+        with loop.crowd(40, 900, "sim", "sim:sql") as crowd:
+            change = {"spec": {"lora": with_adapters("sql", "chat")}}
+            loop.shop.run("patch", "model", "sim", "--type=merge", "-p", json.dumps(change))
+            until(lambda: loop.answers("sim:chat") == 503, "it is known, and not loaded yet")
+            until(lambda: loop.answers("sim:chat") == 200, "it is loaded", within_s=120)
+            assert not running(loop.operator) & before, "a replica without it is there"
+            assert loop.shop.status()["adapters"] == ["chat", "sql"]
+            answers = crowd.answers(within_s=120)
+        assert [answer for answer in answers if not whole(answer, 900)] == []
+        assert loop.operator.cluster_changes == 0
 
 
 def test_asleep_awake_and_deleted_under_streams(cluster: Cluster, account: Path, tmp_path: Path) -> None:
