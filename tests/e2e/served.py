@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -16,7 +16,9 @@ from typing import Any
 
 import httpx
 from cloudach_controller.replicas import demand, override
+from cloudach_controller.resources.cluster import ray_cluster
 from cloudach_controller.resources.ray_service import application, serve_config
+from cloudach_controller.settings import Settings
 from cloudach_model_api import Model
 
 from tests.support.inference import VLLM_PYTHON
@@ -66,6 +68,17 @@ class Served:
     def endpoint(self) -> str:
         return self.ray.endpoint
 
+    def requests_by_replica(self) -> list[float]:
+        """How many each engine has answered to the end; in an order that stays."""
+        found = []
+        for port in self.ray.replica_ports:
+            with suppress(httpx.TransportError):
+                text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=20).text
+                lines = [line for line in text.splitlines() if line.startswith("vllm:request_success_total{")]
+                if lines:
+                    found.append(sum(float(line.rpartition(" ")[2]) for line in lines))
+        return found
+
     @property
     def application(self) -> dict[str, Any]:
         (found,) = self.ray.applications().values()
@@ -85,7 +98,7 @@ def served(of: Model, *, within_s: float = 400) -> Iterator[Served]:
     config: dict[str, Any] = json.loads(serve_config(of, application(of), options))
     ports, dashboard = free_ports()
     api_key = secrets.token_hex(8)
-    ray = LocalRay(ports, dashboard, token=secrets.token_hex(32), api_key=api_key, python=VLLM_PYTHON)
+    ray = LocalRay(ports, dashboard, token=secrets.token_hex(32), api_key=api_key, python=VLLM_PYTHON, env=_of_pods(of))
     try:
         ray.put(config)
         found = Served(ray, api_key)
@@ -98,6 +111,13 @@ def served(of: Model, *, within_s: float = 400) -> Iterator[Served]:
         yield found
     finally:
         ray.close()
+
+
+def _of_pods(of: Model) -> dict[str, str]:
+    """What the controller sets in the pods of this Model beyond what this machine's Ray has anyway."""
+    (group,) = ray_cluster(of, Settings())["workerGroupSpecs"]
+    env = group["template"]["spec"]["containers"][0]["env"]
+    return {one["name"]: one["value"] for one in env if "ROUTER" in one["name"]}
 
 
 def _answers(found: Served) -> bool:

@@ -41,7 +41,7 @@ QUESTIONS = [
 def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = make_adapter(tmp_path_factory.mktemp("adapter"), base_weights())
     lora = {"adapters": [{"name": "tale", "source": {"image": {"path": str(folder)}}}]}
-    with served(model(MODEL, replicas=2, maxModelLen=2048, lora=lora)) as engines:
+    with served(model(MODEL, replicas=2, maxModelLen=2048, lora=lora, routing="prefixAware")) as engines:
         yield engines
 
 
@@ -120,6 +120,20 @@ def test_the_engines_list_it(two_engines: Served) -> None:
     assert (base["id"], adapter["id"], adapter["parent"]) == (MODEL, ADAPTER, MODEL)
     with pytest.raises(openai.NotFoundError):
         whole(two_engines, f"{MODEL}:other", "Hi")
+
+
+def test_requests_with_the_same_beginning_come_to_the_same_replica(two_engines: Served) -> None:
+    client = openai.OpenAI(base_url=f"{two_engines.endpoint}/v1", api_key=two_engines.api_key, max_retries=0)
+    visits = []
+    for visitor in range(6):
+        told = f"Visitor {visitor} has a long story. " * 20
+        for turn in range(3):
+            before = two_engines.requests_by_replica()
+            client.completions.create(model=MODEL, prompt=told + "And then? " * turn, max_tokens=1)
+            after = two_engines.requests_by_replica()
+            visits.append((visitor, [old != new for old, new in zip(before, after, strict=True)].index(True)))
+    assert len(set(visits)) == 6, "each visitor one replica"
+    assert {replica for _, replica in visits} == {0, 1}
 
 
 async def test_the_connections_and_then_a_replica(two_engines: Served) -> None:

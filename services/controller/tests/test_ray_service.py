@@ -172,6 +172,14 @@ def test_streams_take_the_fast_way() -> None:
     assert found["A"] == "b"
 
 
+@pytest.mark.parametrize(("routing", "forwarded"), [("balanced", None), ("prefixAware", "1"), ("kvAware", "1")])
+def test_a_router_that_looks_at_prompts_gets_them(routing: str, forwarded: str | None) -> None:
+    of = model({"source": HF, "routing": routing})
+    assert env(worker(of)[2]).get("RAY_SERVE_INGRESS_REQUEST_ROUTER_FORWARD_BODY") == forwarded
+    options = application(of)["args"]["options"]
+    assert ("deployment_config" in options) == (forwarded is not None)
+
+
 def test_a_default_request_is_never_above_the_models_limit() -> None:
     resources = worker(model({"source": HF, "resources": {"limits": {"memory": "1Gi"}}}))[2]["resources"]
     assert "memory" not in resources["requests"]

@@ -77,6 +77,11 @@ class LocalRay:
         self._reader.start()
 
     @property
+    def replica_ports(self) -> range:
+        """Those that replicas may have."""
+        return range(self._ports.replicas, self._ports.replicas + 20)
+
+    @property
     def _log(self) -> Path:
         return self._folder / "log"
 

@@ -73,10 +73,22 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _routing(model: Model) -> dict[str, str]:
+    """A router that looks at prompts needs the requests' bodies, which HAProxy keeps from it otherwise."""
+    if model.spec.routing == "balanced":
+        return {}
+    return {
+        "RAY_SERVE_INGRESS_REQUEST_ROUTER_FORWARD_BODY": "1",
+        # Longer bodies are routed as if balanced. HAProxy has two buffers of this size for each connection in use.
+        "RAY_SERVE_HAPROXY_INGRESS_REQUEST_ROUTER_BUFSIZE": str(2**20),
+    }
+
+
 def _pod(model: Model, settings: Settings, container: str, resources: dict[str, Any], *, head: bool) -> dict[str, Any]:
     spec = model.spec
     ports = {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000} if head else {"serve": 8000}
-    env = [{"name": name, "value": value} for name, value in sorted(environment(settings).items())]
+    variables = _routing(model) | environment(settings)
+    env = [{"name": name, "value": value} for name, value in sorted(variables.items())]
     main: dict[str, Any] = {
         "name": container,
         "image": spec.image or settings.inference.image,

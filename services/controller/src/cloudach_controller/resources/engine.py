@@ -16,7 +16,7 @@ APPLICATION = "model"
 """Of the one Serve application that a Model's Ray cluster has."""
 
 _ROUTERS = {
-    "prefixAware": "ray.serve.llm.request_router:PrefixCacheAffinityRouter",
+    "prefixAware": "cloudach_inference.routers:PrefixAware",
     "kvAware": "ray.serve.llm.request_router:KVAwareRouter",
 }
 
