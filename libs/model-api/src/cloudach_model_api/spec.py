@@ -127,7 +127,7 @@ class ModelSpec(Part):
     where it goes on from when this is changed by hand. 0: no replica, and no request wakes one."""
     autoscaling: Autoscaling | None = None
     routing: Routing = "balanced"
-    """Which replica gets a request. balanced: the least busy; prefixAware: one that has seen the same beginning;
+    """Which replica gets a request. balanced: one after the other; prefixAware: one that has seen the same beginning;
     kvAware: one whose cache holds most of the prompt, as its engine reports it."""
     drain_seconds: Annotated[int, Field(ge=0, le=7200)] = 60
     """How long the streams of a replica that is to go may run on; after that they move to another one."""
