@@ -64,6 +64,9 @@ def test_an_upstream_may_name_v1_or_not() -> None:
         (MODEL + "kubernetes: {namespaces: ['a b']}", "kubernetes.namespaces"),
         (MODEL + "kubernetes: {namespaces: [a, a]}", "named twice"),
         ("models: [{id: m, aliases: [m], upstreams: ['http://a']}]", "used twice"),
+        ("models: [{id: m, adapters: [{name: a}, {name: a}], upstreams: ['http://a']}]", "'m:a' is used twice"),
+        ("models: [{id: m, adapters: [{name: a, id: m}], upstreams: ['http://a']}]", "'m' is used twice"),
+        ("models: [{id: m, adapters: [{name: 'a:b'}], upstreams: ['http://a']}]", "models.0.adapters.0.name"),
     ],
 )
 def test_a_bad_setting_is_named(text: str, named: str) -> None:

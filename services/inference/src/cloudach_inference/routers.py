@@ -35,6 +35,7 @@ class PrefixAware(FIFOMixin, RequestRouter):  # type: ignore[misc]
         body: dict[str, Any] = {}
         if pending_request is not None:
             pending_request.routing_context.should_backoff = True  # else it is asked again at once when all are full
-            body = vars(pending_request.args[0]) if pending_request.args else {}
+            # An exception here would leave the request waiting for ever.
+            body = getattr(pending_request.args[0], "__dict__", {}) if pending_request.args else {}
         there = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         return [[there[name]] for name in self._affinity.choose(list(blocks(body)), list(there))]
