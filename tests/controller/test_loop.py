@@ -90,6 +90,11 @@ class Loop:
     def crowd(self, streams: int, tokens: int, *models: str) -> Crowd:
         return Crowd(self.gateway.base_url, self.key, asks(streams, tokens, models or ("sim",)), per_s=50)
 
+    def all_answer(self, *models: str) -> bool:
+        """AssertionError where one does not."""
+        assert [self.answers(model) for model in models] == [200] * len(models)
+        return True
+
     def answers(self, model: str) -> int:
         """The status code of a request for it."""
         body = {"model": model, "prompt": "Hi", "max_tokens": 1}
@@ -153,7 +158,7 @@ def test_adapters_come_and_go_under_streams(cluster: Cluster, account: Path, tmp
             change = {"spec": {"lora": with_adapters("sql", "chat")}}
             loop.shop.run("patch", "model", "sim", "--type=merge", "-p", json.dumps(change))
             until(lambda: loop.answers("sim:chat") == 503, "it is known, and not loaded yet")
-            until(lambda: loop.answers("sim:chat") == 200, "it is loaded", within_s=120)
+            until(lambda: loop.all_answer("sim", "sim:sql") and loop.answers("sim:chat") == 200, "it is loaded")
             assert not running(loop.operator) & before, "a replica without it is there"
             assert loop.shop.status()["adapters"] == ["chat", "sql"]
             answers = crowd.answers(within_s=120)

@@ -53,9 +53,15 @@ def test_an_adapter_with_an_id_of_its_own(site: Site) -> None:
 
 def test_one_that_cannot_be_loaded_needs_an_operator(site: Site) -> None:
     site.ready("llama", lora=lora("sql"))
-    bad = {"type": "Degraded", "status": "True", "reason": "AdapterNotLoaded", "message": "LoRA adapter 'sql': …"}
+    bad = {"type": "Degraded", "status": "True", "reason": "AdapterNotLoaded", "message": "LoRA adapter 'sql'"}
     now = "2026-11-23T06:47:00Z"
-    ready = {"type": "Ready", "status": "True", "reason": "ReplicasReady", "message": "", "lastTransitionTime": now}
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "ReplicasReady",
+        "message": "1 of 1",
+        "lastTransitionTime": now,
+    }
     site.status("llama", "Degraded", ready=1, conditions=[ready, {**bad, "lastTransitionTime": now}])
     until(lambda: site.ask("llama:sql").headers.get("x-should-retry") == "false")
     assert site.ask("llama:sql").status_code == 503

@@ -129,6 +129,17 @@ def test_status(of: Model, what: Observation, state: str, ready: str, progressin
     assert (found, conditions) == (state, {"Ready": ready, "Progressing": progressing, "Degraded": degraded})
 
 
+def test_while_serve_reads_a_new_configuration_the_replicas_run_on() -> None:
+    """It tells of none until it has read it, which takes half a minute with vLLM."""
+    answer = {"applications": {"model": {"status": "DEPLOYING", "deployments": {}}}}
+    building = read_replicas(answer, "LLMServer:qwen")
+    assert (building.building, building.total) == (True, 0)
+    state, conditions, found = told(model(old=WAS_READY), seen(building))
+    assert (state, found.ready_replicas) == ("Ready", 2)
+    assert (conditions["Ready"], conditions["Progressing"]) == ("True ReplicasReady", "True Deploying")
+    assert told(model(), seen(building))[2].ready_replicas == 0
+
+
 def test_a_waking_model_says_so() -> None:
     zero = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
     marks = {"cloudach.dev/wake-requested-at": NOW.isoformat()}
@@ -283,7 +294,8 @@ ADAPTERS = {"lora": {"adapters": [{"name": n, "source": {"huggingFace": {"repo":
 
 
 def view(*adapters: str, ready: int = 2, **more: Any) -> Replicas:
-    return replace(replicas(ready, **more), adapters=frozenset(adapters))
+    building = more.pop("building", False)
+    return replace(replicas(ready, **more), adapters=frozenset(adapters), building=building)
 
 
 @pytest.mark.parametrize(
@@ -296,6 +308,7 @@ def view(*adapters: str, ready: int = 2, **more: Any) -> Replicas:
         (("a",), seen(view("b", deployment="UPDATING")), ()),
         (("a",), seen(view("a", "b", app="DEPLOYING")), ("a",)),
         (("a",), seen(view("a")), ("a",)),  # Serve has not heard of the other
+        (("a",), seen(view("a", "b", ready=0, app="DEPLOYING", building=True)), ("a",)),  # the old ones run on
         (("a", "b"), seen(view("a", "b", "c")), ("a", "b")),  # the spec has it no more
         (("a", "b"), seen(unreachable="no answer"), ("a", "b")),
     ],

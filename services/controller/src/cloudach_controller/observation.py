@@ -27,6 +27,9 @@ class Replicas:
     adapters: frozenset[str] | None = None
     """LoRA adapters of the configuration that Serve was given last; None: Ray was not asked."""
 
+    building: bool = False
+    """Serve reads a new configuration, and tells of no replica meanwhile; those that it had run on."""
+
     @property
     def settled(self) -> bool:
         """Every replica is of that configuration."""
@@ -70,6 +73,7 @@ def read_replicas(answer: Mapping[str, Any], deployment: str) -> Replicas:
         deployment=str(found.get("status") or ""),
         message="\n".join(text for text in (app.get("message"), found.get("message")) if text),
         adapters=_adapters(app),
+        building=app.get("status") == "DEPLOYING" and not found,
     )
 
 

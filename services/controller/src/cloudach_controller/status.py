@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cloudach_model_api.model import InvalidModel, Model
@@ -39,7 +39,9 @@ def status(
 ) -> ModelStatus:
     """`blocked`: why nothing is done for it, or part of it, whatever was seen."""
     old = model.status
-    view = seen.replicas or _last_known(old, seen)
+    view = seen.replicas
+    if view is None or view.building:
+        view = _last_known(old, seen)
     desired = _desired(wanted, view)
     wrong = blocked or cause(seen)
     if wrong is None and _fewer(old, view, desired, wanted):
@@ -137,10 +139,14 @@ def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
 
 def _last_known(old: ModelStatus, seen: Observation) -> Replicas:
     """Where the dashboard is silent, what runs is taken to run on; where there is no RayService, nothing runs."""
-    if seen.ray_service is None or not seen.unreachable:
+    told = seen.replicas
+    if seen.ray_service is None or not (seen.unreachable or told is not None):
         return _NOTHING
     ready, total = old.ready_replicas or 0, old.replicas or 0
-    return Replicas(old.desired_replicas or 0, ready, max(total - ready, 0), 0, "RUNNING" if ready else "", "", "")
+    last = Replicas(old.desired_replicas or 0, ready, max(total - ready, 0), 0, "RUNNING" if ready else "", "", "")
+    if told is None:
+        return last
+    return replace(last, application=told.application, deployment="UPDATING", adapters=told.adapters)
 
 
 def _desired(wanted: Demand, view: Replicas) -> int:
