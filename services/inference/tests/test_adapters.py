@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -105,6 +106,11 @@ def test_two_revisions_lie_side_by_side(hub: list[dict[str, Any]]) -> None:
     fetch(one)
     fetch(two)
     assert one.path != two.path
+
+
+def test_an_error_crosses_processes() -> None:
+    error = AdapterError.of("sql", "it is gone")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error) == "LoRA adapter 'sql': it is gone"
 
 
 def test_what_the_hub_says_is_told_with_the_adapters_name(hub: list[dict[str, Any]]) -> None:

@@ -30,8 +30,10 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class AdapterError(Exception):
     """An adapter cannot be had; the message names it, and says why."""
 
-    def __init__(self, name: str, problem: str) -> None:
-        super().__init__(f"LoRA adapter {name!r}: {problem}")
+    @classmethod
+    def of(cls, name: str, problem: str) -> AdapterError:
+        """Not by __init__: Ray carries it from process to process, and exceptions are pickled by their one message."""
+        return cls(f"LoRA adapter {name!r}: {problem}")
 
 
 class Adapter(BaseModel):
@@ -98,16 +100,16 @@ def rank(adapter: Adapter) -> int:
     try:
         found = json.loads(file.read_text())
     except FileNotFoundError:
-        raise AdapterError(adapter.name, f"there is no {CONFIG_FILE} in {adapter.source}") from None
+        raise AdapterError.of(adapter.name, f"there is no {CONFIG_FILE} in {adapter.source}") from None
     except (OSError, ValueError) as error:
-        raise AdapterError(adapter.name, f"{CONFIG_FILE} of {adapter.source} cannot be read: {error}") from None
+        raise AdapterError.of(adapter.name, f"{CONFIG_FILE} of {adapter.source} cannot be read: {error}") from None
     value = found.get("r") if isinstance(found, dict) else None
     if not isinstance(value, int) or value < 1:
-        raise AdapterError(
+        raise AdapterError.of(
             adapter.name, f"{CONFIG_FILE} of {adapter.source} names no rank (`r`): is it a LoRA adapter?"
         )
     if not any((adapter.path / name).is_file() for name in WEIGHTS_FILES):
-        raise AdapterError(adapter.name, f"there is no {WEIGHTS_FILES[0]} in {adapter.source}")
+        raise AdapterError.of(adapter.name, f"there is no {WEIGHTS_FILES[0]} in {adapter.source}")
     return value
 
 
@@ -116,7 +118,7 @@ def engine_args(lora: Lora) -> dict[str, Any]:
     ranks = {adapter.name: rank(adapter) for adapter in lora.adapters}
     name, largest = max(ranks.items(), key=lambda item: item[1])
     if largest > (lora.max_rank or _RANKS[-1]):
-        raise AdapterError(name, f"its rank {largest} is above the largest allowed, {lora.max_rank or _RANKS[-1]}")
+        raise AdapterError.of(name, f"its rank {largest} is above the largest allowed, {lora.max_rank or _RANKS[-1]}")
     room = next(rank for rank in _RANKS if rank >= (lora.max_rank or largest))
     return {
         "enable_lora": True,
@@ -144,7 +146,7 @@ def fetch(adapter: Adapter) -> None:
         raise
     except Exception as error:
         # Libraries of four kinds of stores: what they raise has nothing in common.
-        raise AdapterError(adapter.name, f"{adapter.source}: {type(error).__name__}: {error}") from error
+        raise AdapterError.of(adapter.name, f"{adapter.source}: {type(error).__name__}: {error}") from error
 
 
 def _from_hub(adapter: Adapter, target: Path) -> None:

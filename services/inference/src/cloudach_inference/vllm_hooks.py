@@ -71,4 +71,4 @@ class LLMServer(llm_server.LLMServer):  # type: ignore[misc]
                 )
             )
         except ValueError as error:
-            raise AdapterError(adapter.name, f"the engine refuses it: {error}") from error
+            raise AdapterError.of(adapter.name, f"the engine refuses it: {error}") from error
