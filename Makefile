@@ -16,9 +16,11 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
+# Suites that wait more than they compute run in two processes, a file at a time, in the order given.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,26 +55,35 @@ stop: ## end what `make run` of this folder started
 	@$(BIN)/cloudach-stack down
 
 test: export STREAMS ?= 200
-test: check test-unit test-data-plane test-chaos test-guide test-e2e ## all tests, the real vLLM run last
+test: export LEFT_OUT := .cache/left-out
+test: check ## all tests, the real vLLM run last; what was left out is said at the end
+	@mkdir -p $(dir $(LEFT_OUT)) && : >$(LEFT_OUT)
+	@$(MAKE) -j2 test-unit guide-tools # downloads go on beside tests that do not mind
+	@$(MAKE) test-data-plane test-chaos test-guide
+	@$(MAKE) -j2 test-kube engine
+	@$(MAKE) test-e2e
+	@scripts/left-out.sh $(LEFT_OUT)
 
 test-unit: setup ## the tests beside the libraries and services
-	$(PYTEST) -q libs services
+	$(PYTEST) -q -n 3 --dist worksteal libs services
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
-	$(PYTEST) -q tests/data_plane tests/bench
+	$(PYTEST) -q $(IN_TWO) tests/data_plane tests/bench
 
 test-chaos: setup ## replicas and gateways killed and replaced under load: no stream breaks; STREAMS=500
 	$(PYTEST) -q tests/chaos
 
-test-guide: setup ## every example of docs/guide, with the real SDKs, curl and a browser
-	tests/guide/setup.sh
+guide-tools: setup
+	@tests/guide/setup.sh
+
+test-guide: guide-tools ## every example of docs/guide, with the real SDKs, curl and a browser
 	$(PYTEST) -q tests/guide
 
 test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
 	$(PYTEST) -q tests/e2e
 
 test-crd: setup ## the Model resource on a real API server: rules, kubectl scale, server-side apply; KUBEBUILDER_ASSETS=DIR
-	scripts/kube-tools.sh
+	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/crd
 
 test-controller: setup ## the controller on a real API server (KUBEBUILDER_ASSETS), and the loop with a real Ray
@@ -90,9 +101,11 @@ test-kubernetes: setup ## the gateway and Models on a real API server: served, w
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/kubernetes
 
-test-kube: test-crd test-charts test-kubernetes test-controller ## all on a Kubernetes API server, not yet part of `make test`; KUBEBUILDER_ASSETS=DIR
+test-kube: setup ## those four at once, part of `make test`; KUBEBUILDER_ASSETS=DIR, without which most is left out
+	@scripts/kube-tools.sh
+	$(PYTEST) -q $(IN_TWO) tests/controller tests/kubernetes tests/crd tests/charts
 
-test-cluster: setup ## the chart as pods: ready, tested, upgraded under load; CLUSTER_EXEC=… CLUSTER_LOAD=… (tests/cluster/node.py)
+test-cluster: setup ## the chart as pods: ready, upgraded under load, tested, uninstalled; needs a node (tests/cluster/node.py)
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/cluster
 

@@ -1,5 +1,5 @@
 # The gateway, and `cloudach`, its administration. From the repository's root:
-#   docker build -f docker/gateway.Dockerfile -t ghcr.io/cloudach/gateway:0.1.0 .
+#   docker build -f docker/gateway.Dockerfile -t ghcr.io/cloudach/gateway:0.2.0 .
 ARG BASE=python:3.11.14-slim-bookworm
 
 FROM ${BASE} AS build

@@ -1,5 +1,5 @@
 # What Ray's pods run: the field's Ray LLM image with the inference package. From the repository's root:
-#   docker build -f docker/inference.Dockerfile -t ghcr.io/cloudach/inference:0.1.0 .
+#   docker build -f docker/inference.Dockerfile -t ghcr.io/cloudach/inference:0.2.0 .
 # Ray, vLLM, CUDA and their dependencies stay as they are in the base; only what it lacks is added, in locked versions.
 ARG BASE=rayproject/ray-llm:2.60.0-py312-cu130
 

@@ -60,13 +60,19 @@ def within(seconds: float, done: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def prepare(cluster: Cluster) -> None:
-    """Installs the CRDs. A server without CEL drops the rules of ours, when helm is told not to look."""
+def prepare(cluster: Cluster, crds: Path = CRDS) -> None:
+    """Installs the CRDs."""
     cluster.kubectl.apply(rayservice_crd())
-    old = ("--server-side=false", "--disable-openapi-validation") if cluster.minor < 28 else ()
-    checked(run(tool("helm"), "install", "cloudach-crds", CRDS, *old, kubeconfig=cluster.kubeconfig))
+    upgrade_crds(cluster, crds)
     names = ("crd/models.cloudach.dev", "crd/rayservices.ray.io")
     cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+
+
+def upgrade_crds(cluster: Cluster, crds: Path = CRDS) -> None:
+    """A server without CEL drops the rules of ours, when helm is told not to look."""
+    old = ("--server-side=false", "--disable-openapi-validation") if cluster.minor < 28 else ()
+    command = ("upgrade", "--install", "cloudach-crds", crds, *old)
+    checked(run(tool("helm"), *command, kubeconfig=cluster.kubeconfig))
 
 
 class Helm:
@@ -87,12 +93,12 @@ class Helm:
         self._run("uninstall", "demo", "--ignore-not-found", "--no-hooks")
         self.kubectl("-n", self.namespace, "delete", KINDS, "-l", LATEST, "--ignore-not-found", "--wait=false")
 
-    def install(self, values: Mapping[str, Any] | None = None, *, chart: Path = CHART, hooks: bool = False) -> str:
-        """Its notes. Without `hooks`: no node runs their Jobs."""
-        return self._values("install", values, chart, () if hooks else ("--no-hooks",))
+    def install(self, values: Mapping[str, Any] | None = None, *flags: str, chart: Path = CHART) -> str:
+        """Its notes. Without hooks: no node runs their Jobs."""
+        return self._values("install", values, chart, ("--no-hooks", *flags))
 
-    def upgrade(self, values: Mapping[str, Any] | None = None, *, chart: Path = CHART) -> str:
-        return self._values("upgrade", values, chart, ("--no-hooks",))
+    def upgrade(self, values: Mapping[str, Any] | None = None, *flags: str, chart: Path = CHART) -> str:
+        return self._values("upgrade", values, chart, ("--no-hooks", *flags))
 
     def uninstall(self) -> str:
         return self._run("uninstall", "demo", "--no-hooks")

@@ -10,13 +10,13 @@ from tests.charts.cluster import Helm, prepare
 from tests.support.kube import Cluster, api_server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server() -> Iterator[Cluster]:
     with api_server() as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(server: Cluster) -> Cluster:
     """With the CRDs that the chart asks for."""
     prepare(server)

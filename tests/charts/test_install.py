@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from base64 import b64decode
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.charts.cluster import Helm, model, rayservice_crd, within
 from tests.charts.value_cases import MODEL_SPEC
-from tests.support.helm import CHART
 from tests.support.kubectl import CommandFailed
 
 MODEL = {"name": "m", "spec": MODEL_SPEC}
@@ -50,37 +46,6 @@ def test_a_wrong_model_is_refused_by_its_field(helm: Helm) -> None:
     with pytest.raises(CommandFailed, match="additional properties 'replcas' not allowed"):
         helm.install({"models": [{"name": "m", "spec": {**MODEL_SPEC, "replcas": 2}}]})
     assert helm.names() == set()
-
-
-def test_upgrade_from_the_version_before(helm: Helm, tmp_path: Path) -> None:
-    """There is no release yet: the version before is this chart under a lower number, and with what upgrades change."""
-    before = tmp_path / "cloudach"
-    shutil.copytree(CHART, before)
-    chart = yaml.safe_load((before / "Chart.yaml").read_text())
-    (before / "Chart.yaml").write_text(yaml.safe_dump({**chart, "version": "0.0.1", "appVersion": "0.0.1"}))
-    helm.install({"models": [MODEL], "firstKey": {"create": True}}, chart=before)
-    helm.kubectl("-n", "serving", "patch", "secret", "demo-cloudach-first-key", "-p", '{"data": {"key": "c2stMQ=="}}')
-    password = helm.get("secret", "demo-cloudach-valkey")["data"]
-    pods = helm.get("deployment", "demo-cloudach-gateway")["spec"]["template"]
-    assert pods["spec"]["containers"][0]["image"].endswith(":0.0.1")
-
-    helm.upgrade({"models": [MODEL], "firstKey": {"create": True}, "gateway": {"drainSeconds": 90}})
-
-    pods = helm.get("deployment", "demo-cloudach-gateway")["spec"]["template"]
-    assert pods["spec"]["containers"][0]["image"].endswith(":0.1.0")
-    assert pods["spec"]["terminationGracePeriodSeconds"] == 115
-    assert helm.get("secret", "demo-cloudach-valkey")["data"] == password, "the gateways would be locked out"
-    assert helm.get("secret", "demo-cloudach-first-key")["data"] == {"key": "c2stMQ=="}
-    (claim,) = helm.get("statefulset", "demo-cloudach-valkey")["spec"]["volumeClaimTemplates"]
-    assert claim["metadata"]["name"] == "data"
-
-
-def test_a_model_without_replicas_keeps_what_was_scaled(helm: Helm) -> None:
-    model = {"name": "m", "spec": {"source": MODEL_SPEC["source"]}}
-    helm.install({"models": [model]})
-    helm.kubectl("-n", "serving", "scale", "model/m", "--replicas=5")
-    helm.upgrade({"models": [model], "gateway": {"replicas": 3}})
-    assert helm.get("model", "m")["spec"]["replicas"] == 5
 
 
 def test_uninstall_leaves_what_the_notes_say(helm: Helm) -> None:

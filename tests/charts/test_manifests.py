@@ -14,7 +14,7 @@ from cloudach_gateway import settings as gateway_settings
 from cloudach_model_api import Model
 
 from tests.charts.value_cases import MODEL_SPEC
-from tests.support.helm import NAMESPACE, Object, Objects, pod_template, render
+from tests.support.helm import NAMESPACE, VERSION, Object, Objects, pod_template, render
 from tests.support.pod_security import violations
 
 MINORS = list(dict.fromkeys(kubernetes_validate.utils.all_versions()))[-3:]  # it lists each twice
@@ -191,3 +191,12 @@ def test_all_objects_are_in_the_namespace_of_the_release_or_in_none() -> None:
     for one in everything():
         wanted = None if one["kind"] in cluster else NAMESPACE
         assert one["metadata"].get("namespace") == wanted, (one["kind"], one["metadata"]["name"])
+
+
+def test_a_new_version_of_the_chart_alone_restarts_nothing() -> None:
+    """Valkey above all: its pod is the only one."""
+    for workload in everything().all("Deployment") + everything().all("StatefulSet"):
+        template = deepcopy(pod_template(workload))
+        for container in template["spec"]["containers"]:
+            container["image"] = container["image"].removesuffix(f":{VERSION}")
+        assert VERSION not in yaml.safe_dump(template), workload["metadata"]["name"]

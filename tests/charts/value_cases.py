@@ -20,7 +20,7 @@ from tests.charts.case import (
     spec,
     there,
 )
-from tests.support.helm import NAME, NAMESPACE, Object
+from tests.support.helm import NAME, NAMESPACE, VERSION, Object
 
 DIGEST = "sha256:" + "0" * 64
 ANNOTATIONS = {"example.com/a": "b"}
@@ -79,7 +79,7 @@ def component(name: str, kind: str, account: bool = True) -> Iterator[Case]:
     image = {"gateway": "ghcr.io/cloudach/gateway", "controller": "ghcr.io/cloudach/controller"}.get(
         name, "docker.io/valkey/valkey"
     )
-    tag = "9.0.8-alpine3.24" if name == "valkey" else "0.1.0"
+    tag = "9.0.8-alpine3.24" if name == "valkey" else VERSION
     yield Case(f"{name}.image.repository", "r.example/x", container(name, "image"), f"r.example/x:{tag}")
     yield Case(f"{name}.image.tag", "9", container(name, "image"), f"{image}:9")
     yield Case(f"{name}.image.digest", DIGEST, container(name, "image"), f"{image}@{DIGEST}")
@@ -284,7 +284,7 @@ def controller() -> Iterator[Case]:
     for kind in ("Deployment", "Role", "ServiceAccount", "PodDisruptionBudget", "NetworkPolicy", "ConfigMap"):
         yield Case("controller.enabled", False, there(kind, "controller"), False, name=kind)
     image = config("controller", "inference", "image")
-    yield Case("controller.inferenceImage.repository", "r/x", image, "r/x:0.1.0")
+    yield Case("controller.inferenceImage.repository", "r/x", image, f"r/x:{VERSION}")
     yield Case("controller.inferenceImage.tag", "9", image, "ghcr.io/cloudach/inference:9")
     yield Case("controller.inferenceImage.digest", DIGEST, image, f"ghcr.io/cloudach/inference@{DIGEST}")
     yield Case("controller.config", {"log_level": "debug"}, config("controller", "log_level"), "debug")

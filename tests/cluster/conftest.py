@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.node import NAMESPACE, Node, require_node
+from tests.charts.cluster import rayservice_crd
+from tests.cluster.node import NAMESPACE, Node, node_with, require_node
 from tests.support import images
-from tests.support.helm import CHART
+from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
+from tests.support.processes import ROOT
 
 VALKEY = "docker.io/valkey/valkey:9.0.8-alpine3.24"
-GATEWAY = "ghcr.io/cloudach/gateway:0.1.0"
 SIMULATOR = "ghcr.io/cloudach/simulator:test"
-VOLUME = "/tmp/cloudach-test-valkey"  # noqa: S108 - on the node
+VERSIONS = (RELEASED.stem.rpartition("-")[2], VERSION)
+NAMES = ("demo-cloudach-valkey", "demo-cloudach-gateway")
+WAIT = ("--wait=legacy", "--timeout", "3m")
+"""For all pods. Helm's newer way waits for the Model as well, and KubeRay, which would make it ready, is not here."""
+CRDS_APART = ("--namespace", "default")
 RESTRICTED = {
     "runAsNonRoot": True,
     "allowPrivilegeEscalation": False,
@@ -28,84 +35,131 @@ RESTRICTED = {
 
 
 @pytest.fixture(scope="session")
-def node() -> Node:
-    return require_node()
-
-
-@pytest.fixture(scope="session")
-def loaded(node: Node, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The images are on the node."""
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
+    """The images. Both versions of the chart run what this tree holds: only the tag differs."""
+    require_node()
     folder = tmp_path_factory.mktemp("images")
     base = images.base()
-    gateway = images.package("cloudach-gateway", folder / "gateway", "helm-test")
+    gateway, controller = (
+        images.build(ROOT / "docker" / f"{part}.Dockerfile", base, folder / part) for part in ("gateway", "controller")
+    )
     valkey = images.Contents()
-    (server,) = [path for path in gateway.entries if path.endswith("/valkey-server")]
+    (server,) = [path for path in gateway.layers[-1].entries if path.endswith("/valkey-server")]
     valkey.entries["/usr/local/bin/valkey-server"] = server
     valkey.entries["/usr/local/bin/valkey-cli"] = images.VALKEY_CLI.encode()
     simulator = images.package("cloudach-inference", folder / "simulator")
-    for name, layers, entrypoint in (
-        (GATEWAY, [base, gateway], ["cloudach-gateway"]),
-        (VALKEY, [base, gateway, valkey], ["valkey-server"]),
-        (SIMULATOR, [base, simulator], ["cloudach-sim"]),
-    ):
-        archive = images.write(folder / "image.tar", name, layers, entrypoint=entrypoint)
-        node.load(archive)
-        archive.unlink()
+    parts = {
+        "gateway": ([f"ghcr.io/cloudach/gateway:{version}" for version in VERSIONS], gateway),
+        "controller": ([f"ghcr.io/cloudach/controller:{version}" for version in VERSIONS], controller),
+        "valkey": ([VALKEY], replace(gateway, layers=[*gateway.layers, valkey], entrypoint=["valkey-server"])),
+        "sim": ([SIMULATOR], replace(gateway, layers=[base, simulator], entrypoint=["cloudach-sim"])),
+    }
+    made = [images.write(folder / f"{part}.tar", names, image) for part, (names, image) in parts.items()]
+    yield made
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
-def addresses(node: Node, loaded: None) -> Iterator[dict[str, str]]:
-    """A namespace with a simulator and a volume, and cluster IPs that are free: by Service name."""
-    apply_namespace(node)
-    node.apply(*simulator())
-    if not node.get("storageclasses")["items"]:
-        node.apply(volume())
-    found = {"simulator": service_ip(node, "simulator")}
-    for name in ("demo-cloudach-valkey", "demo-cloudach-gateway"):
-        node.apply(service(name))
-        found[name] = service_ip(node, name)
-    node.kubectl("delete", "service", "demo-cloudach-valkey", "demo-cloudach-gateway")
+def node(archives: list[Path]) -> Iterator[Node]:
+    """With the namespace, which ends with the tests."""
+    with node_with(archives) as node:
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+        yield node
+
+
+@pytest.fixture(scope="session")
+def addresses(node: Node) -> dict[str, str]:
+    """Cluster IPs by Service name: of the simulator, which runs, and of the chart's Services, whose IPs are free."""
+    node.apply(*simulator(), *map(service, NAMES))
+    found = {name: str(node.get("service", name)["spec"]["clusterIP"]) for name in ("simulator", *NAMES)}
+    node.kubectl("delete", "service", *NAMES)
     node.kubectl("rollout", "status", "deployment/simulator", "--timeout=120s", timeout_s=130)
-    yield found
-    node.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout_s=130)
-    node.kubectl("delete", "pv", "cloudach-test-valkey", "--ignore-not-found", "--wait=false")
-    shutil.rmtree(VOLUME, ignore_errors=True)
+    return found
 
 
 @pytest.fixture(scope="session")
-def release(node: Node, addresses: dict[str, str]) -> dict[str, Any]:
-    """The values that the chart is installed with. Its gateways serve the simulator: there is no Ray here."""
+def volume(node: Node) -> Iterator[None]:
+    """A volume for Valkey's claim where the cluster makes none by itself; its node is this machine then."""
+    if node.get("storageclasses")["items"]:
+        yield
+        return
+    folder = Path(tempfile.mkdtemp(prefix="cloudach-valkey-"))
+    folder.chmod(0o777)
+    node.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": "cloudach-test-valkey"},
+            "spec": {
+                "capacity": {"storage": "8Gi"},
+                "accessModes": ["ReadWriteOnce"],
+                "hostPath": {"path": str(folder)},
+                "claimRef": {"namespace": NAMESPACE, "name": "data-demo-cloudach-valkey-0"},
+            },
+        }
+    )
+    yield
+    node.kubectl("delete", "pv", "cloudach-test-valkey", "--ignore-not-found", "--wait=false")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def crds(node: Node) -> None:
+    """The Model as it was released, and KubeRay's kind, though nobody may act on it."""
+    if not node.kubectl("get", "crd", "rayservices.ray.io", "--ignore-not-found"):
+        node.apply(rayservice_crd())
+    old = ("--server-side=false", "--disable-openapi-validation") if node.minor() < 28 else ()
+    node.helm("upgrade", "--install", "cloudach-crds", RELEASED_CRDS, *CRDS_APART, *old)
+    names = ("crd/models.cloudach.dev", "crd/rayservices.ray.io")
+    node.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+
+
+@pytest.fixture(scope="session")
+def before(node: Node, addresses: dict[str, str], crds: None) -> set[str]:
+    """All objects before the installation."""
+    return objects(node)
+
+
+@pytest.fixture(scope="session")
+def release(node: Node, addresses: dict[str, str], volume: None, before: set[str]) -> dict[str, Any]:
+    """The values that the released chart is installed with. Its gateways serve the simulator: there is no Ray here."""
     values = values_for(addresses)
-    node.helm("install", "demo", str(CHART), "--values", "-", "--wait", "--timeout", "4m", stdin=json.dumps(values))
+    try:
+        node.helm("install", "demo", RELEASED, "--values", "-", *WAIT, stdin=json.dumps(values))
+    except Exception as error:
+        raise AssertionError(f"{error}\n{node.tell()}") from error
     return values
 
 
 def values_for(addresses: dict[str, str]) -> dict[str, Any]:
     """No DNS is asked of the cluster: names are in the pods' /etc/hosts."""
-    names = ("demo-cloudach-valkey", "demo-cloudach-gateway")
-    aliases = [{"ip": addresses[name], "hostnames": [name]} for name in names]
+    aliases = [{"ip": addresses[name], "hostnames": [name]} for name in NAMES]
     small = {"requests": {"cpu": "50m", "memory": "64Mi"}}
-    model = {"id": "sim", "upstreams": [f"http://{addresses['simulator']}:8000"]}
     return {
-        "preflight": False,
-        "controller": {"enabled": False},
         "firstKey": {"create": True, "tenant": "acme"},
         "gateway": {
-            "watchModels": False,
             "replicas": 2,
             "preStopSeconds": 3,
-            "config": {"models": [model]},
+            "config": {"models": [{"id": "sim", "upstreams": [f"http://{addresses['simulator']}:8000"]}]},
             "resources": small,
             "hostAliases": aliases,
             "service": {"clusterIP": addresses["demo-cloudach-gateway"]},
         },
+        "controller": {"resources": small},
         "valkey": {"resources": small, "service": {"clusterIP": addresses["demo-cloudach-valkey"]}},
+        "models": [{"name": "tiny", "spec": {"source": {"simulator": {}}, "replicas": 1}}],
+        "test": {"model": "sim"},
     }
 
 
-def apply_namespace(node: Node) -> None:
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-    node.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}})
+def objects(node: Node) -> set[str]:
+    """kind/name of everything in the namespace, and of what the chart may make outside; Events pass by themselves."""
+    listed = node.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+    kinds = {"clusterroles", "clusterrolebindings", "priorityclasses", *listed}
+    kinds -= {"events", "events.events.k8s.io"}
+    items = node.get(",".join(sorted(kinds)))["items"]
+    return {f"{one['kind']}/{one['metadata']['name']}" for one in items}
 
 
 def service(name: str) -> dict[str, Any]:
@@ -115,10 +169,6 @@ def service(name: str) -> dict[str, Any]:
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"selector": {"app": name}, "ports": [{"port": 8000}]},
     }
-
-
-def service_ip(node: Node, name: str) -> str:
-    return str(node.get("service", name)["spec"]["clusterIP"])
 
 
 def simulator() -> list[dict[str, Any]]:
@@ -140,21 +190,3 @@ def simulator() -> list[dict[str, Any]]:
         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
     }
     return [deployment, service("simulator")]
-
-
-def volume() -> dict[str, Any]:
-    """For Valkey's claim, where the cluster makes no volumes by itself; its node is this machine then."""
-    shutil.rmtree(VOLUME, ignore_errors=True)
-    Path(VOLUME).mkdir()
-    Path(VOLUME).chmod(0o777)
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": "cloudach-test-valkey"},
-        "spec": {
-            "capacity": {"storage": "8Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "hostPath": {"path": VOLUME, "type": "DirectoryOrCreate"},
-            "claimRef": {"namespace": NAMESPACE, "name": "data-demo-cloudach-valkey-0"},
-        },
-    }

@@ -10,9 +10,11 @@ import asyncio
 import json
 import sys
 
+import httpx
 import openai
 
-TOKENS = 300
+TOKENS = 600
+"""Of each stream, ten seconds of the simulator here: longer than a gateway is there that would not drain."""
 
 
 class Load:
@@ -28,7 +30,7 @@ class Load:
             try:
                 await self._stream(begun)
                 self.finished += 1
-            except (openai.OpenAIError, AssertionError) as error:
+            except (openai.OpenAIError, httpx.HTTPError, AssertionError) as error:
                 self.broken.append(repr(error))
                 await asyncio.sleep(0.2)  # whatever is wrong is not asked a thousand times
 
@@ -39,6 +41,7 @@ class Load:
             max_tokens=TOKENS,
             stream=True,
             stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
         )
         reason, usage = None, None
         async for chunk in stream:
@@ -48,6 +51,7 @@ class Load:
                 reason = choice.finish_reason or reason
         assert reason is not None, "the stream ended without a finish reason"
         assert usage is not None, "the stream ended without its usage"
+        assert usage.completion_tokens == TOKENS, f"{usage.completion_tokens} tokens of {TOKENS}"
 
 
 async def main(base_url: str, key: str, model: str, streams: str) -> None:

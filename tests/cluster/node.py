@@ -1,7 +1,11 @@
-"""A cluster with a node, wherever it is: how to run a command that reaches it, and how to give it images.
+"""A cluster for tests alone, with a node: how to run a command that reaches it, and how images get there. Either of
 
-CLUSTER_EXEC   a prefix that runs a command with KUBECONFIG set and the cluster's Services in reach; on a node: `env`
-CLUSTER_LOAD   makes an image archive known to the node: `kind load image-archive`, `k3s ctr images import`
+CLUSTER_EXEC        a prefix that runs a command with KUBECONFIG set and the Services in reach; on a node itself: `env`
+CLUSTER_LOAD        makes an image archive known to the node: `kind load image-archive`, `k3s ctr images import`
+
+or, to start one for these tests that ends with them,
+
+KUBE_NODE_SCRIPTS   a folder with node-up, in-node and node-down (as root), called as below
 """
 
 from __future__ import annotations
@@ -10,7 +14,10 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +29,15 @@ NAMESPACE = "cloudach-test"
 
 
 class Node:
-    def __init__(self, prefix: Sequence[str], load: Sequence[str]) -> None:
-        self._prefix = list(prefix)
-        self._load = list(load)
+    """`namespace` is where kubectl and helm work."""
+
+    def __init__(self, prefix: Sequence[str | Path], namespace: str = NAMESPACE) -> None:
+        self._prefix = list(map(str, prefix))
+        self._namespace = ("-n", namespace)
 
     def run(self, *command: str | Path, stdin: str = "", timeout_s: float = 120) -> str:
         """What it prints. Raises CommandFailed."""
-        done = subprocess.run(
-            [*self._prefix, *map(str, command)],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-        if done.returncode:
-            raise CommandFailed(f"{' '.join(map(str, command[:6]))}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
-        return done.stdout
+        return _run([*self._prefix, *map(str, command)], stdin, timeout_s)
 
     def start(self, *command: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -46,10 +45,10 @@ class Node:
         )
 
     def kubectl(self, *arguments: str, stdin: str = "", timeout_s: float = 120) -> str:
-        return self.run(tool("kubectl"), "-n", NAMESPACE, *arguments, stdin=stdin, timeout_s=timeout_s)
+        return self.run(tool("kubectl"), *self._namespace, *arguments, stdin=stdin, timeout_s=timeout_s)
 
-    def helm(self, *arguments: str, stdin: str = "", timeout_s: float = 300) -> str:
-        return self.run(tool("helm"), "-n", NAMESPACE, *arguments, stdin=stdin, timeout_s=timeout_s)
+    def helm(self, *arguments: str | Path, stdin: str = "", timeout_s: float = 300) -> str:
+        return self.run(tool("helm"), *self._namespace, *arguments, stdin=stdin, timeout_s=timeout_s)
 
     def get(self, *arguments: str) -> Any:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
@@ -57,10 +56,9 @@ class Node:
     def apply(self, *objects: dict[str, Any]) -> None:
         self.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, objects)))
 
-    def load(self, archive: Path) -> None:
-        done = subprocess.run([*self._load, str(archive)], capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode:
-            raise CommandFailed(done.stderr)
+    def minor(self) -> int:
+        """20 for Kubernetes 1.20."""
+        return int(json.loads(self.kubectl("version", "-o", "json"))["serverVersion"]["minor"].rstrip("+"))
 
     def tell(self) -> str:
         """What one would look at when something is not as it should be."""
@@ -75,10 +73,50 @@ class Node:
         return "\n".join(told)
 
 
-def require_node() -> Node:
-    if "CLUSTER_EXEC" not in os.environ or "CLUSTER_LOAD" not in os.environ:
+def require_node() -> None:
+    """Skips the test where there is none."""
+    if not ("KUBE_NODE_SCRIPTS" in os.environ or {"CLUSTER_EXEC", "CLUSTER_LOAD"} <= os.environ.keys()):
         pytest.skip(
             "LEFT OUT, needs a cluster with a node: set CLUSTER_EXEC and CLUSTER_LOAD, on k3s CLUSTER_EXEC=env and "
             "CLUSTER_LOAD='k3s ctr images import' (tests/cluster/node.py)"
         )
-    return Node(shlex.split(os.environ["CLUSTER_EXEC"]), shlex.split(os.environ["CLUSTER_LOAD"]))
+
+
+@contextmanager
+def node_with(archives: Sequence[Path]) -> Iterator[Node]:
+    """The cluster's node, with these images on it. Raises CommandFailed."""
+    if scripts := os.environ.get("KUBE_NODE_SCRIPTS"):
+        with _started(Path(scripts), archives) as node:
+            yield node
+        return
+    for archive in archives:
+        _run([*shlex.split(os.environ["CLUSTER_LOAD"]), str(archive)], timeout_s=300)
+    node = Node(shlex.split(os.environ["CLUSTER_EXEC"]))
+    yield node
+    node.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout_s=130)
+
+
+@contextmanager
+def _started(scripts: Path, archives: Sequence[Path]) -> Iterator[Node]:
+    home = tempfile.mkdtemp(prefix="cloudach-node-")
+    images = [argument for archive in archives for argument in ("--image", str(archive))]
+    # Ends the cluster when its stdin does: also when this process is killed.
+    down = shlex.join([str(scripts / "node-down"), "--home", home])
+    guard = subprocess.Popen(
+        ["sh", "-c", f"cat >/dev/null; exec {down}"], stdin=subprocess.PIPE, start_new_session=True
+    )
+    assert guard.stdin is not None
+    try:
+        _run([str(scripts / "node-up"), "--home", home, *images], timeout_s=300)
+        yield Node([scripts / "in-node", "--home", home])
+    finally:
+        guard.stdin.close()
+        if guard.wait(60):
+            print(f"{down} failed", file=sys.stderr)
+
+
+def _run(command: Sequence[str], stdin: str = "", timeout_s: float = 120) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if done.returncode:
+        raise CommandFailed(f"{' '.join(command[:8])}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
+    return done.stdout

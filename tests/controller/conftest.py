@@ -21,7 +21,7 @@ ACCOUNT = "demo-cloudach-controller"
 Start = Callable[..., Server]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     with api_server() as running:
         prepare(running)
@@ -30,7 +30,7 @@ def cluster() -> Iterator[Cluster]:
             yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def account(cluster: Cluster) -> Path:
     """A kubeconfig with the service account that the chart gives the controller."""
     token = cluster.kubectl("create", "token", ACCOUNT, "-n", NAMESPACE, "--duration=2h").strip()
@@ -65,7 +65,7 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
             "listen": {"port": 0},
             "kubernetes": {"kubeconfig": str(account), "namespaces": [NAMESPACE], "retry_max_s": 1},
             "leader_election": {"namespace": NAMESPACE, "duration_s": 3, "renew_s": 2, "retry_s": 0.2},
-            "ray": {"dashboard_url": paper.dashboard_url, "poll_s": 0.1, "steady_poll_s": 0.3},
+            "ray": {"dashboard_url": paper.dashboard_url, "poll_s": 0.1, "steady_poll_s": 0.3, "drain_margin_s": 5},
         }
         for group, values in changes.items():
             settings[group] = settings.get(group, {}) | values

@@ -14,7 +14,7 @@ from tests.support.processes import ROOT
 CRD = ROOT / "k8s/crds/models.cloudach.dev.yaml"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     with crd_server() as running:
         running.kubectl("apply", "--server-side", "-f", CRD)

@@ -29,6 +29,19 @@ def test_a_second_manager_of_a_field_is_told_who_has_it(kubectl: Kubectl) -> Non
     assert kubectl.get("model", "shared")["spec"]["replicas"] == 5
 
 
+def test_helm_applies_beside_kubectl_scale(kubectl: Kubectl) -> None:
+    """Helm 4 applies like this. The chart writes the number that is there: else each upgrade would be refused."""
+    apply(kubectl, model("chart", {"replicas": 2}), "helm")
+    kubectl("scale", "model/chart", "--replicas=5")
+    with pytest.raises(CommandFailed, match=r'conflict with "kubectl".*: \.spec\.replicas'):
+        apply(kubectl, model("chart", {"replicas": 2}), "helm")
+    apply(kubectl, model("chart", {"replicas": 5, "drainSeconds": 90}), "helm")
+    kubectl("scale", "model/chart", "--replicas=6")
+    assert kubectl.get("model", "chart")["spec"]["replicas"] == 6
+    apply(kubectl, model("chart", {"replicas": 4}), "helm", "--force-conflicts")
+    assert kubectl.get("model", "chart")["spec"]["replicas"] == 4
+
+
 def test_aliases_env_and_adapters_of_two_managers_are_put_together(kubectl: Kubectl) -> None:
     def spec(of: str) -> dict[str, Any]:
         adapter = {"name": of, "source": HUB}

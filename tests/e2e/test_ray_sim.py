@@ -74,17 +74,6 @@ def test_a_client_that_leaves_is_seen_by_the_engine(sims: Inference) -> None:
     assert stats(url)["generated_tokens_total"] == after["generated_tokens_total"] + 5
 
 
-def test_a_killed_supervisor_takes_its_cluster_along() -> None:
-    inference = start_ray_sim({"id": "m"})
-    try:
-        pids = descendants(inference.process.pid)
-        assert len(pids) > 5
-        inference.kill()
-        until(lambda: all(map(gone, pids)))
-    finally:
-        inference.stop()
-
-
 def test_a_killed_starter_takes_all_along(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(f"{{models: [{{id: m, engine: sim}}], state_dir: {tmp_path}}}")
@@ -103,3 +92,11 @@ def test_a_killed_starter_takes_all_along(tmp_path: Path) -> None:
     finally:
         starter.kill()
         starter.wait()
+
+
+def test_a_killed_supervisor_takes_its_cluster_along(sims: Inference) -> None:
+    """The last test: there are no `sims` after it."""
+    pids = descendants(sims.process.pid)
+    assert len(pids) > 5
+    sims.kill()
+    until(lambda: all(map(gone, pids)))

@@ -118,7 +118,7 @@ class Site:
         return [line for line in lines if line.get("event") == event]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     """With the CRDs, and with the chart's release `demo` in `serving` for its accounts and rights."""
     with api_server() as running:
@@ -128,7 +128,7 @@ def cluster() -> Iterator[Cluster]:
             yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gateway's service account's, with its token in a file, as a pod has it."""
     folder = tmp_path_factory.mktemp("account")

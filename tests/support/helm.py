@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,12 @@ CHART = ROOT / "charts" / "cloudach"
 RELEASE = "demo"
 NAMESPACE = "serving"
 NAME = f"{RELEASE}-cloudach"
+VERSION: str = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+"""Of the project, which the images are tagged with."""
+_RELEASED = ROOT.glob("tests/charts/released/cloudach-[0-9]*.tgz")
+RELEASED = max(_RELEASED, key=lambda path: [int(part) for part in re.findall(r"\d+", path.name)])
+"""The chart of the version before this one, as it was released; and its CRDs."""
+RELEASED_CRDS = RELEASED.with_name(RELEASED.name.replace("cloudach-", "cloudach-crds-"))
 
 Object = dict[str, Any]
 

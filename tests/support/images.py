@@ -1,9 +1,9 @@
 """The images of this project where there is no Docker: archives that containerd, k3s or kind import.
 
-What the Dockerfiles add to their base is made by the same script, scripts/image-root.sh. The base itself, a slim Python
-image, is replaced: by this machine's interpreter with its standard library, a shell, `sleep`, and the libraries that
-these need. Valkey's image is replaced as well: by that base with the Valkey server that the gateway embeds, and a
-valkey-cli that knows `ping`.
+The Dockerfiles of gateway and controller are followed: what they copy, their RUN of scripts/image-root.sh, environment,
+user and entrypoint. Their base, a slim Python image, is replaced: by this machine's interpreter with its standard
+library, a shell, `sleep`, and the libraries that these need. Valkey's image is replaced as well: by that base with the
+Valkey server that the gateway embeds, and a valkey-cli that knows `ping`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .processes import ROOT
 
 UV = ROOT / ".tools" / "bin" / "uv"
-ENVIRONMENT = {
-    "PATH": "/opt/cloudach/bin:/usr/local/bin:/usr/bin:/bin",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "PYTHONUNBUFFERED": "1",
-}
+DOCKERIGNORE = ROOT / ".dockerignore"
 VALKEY_CLI = '''#!/opt/cloudach/bin/python
 """As much of valkey-cli as a probe asks for."""
 import os, sys, redis
@@ -86,14 +84,90 @@ def base() -> Contents:
     return with_libraries(contents)
 
 
+@dataclass(frozen=True)
+class Image:
+    """What runs: layers over nothing, and how an image's configuration says it."""
+
+    layers: Sequence[Contents]
+    entrypoint: Sequence[str]
+    environment: Sequence[str]
+    user: str
+    folder: str
+
+
+def build(dockerfile: Path, base: Contents, work: Path) -> Image:
+    """As Docker would, on `base`: a first stage that fills /image, and a second one that adds it to the base."""
+    (_, *first), (_, *second) = _stages(dockerfile.read_text())
+    source, made = work / "src", work / "image"
+    for instruction, rest in first:
+        if instruction == "COPY" and not rest.startswith("--from"):
+            *paths, to = rest.split()
+            for path in paths:
+                _copy(ROOT / path, source / to / (Path(path).name if to.endswith("/") else ""))
+        elif instruction == "RUN":
+            variables, command = _command(rest)
+            # The interpreter's place is the base's own affair, and so is uv's.
+            own = {"UV": str(UV), "UV_PYTHON": os.path.realpath(sys.executable)}
+            subprocess.run(
+                [str(made) if word == "/image" else word for word in command],
+                check=True,
+                cwd=source,
+                env={**os.environ, **variables, **own},
+            )
+    contents = Contents()
+    contents.add_tree(made, "")
+    said = dict(second)
+    assert said["COPY"] == "--from=build /image/ /", said["COPY"]
+    return Image(
+        layers=[base, with_libraries(contents)],
+        entrypoint=json.loads(said["ENTRYPOINT"]),
+        environment=said["ENV"].split(),
+        user=said["USER"],
+        folder=said["WORKDIR"],
+    )
+
+
 def package(name: str, folder: Path, *extras: str) -> Contents:
-    """What scripts/image-root.sh makes of a package, as the Dockerfiles run it."""
-    interpreter = os.path.realpath(sys.executable)
+    """What scripts/image-root.sh makes of a package of this tree."""
     command = [ROOT / "scripts" / "image-root.sh", name, folder, *extras]
+    interpreter = os.path.realpath(sys.executable)
     subprocess.run(command, check=True, env={**os.environ, "UV": str(UV), "UV_PYTHON": interpreter})
     contents = Contents()
     contents.add_tree(folder, "")
     return with_libraries(contents)
+
+
+def _stages(dockerfile: str) -> list[list[tuple[str, str]]]:
+    """Of each FROM, the instructions with their arguments; what stands before the first is left out."""
+    lines = re.sub(r"\\\n", " ", re.sub(r"^#.*\n", "", dockerfile, flags=re.M)).splitlines()
+    stages: list[list[tuple[str, str]]] = []
+    for line in filter(None, lines):
+        instruction, _, rest = line.partition(" ")
+        if instruction == "FROM":
+            stages.append([])
+        if stages:
+            stages[-1].append((instruction, rest.strip()))
+    return stages
+
+
+def _command(run: str) -> tuple[dict[str, str], list[str]]:
+    """`A=b command argument` apart."""
+    words = shlex.split(run)
+    count = next(number for number, word in enumerate(words) if "=" not in word)
+    return dict(word.split("=", 1) for word in words[:count]), words[count:]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file, or a folder's contents without what .dockerignore takes out of it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        left_out = [
+            line.removeprefix("**/") for line in DOCKERIGNORE.read_text().splitlines() if line.startswith("**/")
+        ]
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*left_out))
+    else:
+        assert f"!{source.relative_to(ROOT)}" in DOCKERIGNORE.read_text().splitlines(), f"{source} is ignored"
+        shutil.copy2(source, target)
 
 
 def with_libraries(contents: Contents) -> Contents:
@@ -107,16 +181,9 @@ def with_libraries(contents: Contents) -> Contents:
     return contents
 
 
-def write(
-    archive: Path,
-    name: str,
-    layers: Sequence[Contents],
-    *,
-    entrypoint: Sequence[str] = (),
-    environment: Mapping[str, str] = ENVIRONMENT,
-) -> Path:
-    """A `docker save` archive of the image `name`; layers with the same contents have the same bytes."""
-    parts = [_layer(layer) for layer in layers]
+def write(archive: Path, names: Sequence[str], image: Image) -> Path:
+    """A `docker save` archive of the image with these names; layers with the same contents have the same bytes."""
+    parts = [_layer(layer) for layer in image.layers]
     digests = ["sha256:" + hashlib.sha256(part).hexdigest() for part in parts]
     config = json.dumps(
         {
@@ -124,16 +191,16 @@ def write(
             "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": digests},
             "config": {
-                "Entrypoint": list(entrypoint),
-                "Env": [f"{key}={value}" for key, value in environment.items()],
-                "User": "65532:65532",
-                "WorkingDir": "/",
+                "Entrypoint": list(image.entrypoint),
+                "Env": list(image.environment),
+                "User": image.user,
+                "WorkingDir": image.folder,
             },
         }
     ).encode()
     files = {"config.json": config} | {f"layer-{number}.tar": part for number, part in enumerate(parts)}
     manifest = [
-        {"Config": "config.json", "RepoTags": [name], "Layers": [file for file in files if file != "config.json"]}
+        {"Config": "config.json", "RepoTags": list(names), "Layers": [file for file in files if file != "config.json"]}
     ]
     with tarfile.open(archive, "w") as tar:
         for file, data in {**files, "manifest.json": json.dumps(manifest).encode()}.items():

@@ -39,6 +39,7 @@ from .processes import dies_with_parent
 __all__ = ["Cluster", "KubeFailed", "api_server", "assets", "crd_server", "require_kube"]
 
 PATIENCE_S = 60.0  # for any of the servers to come up, on a busy machine
+_GRACE_S = 0.5  # an API server with watches on it takes a minute to end by itself; all that it holds is in etcd
 
 
 class Cluster:
@@ -97,7 +98,7 @@ class Cluster:
             process.terminate()
         for process in running:
             try:
-                process.wait(5)
+                process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
-WANTED = "set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver: `setup-envtest use -p path` prints one"
+WANTED = (
+    "set KUBEBUILDER_ASSETS to a folder with etcd and kube-apiserver; "
+    "setup-envtest (sigs.k8s.io/controller-runtime/tools/setup-envtest) gets one: "
+    "export KUBEBUILDER_ASSETS=$(setup-envtest use -p path)"
+)
 
 
 class KubeFailed(Exception):

@@ -31,9 +31,16 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- toYaml (merge $own $root.Values.commonLabels) -}}
 {{- end -}}
 
-{{/* (dict root component [name namespace labels annotations]): an object's metadata. A name of null gives none, for pods. */}}
+{{/*
+(dict root component [name namespace labels annotations]): an object's metadata. With `pod`: of a pod's template, without
+what changes with each version of the chart, so that nothing restarts for that alone.
+*/}}
 {{- define "cloudach.metadata" -}}
 {{- $root := .root -}}
+{{- $own := fromYaml (include "cloudach.labels" (list $root .component)) -}}
+{{- if .pod -}}
+{{- $own = omit $own "helm.sh/chart" "app.kubernetes.io/version" -}}
+{{- end -}}
 metadata:
   {{- if not .pod }}
   name: {{ default (printf "%s-%s" (include "cloudach.fullname" $root) .component) .name }}
@@ -42,7 +49,7 @@ metadata:
   {{- end }}
   {{- end }}
   labels:
-    {{- mergeOverwrite (default dict (deepCopy (default dict .labels))) (fromYaml (include "cloudach.labels" (list $root .component))) | toYaml | nindent 4 }}
+    {{- mergeOverwrite (default dict (deepCopy (default dict .labels))) $own | toYaml | nindent 4 }}
   {{- with merge (deepCopy (default dict .annotations)) $root.Values.commonAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}

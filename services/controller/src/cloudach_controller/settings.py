@@ -51,7 +51,7 @@ class LeaderElection(_Group):
 class Inference(_Group):
     """What the engines' pods are made of."""
 
-    image: str = Field("ghcr.io/cloudach/inference:0.1.0", description="of Ray's pods, unless a Model names its own")
+    image: str = Field("ghcr.io/cloudach/inference:0.2.0", description="of Ray's pods, unless a Model names its own")
     ray_version: str = Field("2.60.0", description="of that image; KubeRay wants to know")
     gpu_type_label: str = Field(GPU_TYPE_LABEL, description="node label that a Model's gpu.type is compared with")
     head_cpu: str = Field("1", description="CPU request of the head pod, which runs no engine")
@@ -88,6 +88,9 @@ class Ray(_Group):
     timeout_s: Seconds = Field(5.0, description="one request to the dashboard")
     poll_s: Seconds = Field(2.0, description="pause between two looks at a Model on its way")
     steady_poll_s: Seconds = Field(15.0, description="pause between two looks at a Model that is as it should be")
+    drain_margin_s: Seconds = Field(
+        60.0, description="a deleted Model's pods go at the latest so long after its drainSeconds, for Serve to stop"
+    )
 
 
 class Rollout(_Group):

@@ -1,0 +1,146 @@
+"""helm upgrade on a real API server: from the chart that was released before, and what an upgrade leaves alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.cluster import CRDS, Helm, prepare, upgrade_crds
+from tests.charts.value_cases import MODEL_SPEC
+from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
+from tests.support.helm import helm as helm_prints
+from tests.support.kube import Cluster, api_server
+
+SOURCE = {"source": MODEL_SPEC["source"]}
+BY_HELM = ("--server-side=true", "--server-side=false")  # the default of helm 4, and that of helm 3
+VALUES: dict[str, Any] = {
+    "commonLabels": {"team": "ml"},
+    "firstKey": {"create": True, "tenant": "acme"},
+    "gateway": {"replicas": 3, "drainSeconds": 90, "config": {"log_level": "debug"}},
+    "valkey": {"maxMemory": "256mb", "persistence": {"size": "2Gi"}},
+    "models": [
+        {"name": "given", "spec": {**SOURCE, "replicas": 2}},
+        {"name": "scaled", "spec": {**SOURCE, "replicas": 2}},
+        {"name": "left-out", "spec": SOURCE},
+    ],
+}
+
+
+@pytest.fixture
+def before() -> Iterator[Cluster]:
+    """A server with the CRDs as they were released."""
+    with api_server() as running:
+        prepare(running, RELEASED_CRDS)
+        yield running
+
+
+def replicas(helm: Helm, name: str = "m") -> int:
+    return int(helm.get("model", name)["spec"]["replicas"])
+
+
+def scale(helm: Helm, name: str, count: int) -> None:
+    helm.kubectl("-n", helm.namespace, "scale", f"model/{name}", f"--replicas={count}")
+
+
+def image(helm: Helm, part: str) -> str:
+    pod = helm.get("deployment", f"demo-cloudach-{part}")["spec"]["template"]["spec"]
+    return str(pod["containers"][0]["image"])
+
+
+@pytest.mark.parametrize("way", BY_HELM)
+def test_from_the_release_before(before: Cluster, way: str) -> None:
+    with Helm(before, "serving") as helm:
+        helm.install(VALUES, way, chart=RELEASED)
+        assert image(helm, "gateway").endswith(f":{RELEASED.stem.rpartition('-')[2]}")
+        key = {"key": "c2stMQ==", "id": "MQ=="}  # as its Job would
+        helm.kubectl("-n", "serving", "patch", "secret", "demo-cloudach-first-key", "-p", json.dumps({"data": key}))
+        password = helm.get("secret", "demo-cloudach-valkey")
+        valkey = helm.get("statefulset", "demo-cloudach-valkey")
+        scale(helm, "scaled", 5)
+        scale(helm, "left-out", 4)
+
+        upgrade_crds(before)
+        helm.upgrade(VALUES)
+
+        assert image(helm, "gateway").endswith(f":{VERSION}")
+        assert image(helm, "controller").endswith(f":{VERSION}")
+        pod = helm.get("deployment", "demo-cloudach-gateway")["spec"]
+        assert (pod["replicas"], pod["template"]["spec"]["terminationGracePeriodSeconds"]) == (3, 115)
+        assert helm.get("secret", "demo-cloudach-valkey")["data"] == password["data"], (
+            "the gateways would be locked out"
+        )
+        assert helm.get("secret", "demo-cloudach-first-key")["data"] == key
+        after = helm.get("statefulset", "demo-cloudach-valkey")
+        assert after["metadata"]["uid"] == valkey["metadata"]["uid"]
+        assert after["spec"]["volumeClaimTemplates"] == valkey["spec"]["volumeClaimTemplates"]
+        counts = {one["metadata"]["name"]: one["spec"]["replicas"] for one in helm.get("models")["items"]}
+        assert counts == {"given": 2, "scaled": 5, "left-out": 4}
+
+
+def test_the_crds_too(before: Cluster) -> None:
+    upgrade_crds(before)
+    served = before.kubectl.get("crd", "models.cloudach.dev")["spec"]["versions"][0]
+    assert fields(served["schema"]["openAPIV3Schema"]) == fields(current_crd()["schema"]["openAPIV3Schema"])
+
+
+def current_crd() -> dict[str, Any]:
+    version: dict[str, Any] = yaml.safe_load(helm_prints(["template", "x", str(CRDS)]))["spec"]["versions"][0]
+    return version
+
+
+def fields(schema: dict[str, Any], path: str = "") -> set[str]:
+    """Dotted paths of all fields."""
+    found = {path}
+    for name, part in schema.get("properties", {}).items():
+        found |= fields(part, f"{path}.{name}")
+    return found | (fields(schema["items"], f"{path}[]") if isinstance(schema.get("items"), dict) else set())
+
+
+MODEL = {"name": "m", "spec": {**SOURCE, "replicas": 2}}
+LEFT_OUT = {"name": "m", "spec": SOURCE}
+FOUR = {"name": "m", "spec": {**SOURCE, "replicas": 4}}
+
+
+@pytest.mark.parametrize("way", BY_HELM)
+class TestReplicas:
+    def test_an_unrelated_upgrade_keeps_what_was_scaled(self, helm: Helm, way: str) -> None:
+        helm.install({"models": [MODEL]}, way)
+        for count, gateways in ((5, 3), (0, 4), (6, 5)):
+            scale(helm, "m", count)
+            helm.upgrade({"models": [MODEL], "gateway": {"replicas": gateways}})
+            assert replicas(helm) == count
+            assert helm.get("deployment", "demo-cloudach-gateway")["spec"]["replicas"] == gateways
+
+    def test_a_new_number_in_values_is_taken(self, helm: Helm, way: str) -> None:
+        helm.install({"models": [MODEL]}, way)
+        helm.upgrade({"models": [FOUR]})
+        assert replicas(helm) == 4
+
+    def test_a_new_number_in_values_goes_before_what_was_scaled(self, helm: Helm, way: str) -> None:
+        helm.install({"models": [MODEL]}, way)
+        scale(helm, "m", 5)
+        helm.upgrade({"models": [FOUR]}, *(("--force-conflicts",) if way.endswith("true") else ()))
+        assert replicas(helm) == 4
+
+    def test_left_out_from_the_start(self, helm: Helm, way: str) -> None:
+        helm.install({"models": [LEFT_OUT]}, way)
+        assert replicas(helm) == 1
+        scale(helm, "m", 5)
+        helm.upgrade({"models": [LEFT_OUT], "gateway": {"replicas": 3}})
+        assert replicas(helm) == 5
+
+    def test_left_out_later_changes_nothing(self, helm: Helm, way: str) -> None:
+        """Not back to the default of one."""
+        helm.install({"models": [MODEL]}, way)
+        helm.upgrade({"models": [LEFT_OUT]})
+        helm.upgrade({"models": [LEFT_OUT], "gateway": {"replicas": 3}})
+        assert replicas(helm) == 2
+
+    def test_given_later_is_taken(self, helm: Helm, way: str) -> None:
+        helm.install({"models": [LEFT_OUT]}, way)
+        helm.upgrade({"models": [FOUR]})
+        assert replicas(helm) == 4
