@@ -121,6 +121,24 @@ def test_a_change_of_the_pods_is_announced_and_waits(start: Start, shop: Shop, p
     until(lambda: "UpToDate" in shop.condition("Progressing"), "the end of it")
 
 
+def test_adapters_are_rolled_out_and_told_of(start: Start, shop: Shop, paper: Paper) -> None:
+    def lora(*names: str) -> dict[str, Any]:
+        return {"lora": {"adapters": [{"name": name, "source": {"simulator": {}}} for name in names]}}
+
+    shop.apply(model(**lora("sql")))
+    start()
+    shop.state("Ready")
+    until(lambda: shop.status().get("adapters") == ["sql"], "the adapter")
+    shop.apply(model(**lora("sql", "chat")))
+    until(lambda: shop.status().get("adapters") == ["chat", "sql"], "both adapters")
+    assert len(paper.clusters["sim"]) == 1
+    asked = [config["applications"][0]["args"]["lora"]["adapters"] for config in paper.applied["sim"]]
+    assert asked == [[{"name": "sql"}], [{"name": "chat"}, {"name": "sql"}]]
+    paper.broken["sim"] = "AdapterError: LoRA adapter 'chat': there is no adapter_config.json in /adapters/chat"
+    until(lambda: "AdapterNotLoaded" in shop.condition("Degraded"), "the condition")
+    assert "LoRA adapter 'chat': there is no adapter_config.json" in shop.condition("Degraded")
+
+
 def test_a_deleted_ray_service_is_made_again(start: Start, shop: Shop) -> None:
     shop.apply(model())
     start()

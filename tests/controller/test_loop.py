@@ -52,9 +52,8 @@ def running(operator: Operator) -> set[int]:
     return {pid for pid, state in operator.replicas().items() if state == "RUNNING"}
 
 
-def asks(streams: int, tokens: int) -> list[Ask]:
+def asks(streams: int, tokens: int, models: tuple[str, ...]) -> list[Ask]:
     body = {
-        "model": "sim",
         "max_tokens": tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -62,9 +61,20 @@ def asks(streams: int, tokens: int) -> list[Ask]:
         "temperature": 0,
     }
     return [
-        Ask("chat", {**body, "messages": [{"role": "user", "content": f"count, visitor {number}"}]})
+        Ask(
+            "chat",
+            {
+                **body,
+                "model": models[number % len(models)],
+                "messages": [{"role": "user", "content": f"count, visitor {number}"}],
+            },
+        )
         for number in range(streams)
     ]
+
+
+def with_adapters(*names: str) -> dict[str, Any]:
+    return {"adapters": [{"name": name, "source": {"simulator": {}}} for name in names]}
 
 
 def whole(answer: Answer, tokens: int) -> bool:
@@ -78,8 +88,10 @@ class Loop:
     gateway: Gateway
     key: str
 
-    def crowd(self, streams: int, tokens: int, *, per_s: float = 50, repeat: bool = False) -> Crowd:
-        return Crowd(self.gateway.base_url, self.key, asks(streams, tokens), per_s=per_s, repeat=repeat)
+    def crowd(
+        self, streams: int, tokens: int, *, per_s: float = 50, repeat: bool = False, models: tuple[str, ...] = ("sim",)
+    ) -> Crowd:
+        return Crowd(self.gateway.base_url, self.key, asks(streams, tokens, models), per_s=per_s, repeat=repeat)
 
     def apply(self, **spec: Any) -> None:
         self.shop.apply(model(engine={"args": {"rate": 20.0}}, **spec))
@@ -89,6 +101,18 @@ class Loop:
         text = httpx.get(f"http://127.0.0.1:{self.gateway.config['listen']['metrics_port']}/metrics").text
         (line,) = [line for line in text.splitlines() if line.startswith("cloudach_running_requests ")]
         return int(float(line.split()[1]))
+
+    def all_answer(self, *models: str) -> bool:
+        """AssertionError where one does not."""
+        assert [self.answers(model) for model in models] == [200] * len(models)
+        return True
+
+    def answers(self, model: str) -> int:
+        """The status code of a request for it."""
+        body = {"model": model, "prompt": "Hi", "max_tokens": 1}
+        headers = {"authorization": f"Bearer {self.key}"}
+        url = f"{self.gateway.base_url}/completions"
+        return httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False).status_code
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +163,25 @@ def test_scaling_under_streams(loop: Loop) -> None:
         crowd.enough()
         answers = crowd.answers(within_s=60)
     assert len(answers) > STREAMS
+    assert [answer for answer in answers if not whole(answer, TOKENS)] == []
+
+
+def test_adapters_come_and_go_under_streams(loop: Loop) -> None:
+    """Replicas are replaced one by one; an adapter is served when all of them have it, and no stream breaks."""
+    loop.apply(replicas=2, drainSeconds=5, lora=with_adapters("sql"))
+    until(lambda: loop.answers("sim:sql") == 200, "the first adapter")
+    loop.shop.state("Ready", ready=2)
+    assert loop.answers("sim:chat") == 404
+    before = running(loop.operator)
+    with loop.crowd(40, TOKENS, per_s=PER_S, repeat=True, models=("sim", "sim:sql")) as crowd:
+        until(lambda: loop.streams() >= 40, "40 streams at a time")
+        loop.apply(replicas=2, drainSeconds=5, lora=with_adapters("sql", "chat"))
+        until(lambda: loop.answers("sim:chat") == 503, "it is known, and not loaded yet")
+        until(lambda: loop.all_answer("sim", "sim:sql") and loop.answers("sim:chat") == 200, "it is loaded")
+        assert not running(loop.operator) & before, "a replica without it is there"
+        assert loop.shop.status()["adapters"] == ["chat", "sql"]
+        crowd.enough()
+        answers = crowd.answers(within_s=60)
     assert [answer for answer in answers if not whole(answer, TOKENS)] == []
 
 

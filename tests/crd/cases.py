@@ -11,6 +11,7 @@ NOT_THE_GPUS = "resources must not hold the GPUs (gpu.resourceName): set gpu.per
 NO_SUCH_ENV = "the platform sets VLLM_API_KEY, HF_TOKEN, HUGGING_FACE_HUB_TOKEN and all that begin with RAY_ itself"
 BAD_NAME = "metadata.name must begin with a letter, hold only a-z, 0-9 and -, and be at most 47 long"
 OWN_ID = "aliases must not hold the model's id (spec.id, or metadata.name without it)"
+ADAPTER_IS_MODEL = "an adapter must not be called as the model is (its id, or an alias)"
 OWNED_ARGS = {
     "model": "set source",
     "revision": "set source.huggingFace.revision",
@@ -25,6 +26,8 @@ OWNED_ARGS = {
     "distributed_executor_backend": "the platform runs the engine on Ray",
     "enable_lora": "set lora.adapters",
     "lora_modules": "set lora.adapters",
+    "max_lora_rank": "set lora.maxRank",
+    "max_loras": "set lora.maxLoaded",
 }
 
 
@@ -51,8 +54,12 @@ def model(name: str, spec: dict[str, Any] | None = None) -> dict[str, Any]:
     }
 
 
-def _adapter(name: str, **source: Any) -> dict[str, Any]:
-    return {"name": name, "source": source or HUB}
+def _adapter(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "source": HUB, **more}
+
+
+def _lora(*adapters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"lora": {"adapters": list(adapters), **more}}
 
 
 def _env(**entry: Any) -> dict[str, Any]:
@@ -165,8 +172,52 @@ RULES = (
     Case(
         "adapter-without-source",
         "spec.lora.adapters[0].source",
-        "give exactly one of huggingFace, pvc and objectStore",
+        "give exactly one of huggingFace, pvc, objectStore, image and simulator",
         _spec(lora={"adapters": [{"name": "sql", "source": {}}]}),
+    ),
+    Case(
+        "adapter-path-upwards",
+        "spec.lora.adapters[0].source.pvc.path",
+        "path is taken from the claim's root",
+        _lora({"name": "a", "source": {"pvc": {"claimName": "w", "path": "../x"}}}),
+    ),
+    Case(
+        "adapter-ids-alike",
+        "spec.lora.adapters",
+        "adapters must not have the same id",
+        _lora(_adapter("a", id="same"), _adapter("b", id="same")),
+    ),
+    Case(
+        "adapter-of-image-without-image",
+        "spec.image",
+        "an adapter's source.image needs the image that holds it: set image",
+        _lora({"name": "a", "source": {"image": {"path": "/adapters/a"}}}),
+    ),
+    Case(
+        "simulators-adapter-over-weights",
+        "spec.lora.adapters",
+        "adapters of a simulator have the source simulator, and no others have",
+        _lora({"name": "a", "source": {"simulator": {}}}),
+    ),
+    Case(
+        "adapter-over-simulator",
+        "spec.lora.adapters",
+        "adapters of a simulator have the source simulator, and no others have",
+        _spec(source={"simulator": {}}, **_lora(_adapter("a"))),
+    ),
+    Case("adapter-is-name", "spec.lora.adapters", ADAPTER_IS_MODEL, _lora(_adapter("a", id="adapter-is-name"))),
+    Case("adapter-is-id", "spec.lora.adapters", ADAPTER_IS_MODEL, _spec(id="Q", **_lora(_adapter("a", id="Q")))),
+    Case(
+        "adapter-is-alias",
+        "spec.lora.adapters",
+        ADAPTER_IS_MODEL,
+        _spec(aliases=["x", "small"], **_lora(_adapter("a", id="small"))),
+    ),
+    Case(
+        "alias-is-adapter",
+        "spec.aliases",
+        "aliases must not hold what an adapter is called (<model id>:<name>)",
+        _spec(id="Q", aliases=["Q:a"], **_lora(_adapter("a"))),
     ),
     Case("alias-is-name", "spec.aliases", OWN_ID, _spec(aliases=["small", "alias-is-name"])),
     Case("alias-is-id", "spec.aliases", OWN_ID, _spec(id="Qwen3", aliases=["Qwen3"])),
@@ -194,8 +245,12 @@ SCHEMA = (
     Case("endless-drain", "spec.drainSeconds", "", _spec(drainSeconds=7201)),
     Case("memory-in-gb", "spec.resources.limits.memory", "", _spec(resources={"limits": {"memory": "16GB"}})),
     Case("gpu-resource", "spec.gpu.resourceName", "", _spec(gpu={"resourceName": "gpu"})),
-    Case("adapters-twice", "spec.lora.adapters", "", _spec(lora={"adapters": [_adapter("a"), _adapter("a")]})),
-    Case("no-adapters", "spec.lora.adapters", "", _spec(lora={"adapters": []})),
+    Case("adapters-twice", "spec.lora.adapters", "", _lora(_adapter("a"), _adapter("a"))),
+    Case("no-adapters", "spec.lora.adapters", "", _lora()),
+    Case("adapter-with-colon", "spec.lora.adapters[0].name", "", _lora(_adapter("a:b"))),
+    Case("adapter-id-with-space", "spec.lora.adapters[0].id", "", _lora(_adapter("a", id="my adapter"))),
+    Case("rank-of-nothing", "spec.lora.maxRank", "", _lora(_adapter("a"), maxRank=0)),
+    Case("none-loaded", "spec.lora.maxLoaded", "", _lora(_adapter("a"), maxLoaded=0)),
     Case("env-twice", "spec.engine.env", "", _env(name="FINE", value="2")),
     Case("bad-effect", "spec.tolerations[0].effect", "", _spec(tolerations=[{"effect": "Never"}])),
 )

@@ -129,11 +129,16 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
 
 def test_models_of_ones_own(tmp_path: Path) -> None:
     config = tmp_path / "models.yaml"
-    config.write_text("models:\n  - {id: one, aliases: [uno]}\n  - {id: two}\ngateway: {limits: {window_s: 30}}\n")
+    models = "  - {id: one, aliases: [uno]}\n  - {id: two, adapters: [{name: sql, source: org/sql}]}\n"
+    config.write_text(f"models:\n{models}gateway: {{limits: {{window_s: 30}}}}\n")
     with up(tmp_path / "state", "--config", str(config)) as stack:
         told = written(tmp_path / "state")
         client = openai.OpenAI(base_url=stack.url, api_key=told["CLOUDACH_API_KEY"])
-        assert [model.id for model in client.models.list()] == ["one", "uno", "two"]
+        assert [model.id for model in client.models.list()] == ["one", "uno", "two", "two:sql"]
+        texts = [
+            client.completions.create(model=m, prompt="Hi", max_tokens=9).choices[0].text for m in ("two", "two:sql")
+        ]
+        assert texts[0] != texts[1]
     config.write_text("models:\n  - {id: one, alias: uno}\n")
     refused = subprocess.run(
         [STACK, "up", "--engine", "sim", "--config", config, "--state-dir", tmp_path / "state"],

@@ -1,4 +1,7 @@
-"""Twenty greedy answers of two real engines at once, all of them cut: token for token what they would have been."""
+"""Two real engines with a LoRA adapter, started by the serve config that the controller makes of a Model.
+
+Twenty greedy answers at once, half of them the adapter's, all of them cut: token for token what they would have been.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import openai
 import pytest
 
 from tests.bench.cpu import children
-from tests.chaos.test_ray_replicas import replica_pids
-from tests.support.inference import Inference, start_vllm
+from tests.support.inference import Inference
+from tests.support.lora import make_adapter
 from tests.support.stack import create_key, start_gateway
 from tests.support.tcp_proxy import TcpProxy
 
 from .conftest import MODEL
 from .leaving import until
+from .served import Served, base_weights, model, served
 
 pytestmark = pytest.mark.timeout(900)
 
 TOKENS = 48
+ADAPTER = f"{MODEL}:tale"
 QUESTIONS = [
     f"{verb} {subject}."
     for verb in ("Tell me about", "Write a line of a poem about")
@@ -33,10 +37,12 @@ QUESTIONS = [
 ]
 
 
-@pytest.fixture
-def two_engines() -> Iterator[Inference]:
-    with start_vllm({"id": MODEL, "replicas": 2}) as inference:
-        yield inference
+@pytest.fixture(scope="module")
+def two_engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = make_adapter(tmp_path_factory.mktemp("adapter"), base_weights())
+    lora = {"adapters": [{"name": "tale", "source": {"image": {"path": str(folder)}}}]}
+    with served(model(MODEL, replicas=2, maxModelLen=2048, lora=lora, routing="prefixAware")) as engines:
+        yield engines
 
 
 @dataclass
@@ -50,7 +56,7 @@ class Said:
 
 
 class Answers:
-    """Of all questions at once; every second one shows its token ids."""
+    """Of all questions at once, by the model and the adapter in turn by twos; every second one shows its token ids."""
 
     def __init__(self, client: openai.AsyncOpenAI) -> None:
         self._client = client
@@ -69,7 +75,7 @@ class Answers:
     async def _one(self, number: int) -> None:
         said = self.said[number]
         stream: Any = await self._client.chat.completions.create(
-            model=MODEL,
+            model=ADAPTER if number % 4 >= 2 else MODEL,
             messages=[{"role": "user", "content": QUESTIONS[number]}],
             temperature=0,
             max_tokens=TOKENS,
@@ -87,15 +93,58 @@ class Answers:
                 said.usage = chunk.usage.model_dump(include={"prompt_tokens", "completion_tokens"})
 
 
-async def test_the_connections_and_then_a_replica(two_engines: Inference) -> None:
-    base_url = two_engines.base_urls[MODEL]
+def whole(engines: Served | Inference, name: str, question: str) -> str:
+    """An answer in one piece, from the engines themselves."""
+    url = engines.endpoint if isinstance(engines, Served) else engines.base_urls[MODEL]
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key=engines.api_key, max_retries=0)
+    messages: Any = [{"role": "user", "content": question}]
+    answer = client.chat.completions.create(model=name, messages=messages, temperature=0, max_tokens=TOKENS)
+    assert answer.model == name
+    return answer.choices[0].message.content or ""
+
+
+def test_the_adapter_says_something_else_and_the_model_what_it_says_without(
+    two_engines: Served, vllm: Inference
+) -> None:
+    for question in QUESTIONS[:4]:
+        alone = whole(vllm, MODEL, question)
+        assert whole(two_engines, MODEL, question) == alone
+        adapted = {whole(two_engines, ADAPTER, question) for _ in range(2)}
+        assert len(adapted) == 1, "the replicas differ"
+        assert adapted != {alone}
+
+
+def test_the_engines_list_it(two_engines: Served) -> None:
+    client = openai.OpenAI(base_url=f"{two_engines.endpoint}/v1", api_key=two_engines.api_key, max_retries=0)
+    base, adapter = [card.model_dump() for card in client.models.list()]
+    assert (base["id"], adapter["id"], adapter["parent"]) == (MODEL, ADAPTER, MODEL)
+    with pytest.raises(openai.NotFoundError):
+        whole(two_engines, f"{MODEL}:other", "Hi")
+
+
+def test_requests_with_the_same_beginning_come_to_the_same_replica(two_engines: Served) -> None:
+    client = openai.OpenAI(base_url=f"{two_engines.endpoint}/v1", api_key=two_engines.api_key, max_retries=0)
+    visits = []
+    for visitor in range(6):
+        told = f"Visitor {visitor} has a long story. " * 20
+        for turn in range(3):
+            before = two_engines.requests_by_replica()
+            client.completions.create(model=MODEL, prompt=told + "And then? " * turn, max_tokens=1)
+            after = two_engines.requests_by_replica()
+            visits.append((visitor, [old != new for old, new in zip(before, after, strict=True)].index(True)))
+    assert len(set(visits)) == 6, "each visitor one replica"
+    assert {replica for _, replica in visits} == {0, 1}
+
+
+async def test_the_connections_and_then_a_replica(two_engines: Served) -> None:
+    base_url = two_engines.endpoint
     async with openai.AsyncOpenAI(base_url=f"{base_url}/v1", api_key=two_engines.api_key, max_retries=0) as direct:
         undisturbed = await Answers(direct).all()
     assert {(said.usage or {})["completion_tokens"] for said in undisturbed} == {TOKENS}
     with TcpProxy(base_url) as proxy:
-        upstream = proxy.url + urlsplit(base_url).path
-        model = {"id": MODEL, "upstreams": [upstream], "api_key": two_engines.api_key, "max_model_len": 2048}
-        with start_gateway({"models": [model], "timeouts": {"heartbeat_s": 1.0}}) as gateway:
+        behind = {"upstreams": [proxy.url], "api_key": two_engines.api_key, "adapters": [{"name": "tale"}]}
+        config = {"models": [{"id": MODEL, **behind}], "timeouts": {"heartbeat_s": 1.0}}
+        with start_gateway(config) as gateway:
             key = create_key(gateway)
             async with openai.AsyncOpenAI(base_url=gateway.base_url, api_key=key, max_retries=0) as through:
                 answers = Answers(through)
@@ -103,7 +152,7 @@ async def test_the_connections_and_then_a_replica(two_engines: Inference) -> Non
                 await answers.until_each_has(2)
                 proxy.cut()
                 await answers.until_each_has(12)
-                victims = [pid for pid in replica_pids(two_engines) if _is_engine(pid)]
+                victims = [replica["pid"] for replica in two_engines.replicas()]
                 assert len(victims) == 2
                 os.kill(await _busier(victims), signal.SIGKILL)
                 assert await running == undisturbed
@@ -124,7 +173,3 @@ def _cpu_ticks(pid: int) -> int:
     """With all its children."""
     fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in (pid, *children(pid))]
     return sum(int(of[11]) + int(of[12]) for of in fields)
-
-
-def _is_engine(pid: int) -> bool:
-    return b":LLMServer:" in Path(f"/proc/{pid}/cmdline").read_bytes()

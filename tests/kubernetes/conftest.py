@@ -167,7 +167,8 @@ def free_port() -> int:
 def shared(cluster: Cluster, kubeconfig: Path) -> Iterator[Site]:
     port = free_port()
     waits = {"wake_wait_s": 30, "wake_wait_whole_s": 30, "wake_again_s": 5, "in_use_every_s": 2}
-    with start_sim(rate=200, model="sim") as sim, start_gateway(settings(kubeconfig, port, **waits)) as gateway:
+    engine = start_sim(rate=200, model="sim", adapter="sim:sql")
+    with engine as sim, start_gateway(settings(kubeconfig, port, **waits)) as gateway:
         yield Site(cluster, sim, gateway, create_key(gateway), port)
 
 

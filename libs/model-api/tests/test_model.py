@@ -37,14 +37,21 @@ def test_a_new_id_leaves_the_engines_name_alone() -> None:
 
 
 def test_adapters_are_asked_for_behind_any_of_the_names() -> None:
-    adapters = [{"name": "sql", "source": {"huggingFace": {"repo": "example-org/sql"}}}]
+    source = {"huggingFace": {"repo": "example-org/sql"}}
+    adapters = [{"name": "sql", "source": source}, {"name": "b", "id": "Own/Name", "source": source}]
     read = Model.from_object(model({"id": "Llama", "aliases": ["small"], "lora": {"adapters": adapters}}))
-    assert read.engine_names == {
-        "Llama": "llama3-8b",
-        "small": "llama3-8b",
-        "Llama:sql": "llama3-8b:sql",
-        "small:sql": "llama3-8b:sql",
-    }
+    sql, own = read.adapters
+    assert (sql.id, sql.names) == ("Llama:sql", ("Llama:sql", "small:sql"))
+    assert (own.id, own.names) == ("Own/Name", ("Own/Name", "Llama:b", "small:b"))
+    assert Model.from_object(model()).adapters == ()
+
+
+@pytest.mark.parametrize(("more", "at_once"), [({}, 8), ({"maxLoaded": 20}, 20)])
+def test_not_all_adapters_are_loaded_at_once(more: dict[str, int], at_once: int) -> None:
+    adapters = [{"name": f"a{n}", "source": {"huggingFace": {"repo": "o/a"}}} for n in range(12)]
+    lora = Model.from_object(model({"lora": {"adapters": adapters, **more}})).spec.lora
+    assert lora is not None
+    assert lora.loaded_at_once == at_once
 
 
 def test_defaults() -> None:

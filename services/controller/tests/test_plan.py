@@ -57,6 +57,15 @@ def test_all_is_as_it_should_be() -> None:
     assert planned(model(), made(model())).change == "none"
 
 
+def lora(*adapters: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"lora": {"adapters": list(adapters), **more}}
+
+
+SQL = {"name": "sql", "source": {"huggingFace": {"repo": "o/sql"}}}
+CHAT = {"name": "chat", "source": {"huggingFace": {"repo": "o/chat"}}}
+ON_CLAIM = {"name": "claim", "source": {"pvc": {"claimName": "adapters", "path": "x"}}}
+
+
 IN_PLACE: dict[str, dict[str, Any]] = {
     "replicas": {"replicas": 5},
     "drain": {"drainSeconds": 10},
@@ -67,8 +76,10 @@ ROLLING: dict[str, dict[str, Any]] = {
     "engine": {"engine": {"args": {"gpu_memory_utilization": 0.8}}},
     "length": {"maxModelLen": 1000},
     "repo": {"source": {"huggingFace": {"repo": "Qwen/Qwen3-4B"}}},
-    "routing": {"routing": "prefixAware"},
     "env": {"engine": {"env": [{"name": "A", "value": "1"}]}},
+    "adapters": lora(SQL),
+    "an adapter of a bucket": lora({"name": "b", "source": {"objectStore": {"uri": "s3://b/x"}}}),
+    "room for adapters": lora(SQL, maxRank=64, maxLoaded=2),
 }
 REPLACEMENT: dict[str, dict[str, Any]] = {
     "image": {"image": "example.com/engine:2"},
@@ -81,7 +92,13 @@ REPLACEMENT: dict[str, dict[str, Any]] = {
     "volume": {"source": {"pvc": {"claimName": "w"}}},
     "secret env": {"engine": {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}},
     "account": {"serviceAccountName": "ray"},
+    "routing": {"routing": "prefixAware"},
     "pull secret": {"imagePullSecrets": [{"name": "reg"}]},
+    "a claim of adapters": lora(ON_CLAIM),
+    "an adapter's token": lora({"name": "a", "source": {"huggingFace": {"repo": "o/a", "tokenSecret": {"name": "s"}}}}),
+    "an adapter's bucket": lora(
+        {"name": "a", "source": {"objectStore": {"uri": "s3://b/x", "credentialsSecret": {"name": "s"}}}}
+    ),
 }
 
 
@@ -121,6 +138,41 @@ def test_a_replacement_waits_for_the_operators_word(spec: dict[str, Any]) -> Non
         assert done.manifest is not None
         assert done.manifest["spec"]["rayClusterConfig"] != before["spec"]["rayClusterConfig"]
         assert planned(allowed, done.manifest).change == "none"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (lora(SQL), lora(SQL, CHAT)),
+        (lora(SQL, CHAT), lora(CHAT)),
+        (lora(SQL), {}),
+        (lora(ON_CLAIM), lora(ON_CLAIM, {"name": "b", "source": {"pvc": {"claimName": "adapters"}}})),
+        (lora(SQL), lora({**SQL, "source": {"huggingFace": {"repo": "o/sql", "revision": "v2"}}})),
+        (lora(SQL), lora(SQL, maxLoaded=4)),
+    ],
+    ids=["more", "fewer", "none", "same claim", "revision", "in a batch"],
+)
+def test_another_list_of_adapters_is_rolled_out(before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert planned(model(after), made(model(before))).change == "rolling"
+
+
+@pytest.mark.parametrize(
+    "after", [lora(CHAT, SQL), lora({**SQL, "id": "own-name"}, CHAT), {**lora(SQL, CHAT), "id": "Other"}]
+)
+def test_their_order_and_their_ids_are_nothing_to_the_engines(after: dict[str, Any]) -> None:
+    assert planned(model(after), made(model(lora(SQL, CHAT)))).change == "none"
+
+
+def test_adapters_with_the_bases_own_secret_need_no_new_pods() -> None:
+    hub = {"repo": "meta/llama", "tokenSecret": {"name": "hf"}}
+    adapter = {"name": "a", "source": {"huggingFace": {"repo": "o/a", "tokenSecret": {"name": "hf"}}}}
+    base: dict[str, Any] = {"source": {"huggingFace": hub}}
+    assert planned(model(base | lora(adapter)), made(model(base))).change == "rolling"
+    claim: dict[str, Any] = {"source": {"pvc": {"claimName": "w", "path": "base"}}}
+    adapter = {"name": "a", "source": {"pvc": {"claimName": "w", "path": "adapters/a/"}}}
+    done = planned(model(claim | lora(adapter)), made(model(claim)))
+    assert done.change == "rolling"
+    assert args(done.manifest)["lora"]["adapters"] == [{"name": "a", "folder": "/models/adapters/a"}]
 
 
 def test_the_word_is_for_one_generation() -> None:

@@ -11,6 +11,7 @@ import yaml
 from cloudach_controller.resources.cluster import ray_cluster
 from cloudach_controller.resources.ray_service import application
 from cloudach_controller.settings import parse
+from cloudach_inference.serve import app
 from cloudach_model_api.model import Model
 
 EXAMPLES = Path(__file__).parents[3] / "k8s" / "examples"
@@ -91,6 +92,57 @@ def test_a_simulator_takes_no_gpu() -> None:
     }
 
 
+def test_adapters_from_everywhere() -> None:
+    store = {"uri": "s3://b/a", "endpoint": "http://minio:9000", "credentialsSecret": {"name": "minio"}}
+    adapters = [
+        {"name": "store", "source": {"objectStore": store}},
+        {"name": "hub", "source": {"huggingFace": {"repo": "o/h", "revision": "v2", "tokenSecret": {"name": "own"}}}},
+        {"name": "open", "source": {"huggingFace": {"repo": "o/open"}}},
+        {"name": "claim", "id": "own-name", "source": {"pvc": {"claimName": "c", "path": "a/b"}}},
+        {"name": "image", "source": {"image": {"path": "/baked/in"}}},
+    ]
+    of = model({"source": HF, "image": "example.com/own:1", "lora": {"adapters": adapters, "maxRank": 32}})
+    assert application(of)["args"]["lora"] == {
+        "adapters": [
+            {"name": "claim", "folder": "/adapters/c/a/b"},
+            {"name": "hub", "repo": "o/h", "revision": "v2", "env_prefix": "ADAPTER_8DE73223_"},
+            {"name": "image", "folder": "/baked/in"},
+            {"name": "open", "repo": "o/open"},
+            {"name": "store", "uri": "s3://b/a", "endpoint": "http://minio:9000", "env_prefix": "ADAPTER_5791B622_"},
+        ],
+        "max_loaded": 5,
+        "max_rank": 32,
+    }
+    _, pod, container = worker(of)
+    assert env(container)["ADAPTER_8DE73223_HF_TOKEN"] == {"secretKeyRef": {"name": "own", "key": "token"}}
+    assert container["envFrom"] == [{"prefix": "ADAPTER_5791B622_", "secretRef": {"name": "minio"}}]
+    assert {"name": "adapters-0", "persistentVolumeClaim": {"claimName": "c", "readOnly": True}} in pod["volumes"]
+    assert {"name": "adapters-0", "mountPath": "/adapters/c", "readOnly": True} in container["volumeMounts"]
+
+
+def test_an_adapter_of_the_hub_is_not_cut_off_from_it() -> None:
+    adapters = [{"name": "a", "source": {"huggingFace": {"repo": "o/a"}}}]
+    source = {"pvc": {"claimName": "w"}}
+    alone = application(model({"source": source}))["args"]["options"]
+    assert alone["runtime_env"]["env_vars"] == {"HF_HUB_OFFLINE": "1"}
+    assert (
+        "runtime_env" not in application(model({"source": source, "lora": {"adapters": adapters}}))["args"]["options"]
+    )
+
+
+def test_a_simulators_adapters_are_names() -> None:
+    adapters = [{"name": "b", "source": {"simulator": {}}}, {"name": "a", "source": {"simulator": {}}}]
+    args = application(model({"source": {"simulator": {}}, "lora": {"adapters": adapters}}))["args"]
+    assert args["lora"] == {"adapters": [{"name": "a"}, {"name": "b"}], "max_loaded": 2}
+
+
+def test_the_engine_understands_what_it_is_told() -> None:
+    for path in EXAMPLES.glob("*.yaml"):
+        for obj in yaml.safe_load_all(path.read_text()):
+            if obj["kind"] == "Model":
+                assert app(application(Model.from_object(obj))["args"]).model_id == obj["metadata"]["name"]
+
+
 @pytest.mark.parametrize(
     ("settings", "path", "expected"),
     [
@@ -118,6 +170,14 @@ def test_streams_take_the_fast_way() -> None:
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
     assert found["RAY_SERVE_LLM_ENABLE_DIRECT_STREAMING"] == "1"
     assert found["A"] == "b"
+
+
+@pytest.mark.parametrize(("routing", "forwarded"), [("balanced", None), ("prefixAware", "1"), ("kvAware", "1")])
+def test_a_router_that_looks_at_prompts_gets_them(routing: str, forwarded: str | None) -> None:
+    of = model({"source": HF, "routing": routing})
+    assert env(worker(of)[2]).get("RAY_SERVE_INGRESS_REQUEST_ROUTER_FORWARD_BODY") == forwarded
+    options = application(of)["args"]["options"]
+    assert ("deployment_config" in options) == (forwarded is not None)
 
 
 def test_a_default_request_is_never_above_the_models_limit() -> None:

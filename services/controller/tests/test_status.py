@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from cloudach_controller.observation import Observation, Replicas, read_replicas
 from cloudach_controller.plan import Plan
 from cloudach_controller.replicas import demand
 from cloudach_controller.settings import Settings
-from cloudach_controller.status import invalid, name_taken, status, unserved
+from cloudach_controller.status import invalid, name_taken, status
 from cloudach_model_api.model import InvalidModel, Model
 from cloudach_model_api.status import ModelStatus
 
@@ -126,6 +127,17 @@ CASES: dict[str, tuple[Model, Observation, str, str, str, str]] = {
 def test_status(of: Model, what: Observation, state: str, ready: str, progressing: str, degraded: str) -> None:
     found, conditions, _ = told(of, what)
     assert (found, conditions) == (state, {"Ready": ready, "Progressing": progressing, "Degraded": degraded})
+
+
+def test_while_serve_reads_a_new_configuration_the_replicas_run_on() -> None:
+    """It tells of none until it has read it, which takes half a minute with vLLM."""
+    answer = {"applications": {"model": {"status": "DEPLOYING", "deployments": {}}}}
+    building = read_replicas(answer, "LLMServer:qwen")
+    assert (building.building, building.total) == (True, 0)
+    state, conditions, found = told(model(old=WAS_READY), seen(building))
+    assert (state, found.ready_replicas) == ("Ready", 2)
+    assert (conditions["Ready"], conditions["Progressing"]) == ("True ReplicasReady", "True Deploying")
+    assert told(model(), seen(building))[2].ready_replicas == 0
 
 
 def test_a_waking_model_says_so() -> None:
@@ -244,7 +256,11 @@ def test_read_replicas() -> None:
     states = ["RUNNING", "STARTING", "STOPPING", "RUNNING", "UPDATING"]
     deployment = {"status": "UPSCALING", "target_num_replicas": 4, "replicas": [{"state": one} for one in states]}
     answer = {"applications": {"model": {"status": "RUNNING", "deployments": {"LLMServer:qwen": deployment}}}}
-    assert read_replicas(answer, "LLMServer:qwen") == Replicas(4, 2, 2, 1, "RUNNING", "UPSCALING", "")
+    none: frozenset[str] = frozenset()
+    assert read_replicas(answer, "LLMServer:qwen") == Replicas(4, 2, 2, 1, "RUNNING", "UPSCALING", "", none)
+    args = {"lora": {"adapters": [{"name": "a", "folder": "/x"}], "max_loaded": 1}}
+    answer["applications"]["model"]["deployed_app_config"] = {"args": args}
+    assert read_replicas(answer, "LLMServer:qwen").adapters == {"a"}
     assert read_replicas({}, "LLMServer:qwen").total == 0
 
 
@@ -274,9 +290,55 @@ def test_the_older_model_keeps_a_name() -> None:
     assert alias[1] is False  # its own id is free
 
 
-def test_adapters_are_refused_rather_than_passed_over() -> None:
-    adapters = {"lora": {"adapters": [{"name": "x", "source": {"huggingFace": {"repo": "a/b"}}}]}}
-    refused = unserved(model(adapters))
-    assert refused is not None
-    assert "spec.lora" in refused[0].message
-    assert unserved(model()) is None
+ADAPTERS = {"lora": {"adapters": [{"name": n, "source": {"huggingFace": {"repo": "a/b"}}} for n in ("a", "b")]}}
+
+
+def view(*adapters: str, ready: int = 2, **more: Any) -> Replicas:
+    building = more.pop("building", False)
+    return replace(replicas(ready, **more), adapters=frozenset(adapters), building=building)
+
+
+@pytest.mark.parametrize(
+    ("before", "what", "loaded"),
+    [
+        (None, seen(ray_service=None), ()),  # not begun
+        ((), seen(view("a", "b", ready=0)), ("a", "b")),  # whoever comes has both
+        ((), seen(view("a", "b")), ("a", "b")),
+        (("a",), seen(view("a", "b", deployment="UPDATING")), ("a",)),  # old replicas lack the other
+        (("a",), seen(view("b", deployment="UPDATING")), ()),
+        (("a",), seen(view("a", "b", app="DEPLOYING")), ("a",)),
+        (("a",), seen(view("a")), ("a",)),  # Serve has not heard of the other
+        (("a",), seen(view("a", "b", ready=0, app="DEPLOYING", building=True)), ("a",)),  # the old ones run on
+        (("a", "b"), seen(view("a", "b", "c")), ("a", "b")),  # the spec has it no more
+        (("a", "b"), seen(unreachable="no answer"), ("a", "b")),
+    ],
+)
+def test_adapters_count_when_all_replicas_have_them(
+    before: tuple[str, ...] | None, what: Observation, loaded: tuple[str, ...]
+) -> None:
+    old: dict[str, Any] = {**WAS_READY, "adapters": list(before)} if before is not None else {}
+    assert told(model(ADAPTERS, old), what)[2].adapters == loaded
+
+
+def test_a_model_without_adapters_tells_of_none() -> None:
+    assert told(model(), seen(view()))[2].adapters is None
+    assert told(model(old={"adapters": ["a"]}), seen(view()))[2].adapters == ()
+
+
+def test_an_adapter_that_cannot_be_loaded_is_named() -> None:
+    said = "ray.exceptions.RayTaskError\nAdapterError: LoRA adapter 'sql': o/x: 404 Client Error\n"
+    found = cause(seen(replicas(2, app="DEPLOY_FAILED", message=said)))
+    assert found is not None
+    assert found.reason == "AdapterNotLoaded"
+    assert found.message.endswith("LoRA adapter 'sql': o/x: 404 Client Error")
+
+
+def test_adapters_names_are_taken_too() -> None:
+    def named(name: str, day: int, **spec: Any) -> Model:
+        return model(spec, name=name, creationTimestamp=datetime(2026, 1, day, tzinfo=UTC).isoformat())
+
+    adapter = {"name": "a", "id": "sql", "source": {"huggingFace": {"repo": "a/b"}}}
+    old, young = named("old", 1, id="sql"), named("young", 2, lora={"adapters": [adapter]})
+    taken = name_taken(young, [old])
+    assert taken is not None
+    assert ("'sql' is llm/old's" in taken[0].message, taken[1]) == (True, False)

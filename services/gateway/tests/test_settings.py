@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cloudach_gateway.settings import (
+    Adapter,
     ConfigError,
     Failover,
     Kubernetes,
@@ -37,6 +38,7 @@ def test_every_setting_is_documented() -> None:
         "usage.": Usage,
         "kubernetes.": Kubernetes,
         "models[].": Model,
+        "models[].adapters[].": Adapter,
     }
     names = [prefix + name for prefix, group in groups.items() for name in group.model_fields]
     names += [name for name in Settings.model_fields if not any(group.startswith(name) for group in groups)]
@@ -62,6 +64,9 @@ def test_an_upstream_may_name_v1_or_not() -> None:
         (MODEL + "kubernetes: {namespaces: ['a b']}", "kubernetes.namespaces"),
         (MODEL + "kubernetes: {namespaces: [a, a]}", "named twice"),
         ("models: [{id: m, aliases: [m], upstreams: ['http://a']}]", "used twice"),
+        ("models: [{id: m, adapters: [{name: a}, {name: a}], upstreams: ['http://a']}]", "'m:a' is used twice"),
+        ("models: [{id: m, adapters: [{name: a, id: m}], upstreams: ['http://a']}]", "'m' is used twice"),
+        ("models: [{id: m, adapters: [{name: 'a:b'}], upstreams: ['http://a']}]", "models.0.adapters.0.name"),
     ],
 )
 def test_a_bad_setting_is_named(text: str, named: str) -> None:

@@ -38,6 +38,10 @@ def test_the_last_lines_when_nobody_says_why() -> None:
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
+        (
+            "cloudach_inference.adapters.AdapterError: LoRA adapter 'sql': o/x: GatedRepoError: 401 Client Error",
+            "adapter's",
+        ),
         ("OSError: org/x is not a local folder and is not a valid model identifier", "HF_TOKEN"),
         ("RuntimeError: We couldn't connect to 'https://huggingface.co' to load the files", "network"),
         ("torch.OutOfMemoryError: CUDA out of memory.", "too little memory"),

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,38 @@ def test_a_folder_has_to_hold_a_model(tmp_path: Path) -> None:
 def test_simulator_is_told_its_name() -> None:
     (app,) = planned("[{id: S, engine: sim, engine_args: {rate: 7}, replicas: 2}]", OLD_CPU)
     assert app == App("S", "s", "sim", 2, 1.0, 0, 60.0, {"models": ["S"], "rate": 7})
+
+
+def adapter(folder: Path, rank: object = 8) -> Path:
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    return folder
+
+
+def test_adapters_of_folders_and_of_the_hub(tmp_path: Path) -> None:
+    one = adapter(tmp_path / "one")
+    (app,) = planned(f"[{{id: m, adapters: [{{name: a, source: {one}}}]}}]", OLD_CPU)
+    assert app.lora == {
+        "adapters": ({"name": "a", "folder": str(one), "env_prefix": ""},),
+        "max_loaded": 1,
+    }
+    assert app.options["runtime_env"]["env_vars"]["HF_HUB_OFFLINE"] == "1"
+    (app,) = planned(f"[{{id: m, adapters: [{{name: a, source: {one}}}, {{name: b, source: org/b}}]}}]", OLD_CPU)
+    assert app.lora is not None
+    assert app.lora["adapters"][1]["repo"] == "org/b"
+    # Else it could not be downloaded.
+    assert "HF_HUB_OFFLINE" not in app.options["runtime_env"]["env_vars"]
+
+
+def test_an_adapter_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"models\.m: LoRA adapter 'a': there is no adapter_config\.json in /"):
+        planned(f"[{{id: m, adapters: [{{name: a, source: {tmp_path}}}]}}]", OLD_CPU)
+
+
+def test_a_simulators_adapters_are_names() -> None:
+    (app,) = planned("[{id: S, engine: sim, adapters: [{name: a}]}]", OLD_CPU)
+    assert app.lora == {"adapters": [{"name": "a"}]}
 
 
 def test_every_replica_finds_cpus() -> None:

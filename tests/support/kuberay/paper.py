@@ -114,6 +114,7 @@ class Paper:
             "status": "DEPLOY_FAILED" if broken else "RUNNING",
             "message": broken,
             "deployments": {app["deployments"][0]["name"]: deployment},
+            "deployed_app_config": app,
         }
         return {"applications": {app["name"]: told}}
 

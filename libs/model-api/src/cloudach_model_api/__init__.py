@@ -1,7 +1,7 @@
 """The Model resource (cloudach.dev/v1alpha1): its types, conditions and names. Pure."""
 
 from .engine import Engine, EnvVar, Gpu, Resources, Toleration
-from .model import FieldError, InvalidModel, Model, ObjectMeta
+from .model import AdapterNames, FieldError, InvalidModel, Model, ObjectMeta
 from .reasons import Reason
 from .source import AdapterSource, HuggingFace, ImageFolder, ObjectStore, Pvc, SecretKeyReference, Simulator, Source
 from .spec import Adapter, Autoscaling, Lora, ModelSpec
@@ -9,6 +9,7 @@ from .status import Condition, ConditionType, ModelStatus, State, rfc3339, set_c
 
 __all__ = [
     "Adapter",
+    "AdapterNames",
     "AdapterSource",
     "Autoscaling",
     "Condition",

@@ -26,6 +26,8 @@ OWNED_ARGS = {
     "distributed_executor_backend": "the platform runs the engine on Ray",
     "enable_lora": "set lora.adapters",
     "lora_modules": "set lora.adapters",
+    "max_lora_rank": "set lora.maxRank",
+    "max_loras": "set lora.maxLoaded",
 }
 """vLLM arguments that the platform sets itself, and what to do instead."""
 

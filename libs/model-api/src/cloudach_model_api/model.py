@@ -57,6 +57,18 @@ class ObjectMeta(Observed):
     annotations: dict[str, str] = Field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterNames:
+    """What a LoRA adapter is called: `name` in the resource, `names` by clients, its id first."""
+
+    name: str
+    names: tuple[str, ...]
+
+    @property
+    def id(self) -> str:
+        return self.names[0]
+
+
 class Model(Part):
     """A language model that the platform serves."""
 
@@ -79,6 +91,23 @@ class Model(Part):
             "!has(self.spec.aliases)"
             " || !((has(self.spec.id) ? self.spec.id : self.metadata.name) in self.spec.aliases)",
             lambda it: it.id not in it.spec.aliases,
+            ".spec.aliases",
+        ),
+        Rule(
+            "an adapter must not be called as the model is (its id, or an alias)",
+            "!has(self.spec.lora) || self.spec.lora.adapters.all(a, !has(a.id)"
+            " || (a.id != (has(self.spec.id) ? self.spec.id : self.metadata.name)"
+            " && (!has(self.spec.aliases) || !(a.id in self.spec.aliases))))",
+            lambda it: not {a.id for a in it.spec.adapters} & set(it.names),
+            ".spec.lora.adapters",
+        ),
+        Rule(
+            "aliases must not hold what an adapter is called (<model id>:<name>)",
+            # Taken apart, not put together: what the API server thinks a text of two others costs is too much for it.
+            "!has(self.spec.lora) || !has(self.spec.aliases) || self.spec.aliases.all(x, x.lastIndexOf(':') < 1"
+            " || x.substring(0, x.lastIndexOf(':')) != (has(self.spec.id) ? self.spec.id : self.metadata.name)"
+            " || !self.spec.lora.adapters.exists(a, a.name == x.substring(x.lastIndexOf(':') + 1)))",
+            lambda it: not {f"{it.id}:{a.name}" for a in it.spec.adapters} & set(it.spec.aliases),
             ".spec.aliases",
         ),
     )
@@ -108,15 +137,15 @@ class Model(Part):
         return self.metadata.name
 
     @property
-    def engine_names(self) -> dict[str, str]:
-        """Each name that clients may use, adapters' included, with the name that the engines answer to."""
-        adapters = self.spec.lora.adapters if self.spec.lora is not None else ()
-        served = dict.fromkeys(self.names, self.upstream_model)
-        return served | {
-            f"{name}:{adapter.name}": f"{self.upstream_model}:{adapter.name}"
-            for name in self.names
-            for adapter in adapters
-        }
+    def adapters(self) -> tuple[AdapterNames, ...]:
+        return tuple(
+            AdapterNames(
+                adapter.name,
+                ((adapter.id,) if adapter.id is not None else ())
+                + tuple(f"{name}:{adapter.name}" for name in self.names),
+            )
+            for adapter in self.spec.adapters
+        )
 
     @property
     def wake_requested_at(self) -> datetime | None:

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     IMAGE_PULL_FAILED = "ImagePullFailed"
     WEIGHTS_NOT_FOUND = "WeightsNotFound"
     WEIGHTS_GATED = "WeightsGated"
+    ADAPTER_NOT_LOADED = "AdapterNotLoaded"
     ENGINE_CRASHED = "EngineCrashed"
     OUT_OF_MEMORY = "OutOfMemory"
     FEWER_REPLICAS = "FewerReplicas"
@@ -63,6 +64,7 @@ MEANINGS = {
     Reason.IMAGE_PULL_FAILED: "The image is not there, or `imagePullSecrets` do not let it be pulled.",
     Reason.WEIGHTS_NOT_FOUND: "The repository, the folder or the bucket does not hold the model.",
     Reason.WEIGHTS_GATED: "The repository wants a token, or its licence accepted: `source.huggingFace.tokenSecret`.",
+    Reason.ADAPTER_NOT_LOADED: "A LoRA adapter is not where the spec says, or does not fit the model; it is named.",
     Reason.ENGINE_CRASHED: "The engine ends again and again; the message is its last error.",
     Reason.OUT_OF_MEMORY: "The GPU's or the pod's memory is too small: lower `maxModelLen`, more GPUs, higher limits.",
     Reason.FEWER_REPLICAS: "It answers, with fewer replicas than it should have.",

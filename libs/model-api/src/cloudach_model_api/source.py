@@ -112,16 +112,19 @@ class Source(Part):
 
 
 class AdapterSource(Part):
-    """Exactly one of these."""
+    """Exactly one of these; a folder holds `adapter_config.json` and its weights, as PEFT writes them."""
 
     hugging_face: HuggingFace | None = None
     pvc: Pvc | None = None
     object_store: ObjectStore | None = None
+    image: ImageFolder | None = None
+    simulator: Simulator | None = None
 
     rules = (
         Rule(
-            "give exactly one of huggingFace, pvc and objectStore",
-            "[has(self.huggingFace), has(self.pvc), has(self.objectStore)].filter(given, given).size() == 1",
-            lambda it: _exactly_one(it, ("hugging_face", "pvc", "object_store")),
+            "give exactly one of huggingFace, pvc, objectStore, image and simulator",
+            "[has(self.huggingFace), has(self.pvc), has(self.objectStore), has(self.image), has(self.simulator)]"
+            ".filter(given, given).size() == 1",
+            lambda it: _exactly_one(it, ("hugging_face", "pvc", "object_store", "image", "simulator")),
         ),
     )

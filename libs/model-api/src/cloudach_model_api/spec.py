@@ -47,21 +47,44 @@ class Autoscaling(Part):
 
 
 class Adapter(Part):
-    """One LoRA adapter, asked for as `<model id>:<name>`."""
+    """One LoRA adapter: a model of its own for clients, `<model id>:<name>`."""
 
     name: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """What clients add to the model's id."""
+    """What clients add to the model's id or to one of its aliases, after a colon."""
+    id: ModelId | None = None
+    """What clients call it before all; the default is `<model id>:<name>`. A new one disturbs no engine."""
     source: AdapterSource
-    """Exactly one of huggingFace, pvc and objectStore, as in `spec.source`."""
+    """Exactly one of huggingFace, pvc, objectStore, image and simulator, as in `spec.source`; the folder holds
+    `adapter_config.json` and the weights, as PEFT writes them. A simulator's adapters have `simulator`, and only they.
+    Credentials that are not named here are those of `spec.source`."""
 
 
 class Lora(Part):
     """LoRA adapters over the model's weights."""
 
     adapters: Annotated[tuple[Adapter, ...], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
-    """All of them are loaded by every replica."""
+    """Every replica loads all of them at its start; another list restarts replicas one by one."""
+    max_rank: Annotated[int, Field(ge=1, le=512)] | None = None
+    """The largest rank that the engine makes room for (vLLM's max_lora_rank, rounded up to one that it knows). The
+    default is that of the largest adapter."""
+    max_loaded: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Adapters that one batch may mix (vLLM's max_loras); each takes GPU memory, requests for further ones wait. The
+    default is all of them, up to 8."""
 
-    rules = (Rule("names must differ", None, lambda it: _unique(a.name for a in it.adapters), ".adapters"),)
+    rules = (
+        Rule("names must differ", None, lambda it: _unique(a.name for a in it.adapters), ".adapters"),
+        Rule(
+            "adapters must not have the same id",
+            "self.adapters.all(a, !has(a.id) || self.adapters.exists_one(b, has(b.id) && b.id == a.id))",
+            lambda it: _unique(a.id for a in it.adapters if a.id is not None),
+            ".adapters",
+        ),
+    )
+
+    @property
+    def loaded_at_once(self) -> int:
+        """Adapters in one batch."""
+        return self.max_loaded or min(len(self.adapters), 8)
 
 
 Routing = Literal["balanced", "prefixAware", "kvAware"]
@@ -104,7 +127,7 @@ class ModelSpec(Part):
     where it goes on from when this is changed by hand. 0: no replica, and no request wakes one."""
     autoscaling: Autoscaling | None = None
     routing: Routing = "balanced"
-    """Which replica gets a request. balanced: the least busy; prefixAware: one that has seen the same beginning;
+    """Which replica gets a request. balanced: one after the other; prefixAware: one that has seen the same beginning;
     kvAware: one whose cache holds most of the prompt, as its engine reports it."""
     drain_seconds: Annotated[int, Field(ge=0, le=7200)] = 60
     """How long the streams of a replica that is to go may run on; after that they move to another one."""
@@ -148,6 +171,18 @@ class ModelSpec(Part):
             ".routing",
         ),
         Rule(
+            "an adapter's source.image needs the image that holds it: set image",
+            "!has(self.lora) || has(self.image) || self.lora.adapters.all(a, !has(a.source.image))",
+            lambda it: it.image is not None or all(a.source.image is None for a in it.adapters),
+            ".image",
+        ),
+        Rule(
+            "adapters of a simulator have the source simulator, and no others have",
+            "!has(self.lora) || self.lora.adapters.all(a, has(a.source.simulator) == has(self.source.simulator))",
+            lambda it: all((a.source.simulator is None) == (it.source.simulator is None) for a in it.adapters),
+            ".lora.adapters",
+        ),
+        Rule(
             "replicas must lie within autoscaling.minReplicas and autoscaling.maxReplicas: change those to go beyond",
             "!has(self.autoscaling) || !has(oldSelf.autoscaling) || self.replicas == oldSelf.replicas"
             " || (self.replicas >= self.autoscaling.minReplicas && self.replicas <= self.autoscaling.maxReplicas)",
@@ -155,6 +190,10 @@ class ModelSpec(Part):
             ".replicas",
         ),
     )
+
+    @property
+    def adapters(self) -> tuple[Adapter, ...]:
+        return self.lora.adapters if self.lora is not None else ()
 
     @property
     def gpus_per_replica(self) -> int:

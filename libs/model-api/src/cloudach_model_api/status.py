@@ -71,7 +71,9 @@ class ModelStatus(Observed):
     endpoint: str | None = None
     """Base URL of the engines, without /v1."""
     upstream_model: str | None = None
-    """The name that the engines answer to."""
+    """The name that the engines answer to; to `<name>:<adapter>` for an adapter."""
+    adapters: tuple[str, ...] | None = None
+    """Names of the adapters that every replica has loaded; the others are not served yet."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra=list_map("type")),

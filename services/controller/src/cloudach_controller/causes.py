@@ -15,6 +15,7 @@ from cloudach_model_api.reasons import MEANINGS, Reason
 from .observation import Observation, kuberay_says, serve_says
 
 _ENGINE_WORDS = (
+    (Reason.ADAPTER_NOT_LOADED, r"LoRA adapter '[^']+': "),
     (Reason.WEIGHTS_GATED, r"GatedRepo|gated repo|restricted and you are not|401 Client|403 Client|Invalid user token"),
     (
         Reason.WEIGHTS_NOT_FOUND,

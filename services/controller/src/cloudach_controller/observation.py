@@ -24,6 +24,16 @@ class Replicas:
     deployment: str
     """HEALTHY, UPDATING, UPSCALING, DOWNSCALING, UNHEALTHY, DEPLOY_FAILED."""
     message: str
+    adapters: frozenset[str] | None = None
+    """LoRA adapters of the configuration that Serve was given last; None: Ray was not asked."""
+
+    building: bool = False
+    """Serve reads a new configuration, and tells of no replica meanwhile; those that it had run on."""
+
+    @property
+    def settled(self) -> bool:
+        """Every replica is of that configuration."""
+        return self.application == "RUNNING" and self.deployment == "HEALTHY"
 
     @property
     def total(self) -> int:
@@ -62,7 +72,14 @@ def read_replicas(answer: Mapping[str, Any], deployment: str) -> Replicas:
         application=str(app.get("status") or "NOT_STARTED"),
         deployment=str(found.get("status") or ""),
         message="\n".join(text for text in (app.get("message"), found.get("message")) if text),
+        adapters=_adapters(app),
+        building=app.get("status") == "DEPLOYING" and not found,
     )
+
+
+def _adapters(app: Mapping[str, Any]) -> frozenset[str]:
+    lora = ((app.get("deployed_app_config") or {}).get("args") or {}).get("lora") or {}
+    return frozenset(str(adapter.get("name")) for adapter in lora.get("adapters") or [])
 
 
 def cluster_started(ray_service: Mapping[str, Any] | None) -> bool:

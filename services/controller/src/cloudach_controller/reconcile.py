@@ -12,7 +12,7 @@ from typing import Any
 
 from cloudach_model_api.model import InvalidModel, Model
 from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
-from cloudach_model_api.status import ModelStatus, State
+from cloudach_model_api.status import ConditionType, ModelStatus, State
 
 from . import metrics
 from . import status as tell
@@ -66,7 +66,7 @@ class Reconciler:
             return await self._delete(key, obj, model, wanted, now)
         if FINALIZER not in model.metadata.finalizers:
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
-        taken = tell.name_taken(model, self._other_models(key)) or tell.unserved(model)
+        taken = tell.name_taken(model, self._other_models(key))
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
         self._seen.discard(key) if there is None else self._seen.add(key)
@@ -111,7 +111,8 @@ class Reconciler:
         drain = timedelta(seconds=model.spec.drain_seconds + self._settings.ray.drain_margin_s)
         limit = model.metadata.deletion_timestamp + drain
         # The dashboard may not have heard of the zero yet when it was just applied.
-        empty = done.change == "none" and seen.replicas is not None and seen.replicas.total == 0
+        view = seen.replicas
+        empty = done.change == "none" and view is not None and view.total == 0 and not view.building
         if empty or now >= limit or not cluster_started(applied):
             await self._delete_ray_service(key)
         await self._say(obj, model, wanted, done, seen, now)
@@ -173,7 +174,9 @@ class Reconciler:
         await self._write(obj, model.status, new)
         self._measure(model, new)
         ray = self._settings.ray
-        moving = new.state in _MOVING or done.change != "none" or seen.unreachable
+        progressing = new.condition(ConditionType.PROGRESSING)
+        moves = progressing is not None and progressing.status == "True"
+        moving = moves or new.state in _MOVING or done.change != "none" or seen.unreachable
         pause = ray.poll_s if moving else ray.steady_poll_s
         return min(pause, wanted.look_again_s) if wanted.look_again_s is not None else pause
 

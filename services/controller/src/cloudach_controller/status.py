@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cloudach_model_api.model import InvalidModel, Model
@@ -39,7 +39,9 @@ def status(
 ) -> ModelStatus:
     """`blocked`: why nothing is done for it, or part of it, whatever was seen."""
     old = model.status
-    view = seen.replicas or _last_known(old, seen)
+    view = seen.replicas
+    if view is None or view.building:
+        view = _last_known(old, seen)
     desired = _desired(wanted, view)
     wrong = blocked or cause(seen)
     if wrong is None and _fewer(old, view, desired, wanted):
@@ -74,6 +76,7 @@ def status(
         selector=f"{LABEL_MODEL}={model.metadata.name},ray.io/node-type=worker",
         endpoint=settings.ray.endpoint_url.format(**names),
         upstream_model=model.upstream_model,
+        adapters=_loaded(model, view),
         conditions=conditions,
     )
 
@@ -106,7 +109,8 @@ def name_taken(model: Model, others: Iterable[Model]) -> tuple[Cause, bool] | No
         theirs = (other.metadata.creation_timestamp, other.metadata.namespace, other.metadata.name)
         if mine[1:] == theirs[1:] or None in (mine[0], theirs[0]) or theirs > mine:
             continue
-        shared = [name for name in model.names if name in other.names]
+        theirs_all = set(_all_names(other))
+        shared = [name for name in _all_names(model) if name in theirs_all]
         if shared:
             whose = f"{other.metadata.namespace}/{other.metadata.name}"
             words = f"{MEANINGS[Reason.NAME_TAKEN]} {shared[0]!r} is {whose}'s."
@@ -114,20 +118,35 @@ def name_taken(model: Model, others: Iterable[Model]) -> tuple[Cause, bool] | No
     return None
 
 
-def unserved(model: Model) -> tuple[Cause, bool] | None:
-    """What a Model may say and this release does not do."""
-    if model.spec.lora is None:
+def _all_names(model: Model) -> tuple[str, ...]:
+    return (*model.names, *(name for adapter in model.adapters for name in adapter.names))
+
+
+def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
+    """Adapters that whichever replica a request comes to has loaded; None where the Model has had none.
+
+    While replicas are replaced there are old ones and new ones, so only what both have; without any replica all that
+    the next one will have.
+    """
+    if model.spec.lora is None and not model.status.adapters:
         return None
-    words = "spec.lora: this release loads no adapters yet; remove it to serve the model alone."
-    return Cause(Reason.INVALID_SPEC, f"{MEANINGS[Reason.INVALID_SPEC]} {words}"), True
+    if view.adapters is None:  # Ray was not asked: it is as it was
+        return model.status.adapters or ()
+    wanted = {adapter.name for adapter in model.spec.adapters}
+    both = view.adapters if view.settled or not view.ready else view.adapters & set(model.status.adapters or ())
+    return tuple(sorted(both & wanted))
 
 
 def _last_known(old: ModelStatus, seen: Observation) -> Replicas:
     """Where the dashboard is silent, what runs is taken to run on; where there is no RayService, nothing runs."""
-    if seen.ray_service is None or not seen.unreachable:
+    told = seen.replicas
+    if seen.ray_service is None or not (seen.unreachable or told is not None):
         return _NOTHING
     ready, total = old.ready_replicas or 0, old.replicas or 0
-    return Replicas(old.desired_replicas or 0, ready, max(total - ready, 0), 0, "RUNNING" if ready else "", "", "")
+    last = Replicas(old.desired_replicas or 0, ready, max(total - ready, 0), 0, "RUNNING" if ready else "", "", "")
+    if told is None:
+        return last
+    return replace(last, application=told.application, deployment="UPDATING", adapters=told.adapters)
 
 
 def _desired(wanted: Demand, view: Replicas) -> int:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import metrics
-from .catalog import Catalog, ServedModel
+from .catalog import Catalog, of_file
 from .errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from .lifecycle import Lifecycle
 from .middleware.envelope import Envelope
@@ -46,7 +46,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         on_degraded=metrics.DEGRADED.set,
         on_lost=metrics.LOST.inc,
     )
-    catalog = Catalog(ServedModel.from_settings(model) for model in settings.models)
+    catalog = Catalog(of_file(settings.models))
     cluster, waking = _cluster(settings, catalog) if settings.kubernetes.enabled else (None, None)
     services = Services(
         settings=settings,

@@ -96,6 +96,21 @@ class Failover(_Group):
     spread_s: Seconds = Field(0.25, description="streams that break together go on spread over so long")
 
 
+class Adapter(_Group):
+    """A LoRA adapter that the engines have loaded: a model of its own for clients."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="clients call it <model id>:<name>")
+    id: str | None = Field(None, min_length=1, description="what clients call it before all, if something else")
+    upstream_model: str | None = Field(
+        None, description="the engine's own name for it, if not <the model's>:<name>; vLLM's --lora-modules gives it"
+    )
+
+    def names(self, model: Model) -> tuple[str, ...]:
+        """Its id and then its aliases."""
+        own = tuple(f"{name}:{self.name}" for name in (model.id, *model.aliases))
+        return own if self.id is None else (self.id, *own)
+
+
 class Model(_Group):
     """One model and the engines that serve it."""
 
@@ -109,6 +124,7 @@ class Model(_Group):
         description="vllm: asks for token ids, so that a cut stream is billed exactly; openai: only standard fields",
     )
     max_model_len: int | None = Field(None, ge=1, description="tokens of prompt and answer together")
+    adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, each a model of its own")
 
     @field_validator("upstreams")
     @classmethod
@@ -181,7 +197,8 @@ class Settings(_Group):
     def _names_are_unique(self) -> Settings:
         seen: set[str] = set()
         for model in self.models:
-            for name in (model.id, *model.aliases):
+            own = (model.id, *model.aliases)
+            for name in (*own, *(name for adapter in model.adapters for name in adapter.names(model))):
                 if name in seen:
                     raise ValueError(f"models: the name {name!r} is used twice")
                 seen.add(name)

@@ -50,12 +50,70 @@ def test_an_id_is_not_what_the_engine_answers_to(make_model: Any) -> None:
     assert (entry.id, entry.upstream_model) == ("meta/Llama-3", "llama")
 
 
+def with_adapters(make_model: Any, *adapters: dict[str, Any], loaded: tuple[str, ...] = (), **fields: Any) -> Any:
+    lora = {"adapters": [{"source": {"simulator": {}}, **adapter} for adapter in adapters]}
+    obj = make_model("llama", lora=lora, **fields)
+    obj["status"]["adapters"] = list(loaded)
+    return obj
+
+
 def test_adapters_are_models_of_their_own(make_model: Any) -> None:
-    source = {"huggingFace": {"repo": "o/a"}}
-    obj = make_model("llama", aliases=["l"], source=source, lora={"adapters": [{"name": "sql", "source": source}]})
+    two = ({"name": "sql"}, {"name": "b", "id": "Own"})
+    obj = with_adapters(make_model, *two, loaded=("sql", "b"), aliases=["l"], maxModelLen=4096)
+    base, sql, own = served(models(obj), ())[0]
+    assert (base.names, base.parent) == (("llama", "l"), None)
+    assert (sql.id, sql.names, sql.upstream_model) == ("llama:sql", ("llama:sql", "l:sql"), "llama:sql")
+    assert (own.id, own.names, own.upstream_model) == ("Own", ("Own", "llama:b", "l:b"), "llama:b")
+    for adapter in (sql, own):
+        assert (adapter.parent, adapter.absence, adapter.max_model_len) == ("llama", None, 4096)
+        assert (adapter.upstreams, adapter.resource) == (base.upstreams, base.resource)
+
+
+def test_an_adapter_that_not_all_replicas_have(make_model: Any) -> None:
+    """The model goes on; a request for the adapter might come to a replica that knows nothing of it."""
+    moving = [condition("Progressing", "True", "Deploying")]
+    obj = with_adapters(make_model, {"name": "old"}, {"name": "new"}, loaded=("old",), conditions=moving)
+    base, old, new = served(models(obj), ())[0]
+    assert (base.absence, old.absence) == (None, None)
+    assert new.absence is not None
+    assert (new.absence.why, new.absence.since) == (Why.STARTING, datetime(2026, 3, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        condition("Degraded", "True", "AdapterNotLoaded", "LoRA adapter 'sql': no such folder"),
+        condition("Progressing", "False", "ReplacementPending", "annotate it"),
+    ],
+)
+def test_an_adapter_that_an_operator_has_to_look_at(make_model: Any, said: dict[str, Any]) -> None:
+    base, adapter = served(models(with_adapters(make_model, {"name": "sql"}, conditions=[said])), ())[0]
+    assert base.absence is None
+    assert adapter.absence is not None
+    assert (adapter.absence.why, adapter.absence.detail) == (Why.STUCK, said["message"])
+
+
+def test_an_adapter_sleeps_with_its_model(make_model: Any) -> None:
+    obj = with_adapters(make_model, {"name": "sql"}, loaded=("sql",), state="Sleeping", ready=0, **SLEEPS)
     base, adapter = served(models(obj), ())[0]
-    assert base.names == ("llama", "l")
-    assert (adapter.id, adapter.names, adapter.upstream_model) == ("llama:sql", ("llama:sql", "l:sql"), "llama:sql")
+    assert adapter.sleeps
+    assert adapter.absence == base.absence
+    assert base.absence is not None
+    assert base.absence.why is Why.ASLEEP
+
+
+def test_an_adapters_names_may_be_taken(make_model: Any) -> None:
+    """One whose id is another's is not served; the model is, and so are its other adapters."""
+    first = make_model("sql", aliases=["l"])
+    young = with_adapters(
+        make_model, {"name": "a", "id": "sql"}, {"name": "b"}, aliases=["l"], created="2026-01-02T00:00:00Z"
+    )
+    entries, refused = served(models(young, first), ())
+    assert [entry.names for entry in entries] == [("sql", "l"), ("llama",), ("llama:b",)]
+    assert [one.problem for one in refused] == [
+        "the name 'l' belongs to the Model serving/sql",
+        "the name 'sql' belongs to the Model serving/sql",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,18 @@ async def test_the_first_engine_that_knows(useless: bytes | None) -> None:
     assert engines.asked == ["a", "b"]
 
 
+async def test_an_adapters_is_its_parents() -> None:
+    cards = [
+        {"id": "big", "max_model_len": 4096},
+        {"id": "big:sql", "parent": "big", "max_model_len": None},
+        {"id": "big:lost", "parent": "gone"},
+    ]
+    engines = Engines(a=json.dumps({"data": cards}).encode())
+    lengths = ContextLengths(engines.fetch, patience_s=1)
+    assert await lengths.of(model(id="a", upstream_model="big:sql")) == 4096
+    assert await lengths.of(model(id="b", upstream_model="big:lost")) is None
+
+
 async def test_hundreds_ask_at_once_and_one_is_asked() -> None:
     engines = Engines(a=listed(("big", 4096)))
     engines.takes_s = 0.05

@@ -6,7 +6,10 @@ from typing import Any
 
 from ray import serve
 
+from .adapters import Lora, engine_name
 from .plan import App
+
+WITH_ADAPTERS = "cloudach_inference.vllm_hooks.WithAdapters"
 
 
 def build(app: App) -> Any:
@@ -18,14 +21,21 @@ def _vllm(app: App) -> Any:
 
     from .vllm_hooks import LLMServer
 
-    return build_openai_app({"llm_configs": [LLMConfig(server_cls=LLMServer, **app.options)]})
+    options = dict(app.options)
+    if app.lora is not None:
+        callback = {"lora": app.lora, "download_model": "callback_config" not in options}
+        options["callback_config"] = {"callback_class": WITH_ADAPTERS, "callback_kwargs": callback}
+    return build_openai_app({"llm_configs": [LLMConfig(server_cls=LLMServer, **options)]})
 
 
 def _simulator(app: App) -> Any:
     from .sim_deployment import simulator
 
+    options = dict(app.options)
+    if app.lora is not None:
+        options["adapters"] = [engine_name(app.model_id, each.name) for each in Lora.model_validate(app.lora).adapters]
     deployment = serve.deployment(
-        simulator(app.options),
+        simulator(options),
         name=f"Simulator:{app.model_id}",
         num_replicas=app.replicas,
         max_ongoing_requests=100_000,

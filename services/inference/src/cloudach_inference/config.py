@@ -30,6 +30,11 @@ class Resources(_Group):
     gpu: int | None = Field(None, ge=0, description="GPUs; by default as many as tensor and pipeline parallelism need")
 
 
+class Adapter(_Group):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the engine answers to <model id>:<name>")
+    source: str | None = Field(None, min_length=1, description="a Hugging Face id or a local folder; sim: none")
+
+
 class Model(_Group):
     id: str = Field(min_length=1, description="the name that the engine answers to")
     engine: Literal["vllm", "sim"] = Field("vllm", description="vllm, or the simulator in its dialect")
@@ -42,11 +47,23 @@ class Model(_Group):
         default_factory=dict, description="vLLM's engine arguments (or the simulator's settings), passed through"
     )
     env: dict[str, str] = Field(default_factory=dict, description="further environment variables of this engine")
+    adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters; every replica loads all of them")
     replicas: int = Field(1, ge=1)
     drain_s: float = Field(
         60.0, gt=0, description="how long a replica that is to go may finish its streams; the gateway moves the rest"
     )
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _adapters_are_known(self) -> Model:
+        names = [adapter.name for adapter in self.adapters]
+        if len(set(names)) < len(names):
+            raise ValueError("adapters: a name is used twice")
+        for adapter in self.adapters:
+            if (adapter.source is None) != (self.engine == "sim"):
+                problem = "a simulator's adapters have no source" if self.engine == "sim" else "name its source"
+                raise ValueError(f"adapters.{adapter.name}: {problem}")
+        return self
 
     @model_validator(mode="after")
     def _platform_owns(self) -> Model:

@@ -16,6 +16,10 @@ _SECOND_HAND = re.compile(
 
 _MENDS = (
     (
+        r"LoRA adapter '",
+        "check the adapter's `source`, and that it was made for this model; a gated one needs HF_TOKEN",
+    ),
+    (
         r"is not a (local folder|valid model identifier)|Repository ?Not ?Found|GatedRepo|401 Client",
         "check the model's `source`; a gated one needs HF_TOKEN in the environment",
     ),

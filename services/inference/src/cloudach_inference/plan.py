@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .adapters import Adapter, AdapterError, Lora, rank
 from .config import DEFAULT_SOURCE, Model, Settings
 from .hardware import Hardware
 from .slugs import slug
@@ -31,6 +32,8 @@ class App:
     gpus: int
     drain_s: float  # of a replica that is to go
     options: dict[str, Any]
+    lora: dict[str, Any] | None = None
+    """The fields of `adapters.Lora`."""
 
 
 def plan(settings: Settings, hardware: Hardware, default_weights: Path) -> tuple[App, ...]:
@@ -71,11 +74,11 @@ def cpu_dtype(model: Model, hardware: Hardware) -> str:
 
 
 def engine_env(
-    model: Model, hardware: Hardware, *, source: str, args: Mapping[str, Any], engines: int
+    model: Model, hardware: Hardware, *, local: bool, args: Mapping[str, Any], engines: int
 ) -> dict[str, str]:
-    """Ours, then the operator's on top."""
+    """Ours, then the operator's on top. local: whether weights and adapters are all on this machine."""
     ours: dict[str, str] = {}
-    if source.startswith("/"):
+    if local:
         ours["HF_HUB_OFFLINE"] = "1"  # else each start asks the hub about a folder
     if hardware.device == "cpu":
         if args.get("enforce_eager"):
@@ -99,6 +102,8 @@ def ray_cpus(apps: tuple[App, ...], hardware: Hardware) -> int:
 
 def _vllm(model: Model, hardware: Hardware, default_weights: Path, engines: int) -> App:
     source = str(default_weights) if model.source == DEFAULT_SOURCE else _folder_or_id(model.source)
+    lora = _lora(model)
+    local = source.startswith("/") and not (lora is not None and any(each.downloaded for each in lora.adapters))
     args = engine_args(model, hardware)
     options: dict[str, Any] = {
         "model_loading_config": {"model_id": model.id, "model_source": source},
@@ -108,7 +113,7 @@ def _vllm(model: Model, hardware: Hardware, default_weights: Path, engines: int)
             "graceful_shutdown_timeout_s": model.drain_s,
         },
         "engine_kwargs": args,
-        "runtime_env": {"env_vars": engine_env(model, hardware, source=source, args=args, engines=engines)},
+        "runtime_env": {"env_vars": engine_env(model, hardware, local=local, args=args, engines=engines)},
         "log_engine_metrics": False,  # vLLM's own /metrics stays on
     }
     gpus = 0
@@ -130,12 +135,32 @@ def _vllm(model: Model, hardware: Hardware, default_weights: Path, engines: int)
     if source.startswith("/"):
         # Nothing to download: this saves a process that imports vLLM only to find that out.
         options["callback_config"] = {"callback_class": "cloudach_inference.vllm_hooks.NoDownload"}
-    return App(model.id, slug(model.id), "vllm", model.replicas, cpus, gpus, model.drain_s, options)
+    fields = lora.model_dump(exclude_none=True) if lora is not None else None
+    return App(model.id, slug(model.id), "vllm", model.replicas, cpus, gpus, model.drain_s, options, fields)
 
 
 def _sim(model: Model) -> App:
     options = {"models": [model.id], **model.engine_args}
-    return App(model.id, slug(model.id), "sim", model.replicas, model.resources.cpu, 0, model.drain_s, options)
+    lora = {"adapters": [{"name": each.name} for each in model.adapters]} if model.adapters else None
+    return App(model.id, slug(model.id), "sim", model.replicas, model.resources.cpu, 0, model.drain_s, options, lora)
+
+
+def _lora(model: Model) -> Lora | None:
+    if not model.adapters:
+        return None
+    found = []
+    for adapter in model.adapters:
+        assert adapter.source is not None
+        if adapter.source.startswith(("/", "./", "../", "~")):
+            one = Adapter(name=adapter.name, folder=str(Path(adapter.source).expanduser().resolve()))
+            try:
+                rank(one)
+            except AdapterError as error:
+                raise PlanError(f"models.{model.id}: {error}") from None
+        else:
+            one = Adapter(name=adapter.name, repo=adapter.source)
+        found.append(one)
+    return Lora(adapters=tuple(found), max_loaded=min(len(found), 8))
 
 
 def _folder_or_id(source: str) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from .adapters import Lora
 from .plan import App
 
 
@@ -22,6 +23,13 @@ class Args(BaseModel):
     name: str = Field(min_length=1, description="what the engine answers to; the deployment is named after it")
     cpus: float = Field(1.0, gt=0, description="of a simulator's replica")
     options: dict[str, Any] = Field(description="an LLMConfig's fields, or the simulator's settings")
+    lora: Lora | None = Field(None, description="LoRA adapters that every replica loads before it is asked")
+
+    @model_validator(mode="after")
+    def _adapters_lie_somewhere(self) -> Args:
+        if self.engine == "vllm" and self.lora is not None:
+            self.lora.of_weights()
+        return self
 
 
 def app(raw: dict[str, Any]) -> App:
@@ -37,7 +45,8 @@ def app(raw: dict[str, Any]) -> App:
             "max_constructor_retry_count": 3,
             **options.get("deployment_config", {}),
         }
-    return App(args.name, args.name, args.engine, 1, args.cpus, 0, 60.0, options)
+    lora = args.lora.model_dump(exclude_none=True) if args.lora is not None else None
+    return App(args.name, args.name, args.engine, 1, args.cpus, 0, 60.0, options, lora)
 
 
 def build(args: dict[str, Any]) -> Any:

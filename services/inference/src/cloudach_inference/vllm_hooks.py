@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.server import llm_server
 
+from .adapters import Adapter, AdapterError, Lora, engine_args, engine_name, fetch
 from .late_cancel import LateCancel
 
 
@@ -17,11 +19,34 @@ class NoDownload(CallbackBase):  # type: ignore[misc]
         self.ctx.run_init_node = False
 
 
+class WithAdapters(CallbackBase):  # type: ignore[misc]
+    """LoRA adapters come onto every node of the replica before its engine starts, and the engine learns how large they
+    are. `kwargs`: `lora`, the fields of `adapters.Lora`; `download_model`: whether the base's weights are elsewhere.
+    """
+
+    @property
+    def lora(self) -> Lora:
+        return Lora.model_validate(self.kwargs["lora"])
+
+    async def on_before_node_init(self) -> None:
+        self.ctx.run_init_node = self.kwargs["download_model"] or any(a.downloaded for a in self.lora.adapters)
+
+    def on_before_download_model_files_distributed(self) -> None:
+        for adapter in self.lora.adapters:
+            fetch(adapter)
+
+    async def on_after_node_init(self) -> None:
+        given = self.llm_config.engine_kwargs  # what the operator says (as max_cpu_loras) stands
+        found = engine_args(self.lora)
+        self.llm_config.update_engine_kwargs(**{name: found[name] for name in found if name not in given})
+
+
 class LLMServer(llm_server.LLMServer):  # type: ignore[misc]
-    """Ray's, with two changes. It has the same name because the deployment is named after it.
+    """Ray's, with three changes. It has the same name because the deployment is named after it.
 
     No telemetry actor: that takes 400 MB and 6 s of the start, even where usage stats are off.
-    And whoever goes away before an answer in one piece stops the engine: see late_cancel.
+    Whoever goes away before an answer in one piece stops the engine: see late_cancel.
+    And LoRA adapters are loaded before the first request: vLLM's own `lora_modules` would do, but not say which failed.
     """
 
     async def __serve_build_asgi_app__(self) -> Any:
@@ -32,3 +57,18 @@ class LLMServer(llm_server.LLMServer):  # type: ignore[misc]
 
     async def _start_engine(self) -> None:
         await self.engine.start()
+        callback = self._llm_config.get_or_create_callback()
+        if isinstance(callback, WithAdapters):
+            for adapter in callback.lora.adapters:
+                await self._load(adapter)
+
+    async def _load(self, adapter: Adapter) -> None:
+        name = engine_name(self._llm_config.model_id, adapter.name)
+        try:
+            await self.engine.resolve_lora(
+                DiskMultiplexConfig(
+                    model_id=name, local_path=str(adapter.path), max_total_tokens=None, lora_assigned_int_id=0
+                )
+            )
+        except ValueError as error:
+            raise AdapterError.of(adapter.name, f"the engine refuses it: {error}") from error

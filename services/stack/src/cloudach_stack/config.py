@@ -15,6 +15,14 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message says which field and why."""
 
 
+class Adapter(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="clients call it <model id>:<name>")
+    id: str | None = Field(None, min_length=1, description="what clients call it before all, if something else")
+    source: str = Field(min_length=1, description="a Hugging Face id or a local folder; the simulator needs none of it")
+
+
 class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,6 +30,7 @@ class Model(BaseModel):
     aliases: tuple[str, ...] = Field((), description="further names for it")
     source: str = Field("default", description="a Hugging Face id, a local folder, or 'default': SmolLM2-135M-Instruct")
     engine_args: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, passed through")
+    adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, each a model of its own")
     replicas: int = Field(1, ge=1)
 
 
@@ -59,6 +68,10 @@ def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> di
             "id": model.id,
             "engine": kind,
             "replicas": model.replicas,
+            "adapters": [
+                {"name": adapter.name, **({"source": adapter.source} if kind == "vllm" else {})}
+                for adapter in model.adapters
+            ],
             **({"source": model.source, "engine_args": model.engine_args} if kind == "vllm" else {}),
         }
         for model in config.models
@@ -75,6 +88,7 @@ def gateway_config(
             "id": model.id,
             "aliases": list(model.aliases),
             "upstreams": [upstreams[model.id]],
+            "adapters": [adapter.model_dump(include={"name", "id"}) for adapter in model.adapters],
             **({"api_key": api_key} if api_key else {}),
         }
         for model in config.models

@@ -74,6 +74,9 @@ def _start_engines(options: Options, children: Children) -> tuple[dict[str, str]
     """Base URL of each model, and the key that its engines want."""
     if options.engine == "sim":
         models = [argument for model in options.config.models for argument in ("--model", model.id)]
+        for model in options.config.models:
+            for adapter in model.adapters:
+                models += ["--adapter", f"{model.id}:{adapter.name}"]
         say("starting the simulator")
         address = _start_server(
             children,

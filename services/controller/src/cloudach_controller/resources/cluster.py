@@ -10,7 +10,8 @@ from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 
 from ..settings import Settings
-from .engine import WEIGHTS_FOLDER, logical_cpus
+from . import adapters
+from .engine import logical_cpus
 
 GROUP = "engines"
 
@@ -72,10 +73,22 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _routing(model: Model) -> dict[str, str]:
+    """A router that looks at prompts needs the requests' bodies, which HAProxy keeps from it otherwise."""
+    if model.spec.routing == "balanced":
+        return {}
+    return {
+        "RAY_SERVE_INGRESS_REQUEST_ROUTER_FORWARD_BODY": "1",
+        # Longer bodies are routed as if balanced. HAProxy has two buffers of this size for each connection in use.
+        "RAY_SERVE_HAPROXY_INGRESS_REQUEST_ROUTER_BUFSIZE": str(2**20),
+    }
+
+
 def _pod(model: Model, settings: Settings, container: str, resources: dict[str, Any], *, head: bool) -> dict[str, Any]:
     spec = model.spec
     ports = {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000} if head else {"serve": 8000}
-    env = [{"name": name, "value": value} for name, value in sorted(environment(settings).items())]
+    variables = _routing(model) | environment(settings)
+    env = [{"name": name, "value": value} for name, value in sorted(variables.items())]
     main: dict[str, Any] = {
         "name": container,
         "image": spec.image or settings.inference.image,
@@ -85,8 +98,11 @@ def _pod(model: Model, settings: Settings, container: str, resources: dict[str, 
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     store = spec.source.object_store
+    secrets = adapters.credentials(model)
     if store is not None and store.credentials_secret is not None:
-        main["envFrom"] = [{"secretRef": {"name": store.credentials_secret.name}}]
+        secrets = [{"secretRef": {"name": store.credentials_secret.name}}, *secrets]
+    if secrets:
+        main["envFrom"] = secrets
     pod: dict[str, Any] = {
         "containers": [main],
         "securityContext": {
@@ -121,7 +137,11 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
     if spec.source.pvc is not None:
         claim: dict[str, Any] = {"claimName": spec.source.pvc.claim_name, "readOnly": True}
         volumes.append({"name": "weights", "persistentVolumeClaim": claim})
-        mounts.append({"name": "weights", "mountPath": WEIGHTS_FOLDER, "readOnly": True})
+        mounts.append({"name": "weights", "mountPath": adapters.WEIGHTS_FOLDER, "readOnly": True})
+    for number, (claim_name, folder) in enumerate(adapters.claims(model).items()):
+        volume = f"adapters-{number}"
+        volumes.append({"name": volume, "persistentVolumeClaim": {"claimName": claim_name, "readOnly": True}})
+        mounts.append({"name": volume, "mountPath": folder, "readOnly": True})
     pod["volumes"] = volumes
     pod["containers"][0]["volumeMounts"] = mounts
 
@@ -139,7 +159,7 @@ def _referring_env(model: Model) -> list[dict[str, Any]]:
         found.append({"name": "HF_TOKEN", "valueFrom": reference})
     if weights.object_store is not None and weights.object_store.endpoint is not None:
         found.append({"name": "AWS_ENDPOINT_URL", "value": weights.object_store.endpoint})
-    return found
+    return [*found, *adapters.tokens(model)]
 
 
 def _head_resources(settings: Settings) -> dict[str, Any]:

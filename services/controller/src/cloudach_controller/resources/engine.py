@@ -9,15 +9,14 @@ from typing import Any
 
 from cloudach_model_api.model import Model
 
+from . import adapters
+
 IMPORT_PATH = "cloudach_inference.serve:build"
 APPLICATION = "model"
 """Of the one Serve application that a Model's Ray cluster has."""
 
-WEIGHTS_FOLDER = "/models"
-"""Where the PersistentVolumeClaim is mounted."""
-
 _ROUTERS = {
-    "prefixAware": "ray.serve.llm.request_router:PrefixCacheAffinityRouter",
+    "prefixAware": "cloudach_inference.routers:PrefixAware",
     "kvAware": "ray.serve.llm.request_router:KVAwareRouter",
 }
 
@@ -30,9 +29,15 @@ def deployment(model: Model) -> str:
 
 def build_args(model: Model) -> dict[str, Any]:
     """`args` of the Serve application."""
-    if model.spec.source.simulator is not None:
-        return {"engine": "sim", "name": model.upstream_model, "cpus": 1, "options": _simulator(model)}
-    return {"engine": "vllm", "name": model.upstream_model, "cpus": 1, "options": _vllm(model)}
+    simulated = model.spec.source.simulator is not None
+    lora = adapters.of_engine(model)
+    return {
+        "engine": "sim" if simulated else "vllm",
+        "name": model.upstream_model,
+        "cpus": 1,
+        "options": _simulator(model) if simulated else _vllm(model),
+        **({"lora": lora} if lora is not None else {}),
+    }
 
 
 def runtime_env(model: Model) -> dict[str, str]:
@@ -65,7 +70,8 @@ def _vllm(model: Model) -> dict[str, Any]:
     }
     env = runtime_env(model)
     if spec.source.pvc is not None or spec.source.image is not None:
-        env = {"HF_HUB_OFFLINE": "1"} | env  # else each start asks the hub about a folder
+        if not adapters.any_from_hub(model):
+            env = {"HF_HUB_OFFLINE": "1"} | env  # else each start asks the hub about a folder
         options["callback_config"] = {"callback_class": "cloudach_inference.vllm_hooks.NoDownload"}
     if env:
         options["runtime_env"] = {"env_vars": env}
@@ -93,7 +99,7 @@ def _weights(model: Model) -> str | dict[str, Any]:
     if source.hugging_face is not None:
         return source.hugging_face.repo
     if source.pvc is not None:
-        return WEIGHTS_FOLDER + (f"/{source.pvc.path.rstrip('/')}" if source.pvc.path else "")
+        return adapters.WEIGHTS_FOLDER + (f"/{source.pvc.path.rstrip('/')}" if source.pvc.path else "")
     if source.object_store is not None:
         return {"bucket_uri": source.object_store.uri}
     assert source.image is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -59,6 +60,8 @@ class ServedModel:
     absence: Absence | None = None
     sleeps: bool = False
     resource: Resource | None = None
+    parent: str | None = None
+    """Of a LoRA adapter: the id of the model that it lies over."""
 
     @classmethod
     def from_settings(cls, model: Model) -> ServedModel:
@@ -72,3 +75,20 @@ class ServedModel:
             max_model_len=model.max_model_len,
             created=int(time.time()),
         )
+
+    def adapters(self, model: Model) -> tuple[ServedModel, ...]:
+        """The LoRA adapters that the configuration file names for this one, each a model of its own."""
+        found = []
+        for adapter in model.adapters:
+            names = adapter.names(model)
+            upstream = adapter.upstream_model or f"{self.upstream_model}:{adapter.name}"
+            found.append(replace(self, id=names[0], names=names, upstream_model=upstream, parent=self.id))
+        return tuple(found)
+
+
+def of_file(models: Iterable[Model]) -> Iterator[ServedModel]:
+    """The models of the configuration file, adapters after the model that they lie over."""
+    for model in models:
+        base = ServedModel.from_settings(model)
+        yield base
+        yield from base.adapters(model)

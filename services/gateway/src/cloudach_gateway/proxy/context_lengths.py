@@ -60,11 +60,13 @@ class ContextLengths:
 
 
 def _listed_length(models: bytes, name: str) -> int | None:
-    """`max_model_len` of a model in vLLM's /v1/models."""
+    """`max_model_len` of a model in vLLM's /v1/models; a LoRA adapter has its parent's."""
     try:
-        for model in orjson.loads(models)["data"]:
-            length = model.get("max_model_len")
-            if model.get("id") == name and isinstance(length, int) and length > 0:
+        cards = {model.get("id"): model for model in orjson.loads(models)["data"]}
+        card = cards.get(name, {})
+        for found in (card, cards.get(card.get("parent"), {})):
+            length = found.get("max_model_len")
+            if isinstance(length, int) and length > 0:
                 return length
     except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
         pass

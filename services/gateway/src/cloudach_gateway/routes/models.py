@@ -50,6 +50,8 @@ def _entry(name: str, model: ServedModel) -> dict[str, Any]:
         "owned_by": "cloudach",
         "root": model.id,
     }
+    if model.parent is not None:
+        entry["parent"] = model.parent
     if model.max_model_len is not None:
         entry["max_model_len"] = model.max_model_len
     return entry

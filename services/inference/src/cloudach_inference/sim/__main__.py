@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=8000, help="port to listen on; 0 picks a free one (default: %(default)s)")
     add("--model", action="append", metavar="NAME", help="a served name; the first stands in answers (default: sim)")
+    add("--adapter", action="append", default=[], metavar="NAME", help="a LoRA adapter: a model with texts of its own")
     add("--embedding-model", action="append", default=[], metavar="NAME", help="a name that /v1/embeddings serves")
     add("--rate", type=float, default=default.rate, help="tokens a second of each stream; 0: flat out (%(default)s)")
     add("--flat", action="store_true", help="the same as --rate 0")
@@ -80,6 +81,7 @@ def configuration(arguments: list[str] | None = None) -> tuple[SimConfig, argpar
         parser.error(f"--fault: {error}")
     config = SimConfig(
         models=tuple(options.model or ("sim",)),
+        adapters=tuple(options.adapter),
         embedding_models=tuple(options.embedding_model),
         max_model_len=options.max_model_len,
         rate=0.0 if options.flat else options.rate,

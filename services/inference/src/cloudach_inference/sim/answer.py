@@ -21,7 +21,7 @@ class Answer:
         self.prompt_tokens = sum(map(len, ask.prompts))
         self.sequences: list[Sequence] = []
         for prompt in ask.prompts:
-            state = start_state(prompt)
+            state = start_state(prompt, ask.adapter)
             tail = tokenizer.unfinished(prompt, skip_special=ask.sampling.skip_special)
             self.sequences += [Sequence(ask.sampling, state, prompt[-1], tail, i) for i in range(ask.n)]
 

@@ -13,6 +13,8 @@ class SimConfig:
 
     models: tuple[str, ...] = ("sim",)
     """Names it serves; answers carry the first, as vLLM's do."""
+    adapters: tuple[str, ...] = ()
+    """Names of LoRA adapters, as vLLM's --lora-modules gives them: models of their own, whose texts are others."""
     embedding_models: tuple[str, ...] = ()
     """Names that /v1/embeddings serves (64 dimensions)."""
     max_model_len: int = 32_768
@@ -43,4 +45,4 @@ class SimConfig:
 
     def limits(self) -> Limits:
         """What requests are checked against."""
-        return Limits(self.models, self.max_model_len, self.tool_parser)
+        return Limits(self.models, self.max_model_len, self.tool_parser, self.adapters)

@@ -29,9 +29,9 @@ def fold(state: int, ids: Iterable[int]) -> int:
     return state
 
 
-def start_state(ids: Iterable[int]) -> int:
-    """The hash state of a whole prompt."""
-    return fold(_START, ids)
+def start_state(ids: Iterable[int], adapter: str | None = None) -> int:
+    """The hash state of a whole prompt; under each LoRA adapter another one."""
+    return fold(_START if adapter is None else mix(*adapter.encode()), ids)
 
 
 def mix(*parts: int) -> int:

@@ -24,14 +24,15 @@ _NOT_ALLOWED = b'{"detail":"Method Not Allowed"}'
 
 def _card(simulator: Simulator, name: str) -> dict[str, Any]:
     created = simulator.started
+    adapter = name in simulator.config.adapters
     return {
         "id": name,
         "object": "model",
         "created": created,
         "owned_by": "vllm",
         "root": name,
-        "parent": None,
-        "max_model_len": simulator.config.max_model_len,
+        "parent": simulator.config.models[0] if adapter else None,
+        "max_model_len": None if adapter else simulator.config.max_model_len,
         "permission": [
             {
                 "id": f"modelperm-{mix(len(name), *name.encode()):016x}",
@@ -51,6 +52,11 @@ def _card(simulator: Simulator, name: str) -> dict[str, Any]:
     }
 
 
+def _names(simulator: Simulator) -> tuple[str, ...]:
+    config = simulator.config
+    return (*config.models, *config.embedding_models, *config.adapters)
+
+
 def _metrics(simulator: Simulator) -> bytes:
     stats = simulator.ledger.stats()
     label = f'{{engine="0",model_name="{simulator.config.models[0]}"}}'
@@ -68,7 +74,7 @@ def _metrics(simulator: Simulator) -> bytes:
 
 def _model_known(simulator: Simulator, body: dict[str, Any]) -> None:
     name = body.get("model")
-    if name and name not in (*simulator.config.models, *simulator.config.embedding_models):
+    if name and name not in _names(simulator):
         raise unknown_model(str(name))
 
 
@@ -116,8 +122,8 @@ def handle(
     elif path in _GETS and method != "GET" and path != "/ping":
         sink.reply(405, _JSON, _NOT_ALLOWED, ((b"allow", b"GET"),))
     elif path == "/v1/models":
-        names = (*simulator.config.models, *simulator.config.embedding_models)
-        sink.reply(200, _JSON, orjson.dumps({"object": "list", "data": [_card(simulator, n) for n in names]}))
+        cards = [_card(simulator, name) for name in _names(simulator)]
+        sink.reply(200, _JSON, orjson.dumps({"object": "list", "data": cards}))
     elif path in ("/health", "/ping"):
         sink.reply(503 if simulator.dead or simulator.draining else 200, b"", b"")
     elif path == "/version":

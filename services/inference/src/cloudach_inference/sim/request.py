@@ -36,6 +36,8 @@ class Ask:
     """Whether a tool parser looks on; it leaves out empty deltas even where there are no tools."""
     tools: str = "none"
     """The tool choice's kind: `none`, `auto`, `required`, `named`."""
+    adapter: str | None = None
+    """The LoRA adapter that was asked for."""
     request_id: str | None = None
     fault: str | None = None
 
@@ -48,6 +50,7 @@ class Limits:
     max_model_len: int
     tool_parser: str = "hermes"
     """`hermes`: looks on at every chat, as Ray Serve LLM sets vLLM up; `none`: requests with tools are refused."""
+    adapters: tuple[str, ...] = ()
 
 
 def _number(body: dict[str, Any], name: str, kind: type[int] | type[float], default: Any) -> Any:
@@ -99,6 +102,8 @@ def _text(body: dict[str, Any], name: str) -> str | None:
 def _model(body: dict[str, Any], limits: Limits) -> str:
     # vLLM checks the name only after the whole body was validated; the caller does so too.
     name = _text(body, "model")
+    if name and name in limits.adapters:
+        return name
     if name and name not in limits.models:
         raise unknown_model(name)
     # Answers carry the first served name, whichever alias was asked for.
@@ -416,4 +421,6 @@ def read(path: str, body: object, limits: Limits) -> Ask:
                 }
             },
         )
-    return read_chat(body, limits) if path == "/v1/chat/completions" else read_completion(body, limits)
+    ask = read_chat(body, limits) if path == "/v1/chat/completions" else read_completion(body, limits)
+    ask.adapter = ask.model if ask.model in limits.adapters else None
+    return ask

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,10 @@ from ..served import Absence, Resource, ServedModel, Why
 # What a gateway has to know of a spec. The rest may be newer than this gateway, or wrong: then the controller says so,
 # and what ran before goes on.
 _READ = ("id", "aliases", "source", "image", "maxModelLen", "replicas", "autoscaling", "lora")
-_STATUS = ("id", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "conditions")
+_STATUS = (
+    *("id", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "adapters"),
+    "conditions",
+)
 _METADATA = ("name", "namespace", "creationTimestamp", "deletionTimestamp", "annotations")
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -59,7 +62,7 @@ def served(models: Iterable[Model], reserved: Collection[str]) -> tuple[list[Ser
     """The catalog's entries. Of two Models with the same name the older one keeps it; `reserved` ones are taken.
 
     A Model that is being deleted is gone for new requests, so that its streams run out. One without its own id is not
-    served at all; an alias is done without. Each LoRA adapter is a model of its own, `<name>:<adapter>`.
+    served at all; an alias is done without. Each LoRA adapter is a model of its own, left out when its id is not free.
     """
     taken = dict.fromkeys(reserved, "the gateway's configuration file")
     entries: list[ServedModel] = []
@@ -76,15 +79,17 @@ def served(models: Iterable[Model], reserved: Collection[str]) -> tuple[list[Ser
                 free.append(name)
         if model.id not in free:
             continue
-        adapters = [a.name for a in model.spec.lora.adapters] if model.spec.lora is not None else []
-        for adapter in (None, *adapters):
-            suffix = "" if adapter is None else f":{adapter}"
-            names = tuple(name + suffix for name in free if name + suffix not in taken)
-            if names and names[0] == model.id + suffix:
+        taken.update(dict.fromkeys(free, f"the Model {own}"))
+        base = _entry(model, tuple(free))
+        entries.append(base)
+        for adapter in model.adapters:
+            behind_others = {f"{name}:{adapter.name}" for name in model.names if name not in free}
+            wanted = [name for name in adapter.names if name not in behind_others]
+            refused += [Refused(own, f"the name {name!r} belongs to {taken[name]}") for name in wanted if name in taken]
+            if adapter.id not in taken:
+                names = tuple(name for name in wanted if name not in taken)
                 taken.update(dict.fromkeys(names, f"the Model {own}"))
-                entries.append(_entry(model, names, suffix))
-            else:
-                refused.append(Refused(own, f"the name {model.id + suffix!r} belongs to {taken[model.id + suffix]}"))
+                entries.append(_adapter(model, base, adapter.name, names))
     return entries, refused
 
 
@@ -132,13 +137,39 @@ def _age(model: Model) -> tuple[datetime, Resource]:
     return model.metadata.creation_timestamp or _LONG_AGO, resource(model)
 
 
-def _entry(model: Model, names: tuple[str, ...], suffix: str) -> ServedModel:
+def _adapter(model: Model, base: ServedModel, name: str, names: tuple[str, ...]) -> ServedModel:
+    return replace(
+        base,
+        id=names[0],
+        names=names,
+        upstream_model=f"{base.upstream_model}:{name}",
+        absence=base.absence or _not_loaded(model, name),
+        parent=model.id,
+    )
+
+
+def _not_loaded(model: Model, adapter: str) -> Absence | None:
+    """The model can be asked, and not every replica has this adapter yet."""
+    if adapter in (model.status.adapters or ()):
+        return None
+    degraded, progressing = (
+        model.status.condition(kind) for kind in (ConditionType.DEGRADED, ConditionType.PROGRESSING)
+    )
+    if degraded is not None and degraded.reason == Reason.ADAPTER_NOT_LOADED:
+        return Absence(Why.STUCK, degraded.last_transition_time, degraded.message)
+    if progressing is not None and progressing.reason == Reason.REPLACEMENT_PENDING:
+        return Absence(Why.STUCK, progressing.last_transition_time, progressing.message)
+    moves = progressing is not None and progressing.status == "True"
+    return Absence(Why.STARTING, progressing.last_transition_time if progressing is not None and moves else None)
+
+
+def _entry(model: Model, names: tuple[str, ...]) -> ServedModel:
     endpoint, made = model.status.endpoint, model.metadata.creation_timestamp
     return ServedModel(
         id=names[0],
         names=names,
         upstreams=(endpoint.rstrip("/").removesuffix("/v1"),) if endpoint else (),
-        upstream_model=(model.status.upstream_model or model.upstream_model) + suffix,
+        upstream_model=model.status.upstream_model or model.upstream_model,
         api_key=None,
         dialect="vllm",
         max_model_len=model.spec.max_model_len,
