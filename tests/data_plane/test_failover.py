@@ -507,12 +507,12 @@ def test_the_official_sdk_raises_what_cannot_be_continued(two: Fleet) -> None:
     assert two.broken("end@19", ask) == "APIError upstream_error"
 
 
-BREAKS = [(fault, reason) for fault in ("end@4", "abort@4", "error@4:nodone") for reason in IMPOSSIBLE]
+WHOLE_BREAKS = [(fault, reason) for fault in ("end@4", "abort@4", "error@4:nodone") for reason in IMPOSSIBLE]
 # Such an answer is asked for whole: the error has its status, and may be the request's own doing.
-BREAKS.remove(("error@4:nodone", "tool calls"))
+WHOLE_BREAKS.remove(("error@4:nodone", "tool calls"))
 
 
-@pytest.mark.parametrize(("fault", "reason"), BREAKS)
+@pytest.mark.parametrize(("fault", "reason"), WHOLE_BREAKS)
 def test_whole_answers_begin_anew(two: Fleet, reason: str, fault: str) -> None:
     body = chat(SPLIT, max_tokens=60, **IMPOSSIBLE[reason])
     two.reset()
@@ -800,7 +800,7 @@ def test_log_and_metrics_name_it(engines: list[Simulator]) -> None:
 def test_a_drain_ends_the_search_for_an_engine() -> None:
     with (
         start_sim(rate=60, model="sim") as one,
-        fleet_of([one], timeouts={"drain_s": 1.0}, failover={"budget_s": 30.0}) as fleet,
+        fleet_of([one], timeouts={"drain_s": 1.0}, failover={"budget_s": 30.0, "attempts": 100}) as fleet,
     ):
         got: list[Streamed] = []
         reader = threading.Thread(target=lambda: got.append(fleet.stream(CHAT, chat(max_tokens=900, ignore_eos=True))))
