@@ -134,8 +134,8 @@ class Operator:
         wrapper.write_text(haproxy_wrapper(get_haproxy_binary()))
         wrapper.chmod(0o700)
         env = environment(
-            # Driver and replicas import the project as its tests do.
-            {**os.environ, "PYTHONPATH": str(ROOT)},
+            # Driver and replicas import the project as its tests do. A replica that goes stays for at least so long.
+            {**os.environ, "PYTHONPATH": str(ROOT), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5"},
             folder=folder,
             ports=self._ports,
             token=self._token,
