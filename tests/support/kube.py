@@ -75,6 +75,11 @@ class Cluster:
         """20 for a kube-apiserver of Kubernetes 1.20."""
         return minor(self._programs / "kube-apiserver")
 
+    @property
+    def running(self) -> bool:
+        """Between start() and stop()."""
+        return bool(self._running)
+
     def start(self) -> None:
         """Also after stop(): the same address and data. Raises KubeFailed."""
         for attempt in range(3):

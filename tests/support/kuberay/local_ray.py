@@ -45,8 +45,8 @@ class LocalRay:
         wrapper.write_text(haproxy_wrapper(get_haproxy_binary()))
         wrapper.chmod(0o700)
         found = environment(
-            # Driver and replicas import the project as its tests do.
-            {**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            # Driver and replicas import the project as its tests do. A replica that goes stays for at least so long.
+            {**os.environ, "PYTHONPATH": str(ROOT), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5", **(env or {})},
             folder=self._folder,
             ports=ports,
             token=token,
