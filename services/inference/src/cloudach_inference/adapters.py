@@ -120,7 +120,7 @@ def engine_args(lora: Lora, *, on_cpu: bool = False) -> dict[str, Any]:
     if largest > (lora.max_rank or _RANKS[-1]):
         raise AdapterError.of(name, f"its rank {largest} is above the largest allowed, {lora.max_rank or _RANKS[-1]}")
     room = next(rank for rank in _RANKS if rank >= (lora.max_rank or largest))
-    # vLLM 0.29 on CPUs takes "no adapter" for the last place (index -1): requests for the model itself, in one batch with
+    # vLLM 0.29 on CPUs takes "no adapter" for the last place (index -1): requests for the model itself, in a batch with
     # an adapter's, get what lies there. So nothing ever does.
     places = len(lora.adapters) + 1 if on_cpu else lora.max_loaded
     return {
