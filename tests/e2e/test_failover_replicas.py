@@ -136,11 +136,13 @@ def test_requests_with_the_same_beginning_come_to_the_same_replica(two_engines: 
     assert {replica for _, replica in visits} == {0, 1}
 
 
-async def test_the_connections_and_then_a_replica(two_engines: Served) -> None:
+async def test_the_connections_and_then_a_replica(two_engines: Served, vllm: Inference) -> None:
     base_url = two_engines.endpoint
     async with openai.AsyncOpenAI(base_url=f"{base_url}/v1", api_key=two_engines.api_key, max_retries=0) as direct:
         undisturbed = await Answers(direct).all()
     assert {(said.usage or {})["completion_tokens"] for said in undisturbed} == {TOKENS}
+    for number in (0, 5, 8):  # side by side with the adapter's, and yet the model's own
+        assert undisturbed[number].text.startswith(whole(vllm, MODEL, QUESTIONS[number]))
     with TcpProxy(base_url) as proxy:
         behind = {"upstreams": [proxy.url], "api_key": two_engines.api_key, "adapters": [{"name": "tale"}]}
         config = {"models": [{"id": MODEL, **behind}], "timeouts": {"heartbeat_s": 1.0}}

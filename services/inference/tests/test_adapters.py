@@ -44,6 +44,11 @@ def test_the_engine_makes_room(
     assert expected.items() <= found.items()
 
 
+def test_on_cpus_there_is_a_place_for_none(tmp_path: Path) -> None:
+    found = engine_args(lora(tmp_path, 8, 8, max_loaded=1), on_cpu=True)
+    assert (found["max_loras"], found["max_cpu_loras"]) == (3, 3)
+
+
 def test_a_rank_above_the_allowed_one_names_the_adapter(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="LoRA adapter 'a1': its rank 64 is above the largest allowed, 32"):
         engine_args(lora(tmp_path, 8, 64, max_rank=32))

@@ -113,19 +113,22 @@ def rank(adapter: Adapter) -> int:
     return value
 
 
-def engine_args(lora: Lora) -> dict[str, Any]:
+def engine_args(lora: Lora, *, on_cpu: bool = False) -> dict[str, Any]:
     """vLLM's, for adapters that are on this node. Raises AdapterError."""
     ranks = {adapter.name: rank(adapter) for adapter in lora.adapters}
     name, largest = max(ranks.items(), key=lambda item: item[1])
     if largest > (lora.max_rank or _RANKS[-1]):
         raise AdapterError.of(name, f"its rank {largest} is above the largest allowed, {lora.max_rank or _RANKS[-1]}")
     room = next(rank for rank in _RANKS if rank >= (lora.max_rank or largest))
+    # vLLM 0.29 on CPUs takes "no adapter" for the last place (index -1): requests for the model itself, in a batch with
+    # an adapter's, get what lies there. So nothing ever does.
+    places = len(lora.adapters) + 1 if on_cpu else lora.max_loaded
     return {
         "enable_lora": True,
         "max_lora_rank": room,
-        "max_loras": lora.max_loaded,
+        "max_loras": places,
         # Those that are not in the batch wait in the CPU's memory, not on disk.
-        "max_cpu_loras": max(len(lora.adapters), lora.max_loaded),
+        "max_cpu_loras": max(len(lora.adapters), places),
     }
 
 

@@ -1,8 +1,8 @@
 """Request routers for Ray Serve LLM's direct streaming. Only Ray's own processes import this.
 
-Ray 2.60's PrefixCacheAffinityRouter does not work there. It learns from `on_request_routed`, which is never called when
-HAProxy sends the request, so all requests come to one replica; and a request whose prompt is token ids, as that which goes
-on with a broken stream, gets 503.
+Ray 2.60's PrefixCacheAffinityRouter does not work there. It learns from `on_request_routed`, which is never called
+when HAProxy sends the request, so all requests come to one replica; and a request whose prompt is token ids, as that
+which goes on with a broken stream, gets 503.
 """
 
 from __future__ import annotations

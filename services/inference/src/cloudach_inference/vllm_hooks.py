@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ray.llm._internal.common.callbacks.base import CallbackBase
+from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.server import llm_server
 
@@ -37,7 +38,7 @@ class WithAdapters(CallbackBase):  # type: ignore[misc]
 
     async def on_after_node_init(self) -> None:
         given = self.llm_config.engine_kwargs  # what the operator says (as max_cpu_loras) stands
-        found = engine_args(self.lora)
+        found = engine_args(self.lora, on_cpu=isinstance(self.llm_config.accelerator_config, CPUConfig))
         self.llm_config.update_engine_kwargs(**{name: found[name] for name in found if name not in given})
 
 
