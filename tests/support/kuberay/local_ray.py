@@ -46,7 +46,12 @@ class LocalRay:
         wrapper.chmod(0o700)
         found = environment(
             # Driver and replicas import the project as its tests do. A replica that goes stays for at least so long.
-            {**os.environ, "PYTHONPATH": str(ROOT), "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5", **(env or {})},
+            {
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+                **(env or {}),
+            },
             folder=self._folder,
             ports=ports,
             token=token,
