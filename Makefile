@@ -61,6 +61,7 @@ test: check ## all tests, the real vLLM run last; what was left out is said at t
 	@$(MAKE) -j2 test-unit guide-tools # downloads go on beside tests that do not mind
 	@$(MAKE) test-data-plane test-chaos test-guide
 	@$(MAKE) -j2 test-kube engine
+	@$(MAKE) test-cluster
 	@$(MAKE) test-e2e
 	@scripts/left-out.sh $(LEFT_OUT)
 
