@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+import redis
 from cloudach_gateway.auth import keys
 from cloudach_gateway.errors import InvalidApiKey, Overloaded, RateLimited
+from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 from cloudach_gateway.tenancy import KeyLimits, new_api_key, new_key_id
 
@@ -98,6 +100,28 @@ async def test_hanging(start_admission, own_server: Server) -> None:
         await door.settle(grant, used=1)
     assert await door.admission.settlements.flush(5)
     assert _requests_counted(own_server, door) == 10
+
+
+async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admission, own_server: Server) -> None:
+    """Redis had read the requests, and admits them when it goes on."""
+    door = await _door(start_admission, own_server)
+    record = door.key.record
+    own_server.signal(signal.SIGSTOP)
+    try:
+        told = await asyncio.gather(*(door.ask(tokens=50) for _ in range(5)), return_exceptions=True)
+    finally:
+        own_server.signal(signal.SIGCONT)
+    assert [type(one) for one in told] == [Overloaded] * 5, "this process does not know the key yet"
+    await _until(lambda: not door.admission.degraded)
+    assert await door.admission.settlements.flush(5)
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
+        assert client.hget(layout.admission(record.tenant, record.id)[6], "dur") is None
+        assert [name for kind in ("leases", "running", "lost") for name in client.scan_iter(f"*:{kind}:*")] == []
+        assert client.xlen(layout.records(record.tenant)) == 0
+    grant = await door.ask()
+    assert grant.limits.requests is not None
+    assert grant.limits.requests.remaining == 20 - 6, "Redis had admitted them"
+    assert _requests_counted(own_server, door) == 0
 
 
 async def test_settlements_cut_in_mid_flight_count_once(start_admission, own_server: Server) -> None:

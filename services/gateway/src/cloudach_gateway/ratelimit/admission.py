@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import InternalError
+from ..errors import GatewayError, InternalError
 from ..settings import Limits, Redis
 from ..store import layout
 from ..store.store import Reply, Store, StoreDown, StoreError, Unanswered
 from ..tenancy import Caller, KeyRecord, PresentedKey, parse_api_key
-from .grants import IN_DOUBT, OUTCOMES, Ask, Grant, Settlement
+from .grants import IN_DOUBT, OUTCOMES, WITHDRAWN, Ask, Grant, Settlement
 from .leases import Leases
 from .limiter_scripts import ADMIT, ALL, Decoder, Encoder, Rules, Verdict
 from .local import LocalLimiter
@@ -112,7 +112,12 @@ class Admission:
         try:
             verdict = await self._ask(key, ask)
         except StoreDown as away:
-            grant = self._local.admit(key, ask, self._leases.running_of(key.tenant, key.key_id))
+            try:
+                grant = self._local.admit(key, ask, self._leases.running_of(key.tenant, key.key_id))
+            except GatewayError:
+                if isinstance(away, Unanswered):
+                    self._withdraw(key, ask)
+                raise
             if isinstance(away, Unanswered):
                 grant.lease = IN_DOUBT
         else:
@@ -171,6 +176,12 @@ class Admission:
                 duration_ms=round(duration_s * 1000),
                 failovers=failovers,
             )
+        )
+
+    def _withdraw(self, key: PresentedKey, ask: Ask) -> None:
+        day = layout.utc_day(time.time())
+        self.settlements.put(
+            Settlement(key.tenant, key.key_id, ask.request_id, IN_DOUBT, day, 0, 0, 0, WITHDRAWN, ask.model, ask.route)
         )
 
     def _redis_changed(self, up: bool) -> None:

@@ -17,6 +17,9 @@ IN_DOUBT = "?"
 
 OUTCOMES = ("finished", "cancelled", "failed")
 
+WITHDRAWN = "withdrawn"
+"""Instead of an outcome: refused here while in doubt. If Redis has admitted it, its lease goes; nothing is billed."""
+
 
 class Ask(NamedTuple):
     """One request for admission. `models`: the names of the model asked for, its id and its aliases.

@@ -1,7 +1,8 @@
 -- The end of a request: its lease, its real tokens in the window, the totals of the day, its usage record. Once for each
 -- request: the lease is the ticket, and a request that was admitted without Redis leaves a mark instead; if it is in doubt
 -- whether this admitted it, too, its lease ends with it. Of a request that
--- was declared lost too early (renew.lua), what that has not said yet is booked.
+-- was declared lost too early (renew.lua), what that has not said yet is booked. One in doubt that was refused in the end is
+-- `withdrawn`: lease and reservation go, and nothing is booked.
 --
 -- KEYS  1 log  2 cost  3 state  4 leases  5 running  6 lost  7 usage of the day  8 keys used that day  9 records
 --       10 settled mark, without a lease
@@ -30,7 +31,11 @@ local k = {
 }
 
 local state = redis.call('HMGET', k.state, 'dur', 'dev', 'front')
-if lease == '' or lease == '?' then
+local withdrawn = ARGV[8] == 'withdrawn'
+if withdrawn then
+  lease = lease_of(ARGV[2])
+  if lease == '' then return 0 end
+elseif lease == '' or lease == '?' then
   if not redis.call('SET', KEYS[10], '1', 'NX', 'EX', 172800) then return 0 end
   if lease == '?' then lease = lease_of(ARGV[2]) end
 end
@@ -38,7 +43,7 @@ if lease ~= '' then
   before = redis.call('HGET', KEYS[6], lease)
   if redis.call('ZREM', KEYS[4], lease) == 1 then
     local took = math.max(0, now - tonumber(string.match(lease, '^(%d+):')))
-    learn_duration(k.state, tonumber(state[1]), tonumber(state[2]), took)
+    if not withdrawn then learn_duration(k.state, tonumber(state[1]), tonumber(state[2]), took) end
   elseif not before then
     return 0
   end
@@ -52,5 +57,6 @@ local done = {
   ttft = ARGV[13], duration = ARGV[14], outcome = ARGV[8], failovers = tonumber(ARGV[15]), day = ARGV[16],
 }
 correct(k, tonumber(ARGV[4]), tonumber(state[3]) or 0, done.id, done.prompt + done.completion)
+if withdrawn then return 1 end
 book(k, now, done, before)
 return 1
