@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,3 +131,28 @@ async def test_stopping_in_the_middle_of_it() -> None:
     lengths.stop()
     await asyncio.sleep(0.01)
     assert [task for task in asyncio.all_tasks() if "context" in task.get_name()] == []
+
+
+async def test_it_is_learned_anew_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FRESH_S", 0.0)
+    engines = Engines(a=listed(("big", 4096)))
+    lengths = ContextLengths(engines.fetch, patience_s=1)
+    own = model()
+    assert await lengths.of(own) == 4096
+    engines.answers["a"] = listed(("big", 8192))
+    assert await lengths.of(own) == 4096, "what is known is not waited for"
+    await asyncio.sleep(0.01)
+    assert await lengths.of(own) == 8192
+    engines.answers["a"] = None
+    await asyncio.sleep(0.01)
+    assert await lengths.of(own) == 8192, "its engines have gone"
+
+
+async def test_another_model_under_an_old_name_is_another() -> None:
+    engines = Engines(a=listed(("big", 4096)))
+    lengths = ContextLengths(engines.fetch, patience_s=1)
+    old = replace(model(), created=1)
+    assert await lengths.of(old) == 4096
+    engines.answers["a"] = listed(("big", 8192))
+    assert await lengths.of(replace(old, created=2)) == 8192
+    assert await lengths.of(old) == 4096

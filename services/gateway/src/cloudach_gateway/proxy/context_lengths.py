@@ -10,53 +10,63 @@ import orjson
 from ..catalog import ServedModel
 
 _AGAIN_S = 10.0
+_FRESH_S = 300.0  # a rolling change of the engines may change it
+
+_Key = tuple[str, int]  # id and time of creation: another model may come under an old name
 
 Fetch = Callable[[ServedModel, str], Awaitable[bytes | None]]
 
 
 class ContextLengths:
-    """`learn` when a model is used, so that it is known when its engines have gone."""
+    """`learn` when a model is used, so that it is known when its engines have gone; learned anew once in a while."""
 
     def __init__(self, fetch_models: Fetch, *, patience_s: float) -> None:
         """fetch_models: an upstream's answer to GET /v1/models, None without one."""
         self._fetch_models = fetch_models
         self._patience_s = patience_s
-        self._known: dict[str, int] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._not_before: dict[str, float] = {}
+        self._known: dict[_Key, int] = {}
+        self._tasks: dict[_Key, asyncio.Task[None]] = {}
+        self._not_before: dict[_Key, float] = {}
 
     def learn(self, model: ServedModel) -> None:
         """In the background."""
-        if model.max_model_len is not None or model.id in self._known or model.dialect != "vllm":
+        if model.max_model_len is not None or model.dialect != "vllm":
             return
-        if model.id not in self._tasks and asyncio.get_running_loop().time() >= self._not_before.get(model.id, 0.0):
-            self._tasks[model.id] = asyncio.create_task(self._learn(model), name=f"context length of {model.id}")
+        key = _key(model)
+        if asyncio.get_running_loop().time() >= self._not_before.get(key, 0.0) and key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._learn(model), name=f"context length of {model.id}")
 
     async def of(self, model: ServedModel) -> int | None:
         """Waits a little if need be."""
         if model.max_model_len is not None:
             return model.max_model_len
         self.learn(model)
-        task = self._tasks.get(model.id)
-        if task is not None:
+        key = _key(model)
+        task = self._tasks.get(key)
+        if task is not None and key not in self._known:
             await asyncio.wait({task}, timeout=self._patience_s)
-        return self._known.get(model.id)
+        return self._known.get(key)
 
     def stop(self) -> None:
         for task in self._tasks.values():
             task.cancel()
 
     async def _learn(self, model: ServedModel) -> None:
+        key, again_s = _key(model), _AGAIN_S
         try:
             for upstream in model.upstreams:
                 listed = await self._fetch_models(model, upstream)
                 found = None if listed is None else _listed_length(listed, model.upstream_model)
                 if found is not None:
-                    self._known[model.id] = found
-                    return
-            self._not_before[model.id] = asyncio.get_running_loop().time() + _AGAIN_S
+                    self._known[key], again_s = found, _FRESH_S
+                    break
+            self._not_before[key] = asyncio.get_running_loop().time() + again_s
         finally:
-            del self._tasks[model.id]
+            del self._tasks[key]
+
+
+def _key(model: ServedModel) -> _Key:
+    return model.id, model.created
 
 
 def _listed_length(models: bytes, name: str) -> int | None:
