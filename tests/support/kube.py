@@ -161,6 +161,7 @@ class Cluster:
             flags += ["--leader-elect=false", "--secure-port=0", *(["--port=0"] if old else [])]
             if client == "controller-manager":
                 flags += ["--service-account-private-key-file=sa.key", "--root-ca-file=ca.crt"]
+                flags += ["--horizontal-pod-autoscaler-sync-period=1s"]
                 flags += ["--use-service-account-credentials=true", f"--flex-volume-plugin-dir={self.home}/volumes"]
             self._spawn(program, *flags)
         self._await("kube-controller-manager", port, "/api/v1/namespaces/default/serviceaccounts/default")
