@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cloudach_inference.serve import app
+from cloudach_inference.serve import RouterMissing, app, build
 from pydantic import ValidationError
 
 
@@ -39,3 +39,11 @@ def test_weights_need_adapters_that_lie_somewhere(adapters: list[dict[str, str]]
 def test_wrong_args_are_refused(raw: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         app(raw)
+
+
+def test_a_router_whose_package_is_missing_is_said_at_once() -> None:
+    """Ray would come up with it, and answer each request with 503."""
+    router = {"request_router_class": "ray.serve.llm.request_router:KVAwareRouter"}
+    options = {"deployment_config": {"request_router_config": router}}
+    with pytest.raises(RouterMissing, match=r"spec\.routing: kvAware needs the package ai-dynamo-runtime"):
+        build({"engine": "vllm", "name": "m", "options": options})

@@ -6,6 +6,7 @@ restarts no replica.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -50,7 +51,27 @@ def app(raw: dict[str, Any]) -> App:
 
 
 def build(args: dict[str, Any]) -> Any:
-    """A Serve application with the one deployment `LLMServer:<name>` or `Simulator:<name>`."""
+    """A Serve application with the one deployment `LLMServer:<name>` or `Simulator:<name>`.
+
+    Raises RouterMissing.
+    """
+    planned = app(args)
+    require_router(planned.options)
+
     from .apps import build as build_app
 
-    return build_app(app(args))
+    return build_app(planned)
+
+
+class RouterMissing(Exception):
+    """The image lacks what the Model's routing needs; Ray itself would come up and answer each request with 503."""
+
+
+def require_router(options: dict[str, Any]) -> None:
+    """Raises RouterMissing."""
+    router = options.get("deployment_config", {}).get("request_router_config", {}).get("request_router_class", "")
+    if router.endswith(":KVAwareRouter") and find_spec("dynamo") is None:
+        raise RouterMissing(
+            "spec.routing: kvAware needs the package ai-dynamo-runtime in the engine's image; name one that has it in "
+            "spec.image, or choose balanced or prefixAware"
+        )
