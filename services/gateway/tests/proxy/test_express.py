@@ -164,6 +164,19 @@ async def test_a_token_within_a_character_is_noted_and_says_nothing() -> None:
     assert stream.told[1] == b"1,2,3,4,5,6,"
 
 
+async def test_a_few_in_a_read_become_one_write() -> None:
+    few = chunk(" a", 3) + chunk(None, 4) + chunk("€", 5, 6) + http(b"data: %b\n\n" % payload("!", 7), upper=True)
+    stream = Stream(short=True).read(*BEGINNING, few)
+    assert stream.taken == 1
+    assert len(stream.client.written) == 3
+    assert stream.told == Stream(short=False).read(*BEGINNING, few).told
+    assert stream.told[1] == b"1,2,3,4,5,6,7,"
+    stream.read(chunk(".", 8) + chunk("", 9, finish_reason="stop") + http(b"data: [DONE]\n\n"))
+    assert stream.engine.protocol is stream.connection
+    assert stream.happened == [Happened.DONE]
+    assert stream.told[1] == b"1,2,3,4,5,6,7,8,9,"
+
+
 async def test_when_it_heard_something_is_known() -> None:
     stream = Stream(short=True).read(*BEGINNING)
     for data in (chunk("!", 3), chunk(None, 3)):
