@@ -181,6 +181,45 @@ async def test_idle_connections_that_are_lost_with_a_stream_are_the_same_death(s
     await run.nothing_is_left(idle=0)
 
 
+async def test_what_a_dying_engine_still_takes_up_is_the_same_death(start_engine: Any) -> None:
+    """A process that is killed ends its connections before its listener: who comes back at once is taken up, and reset.
+    A second later it is another death."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        if peer.number == 0:
+            await peer.say(HEAD + token(0))
+        peer.reset()
+
+    run = Run(await start_engine(play))
+    placer = run.placer()
+    exchange = await placer.place(PATH, b"{}", events=True)
+    await asyncio.sleep(0.02)
+    assert exchange.problem
+    placer.end(failed=True, lost=True)
+    assert (await failure(placer)).cause is Cause.REFUSED
+    await asyncio.sleep(1.0)
+    assert (await failure(placer)).cause is Cause.LOST
+    await run.nothing_is_left(idle=0)
+
+
+async def test_what_an_engine_answered_before_it_died_again_is_another_death(start_engine: Any) -> None:
+    """One address may stand for many engines: what one of them had taken up may have ended it."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD + token(0) if peer.number == 0 else HEAD)
+        peer.reset()
+
+    run = Run(await start_engine(play))
+    placer = run.placer()
+    await placer.place(PATH, b"{}", events=True)
+    await asyncio.sleep(0.02)
+    placer.end(failed=True, lost=True)
+    assert (await failure(placer)).cause is Cause.LOST
+    await run.nothing_is_left(idle=0)
+
+
 @pytest.mark.parametrize(
     ("answer", "events", "cause", "alone"),
     [

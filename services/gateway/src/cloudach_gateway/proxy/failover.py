@@ -18,6 +18,7 @@ PROGRESS = 8
 _APART_S = 0.002  # an engine begins some hundred prefills a second
 _SHORTEST_S = 0.1  # the second wait is drawn up to this, each further one up to twice the one before
 _LONGEST_S = 2.0
+_TOO_LATE = 0.05  # of the budget: what is left is no time for another attempt
 
 
 class Cause(Enum):
@@ -108,20 +109,20 @@ class FailoverBudget:
             self._placements += 1
             if self._placements > self._limits.attempts:
                 return GiveUp("no attempt is left")
-        delay_s = self._delay_s(together)
-        if self._waited_s + (now - self._waits_since) + delay_s > self._limits.budget_s:
+        left_s = self._limits.budget_s - self._waited_s - (now - self._waits_since)
+        if left_s <= _TOO_LATE * self._limits.budget_s:
             return GiveUp("no time is left")
-        return RetryAfter(delay_s, must_be_alone=self._victims > 1)
+        return RetryAfter(self._delay_s(together, left_s), must_be_alone=self._victims > 1)
 
-    def _delay_s(self, together: int | None) -> float:
-        """Anywhere up to a bound that doubles: what failed together spreads out."""
+    def _delay_s(self, together: int | None, left_s: float) -> float:
+        """Anywhere up to a bound that doubles, and up to the end: what failed together spreads out."""
         bound_s = self._limits.spread_s
         if together is not None:
             bound_s = min(bound_s, together * _APART_S)
         if self._attempts:
             bound_s = min(_LONGEST_S, _SHORTEST_S * 2.0 ** (self._attempts - 1))
         self._attempts += 1
-        return self._draw() * bound_s
+        return self._draw() * min(bound_s, left_s)
 
     def _forget_effort(self) -> None:
         self._attempts = 0

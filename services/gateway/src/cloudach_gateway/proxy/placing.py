@@ -83,8 +83,11 @@ class Placer:
             exchange = await self._open(upstream, path, body, events, fresh=True, gone=gone)
             happened = await self._begun(exchange, events)
         if happened is Happened.BROKE or (events and exchange.status == 200 and not exchange.pending):
-            self.end(failed=True, lost=True)
-            raise PlacementFailed(_unreachable(_why(exchange)), cause=Cause.LOST, may_retry=True)
+            # A killed process ends its connections before its listener: what comes back at once is taken up, and reset.
+            same_death = was_dead and not exchange.status
+            self.end(failed=True, lost=not same_death)
+            cause = Cause.REFUSED if same_death else Cause.LOST
+            raise PlacementFailed(_unreachable(_why(exchange)), cause=cause, may_retry=True)
         if exchange.status != 200:
             raise self._refused(exchange, path, events)
         if events and exchange.pending[0].startswith(b'{"error"'):
