@@ -20,11 +20,12 @@ import pytest
 import redis
 from cloudach_gateway.auth import keys
 from cloudach_gateway.auth.keys import NewKey
-from cloudach_gateway.cli import main
+from cloudach_gateway.cli import main, usage_records
 from cloudach_gateway.ratelimit.grants import Settlement
 from cloudach_gateway.ratelimit.limiter_scripts import SETTLE, Encoder, Rules
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.store.usage_redis import UsageStore
 
 Run = Callable[..., tuple[int, str, str]]
 Spend = Callable[..., str]
@@ -283,6 +284,32 @@ def test_following(valkey_url: str, spend: Spend, make_key, client: redis.Redis,
     assert (process.returncode, out, err) == (0, "", "")
     if group:
         assert client.xinfo_groups(layout.records(tenant))[0]["pending"] == 0
+
+
+def test_what_was_written_when_ctrl_c_came_is_acknowledged(
+    valkey_url: str, spend: Spend, make_key, client: redis.Redis, tenant: str
+) -> None:
+    """Or else the next run would hand it out again."""
+
+    class Interrupted(io.StringIO):
+        def flush(self) -> None:
+            if self.getvalue():
+                signal.raise_signal(signal.SIGINT)
+
+    name = spend(make_key())
+    out = Interrupted()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers may ignore it
+    try:
+        with UsageStore(valkey_url) as store:
+            store.make_group(tenant, "billing")
+            writer = usage_records.Writer("jsonl", out)
+            code = usage_records.consume(
+                store, tenant, "billing", "a", writer, most=None, follow=True, acknowledge=True
+            )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, json.loads(out.getvalue())["id"]) == (0, name)
+    assert client.xinfo_groups(layout.records(tenant))[0]["pending"] == 0
 
 
 def test_what_nobody_reads_is_not_acknowledged(

@@ -15,8 +15,10 @@ from cloudach_gateway.settings import Model
 
 
 def model(**fields: Any) -> ServedModel:
+    """One and the same at every call, as the catalog's is: its time of creation is part of what it is known by."""
     upstreams = ("http://a", "http://b", "http://c")
-    return ServedModel.from_settings(Model(**{"id": "m", "upstream_model": "big", "upstreams": upstreams, **fields}))
+    settings = Model(**{"id": "m", "upstream_model": "big", "upstreams": upstreams, **fields})
+    return replace(ServedModel.from_settings(settings), created=1)
 
 
 def listed(*lengths: tuple[str, object]) -> bytes:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import TextIO
 
 from ..ratelimit.books import RECORD_FIELDS, typed
@@ -99,9 +102,10 @@ def consume(
                 continue
             # Records that were dropped unread have nothing to say, but would come again and again.
             there = [entry for entry in entries if entry[1]]
-            writer.write(there)
-            if acknowledge:
-                store.acknowledge(tenant, group, entries)
+            with _interrupted_afterwards():
+                writer.write(there)
+                if acknowledge:
+                    store.acknowledge(tenant, group, entries)
             if after != ">":
                 after = entries[-1][0]
             left -= len(there)
@@ -110,6 +114,26 @@ def consume(
     except BrokenPipeError:
         return _nobody_reads()
     return 0
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """A Ctrl-C waits for the block's end, so that what was written is acknowledged too; a second one does not wait."""
+    waiting = False
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        nonlocal waiting
+        if waiting:
+            raise KeyboardInterrupt
+        waiting = True
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
 
 
 def _nobody_reads() -> int:
