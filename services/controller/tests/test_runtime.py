@@ -14,6 +14,8 @@ from cloudach_controller.runtime.informer import Informer
 from cloudach_controller.runtime.lease import Lease, LostLease
 from cloudach_controller.runtime.work_queue import WorkQueue
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 
 async def test_a_key_waits_only_once() -> None:
     queue: WorkQueue[str] = WorkQueue(retry_max_s=1)

@@ -18,6 +18,8 @@ StartEngine = Callable[..., Awaitable["Engine"]]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], Any]]:
+    if any("virtual_time" in mark.args for mark in item.iter_markers("usefixtures")):  # uvloop's clock is libuv's
+        return {"asyncio": asyncio.new_event_loop}
     return {"uvloop": uvloop.new_event_loop}
 
 

@@ -13,6 +13,8 @@ from cloudach_gateway.proxy import context_lengths as module
 from cloudach_gateway.proxy.context_lengths import ContextLengths
 from cloudach_gateway.settings import Model
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 
 def model(**fields: Any) -> ServedModel:
     """One and the same at every call, as the catalog's is: its time of creation is part of what it is known by."""

@@ -12,6 +12,8 @@ from cloudach_gateway.proxy.exchange import Exchange, Happened
 from cloudach_gateway.proxy.watch import Watch
 from cloudach_gateway.settings import Timeouts
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 
 class Reader:
     def __init__(self) -> None:

@@ -215,7 +215,9 @@ step = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(steps=st.lists(step, min_size=5, max_size=50))
 def test_whatever_happens_records_add_up(
     client: redis.Redis, key_store: KeyStore, steps: list[tuple[str, int, int]]

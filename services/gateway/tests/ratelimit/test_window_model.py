@@ -93,7 +93,9 @@ def _within_limits(entries: list[tuple[int, int]], limits: KeyLimits) -> bool:
     )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     rpm=st.one_of(st.none(), st.integers(1, 6)),
     tpm=st.one_of(st.none(), st.integers(20, 40)),

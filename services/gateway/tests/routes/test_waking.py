@@ -15,6 +15,8 @@ from cloudach_gateway.record import RequestRecord
 from cloudach_gateway.routes.waking import Waking
 from cloudach_gateway.settings import Model, Timeouts
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 ASLEEP = replace(
     ServedModel.from_settings(Model(id="a", upstreams=("http://engine",))),
     absence=Absence(Why.ASLEEP),
