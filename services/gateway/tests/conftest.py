@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import itertools
+import os
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -28,10 +32,44 @@ MakeKey = Callable[..., keys.NewKey]
 StartAdmission = Callable[..., Awaitable[Admission]]
 
 
+# Below those that the kernel gives away (ip_local_port_range).
+_PORTS = range(12_000, 20_000)
+_held: list[int] = []  # the locks
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Nobody else's until this process ends: neither before it is bound, nor while its server is stopped."""
+    locks = Path(tempfile.gettempdir(), f"cloudach-test-ports-{os.getuid()}")
+    locks.mkdir(exist_ok=True)
+    first = os.getpid() * 101 % len(_PORTS)
+    for port in (*_PORTS[first:], *_PORTS[:first]):
+        lock = os.open(locks / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            os.close(lock)
+            continue
+        _held.append(lock)
+        return port
+    raise AssertionError("all ports are taken")
+
+
+async def until(reached: Callable[[], object], within_s: float = 20.0) -> None:
+    """For what happens elsewhere and tells nobody. A machine may be slow: the time is for what never happens."""
+    async with asyncio.timeout(within_s):
+        while not reached():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _one_day() -> None:
+    """What is booked on a day is looked for on the same one: no test begins right before midnight, UTC."""
+    left_s = 86_400 - time.time() % 86_400
+    if left_s < 30:
+        time.sleep(left_s + 0.1)
 
 
 class Server:
@@ -49,7 +87,7 @@ class Server:
         # everysec may put off a write while the disk is busy: what was acknowledged would be lost with a kill.
         durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         self.process = subprocess.Popen([*command, *durable, *self.options], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 with redis.Redis(port=self.port, retry=Retry(NoBackoff(), 0)) as client:
@@ -114,7 +152,7 @@ async def start_admission(valkey_url: str) -> AsyncIterator[StartAdmission]:
     """Connected admissions with short windows; closed after the test."""
     async with AsyncExitStack() as stack:
 
-        async def start(url: str = valkey_url, *, timeout_s: float = 2.0, **limits: float) -> Admission:
+        async def start(url: str = valkey_url, *, timeout_s: float = 10.0, **limits: float) -> Admission:
             admission = Admission(
                 url,
                 Redis(timeout_s=timeout_s, probe_every_s=0.1, data_dir=Path("unused")),

@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from cloudach_gateway.catalog.cluster import Access
 
+from ..conftest import free_port
+
 Object = dict[str, Any]
 
 
@@ -28,7 +30,7 @@ class FakeApi:
         self._watching: set[asyncio.StreamWriter] = set()
         self._news = asyncio.Condition()
         self._server: asyncio.Server | None = None
-        self.port = 0
+        self.port = free_port()  # it is stopped and started again
 
     @property
     def url(self) -> str:
@@ -36,7 +38,6 @@ class FakeApi:
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """As when the machine goes: connections are cut."""

@@ -18,7 +18,8 @@ from cloudach_gateway.settings import Limits, Redis
 
 
 async def main(url: str, key: str, count: int, window_s: float, unit: str, bodies: str) -> None:
-    admission = Admission(url, Redis(timeout_s=5.0), Limits(window_s=window_s, promise_grace_s=window_s))
+    # The grace is for clients that a busy machine keeps from coming back in time.
+    admission = Admission(url, Redis(timeout_s=10.0), Limits(window_s=window_s, promise_grace_s=20.0))
     await admission.start()
     print("connected", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,13 @@ _numbers = itertools.count()
 class Door:
     admission: Admission
     key: keys.NewKey
+    now: float = 0.0  # where `passes` is used
+
+    def passes(self, seconds: float) -> None:
+        """The time that both limiters go by; it stands still otherwise."""
+        self.now += seconds
+        self.admission.encoder.clock = str(round(self.now * 1_000_000))
+        self.admission._local._clock = lambda: self.now
 
     async def ask(
         self, body: str | None = None, tokens: int = 1, retry: bool = False, models: tuple[str, ...] = ("m",)
@@ -113,12 +121,14 @@ OpenDoor = Callable[..., Awaitable[Door]]
 
 @pytest.fixture(params=["redis", "local"])
 async def open_door(request: pytest.FixtureRequest, start_admission, make_key, tmp_path: Path) -> OpenDoor:
-    """The same contract on both: with Redis, and without it for a key that was seen."""
+    """The same contract on both: with Redis, and without it for a key that was seen. The door's clock is the test's."""
 
     async def with_redis(
         requests: int | None = None, tokens: int | None = None, concurrency: int | None = None, **rest: object
     ) -> Door:
-        return Door(await start_admission(window_s=1.0), make_key(requests, tokens, concurrency, **rest))
+        door = Door(await start_admission(window_s=1.0), make_key(requests, tokens, concurrency, **rest), time.time())
+        door.passes(0)
+        return door
 
     async def without_redis(
         requests: int | None = None, tokens: int | None = None, concurrency: int | None = None, **rest: object
@@ -127,8 +137,9 @@ async def open_door(request: pytest.FixtureRequest, start_admission, make_key, t
             with KeyStore(valkey.url) as store:
                 limits = KeyLimits(requests, tokens, concurrency)
                 key = keys.create(store, tenant="acme", limits=limits, **rest)  # type: ignore[arg-type]
-            admission = await start_admission(valkey.url, window_s=1.0)
-            await admission.authenticate(key.api_key)
-        return Door(admission, key)
+            door = Door(await start_admission(valkey.url, window_s=1.0), key, time.time())
+            door.passes(0)
+            await door.admission.authenticate(key.api_key)
+        return door
 
     return with_redis if request.param == "redis" else without_redis

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 import pytest
 import redis
@@ -14,6 +13,7 @@ from cloudach_gateway.ratelimit import Grant
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 
+from ..conftest import until
 from .conftest import Door
 
 
@@ -22,7 +22,7 @@ def _today() -> str:
 
 
 async def _door(start_admission, make_key, **limits) -> Door:
-    return Door(await start_admission(), make_key(**limits))
+    return Door(await start_admission(window_s=60.0, promise_grace_s=30.0), make_key(**limits))
 
 
 async def test_deleted_disabled_expired_wrong(start_admission, make_key, key_store: KeyStore) -> None:
@@ -37,8 +37,9 @@ async def test_deleted_disabled_expired_wrong(start_admission, make_key, key_sto
     assert refused.value.code == "key_disabled"
     keys.enable(key_store, door.key.record.id)
     await door.ask()
-    keys.expire(key_store, door.key.record.id, key_store.now_ms() + 300)
+    keys.expire(key_store, door.key.record.id, key_store.now_ms() + 60_000)
     await door.ask()
+    keys.expire(key_store, door.key.record.id, key_store.now_ms() + 300)
     await asyncio.sleep(0.4)
     with pytest.raises(InvalidApiKey, match="expired"):
         await door.ask()
@@ -52,13 +53,15 @@ async def test_deleted_disabled_expired_wrong(start_admission, make_key, key_sto
 async def test_rotation_keeps_limits_and_usage(start_admission, make_key, key_store: KeyStore) -> None:
     door = await _door(start_admission, make_key, requests=3)
     await door.settle(await door.ask(), used=5)
-    new = keys.rotate(key_store, door.key.record.id, grace_ms=500)
+    grace_s = 3.0
+    ends = time.monotonic() + grace_s
+    new = keys.rotate(key_store, door.key.record.id, grace_ms=round(grace_s * 1000))
     assert new.record.id == door.key.record.id
     await door.settle(await door.ask(), used=5)  # the old secret
     renewed = Door(door.admission, new)
     await renewed.settle(await renewed.ask(), used=5)
     await renewed.wait_for("fourth", kind="requests")
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(max(0.0, ends + 0.5 - time.monotonic()))
     with pytest.raises(InvalidApiKey):
         await door.admission.authenticate(door.key.api_key)
     await door.admission.authenticate(new.api_key)
@@ -100,9 +103,9 @@ async def test_usage_is_counted_once_for_a_request(start_admission, make_key, ke
 
 async def test_a_freed_stream_is_held_for_the_one_who_waits(start_admission, make_key, client: redis.Redis) -> None:
     door = await _door(start_admission, make_key, concurrency=2)
-    for _ in range(3):  # so that durations are known: streams here last about 0.2 s
+    for _ in range(3):  # so that durations are known: streams here last about 0.05 s
         grant = await door.ask()
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.05)
         await door.settle(grant)
     first, _second = await door.ask(), await door.ask()
     told = await door.wait_for("waiter")
@@ -114,21 +117,18 @@ async def test_a_freed_stream_is_held_for_the_one_who_waits(start_admission, mak
     await door.ask("waiter", retry=True)
 
 
-async def test_a_caller_that_goes_away_while_admitted_holds_nothing(start_admission, make_key) -> None:
+async def test_a_caller_that_goes_away_while_admitted_holds_nothing(
+    start_admission, make_key, client: redis.Redis, tenant: str
+) -> None:
     door = await _door(start_admission, make_key, concurrency=1)
     asking = asyncio.create_task(door.ask("gone"))
     await asyncio.sleep(0)  # the command is on its way
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     assert asking.cancelled()
-    await asyncio.sleep(0.2)
+    await until(lambda: client.xlen(layout.records(tenant)))  # it was admitted, and given back
     assert door.admission.running == 0
     await door.ask()
-
-
-async def _until(reached: Callable[[], bool]) -> None:
-    while not reached():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
 
 
 async def test_settling_in_a_cancelled_task(start_admission, make_key, key_store: KeyStore) -> None:
@@ -142,11 +142,11 @@ async def test_settling_in_a_cancelled_task(start_admission, make_key, key_store
             door.admission.settle_soon(grant, prompt_tokens=3, completion_tokens=4, outcome="cancelled")
 
     tasks = [asyncio.create_task(request()) for _ in range(20)]
-    await asyncio.wait_for(_until(lambda: door.admission.running == 20), 10)
+    await until(lambda: door.admission.running == 20)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert await door.admission.settlements.flush(5)
+    assert await door.admission.settlements.flush(20)
     used = key_store.usage(door.key.record.tenant, door.key.record.id, _today())
     assert (used["requests"], used["cancelled"], used["prompt_tokens"], used["completion_tokens"]) == (20, 20, 60, 80)
 

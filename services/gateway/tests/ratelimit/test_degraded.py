@@ -6,7 +6,6 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 import redis
@@ -16,22 +15,17 @@ from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 from cloudach_gateway.tenancy import KeyLimits, new_api_key, new_key_id
 
-from ..conftest import Server
+from ..conftest import Server, until
 from .conftest import Door
 
-LONGEST_S = 1.5  # timeout_s below is 0.3
-
-
-async def _until(reached: Callable[[], bool], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not reached():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+TIMEOUT_S = 2.0  # a disk that is slow to sync is no outage
+LONGEST_S = 10.0
 
 
 async def _door(start_admission, server: Server, **limits: float) -> Door:
     with KeyStore(server.url) as store:
         key = keys.create(store, tenant="acme", limits=KeyLimits(requests=20))
-    return Door(await start_admission(server.url, timeout_s=0.3, window_s=30.0, **limits), key)
+    return Door(await start_admission(server.url, timeout_s=TIMEOUT_S, window_s=60.0, **limits), key)
 
 
 def _requests_counted(server: Server, door: Door) -> int:
@@ -70,8 +64,8 @@ async def test_killed_and_started_again(start_admission, own_server: Server, cap
     assert door.admission.settlements.pending == 20
 
     own_server.start()
-    await _until(lambda: not door.admission.degraded)
-    await _until(lambda: door.admission.settlements.pending == 0)
+    await until(lambda: not door.admission.degraded)
+    await until(lambda: door.admission.settlements.pending == 0)
     after = await door.ask()
     assert not after.degraded
     assert _requests_counted(own_server, door) == 20
@@ -91,14 +85,14 @@ async def test_hanging(start_admission, own_server: Server) -> None:
         assert all(grant.degraded for grant in grants)
         began = time.monotonic()
         await door.ask()  # it is known by now
-        assert time.monotonic() - began < 0.2
+        assert time.monotonic() - began < TIMEOUT_S
     finally:
         own_server.signal(signal.SIGCONT)
-    await _until(lambda: not door.admission.degraded)
+    await until(lambda: not door.admission.degraded)
     assert not (await door.ask()).degraded
     for grant in grants:
         await door.settle(grant, used=1)
-    assert await door.admission.settlements.flush(5)
+    assert await door.admission.settlements.flush(20)
     assert _requests_counted(own_server, door) == 10
 
 
@@ -112,8 +106,8 @@ async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admi
     finally:
         own_server.signal(signal.SIGCONT)
     assert [type(one) for one in told] == [Overloaded] * 5, "this process does not know the key yet"
-    await _until(lambda: not door.admission.degraded)
-    assert await door.admission.settlements.flush(5)
+    await until(lambda: not door.admission.degraded)
+    assert await door.admission.settlements.flush(20)
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
         assert client.hget(layout.admission(record.tenant, record.id)[6], "dur") is None
         assert [name for kind in ("leases", "running", "lost") for name in client.scan_iter(f"*:{kind}:*")] == []
@@ -127,7 +121,7 @@ async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admi
 async def test_settlements_cut_in_mid_flight_count_once(start_admission, own_server: Server) -> None:
     with KeyStore(own_server.url) as store:
         key = keys.create(store, tenant="acme")
-    door = Door(await start_admission(own_server.url, timeout_s=0.3), key)
+    door = Door(await start_admission(own_server.url, timeout_s=TIMEOUT_S), key)
     grants = [await door.ask() for _ in range(400)]
     for number, grant in enumerate(grants):
         door.admission.settle_soon(grant, prompt_tokens=1, completion_tokens=1, outcome="finished")
@@ -135,19 +129,21 @@ async def test_settlements_cut_in_mid_flight_count_once(start_admission, own_ser
             await asyncio.sleep(0)
         if number == 200:
             own_server.kill()
-    await _until(lambda: door.admission.degraded)
+    await until(lambda: door.admission.degraded)
     own_server.start()
-    await _until(lambda: not door.admission.degraded)
-    assert await door.admission.settlements.flush(10)
+    await until(lambda: not door.admission.degraded)
+    assert await door.admission.settlements.flush(20)
     assert _requests_counted(own_server, door) == 400
 
 
-async def test_redis_is_trusted_for_a_while_only(start_admission, own_server: Server) -> None:
-    door = await _door(start_admission, own_server, degraded_memory_s=0.5)
+async def test_redis_is_trusted_for_a_while_only(
+    start_admission, own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = await _door(start_admission, own_server, degraded_memory_s=60.0)
     await door.ask()
     own_server.kill()
     assert (await door.ask()).degraded
-    await asyncio.sleep(0.6)
+    monkeypatch.setattr(door.admission._local, "_clock", lambda: time.monotonic() + 60.0)
     with pytest.raises(Overloaded):
         await door.ask()
 
@@ -155,11 +151,11 @@ async def test_redis_is_trusted_for_a_while_only(start_admission, own_server: Se
 async def test_a_gateway_may_start_before_its_redis(start_admission, own_server: Server) -> None:
     own_server.kill()
     began = time.monotonic()
-    admission = await start_admission(own_server.url, timeout_s=0.3)
+    admission = await start_admission(own_server.url, timeout_s=TIMEOUT_S)
     assert time.monotonic() - began < LONGEST_S
     assert admission.degraded
     own_server.start()
-    await _until(lambda: not admission.degraded)
+    await until(lambda: not admission.degraded)
 
 
 async def test_a_read_only_redis_is_of_no_use(start_admission, own_server: Server) -> None:
@@ -172,7 +168,7 @@ async def test_a_read_only_redis_is_of_no_use(start_admission, own_server: Serve
         await asyncio.sleep(0.5)
         assert door.admission.degraded
         store._client.replicaof("NO", "ONE")
-    await _until(lambda: not door.admission.degraded)
+    await until(lambda: not door.admission.degraded)
 
 
 async def test_more_settlements_than_can_be_kept(start_admission, own_server: Server) -> None:
@@ -180,10 +176,10 @@ async def test_more_settlements_than_can_be_kept(start_admission, own_server: Se
     grants = [await door.ask() for _ in range(10)]
     door.admission.settlements._most = 6
     own_server.kill()
-    await _until(lambda: door.admission.degraded)
+    await until(lambda: door.admission.degraded)
     for grant in grants:
         await door.settle(grant)
     assert (door.admission.settlements.pending, door.admission.settlements.dropped) == (6, 4)
     own_server.start()
-    assert await door.admission.settlements.flush(10)
+    assert await door.admission.settlements.flush(20)
     assert _requests_counted(own_server, door) == 6
