@@ -22,12 +22,13 @@ from cloudach_gateway.ratelimit.sweep import Sweep
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 
-from ..conftest import Server
+from ..conftest import Server, until
 from .conftest import Door
 
-LEASE_TTL_S = 0.6
+pytestmark = pytest.mark.timeout(180)  # of which it sleeps 20 s at most
+
+LEASE_TTL_S = 1.5  # who is kept from running for twice that is taken for dead
 NOTED_EVERY = LEASE_TTL_S / 3
-TICK_S = 0.01  # of the doomed process
 
 
 def _day() -> str:
@@ -53,26 +54,30 @@ def _doomed(url: str, key: NewKey, streams: int, notes: str = "notes") -> Iterat
             process.stdout.close()
 
 
-def _kill_after(process: subprocess.Popen[str], tokens: int) -> int:
-    """SIGKILL once every stream has generated that many; how many it had in the end."""
+def _kill_after(process: subprocess.Popen[str], tokens: int, notes: int = 0) -> tuple[int, list[int]]:
+    """SIGKILL once every stream has generated that many and noted it so often; how many it had in the end, and at its
+    last notes."""
     assert process.stdout is not None
-    line = ""
-    while int(line or 0) < tokens:
-        line = process.stdout.readline()
+    line = ["0"]
+    while int(line[0]) < tokens or len(line) <= notes:
+        line = process.stdout.readline().split()
     os.kill(process.pid, signal.SIGKILL)
     rest, _ = process.communicate()
-    return int((line + rest).split()[-1])
+    # A line that the end has cut short says less than the one before.
+    lines = [line, *(each.split() for each in rest.splitlines(keepends=True) if each.endswith("\n"))]
+    generated, *noted = map(int, lines[-1])
+    return generated, noted
 
 
 def _records(client: redis.Redis, tenant: str) -> list[dict[str, str]]:
     return [fields for _, fields in client.xrange(layout.records(tenant))]
 
 
-async def _until_recorded(client: redis.Redis, tenant: str, count: int, within_s: float = 10) -> list[dict[str, str]]:
+async def _until_recorded(client: redis.Redis, tenant: str, count: int, within_s: float = 30) -> list[dict[str, str]]:
     async with asyncio.timeout(within_s):
         while len(_records(client, tenant)) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    await asyncio.sleep(3 * LEASE_TTL_S)  # nobody writes more of them
+    await asyncio.sleep(2 * LEASE_TTL_S)  # nobody writes more of them
     return _records(client, tenant)
 
 
@@ -86,7 +91,7 @@ async def test_four_gateways_find_what_a_killed_one_left_and_bill_it_once(
         lost: list[int] = []
         for other in others:
             other.sweep._silence._on_lost = lost.append
-        generated = await asyncio.to_thread(_kill_after, process, 150)
+        generated, noted = await asyncio.to_thread(_kill_after, process, 150, 3)
     records = await _until_recorded(client, tenant, 30)
     assert [record["id"].split(".")[1] for record in sorted(records, key=lambda r: int(r["id"].split(".")[1]))] == [
         str(number) for number in range(30)
@@ -95,10 +100,11 @@ async def test_four_gateways_find_what_a_killed_one_left_and_bill_it_once(
     assert {record["outcome"] for record in records} == {"lost"}
     assert {(record["route"], record["model"], record["key"]) for record in records} == {("r", "m", key.record.id)}
     assert {(record["prompt_tokens"], record["cached_tokens"]) for record in records} == {("7", "3")}
-    # What is lost: the tokens since the last note, and those of the ticks that the renewal itself took.
-    missing = [generated - int(record["completion_tokens"]) for record in records]
-    assert min(missing) >= 0
-    assert max(missing) * TICK_S <= NOTED_EVERY + 0.5
+    # What is lost: the tokens since the last note, or since the one before, if the last was still on its way; and
+    # those of the tick whose line did not come out any more.
+    billed = [int(record["completion_tokens"]) for record in records]
+    assert max(billed) <= generated + 1
+    assert min(billed) >= noted[-2]
     totals = client.hgetall(layout.usage(tenant, key.record.id, _day()))
     assert totals == {
         "requests": "30", "prompt_tokens": "210", "cached_tokens": "90", "lost": "30",
@@ -147,16 +153,14 @@ async def test_a_paused_gateway_is_taken_for_dead_and_corrected(
         assert len(first) == 2
         os.kill(process.pid, signal.SIGCONT)
         leases = layout.leases(tenant, key.record.id)
-        async with asyncio.timeout(10):
-            while client.zcard(leases) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-        generated = await asyncio.to_thread(_kill_after, process, 300)
+        await until(lambda: client.zcard(leases) == 2)
+        generated, noted = await asyncio.to_thread(_kill_after, process, 300, 4)
     records = await _until_recorded(client, tenant, 4)
     assert sorted((record["id"][-2:], record["part"]) for record in records) == [
         (".0", "0"), (".0", "1"), (".1", "0"), (".1", "1"),
     ]  # fmt: skip
     billed = sum(int(record["completion_tokens"]) for record in records)
-    assert 0 <= 2 * generated - billed <= 2 * (NOTED_EVERY + 0.5) / TICK_S
+    assert 2 * noted[-2] <= billed <= 2 * (generated + 1)
     totals = client.hgetall(layout.usage(tenant, key.record.id, _day()))
     assert (totals["requests"], totals["lost"], totals["prompt_tokens"]) == ("2", "2", "14")
     assert int(totals["completion_tokens"]) == billed
@@ -166,17 +170,15 @@ async def test_an_outage_of_redis_loses_no_request(start_admission, own_server: 
     """Longer than leases live, twice over: the gateways that come back first leave the others time to do so."""
     with KeyStore(own_server.url) as store:
         key = keys.create(store, tenant="acme")
-    first: Admission = await start_admission(own_server.url, timeout_s=0.3, lease_ttl_s=LEASE_TTL_S)
-    second: Admission = await start_admission(own_server.url, timeout_s=0.3, lease_ttl_s=LEASE_TTL_S)
+    first: Admission = await start_admission(own_server.url, timeout_s=2.0, lease_ttl_s=LEASE_TTL_S)
+    second: Admission = await start_admission(own_server.url, timeout_s=2.0, lease_ttl_s=LEASE_TTL_S)
     grants = [(admission, await Door(admission, key).ask()) for admission in (first, second) for _ in range(5)]
-    await asyncio.sleep(2 * LEASE_TTL_S)
+    await asyncio.sleep(LEASE_TTL_S)
     own_server.kill()
-    await asyncio.sleep(4 * LEASE_TTL_S)
+    await asyncio.sleep(2.5 * LEASE_TTL_S)
     own_server.start()
-    async with asyncio.timeout(10):
-        while first.degraded or second.degraded:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(4 * LEASE_TTL_S)
+    await until(lambda: not (first.degraded or second.degraded))
+    await asyncio.sleep(2.5 * LEASE_TTL_S)
     for admission, grant in grants:
         await admission.settle(grant, prompt_tokens=1, completion_tokens=2, outcome="finished")
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
@@ -204,15 +206,20 @@ async def test_a_broken_note_stops_no_renewal(start_admission, make_key, tenant:
     door = Door(admission, make_key())
     grant = await door.ask()
 
+    asked = asyncio.Event()
+
     def broken() -> tuple[int, int, int]:
+        asked.set()
         raise RuntimeError("no idea")
 
+    def noted() -> list[str]:
+        (note,) = client.hvals(layout.running(tenant, door.key.record.id))
+        return list(note.split()[1:4])
+
     grant.progress = broken
-    await asyncio.sleep(2 * NOTED_EVERY)
+    await asyncio.wait_for(asked.wait(), 20)
     grant.progress = lambda: (1, 2, 0)
-    await asyncio.sleep(2 * NOTED_EVERY)
-    (note,) = client.hvals(layout.running(tenant, door.key.record.id))
-    assert note.split()[1:4] == ["1", "2", "0"]
+    await until(lambda: noted() == ["1", "2", "0"])
 
 
 async def test_a_round_of_the_sweep_is_taken_in_small_runs(
