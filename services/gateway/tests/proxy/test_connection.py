@@ -13,6 +13,8 @@ from cloudach_gateway.proxy.connection import Connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ..conftest import until
+
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\n"
 
@@ -22,7 +24,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
-        self.body = b""
+        self.body = bytearray()
         self.reads = 0
         self.ended = 0
         self.causes: list[str] = []
@@ -44,7 +46,7 @@ class Heard:
         self.over.set()
 
     @property
-    def whole(self) -> tuple[list[int], bytes, int, list[str]]:
+    def whole(self) -> tuple[list[int], bytearray, int, list[str]]:
         return self.statuses, self.body, self.ended, self.causes
 
 
@@ -69,7 +71,7 @@ async def ask(port: int) -> tuple[Heard, Connection, Freed]:
     connection, freed = await connect(port)
     heard = Heard()
     connection.send(REQUEST, heard)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await heard.over.wait()
     return heard, connection, freed
 
@@ -169,9 +171,10 @@ def test_however_the_bytes_come(
     async def play() -> None:
         heard, connection, freed = await ask(answers.port)
         assert heard.whole == ([200], body, 1, [])
-        await asyncio.sleep(0.02 if after.strip() else 0)
-        if after != b"\r\n":  # a parser may take it for part of what follows, or it comes when nobody listens
-            assert connection.closed == (form == "eof" or after != b"")
+        if form == "eof" or after.strip():
+            await until(lambda: connection.closed)
+        elif not after:  # a parser may take a b"\r\n" for part of what follows, or it comes when nobody listens
+            assert not connection.closed
         connection.abort()
         assert not [one for one in freed.free if one is not connection]
 
@@ -199,7 +202,7 @@ async def test_a_connection_serves_one_request_after_another(start_engine: Any) 
         assert freed.free == [connection] * number
         assert not connection.closed
     connection.abort()
-    await asyncio.sleep(0.01)
+    await until(lambda: freed.gone)
     assert freed.gone == [connection]
 
 
@@ -222,19 +225,24 @@ async def test_what_is_not_used_again(start_engine: Any, answer: bytes) -> None:
     heard, connection, freed = await ask((await start_engine(play)).port)
     assert heard.whole == ([200], b"hi", 1, [])
     assert connection.closed
-    await asyncio.sleep(0.01)
+    await until(lambda: freed.gone)
     assert (freed.free, freed.gone) == ([], [connection])
 
 
 async def test_words_between_two_requests_cost_the_connection(start_engine: Any) -> None:
+    answered = asyncio.Event()
+
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(ANSWER, b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        await peer.say(ANSWER)
+        await answered.wait()
+        await peer.say(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
         await peer.until_closed()
 
     _, connection, freed = await ask((await start_engine(play)).port)
     assert freed.free == [connection]
-    await asyncio.sleep(0.05)
+    answered.set()
+    await until(lambda: freed.gone)
     assert freed.gone == [connection]
 
 
@@ -313,7 +321,7 @@ async def test_who_aborts_hears_no_more(start_engine: Any) -> None:
 
     heard = Impatient()
     connection.send(REQUEST, heard)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await closed.wait()
     assert heard.whole == ([200], b"hi", 0, [])
     assert freed.gone == [connection]
@@ -348,16 +356,18 @@ async def test_who_pauses_gets_nothing_and_then_everything(start_engine: Any) ->
     await begun.wait()
     connection.pause_reading()
     connection.pause_reading()
-    held = len(heard.body)
-    await asyncio.sleep(0.5)
+    held, stopped = len(heard.body), -1
+    async with asyncio.timeout(20):  # until the buffers between the two are full
+        while sum(written) > stopped:
+            stopped = sum(written)
+            await asyncio.sleep(0.2)
     assert len(heard.body) == held
-    stopped = sum(written)
     assert stopped < size
     await asyncio.sleep(0.2)
     assert sum(written) == stopped, "the engine waits"
     connection.resume_reading()
     connection.resume_reading()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         await heard.over.wait()
     assert heard.whole == ([200], b"x" * size, 1, [])
 
@@ -382,7 +392,7 @@ async def test_an_answer_that_ends_while_paused_leaves_a_connection_that_reads(s
     for number in (1, 2):
         heard = Full()
         connection.send(REQUEST, heard)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await heard.over.wait()
         assert heard.whole == ([200], b"hi", 1, [])
         assert len(freed.free) == number
@@ -393,9 +403,9 @@ async def test_nothing_can_be_sent_without_a_connection(start_engine: Any) -> No
     async def play(peer: Any) -> None:
         await peer.until_closed()
 
-    connection, _ = await connect((await start_engine(play)).port)
+    connection, freed = await connect((await start_engine(play)).port)
     connection.abort()
-    await asyncio.sleep(0.01)
+    await until(lambda: freed.gone)
     with pytest.raises(RuntimeError, match="not connected"):
         connection.send(REQUEST, Heard())
 
@@ -411,7 +421,7 @@ async def test_a_request_that_is_refused_before_it_is_out(start_engine: Any) -> 
     connection, freed = await connect(engine.port)
     heard = Heard()
     connection.send(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 30000000\r\n\r\n" + bytes(30_000_000), heard)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await heard.over.wait()
     assert heard.whole == ([413], b"no", 1, [])
     assert (freed.free, connection.closed) == ([], True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from cloudach_gateway.proxy import exchange as module
 from cloudach_gateway.proxy.chunk import BadChunk, EngineReportedError
 from cloudach_gateway.proxy.exchange import Exchange, Happened, Lane
 from cloudach_gateway.proxy.mailbox import Mailbox
@@ -16,6 +17,8 @@ from cloudach_gateway.proxy.pool import Origin, Pool
 from cloudach_gateway.proxy.resume import NotReproducible
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ..conftest import until
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -46,7 +49,7 @@ class Asked:
         connection.send(REQUEST, self.exchange)
         return self
 
-    async def next(self, seconds: float = 5.0) -> Happened | None:
+    async def next(self, seconds: float = 20.0) -> Happened | None:
         got = await self.mail.get(asyncio.get_running_loop().time() + seconds)
         return None if got is None else got[1]
 
@@ -63,9 +66,13 @@ class Asked:
         self.last = first
         return got
 
+    async def until_whole(self) -> None:
+        """As HTTP: its last bytes are there, or it is lost."""
+        await until(lambda: self.exchange._connection is None)
+
 
 async def ask(engine: Any, *, events: bool = True, pool: Pool | None = None) -> Asked:
-    return await Asked(pool or Pool(connect_s=1)).begin(engine.url, events=events)
+    return await Asked(pool or Pool(connect_s=20)).begin(engine.url, events=events)
 
 
 class Plays:
@@ -79,7 +86,7 @@ class Plays:
     async def start(self) -> None:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}"
-        self.pool = Pool(connect_s=1)
+        self.pool = Pool(connect_s=20)
 
     async def stop(self) -> None:
         self.pool.close()
@@ -175,7 +182,7 @@ def test_the_same_events_however_the_bytes_come(
     plays.closes = framing == "eof"
 
     async def play() -> None:
-        asked = await Asked(Pool(connect_s=1) if plays.closes else plays.pool).begin(plays.url, events=True)
+        asked = await Asked(Pool(connect_s=20) if plays.closes else plays.pool).begin(plays.url, events=True)
         got: list[bytes] = []
         if lane:  # it takes what has one short event a read, as the real one does
             asked.exchange.lane = Lane(
@@ -212,13 +219,13 @@ async def test_a_stream_and_the_connection_used_again(start_engine: Any) -> None
             await peer.request()
             await peer.say(HEAD, chunk(sse(b"{}")), chunk(sse(b'{"a":1}', b"[DONE]")), END)
 
-    engine, pool = await start_engine(play), Pool(connect_s=1)
+    engine, pool = await start_engine(play), Pool(connect_s=20)
     for _ in range(3):
         asked = await ask(engine, pool=pool)
         assert await asked.until_over() == [b"{}", b'{"a":1}']
         assert asked.last is Happened.DONE
         asked.exchange.close()
-        await asyncio.sleep(0.02)  # its last bytes
+        await asked.until_whole()
     assert engine.connections == 1
 
 
@@ -228,7 +235,7 @@ async def test_events_wait_for_their_sink(start_engine: Any) -> None:
         await peer.say(HEAD + chunk(sse(b"1")), chunk(sse(b"2", b"3")), chunk(sse(b"[DONE]")), END)
 
     asked = await ask(await start_engine(play))
-    await asyncio.sleep(0.05)
+    await asked.until_whole()
     assert asked.exchange.pending == [b"1", b"2", b"3"]
     assert await asked.until_over() == [b"1", b"2", b"3"]
     assert asked.last is Happened.DONE
@@ -256,7 +263,7 @@ async def test_an_end_that_is_none(start_engine: Any, at: str, after: bytes) -> 
     assert not asked.exchange.resend
     asked.exchange.close()
     await asyncio.sleep(0.02)
-    assert asked.pool.size == (at == "clean end"), "as HTTP, it is whole"
+    await until(lambda: asked.pool.size == (at == "clean end"))  # as HTTP, that one is whole
 
 
 @pytest.mark.parametrize("problem", [EngineReportedError("dead"), BadChunk("odd"), NotReproducible("other text")])
@@ -284,7 +291,7 @@ async def test_what_the_sink_cannot_take_breaks_it(start_engine: Any, problem: E
 
     assert await asked.next() is Happened.EVENTS
     if when == "with its end":
-        await asyncio.sleep(0.05)
+        await asked.until_whole()
     asked.exchange.sink = sink
     pending, asked.exchange.pending = asked.exchange.pending, []
     asked.exchange.deliver(pending)
@@ -295,7 +302,7 @@ async def test_what_the_sink_cannot_take_breaks_it(start_engine: Any, problem: E
     assert got[-2:] == [b"bad", b"more"]
     asked.exchange.close()
     await asyncio.sleep(0.02)
-    assert asked.pool.size == (when == "with its end"), "otherwise the engine's work is ended"
+    await until(lambda: asked.pool.size == (when == "with its end"))  # otherwise the engine's work is ended
 
 
 @pytest.mark.parametrize("status", [400, 500, 503])
@@ -340,7 +347,7 @@ async def test_a_connection_that_had_gone_stale_says_nothing_of_the_engine(start
         await peer.say(HEAD + chunk(sse(b"[DONE]")) + END)
         await peer.request()
 
-    engine, pool = await start_engine(play), Pool(connect_s=1)
+    engine, pool = await start_engine(play), Pool(connect_s=20)
     first = await ask(engine, pool=pool)
     assert await first.until_over() == []
     assert not first.exchange.resend
@@ -365,7 +372,7 @@ async def test_who_closes_hears_no_more(start_engine: Any) -> None:
     asked.exchange.sink = got.extend
     asked.exchange.close()
     asked.exchange.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await gone.wait()
     assert await asked.next(0.05) is None
     assert (got, asked.pool.size) == ([], 0)
@@ -396,7 +403,7 @@ async def test_an_answer_that_ends_before_its_engine_does(start_engine: Any) -> 
         pass
     assert told is Happened.DONE
     assert asked.exchange.problem == ""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await gone.wait()
     assert await asked.next(0.05) is None
 
@@ -411,15 +418,17 @@ async def test_last_bytes_that_do_not_come_cost_the_connection(start_engine: Any
     assert await asked.until_over() == [b"1"]
     asked.exchange.close()
     assert asked.pool.size == 1
-    await asyncio.sleep(1.2)
-    assert asked.pool.size == 0
+    await until(lambda: asked.pool.size == 0)
 
 
-async def test_last_bytes_come_also_to_who_was_paused(start_engine: Any) -> None:
+async def test_last_bytes_come_also_to_who_was_paused(start_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LAST_BYTES_S", 20.0)
+    closed = asyncio.Event()
+
     async def play(peer: Any) -> None:
         await peer.request()
         await peer.say(HEAD + chunk(sse(b"1", b"[DONE]")))
-        await asyncio.sleep(0.1)
+        await closed.wait()
         await peer.say(END)
         await peer.until_closed()
 
@@ -428,7 +437,8 @@ async def test_last_bytes_come_also_to_who_was_paused(start_engine: Any) -> None
     assert await asked.until_over() == [b"1"]
     asked.exchange.pause()
     asked.exchange.close()
-    await asyncio.sleep(0.3)
+    closed.set()
+    await asked.until_whole()
     assert asked.pool.idle(Origin.of(engine.url)) is not None
 
 
@@ -458,8 +468,7 @@ async def test_an_endless_event(start_engine: Any) -> None:
     asked = await ask(await start_engine(play))
     assert await asked.next(20) is Happened.BROKE
     assert "an event of more than" in str(asked.exchange.problem)
-    await asyncio.sleep(0.05)
-    assert asked.pool.size == 0
+    await until(lambda: asked.pool.size == 0)
 
 
 async def test_comments_are_no_sign_of_life(start_engine: Any) -> None:
