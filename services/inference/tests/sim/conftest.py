@@ -33,15 +33,16 @@ class Sim:
         """The ledger's totals."""
         return dict((await self.http.get("/sim/stats")).json())
 
-    async def runs(self, count: int, timeout_s: float = 5.0) -> None:
-        """Wait until that many requests run."""
+    async def runs(self, count: int, tokens: int = 0, timeout_s: float = 20.0) -> None:
+        """Wait until that many requests run, and each has so many tokens."""
         async with asyncio.timeout(timeout_s):
             while True:
-                if (await self.stats())["running"] >= count:
+                entries = (await self.http.get("/sim/requests")).json()["data"]
+                if sum(e["state"] == "running" and e["generated_tokens"] >= tokens for e in entries) >= count:
                     return
                 await asyncio.sleep(0.01)
 
-    async def settled(self, timeout_s: float = 5.0) -> dict[str, int]:
+    async def settled(self, timeout_s: float = 20.0) -> dict[str, int]:
         """The totals once nothing runs."""
         async with asyncio.timeout(timeout_s):
             while True:

@@ -97,7 +97,7 @@ async def test_a_stall_lasts_as_long_as_asked_and_then_all_goes_on(start_sim: St
     for at in (0, 1, 4, 12):
         begun = time.monotonic()
         text, error = await collect(sim, f"stall@{at}:250")
-        assert 0.2 < time.monotonic() - begun < 3
+        assert 0.2 < time.monotonic() - begun < 20
         assert error is None
         assert [e.get("usage") for e in events(text)[:-1]] == [e.get("usage") for e in events(undisturbed)[:-1]]
         assert token_ids(events(text)) == token_ids(events(undisturbed))
@@ -107,9 +107,13 @@ async def test_a_stall_lasts_as_long_as_asked_and_then_all_goes_on(start_sim: St
 @pytest.mark.parametrize("rate", [0.0, 1000.0])
 async def test_a_stall_for_ever_ends_with_the_client(start_sim: StartSim, at: int, rate: float) -> None:
     sim = await start_sim(rate=rate)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.3):
-            await collect(sim, f"stall@{at}")
+    stalled = asyncio.create_task(collect(sim, f"stall@{at}"))
+    await sim.runs(1, tokens=at)
+    await asyncio.sleep(0.3)
+    assert not stalled.done()
+    stalled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stalled
     stats = await sim.settled()
     assert (stats["aborted_total"], stats["generated_tokens_total"]) == (1, at)
 
@@ -119,7 +123,8 @@ async def test_no_answer_at_all(start_sim: StartSim, stream: bool) -> None:
     sim = await start_sim()
     headers = {"x-sim-fault": "hang"}
     with pytest.raises(httpx.ReadTimeout):
-        await sim.http.post(CHAT, json={**BODY, "stream": stream, "stream_options": None}, headers=headers, timeout=0.2)
+        body = {**BODY, "stream": stream, "stream_options": None}
+        await sim.http.post(CHAT, json=body, headers=headers, timeout=httpx.Timeout(20, read=0.2))
     with pytest.raises(httpx.ReadError):
         await sim.chat(headers={"x-sim-fault": "refuse"})
 
@@ -141,13 +146,13 @@ async def test_a_status_before_the_first_byte(start_sim: StartSim, fault: str, s
 
 async def test_a_slow_prefill_sends_headers_first(start_sim: StartSim) -> None:
     sim = await start_sim()
+    async with sim.http.stream("POST", CHAT, json=BODY, headers={"x-sim-fault": "prefill:600000"}) as response:
+        assert response.status_code == 200
+        assert (await sim.stats())["generated_tokens_total"] == 0
     begun = time.monotonic()
     async with sim.http.stream("POST", CHAT, json=BODY, headers={"x-sim-fault": "prefill:300"}) as response:
-        headers_after = time.monotonic() - begun
         await anext(response.aiter_bytes())
-        first_after = time.monotonic() - begun
-    assert headers_after < 0.25
-    assert 0.28 < first_after < 2
+        assert 0.28 < time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize(
@@ -277,9 +282,9 @@ def test_a_process_that_dies_delivers_its_tokens_first() -> None:
         told = b""
         with (
             pytest.raises(httpx.HTTPError),
-            httpx.stream("POST", sim.url + CHAT, json=BODY, headers={"x-sim-fault": "die@5"}) as response,
+            httpx.stream("POST", sim.url + CHAT, json=BODY, headers={"x-sim-fault": "die@5"}, timeout=20) as response,
         ):
             for part in response.iter_raw():
                 told += part
         assert len(token_ids(events(told.decode()))) == 5
-        assert sim.wait() == -signal.SIGKILL
+        assert sim.wait(20) == -signal.SIGKILL

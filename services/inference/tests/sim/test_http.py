@@ -123,6 +123,7 @@ async def test_deep_json_is_refused(start_sim: StartSim) -> None:
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("rate", [0.0, 20_000.0])
 async def test_a_reader_that_stalls_bounds_what_is_held_and_loses_nothing(start_sim: StartSim, rate: float) -> None:
     sim = await start_sim(rate=rate, max_model_len=200_000)
@@ -135,16 +136,18 @@ async def test_a_reader_that_stalls_bounds_what_is_held_and_loses_nothing(start_
     total = 100_000
     raw.writer.write(post({**HELLO, "max_tokens": total, "stream": True, "return_token_ids": True}, "x-request-id: s"))
     # About 260 bytes a chunk: the kernel's buffers and 64 KiB in the process.
-    counts = []
-    for _ in range(30):
-        await asyncio.sleep(0.1)
-        entry = (await sim.http.get("/sim/requests/s")).json()
-        counts.append((entry["sent_tokens"], entry["generated_tokens"]))
+    counts = [(-1, -1)] * 5
+    async with asyncio.timeout(30):
+        while counts[-1][0] != counts[-5][0] or counts[-1][0] <= 0:  # until they are full
+            await asyncio.sleep(0.1)
+            entry = (await sim.http.get("/sim/requests/s")).json()
+            if "sent_tokens" in entry:  # the request has been read
+                counts.append((entry["sent_tokens"], entry["generated_tokens"]))
     sent, generated = counts[-1]
-    assert sent == counts[-5][0] < 50_000
+    assert sent < 50_000
     # Under a clock the engine goes on for the slow reader, as a real one does; flat out it waits.
     assert (generated > counts[-5][1]) == bool(rate)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         _, _, body = await raw.response()
     raw.writer.close()
     seen = 0
@@ -189,12 +192,12 @@ async def test_metrics_and_tokens(start_sim: StartSim) -> None:
 
 
 async def test_streams_tick_together_at_the_rate_that_was_asked(start_sim: StartSim) -> None:
-    sim = await start_sim(rate=25.0)
+    sim = await start_sim(rate=5.0)
 
     async def arrivals(offset_s: float) -> list[float]:
         await asyncio.sleep(offset_s)
         raw = await connect(sim)
-        raw.writer.write(post({**HELLO, "max_tokens": 21, "stream": True}))
+        raw.writer.write(post({**HELLO, "max_tokens": 9, "stream": True}))
         await raw.reader.readuntil(b"\r\n\r\n")
         times = []
         while size := int(await raw.reader.readline(), 16):
@@ -203,12 +206,12 @@ async def test_streams_tick_together_at_the_rate_that_was_asked(start_sim: Start
         raw.writer.close()
         return times
 
-    first, second = await asyncio.gather(arrivals(0), arrivals(0.05))
-    # Role chunk and first token at once, 19 ticks to the last token but one.
-    assert 18 / 25 < first[20] - first[1] < 1.5
-    # The second stream began between two ticks of the first one, and ticks with it.
-    near = [min(abs(a - b) for b in first[2:]) for a in second[2:15]]
-    assert sorted(near)[len(near) // 2] < 0.01
+    first, second = await asyncio.gather(arrivals(0), arrivals(0.3))
+    # Role chunk and first token at once, 7 ticks to the last token but one.
+    assert 6 / 5 < first[8] - first[1] < 10
+    # The second stream began between two ticks of the first one, 0.1 s from either, and ticks with it.
+    near = [min(abs(a - b) for b in first[2:]) for a in second[2:7]]
+    assert sorted(near)[len(near) // 2] < 0.05
 
 
 async def test_rate_delay_and_chunk_size_can_be_set(start_sim: StartSim) -> None:
@@ -219,11 +222,11 @@ async def test_rate_delay_and_chunk_size_can_be_set(start_sim: StartSim) -> None
     sizes = [part.partition("]")[0].count(",") + 1 for part in response.text.split('"token_ids":[')[1:]]
     assert sizes == [1, 4, 4]
     begun = time.monotonic()
-    assert (await sim.chat(max_tokens=500, ignore_eos=True, headers={"x-sim-rate": "0"})).status_code == 200
-    assert time.monotonic() - begun < 1
+    assert (await sim.chat(max_tokens=5000, ignore_eos=True, headers={"x-sim-rate": "0"})).status_code == 200
+    assert time.monotonic() - begun < 20  # at the rate of 10 it would be two minutes
     assert (await sim.chat(headers={"x-sim-rate": "fast"})).status_code == 400
     assert (await sim.http.post("/sim/config", json={"rate": 0, "ttft_ms": 200})).json() == {"rate": 0, "ttft_ms": 200}
     begun = time.monotonic()
-    await sim.chat(max_tokens=500)
-    assert 0.2 <= time.monotonic() - begun < 1
+    await sim.chat(max_tokens=5000, ignore_eos=True)
+    assert 0.2 <= time.monotonic() - begun < 20
     assert (await sim.http.post("/sim/config", json={"port": 5})).status_code == 400

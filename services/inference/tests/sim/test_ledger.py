@@ -38,23 +38,21 @@ async def test_streams_cut_at_random_points_stop_at_once_and_are_counted_to_the_
     sim.http = httpx.AsyncClient(base_url=sim.url, limits=httpx.Limits(max_connections=None), timeout=20)
     chance = random.Random(5)
     seen = await asyncio.gather(*(cut_stream(sim, i, chance.uniform(0.2, 1.5)) for i in range(100)))
-    begun = time.monotonic()
     stats = await sim.settled()
-    assert time.monotonic() - begun < 1
     assert stats["aborted_total"] == 100
     entries = {e["id"]: e for e in (await sim.http.get("/sim/requests?limit=200")).json()["data"]}
     assert sum(e["generated_tokens"] for e in entries.values()) == stats["generated_tokens_total"]
     for number, count in enumerate(seen):
-        # Whatever was on its way when the client went.
+        # Whatever was on its way when the client went: a quarter of a second's, and of a busy machine's less.
         assert 0 <= entries[f"cut-{number}"]["generated_tokens"] - count <= 25
     await asyncio.sleep(0.05)
     assert (await sim.stats())["generated_tokens_total"] == stats["generated_tokens_total"]
 
 
 async def test_a_client_that_goes_before_the_first_token_costs_none(start_sim: StartSim) -> None:
-    sim = await start_sim(rate=50, ttft_ms=5000)
+    sim = await start_sim(rate=50, ttft_ms=60_000)
     assert await cut_stream(sim, 1, 0.2) == 0
-    stats = await sim.settled(1)
+    stats = await sim.settled()
     assert (stats["aborted_total"], stats["generated_tokens_total"]) == (1, 0)
 
 
@@ -62,19 +60,16 @@ async def test_a_whole_answers_generation_takes_its_time_and_stops_with_the_clie
     sim = await start_sim(rate=100)
     begun = time.monotonic()
     response = await sim.chat(max_tokens=30, ignore_eos=True)
-    assert 0.25 < time.monotonic() - begun < 2
+    assert 0.25 < time.monotonic() - begun < 20
     assert response.json()["usage"]["completion_tokens"] == 30
-    async with httpx.AsyncClient(base_url=sim.url) as client:
-        try:
-            async with asyncio.timeout(0.5):
-                await client.post(
-                    CHAT, json={"messages": [{"role": "user", "content": "x"}], "max_tokens": 5000, "ignore_eos": True}
-                )
-        except TimeoutError:
-            pass
-    stats = await sim.settled(1)
+    going = asyncio.create_task(sim.chat(max_tokens=5000, ignore_eos=True))
+    await sim.runs(1, tokens=30)
+    generated = sim.simulator.ledger.stats()["generated_tokens_total"]
+    going.cancel()
+    stats = await sim.settled()
+    assert going.cancelled()
     assert stats["aborted_total"] == 1
-    assert 60 <= stats["generated_tokens_total"] <= 100
+    assert 60 <= generated <= stats["generated_tokens_total"] <= generated + 20
 
 
 async def test_requests_can_be_asked_for_one_by_one(start_sim: StartSim) -> None:

@@ -28,8 +28,7 @@ async def strike(sim: Any, fault: str) -> int:
 async def test_all_that_runs_is_cut_at_once(start_sim: StartSim, fault: str) -> None:
     sim = await start_sim(rate=50)
     streams = [asyncio.create_task(collect(sim, "", **LONG)) for _ in range(3)]
-    await sim.runs(3)
-    await asyncio.sleep(0.1)
+    await sim.runs(3, tokens=3)
     assert await strike(sim, fault) == 3
     assert (await sim.stats())["running"] == 0
     for text, error in await asyncio.gather(*streams):
@@ -48,8 +47,7 @@ async def test_shut_down_as_vllm(start_sim: StartSim) -> None:
     sim = await start_sim(rate=50)
     stream = asyncio.create_task(collect(sim, "", **LONG))
     whole = asyncio.create_task(sim.chat(max_tokens=500, ignore_eos=True, stop=["never"]))
-    await sim.runs(2)
-    await asyncio.sleep(0.1)
+    await sim.runs(2, tokens=3)
     assert await strike(sim, "shutdown") == 2
     told = events((await stream)[0])
     (last,) = told[-3]["choices"]
@@ -62,16 +60,18 @@ async def test_shut_down_as_vllm(start_sim: StartSim) -> None:
 
 
 async def test_a_stall_of_what_runs(start_sim: StartSim) -> None:
-    sim = await start_sim(rate=100)
-    undisturbed, _ = await collect(sim, "")
-    stream = asyncio.create_task(collect(sim, ""))
-    await sim.runs(1)
-    await asyncio.sleep(0.03)
-    assert await strike(sim, "stall:300") == 1
-    assert await strike(sim, "end") == 0, "it stands still already"
+    sim = await start_sim()
+    undisturbed, _ = await collect(sim, "", max_tokens=40)
+    await sim.http.post("/sim/config", json={"rate": 10})
+    stream = asyncio.create_task(collect(sim, "", max_tokens=40))
+    await sim.runs(1, tokens=3)
+    assert await strike(sim, "stall:1500") == 1
     begun = time.monotonic()
+    (entry, _) = (await sim.http.get("/sim/requests")).json()["data"]
+    assert await strike(sim, "end") == 0, "it stands still already"
     text, error = await stream
-    assert time.monotonic() - begun > 0.2
+    at_ten_a_second = (40 - entry["generated_tokens"]) / 10
+    assert time.monotonic() - begun > 1.5 + at_ten_a_second - 0.5
     assert error is None
     assert token_ids(events(text)) == token_ids(events(undisturbed))
 
@@ -85,7 +85,7 @@ async def test_only_a_cut_can_strike(start_sim: StartSim, order: Any) -> None:
 
 @pytest.mark.parametrize("end", ["shutdown", "close"])
 def test_a_drain(end: str) -> None:
-    with SimProcess("--rate", "50", "--drain-s", "1.5", "--drain-end", end) as sim:
+    with SimProcess("--rate", "100", "--drain-s", "5", "--drain-end", end) as sim:
         told: dict[str, list[Any]] = {}
 
         def read(name: str, tokens: int) -> None:
@@ -101,15 +101,15 @@ def test_a_drain(end: str) -> None:
         readers = [threading.Thread(target=read, args=args) for args in (("short", 30), ("long", 1000))]
         for reader in readers:
             reader.start()
-        while httpx.get(f"{sim.url}/sim/stats").json()["running"] < 2:
+        while httpx.get(f"{sim.url}/sim/stats", timeout=20).json()["running"] < 2:
             time.sleep(0.01)
         assert sim._process is not None
         sim._process.send_signal(signal.SIGTERM)
-        while httpx.get(f"{sim.url}/health").status_code == 200:
+        while httpx.get(f"{sim.url}/health", timeout=20).status_code == 200:
             time.sleep(0.01)
-        refused = httpx.post(sim.url + CHAT, json=BODY)
+        refused = httpx.post(sim.url + CHAT, json=BODY, timeout=20)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, 503)
-        assert sim.wait() == 0
+        assert sim.wait(30) == 0
         for reader in readers:
             reader.join()
         assert len(token_ids(told["short"])) == 30
