@@ -41,7 +41,7 @@ print(json.dumps({"before": before, "stubborn": stubborn.pid, "orphan": orphan, 
 
 
 def test_all_descendants_end_and_leave_no_memory() -> None:
-    done = subprocess.run([sys.executable, "-c", SUPERVISOR], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", SUPERVISOR], capture_output=True, text=True, check=True, timeout=50)
     seen = json.loads(done.stdout)
     assert {seen["stubborn"], seen["orphan"]} < set(seen["before"])
     assert len(seen["before"]) == 3  # the forked one was adopted
@@ -49,14 +49,14 @@ def test_all_descendants_end_and_leave_no_memory() -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in seen["before"])
     assert seen["there"] == [True, True]
     assert not set(seen["shared"]) & set(os.listdir("/dev/shm"))  # noqa: S108
-    assert seen["seconds"] < 5
+    assert seen["seconds"] < 10  # then it would have given up
 
 
 def test_descendants_are_found_through_all_levels() -> None:
     nested = f"import subprocess, sys; subprocess.run([{sys.executable!r}, '-c', 'import time; time.sleep(600)'])"
     outer = subprocess.Popen([sys.executable, "-c", nested])
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not descendants(outer.pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         (inner,) = descendants(outer.pid)

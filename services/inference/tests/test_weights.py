@@ -2,7 +2,6 @@
 
 import importlib.util
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,17 +19,24 @@ def test_cache_is_shared_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_of_several_one_converts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     converted: list[Path] = []
+    another_waits = threading.Event()
 
     def convert(gguf: Path, target: Path, say: weights.Say) -> None:
         converted.append(target)
-        time.sleep(0.2)
+        assert another_waits.wait(20)
         (target / "config.json").write_text("{}")
 
     monkeypatch.setattr(weights, "_convert", convert)
     monkeypatch.setattr(weights, "_source", lambda: Path("gguf"))
     folder = tmp_path / "weights" / "m"
     said: list[str] = []
-    runs = [threading.Thread(target=weights.prepare, args=(folder, said.append)) for _ in range(4)]
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.endswith("waiting"):
+            another_waits.set()
+
+    runs = [threading.Thread(target=weights.prepare, args=(folder, say)) for _ in range(4)]
     for run in runs:
         run.start()
     for run in runs:
