@@ -1,6 +1,10 @@
+import itertools
 import subprocess
 from pathlib import Path
+from typing import Self
 
+import pytest
+from cloudach_inference import ray_env
 from cloudach_inference.ray_env import Ports, choose_ports, environment, haproxy_wrapper
 
 PORTS = Ports(1, 2, 3, 4, 5, 6, 20000)
@@ -43,6 +47,29 @@ def test_ports_are_distinct() -> None:
     assert len({*chosen, ports.dashboard_metrics}) == 6
     assert 20000 <= ports.replicas < 32000
     assert choose_ports(8000, seed=1).http == 8000
+
+
+def test_a_port_that_was_let_go_is_not_chosen_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that gives the first that is free, as any may."""
+    taken: set[int] = set()
+
+    class Socket:
+        def __enter__(self) -> Self:
+            return self
+
+        def bind(self, _: object) -> None:
+            self.port = next(port for port in itertools.count(40_000) if port not in taken)
+            taken.add(self.port)
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", self.port
+
+        def __exit__(self, *_: object) -> None:
+            taken.discard(self.port)
+
+    monkeypatch.setattr(ray_env.socket, "socket", Socket)
+    test_ports_are_distinct()
+    assert not taken
 
 
 def started_with(config: str, folder: Path) -> list[str]:
