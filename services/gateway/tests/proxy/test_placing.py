@@ -119,7 +119,6 @@ async def failure(placer: Placer, *, events: bool = True) -> PlacementFailed:
     return caught.value
 
 
-@pytest.mark.timeout(300)
 async def test_a_connection_that_was_closed_meanwhile_costs_nothing(start_engine: Any) -> None:
     """The engine closes each when it has answered, without a word: hundreds of requests notice nothing."""
 
@@ -390,7 +389,6 @@ async def test_an_answer_over_several_engines(start_engine: Any) -> None:
     await run.nothing_is_left()
 
 
-@pytest.mark.timeout(300)  # hundreds of waits, each as long as the machine makes it
 async def test_wherever_it_is_cancelled_nothing_is_left(start_engine: Any) -> None:
     """In a connect, in a wait, in a back-off, in quarantine, in mid-stream."""
 

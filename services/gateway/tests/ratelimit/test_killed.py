@@ -25,8 +25,6 @@ from cloudach_gateway.store.keys_redis import KeyStore
 from ..conftest import Server, until
 from .conftest import Door
 
-pytestmark = pytest.mark.timeout(180)  # of which it sleeps 20 s at most
-
 LEASE_TTL_S = 1.5  # who is kept from running for twice that is taken for dead
 NOTED_EVERY = LEASE_TTL_S / 3
 

@@ -56,7 +56,6 @@ async def _watched_burst(client: redis.Redis, key: NewKey, *burst: str) -> tuple
 
 
 @pytest.mark.parametrize(("unit", "bodies"), [("ms", "own"), ("s", "same")])
-@pytest.mark.timeout(120)
 async def test_200_at_once_of_50(valkey_url: str, client: redis.Redis, make_key, unit: str, bodies: str) -> None:
     key = make_key(requests=50)
     results, accounted = await _watched_burst(client, key, valkey_url, unit, bodies)
