@@ -12,7 +12,7 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 async def admission(start_admission) -> Admission:
-    started: Admission = await start_admission()
+    started: Admission = await start_admission(lease_ttl_s=3600.0)  # its own sweep does not come round meanwhile
     return started
 
 
