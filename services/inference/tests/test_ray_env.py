@@ -1,6 +1,8 @@
 import subprocess
 from pathlib import Path
+from typing import Self
 
+import pytest
 from cloudach_inference.ray_env import Ports, choose_ports, environment, haproxy_wrapper
 
 PORTS = Ports(1, 2, 3, 4, 5, 6, 20000)
@@ -43,6 +45,29 @@ def test_ports_are_distinct() -> None:
     assert len({*chosen, ports.dashboard_metrics}) == 6
     assert 20000 <= ports.replicas < 32000
     assert choose_ports(8000, seed=1).http == 8000
+
+
+def test_ports_are_distinct_though_one_may_be_handed_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: set[int] = set()
+
+    class Socket:
+        """Of a kernel that gives the lowest port that is free."""
+
+        def bind(self, _: tuple[str, int]) -> None:
+            self.port = next(port for port in range(40000, 41000) if port not in bound)
+            bound.add(self.port)
+
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", self.port
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            bound.discard(self.port)
+
+    monkeypatch.setattr("socket.socket", Socket)
+    test_ports_are_distinct()
 
 
 def started_with(config: str, folder: Path) -> list[str]:

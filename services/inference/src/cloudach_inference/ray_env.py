@@ -1,9 +1,10 @@
-"""The environment that makes a Ray cluster ours alone: its own folder, ports, token and key. Pure but for free_port."""
+"""The environment that makes a Ray cluster ours: its own folder, ports, token and key. Pure but for free_ports."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,22 +23,25 @@ class Ports:
     replicas: int  # the first of 200
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_ports(count: int) -> list[int]:
+    """Of 127.0.0.1, and no two alike: the kernel may hand out a port again as soon as it is let go."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def choose_ports(http: int, *, seed: int) -> Ports:
     """Free ones at this moment; `seed` (the process id) spreads neighbours over the replica ports."""
+    ports = free_ports(6)
     return Ports(
-        http=http or free_port(),
-        fallback=free_port(),
-        haproxy_stats=free_port(),
-        haproxy_metrics=free_port(),
-        autoscaler_metrics=free_port(),
-        dashboard_metrics=free_port(),
+        http=http or ports[0],
+        fallback=ports[1],
+        haproxy_stats=ports[2],
+        haproxy_metrics=ports[3],
+        autoscaler_metrics=ports[4],
+        dashboard_metrics=ports[5],
         replicas=_REPLICA_PORTS[seed % len(_REPLICA_PORTS)],
     )
 
