@@ -12,7 +12,7 @@ from typing import Any, Self
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import CHART
 from tests.support.kube import Cluster
-from tests.support.kubectl import Kubectl, checked, run, tool
+from tests.support.kubectl import Kubectl, await_kinds, checked, run, tool
 from tests.support.processes import ROOT
 
 CRDS = ROOT / "charts" / "cloudach-crds"
@@ -64,8 +64,7 @@ def prepare(cluster: Cluster, crds: Path = CRDS) -> None:
     """Installs the CRDs."""
     cluster.kubectl.apply(rayservice_crd())
     upgrade_crds(cluster, crds)
-    names = ("crd/models.cloudach.dev", "crd/rayservices.ray.io")
-    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    await_kinds(cluster.kubectl, "models.cloudach.dev", "rayservices.ray.io")
 
 
 def upgrade_crds(cluster: Cluster, crds: Path = CRDS) -> None:

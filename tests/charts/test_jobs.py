@@ -12,11 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.charts.cluster import Helm, model
+from tests.charts.cluster import Helm, model, within
+from tests.charts.test_install import allowed
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import CHART, render
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, served_by, start_gateway, start_sim
+
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
 
 # The files that a pod has at a fixed place are elsewhere here.
 RUN = "import sys, pathlib, kube_api, {0}; kube_api._ACCOUNT = pathlib.Path(sys.argv[1]); {0}.main(*sys.argv[2:])"
@@ -30,6 +33,7 @@ def gateway() -> Iterator[Gateway]:
 
 def job(helm: Helm, account: str, tmp_path: Path, script: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
     """Starts the script as a pod with that service account would run it."""
+    within(60, lambda: allowed(helm, account, helm.namespace) != {})  # the API server has heard of its role
     folder = tmp_path / account
     folder.mkdir(exist_ok=True)
     (folder / "token").write_text(helm.kubectl("-n", helm.namespace, "create", "token", account).strip())
@@ -62,7 +66,7 @@ def test_the_first_key_works_and_is_made_once(helm: Helm, gateway: Gateway, tmp_
     def first_key() -> str:
         config = str(gateway.config_file)
         run = job(helm, "demo-cloudach-first-key", tmp_path, "first_key", *FIRST, CLOUDACH_CONFIG=config)
-        out, errors = run.communicate(timeout=50)
+        out, errors = run.communicate(timeout=200)
         assert run.returncode == 0, errors
         return out
 
@@ -82,7 +86,7 @@ def test_the_first_keys_rights_end_at_its_secret(helm: Helm, gateway: Gateway, t
     helm.install({"firstKey": {"create": True}})
     other = ("serving", "demo-cloudach-valkey", *FIRST[2:])
     run = job(helm, "demo-cloudach-first-key", tmp_path, "first_key", *other, CLOUDACH_CONFIG=str(gateway.config_file))
-    _, errors = run.communicate(timeout=50)
+    _, errors = run.communicate(timeout=200)
     assert run.returncode != 0
     assert 'cannot get resource \\"secrets\\"' in errors
 
@@ -91,7 +95,7 @@ def test_a_wrong_argument_is_told_at_once(helm: Helm, gateway: Gateway, tmp_path
     helm.install({"firstKey": {"create": True}})
     wrong = (*FIRST, "--requests-per-minute=many")
     run = job(helm, "demo-cloudach-first-key", tmp_path, "first_key", *wrong, CLOUDACH_CONFIG=str(gateway.config_file))
-    _, errors = run.communicate(timeout=50)
+    _, errors = run.communicate(timeout=200)
     assert run.returncode == 1
     assert "--requests-per-minute" in errors
 
@@ -115,10 +119,10 @@ def test_models_of_the_release_are_deleted_and_waited_for(helm: Helm, tmp_path: 
     run = job(helm, "demo-cloudach-delete-models", tmp_path, "delete_models", SELECTOR, "serving")
     assert run.stdout is not None
     assert run.stdout.readline() == "deleting serving/m; its streams may end first\n"
-    kubectl("-n", "serving", "wait", "model/m", "--for=jsonpath={.metadata.deletionTimestamp}", "--timeout=20s")
+    kubectl("-n", "serving", "wait", "model/m", "--for=jsonpath={.metadata.deletionTimestamp}", "--timeout=120s")
     assert run.poll() is None, "it waits for the drain"
     kubectl("-n", "serving", "patch", "model", "m", "--type=merge", "-p", '{"metadata": {"finalizers": null}}')
-    _, errors = run.communicate(timeout=30)
+    _, errors = run.communicate(timeout=200)
     assert run.returncode == 0, errors
     left = [one["metadata"]["name"] for one in helm.get("models")["items"]]
     assert left == ["by-hand"]

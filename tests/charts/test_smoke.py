@@ -16,6 +16,8 @@ from tests.support.helm import CHART
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, Simulator, served_by, start_gateway, start_sim
 
+pytestmark = pytest.mark.timeout(300)
+
 SCRIPT = CHART / "files" / "helm_test.py"
 
 
@@ -44,12 +46,12 @@ def helm_test(gateway: Gateway, **changes: Any) -> subprocess.CompletedProcess[s
         "METRICS_HOST": "127.0.0.1",
         "METRICS_PORT": str(gateway.config["listen"]["metrics_port"]),
         "MODEL": "",
-        "TIMEOUT_S": "20",
+        "TIMEOUT_S": "120",
         "CLOUDACH_CONFIG": str(gateway.config_file),
         **changes,
     }
     command = [sys.executable, str(SCRIPT)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=55, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_it_streams_trips_a_limit_and_sees_both_in_the_metrics(gateway: Gateway) -> None:

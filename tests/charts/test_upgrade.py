@@ -15,6 +15,8 @@ from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
 from tests.support.helm import helm as helm_prints
 from tests.support.kube import Cluster, api_server
 
+pytestmark = pytest.mark.timeout(600)  # servers start
+
 SOURCE = {"source": MODEL_SPEC["source"]}
 BY_HELM = ("--server-side=true", "--server-side=false")  # the default of helm 4, and that of helm 3
 VALUES: dict[str, Any] = {

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from tests.charts.cluster import rayservice_crd
+from tests.charts.cluster import rayservice_crd, within
 from tests.cluster.node import NAMESPACE, Node, node_with, require_node
 from tests.support import images
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
+from tests.support.kubectl import await_kinds
 from tests.support.processes import ROOT
 
 VALKEY = "docker.io/valkey/valkey:9.0.8-alpine3.24"
 SIMULATOR = "ghcr.io/cloudach/simulator:test"
 VERSIONS = (RELEASED.stem.rpartition("-")[2], VERSION)
 NAMES = ("demo-cloudach-valkey", "demo-cloudach-gateway")
-WAIT = ("--wait=legacy", "--timeout", "3m")
+WAIT = ("--wait=legacy", "--timeout", "10m")
 """For all pods. Helm's newer way waits for the Model as well, and KubeRay, which would make it ready, is not here."""
 CRDS_APART = ("--namespace", "default")
 RESTRICTED = {
@@ -74,7 +75,7 @@ def addresses(node: Node) -> dict[str, str]:
     node.apply(*simulator(), *map(service, NAMES))
     found = {name: str(node.get("service", name)["spec"]["clusterIP"]) for name in ("simulator", *NAMES)}
     node.kubectl("delete", "service", *NAMES)
-    node.kubectl("rollout", "status", "deployment/simulator", "--timeout=120s", timeout_s=130)
+    node.kubectl("rollout", "status", "deployment/simulator", "--timeout=300s", timeout_s=310)
     return found
 
 
@@ -111,13 +112,23 @@ def crds(node: Node) -> None:
         node.apply(rayservice_crd())
     old = ("--server-side=false", "--disable-openapi-validation") if node.minor() < 28 else ()
     node.helm("upgrade", "--install", "cloudach-crds", RELEASED_CRDS, *CRDS_APART, *old)
-    names = ("crd/models.cloudach.dev", "crd/rayservices.ray.io")
-    node.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+    await_kinds(node.kubectl, "models.cloudach.dev", "rayservices.ray.io")
 
 
 @pytest.fixture(scope="session")
 def before(node: Node, addresses: dict[str, str], crds: None) -> set[str]:
-    """All objects before the installation."""
+    """All objects before the installation.
+
+    With what controllers make in each namespace, and without what is left for them to take away of the Services that
+    were there for their addresses.
+    """
+
+    def settled() -> bool:
+        there = objects(node)
+        gone = not any(one.partition("/")[2].startswith(NAMES) for one in there)
+        return gone and {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"} <= there
+
+    within(180, settled)
     return objects(node)
 
 

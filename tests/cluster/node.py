@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.kubectl import CommandFailed, tool
+from tests.support.kubectl import PATIENCE_S, CommandFailed, tool
 
 NAMESPACE = "cloudach-test"
 
@@ -35,7 +35,7 @@ class Node:
         self._prefix = list(map(str, prefix))
         self._namespace = ("-n", namespace)
 
-    def run(self, *command: str | Path, stdin: str = "", timeout_s: float = 120) -> str:
+    def run(self, *command: str | Path, stdin: str = "", timeout_s: float = PATIENCE_S) -> str:
         """What it prints. Raises CommandFailed."""
         return _run([*self._prefix, *map(str, command)], stdin, timeout_s)
 
@@ -44,10 +44,10 @@ class Node:
             [*self._prefix, *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def kubectl(self, *arguments: str, stdin: str = "", timeout_s: float = 120) -> str:
+    def kubectl(self, *arguments: str, stdin: str = "", timeout_s: float = PATIENCE_S) -> str:
         return self.run(tool("kubectl"), *self._namespace, *arguments, stdin=stdin, timeout_s=timeout_s)
 
-    def helm(self, *arguments: str | Path, stdin: str = "", timeout_s: float = 300) -> str:
+    def helm(self, *arguments: str | Path, stdin: str = "", timeout_s: float = 700) -> str:
         return self.run(tool("helm"), *self._namespace, *arguments, stdin=stdin, timeout_s=timeout_s)
 
     def get(self, *arguments: str) -> Any:
@@ -90,10 +90,10 @@ def node_with(archives: Sequence[Path]) -> Iterator[Node]:
             yield node
         return
     for archive in archives:
-        _run([*shlex.split(os.environ["CLUSTER_LOAD"]), str(archive)], timeout_s=300)
+        _run([*shlex.split(os.environ["CLUSTER_LOAD"]), str(archive)], timeout_s=600)
     node = Node(shlex.split(os.environ["CLUSTER_EXEC"]))
     yield node
-    node.kubectl("delete", "namespace", NAMESPACE, "--timeout=120s", timeout_s=130)
+    node.kubectl("delete", "namespace", NAMESPACE, "--timeout=300s", timeout_s=310)
 
 
 @contextmanager
@@ -107,15 +107,15 @@ def _started(scripts: Path, archives: Sequence[Path]) -> Iterator[Node]:
     )
     assert guard.stdin is not None
     try:
-        _run([str(scripts / "node-up"), "--home", home, *images], timeout_s=300)
+        _run([str(scripts / "node-up"), "--home", home, *images], timeout_s=600)
         yield Node([scripts / "in-node", "--home", home])
     finally:
         guard.stdin.close()
-        if guard.wait(60):
+        if guard.wait(PATIENCE_S):
             print(f"{down} failed", file=sys.stderr)
 
 
-def _run(command: Sequence[str], stdin: str = "", timeout_s: float = 120) -> str:
+def _run(command: Sequence[str], stdin: str = "", timeout_s: float = PATIENCE_S) -> str:
     done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False)
     if done.returncode:
         raise CommandFailed(f"{' '.join(command[:8])}:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")

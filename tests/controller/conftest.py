@@ -12,7 +12,7 @@ import yaml
 
 from tests.charts.cluster import Helm, prepare
 from tests.support.kube import Cluster, api_server
-from tests.support.kuberay.paper import Paper, paper_kuberay
+from tests.support.kuberay.paper import PATIENCE_S, Paper, paper_kuberay
 from tests.support.processes import BIN, Server
 
 NAMESPACE = "serving"
@@ -64,7 +64,8 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
         settings: dict[str, dict[str, Any]] = {
             "listen": {"port": 0},
             "kubernetes": {"kubeconfig": str(account), "namespaces": [NAMESPACE], "retry_max_s": 1},
-            "leader_election": {"namespace": NAMESPACE, "duration_s": 3, "renew_s": 2, "retry_s": 0.2},
+            # Longer than any test: only those about it lose a Lease.
+            "leader_election": {"namespace": NAMESPACE, "duration_s": 600, "renew_s": 500, "retry_s": 0.2},
             "ray": {"dashboard_url": paper.dashboard_url, "poll_s": 0.1, "steady_poll_s": 0.3, "drain_margin_s": 5},
         }
         for group, values in changes.items():
@@ -76,7 +77,7 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
 
     yield begin
     for server in running:
-        server.stop()
+        server.stop(PATIENCE_S)
     kubectl = cluster.kubectl
     for kind in ("models", "rayservices"):
         names = kubectl("-n", NAMESPACE, "get", kind, "-o", "name").split()

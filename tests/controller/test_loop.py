@@ -27,18 +27,19 @@ from tests.support.stack import Gateway, create_key, start_gateway
 from .conftest import NAMESPACE
 from .test_controller import Shop, model
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 STREAMS = 100  # at least, at any time
 TOKENS = 300  # 15 s
 PER_S = 8
+REPLICAS_S = 300  # for replicas to come or go: processes that import Ray, beside a hundred streams
 
 
 def controller_config(operator: Operator, account: Path) -> dict[str, Any]:
     return {
         "listen": {"port": 0},
         "kubernetes": {"kubeconfig": str(account), "namespaces": [NAMESPACE]},
-        "leader_election": {"namespace": NAMESPACE},
+        "leader_election": {"namespace": NAMESPACE, "duration_s": 600, "renew_s": 500},
         "ray": {
             "dashboard_url": operator.dashboard,
             "endpoint_url": operator.endpoint,
@@ -98,7 +99,7 @@ class Loop:
 
     def streams(self) -> int:
         """That the gateway has in hand, whichever replica they come from: one that is to go still takes some."""
-        text = httpx.get(f"http://127.0.0.1:{self.gateway.config['listen']['metrics_port']}/metrics").text
+        text = httpx.get(f"http://127.0.0.1:{self.gateway.config['listen']['metrics_port']}/metrics", timeout=60).text
         (line,) = [line for line in text.splitlines() if line.startswith("cloudach_running_requests ")]
         return int(float(line.split()[1]))
 
@@ -112,7 +113,7 @@ class Loop:
         body = {"model": model, "prompt": "Hi", "max_tokens": 1}
         headers = {"authorization": f"Bearer {self.key}"}
         url = f"{self.gateway.base_url}/completions"
-        return httpx.post(url, json=body, headers=headers, timeout=30, trust_env=False).status_code
+        return httpx.post(url, json=body, headers=headers, timeout=120, trust_env=False).status_code
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,7 @@ def loop(cluster: Cluster, account: Path, tmp_path_factory: pytest.TempPathFacto
         gateway_config = {
             "kubernetes": {"enabled": True, "namespaces": [NAMESPACE], "kubeconfig": str(cluster.kubeconfig)},
             "listen": {"metrics_port": quiet_port()},
+            "failover": {"budget_s": 120, "attempts": 100},
         }
         with (
             Server([BIN / "cloudach-controller", "--config", config]) as controller,
@@ -133,18 +135,16 @@ def loop(cluster: Cluster, account: Path, tmp_path_factory: pytest.TempPathFacto
             loop = Loop(shop, operator, gateway, create_key(gateway))
             loop.apply(replicas=1, drainSeconds=5)
             try:
-                until(
-                    lambda: shop.status().get("state") == "Ready" or operator.trouble,
-                    f"a ready Model: {shop.status()}",
-                    within_s=180,
-                )
-                assert not operator.trouble
+                try:
+                    shop.state("Ready", within_s=REPLICAS_S)
+                except AssertionError as error:
+                    raise AssertionError(f"{shop.status()}; {operator.trouble}") from error
                 yield loop
                 assert operator.cluster_changes == 0
                 assert controller.alive
             finally:
                 shop.run("delete", "model", "sim", "--ignore-not-found", "--wait=false")
-                until(lambda: not shop.get("model"), "the Model's end", within_s=150)
+                until(lambda: not shop.get("model"), "the Model's end", within_s=REPLICAS_S)
 
 
 def test_scaling_under_streams(loop: Loop) -> None:
@@ -152,16 +152,16 @@ def test_scaling_under_streams(loop: Loop) -> None:
     with loop.crowd(STREAMS, TOKENS, per_s=PER_S, repeat=True) as crowd:
         until(lambda: loop.streams() >= STREAMS, f"{STREAMS} streams at a time")
         loop.shop.run("scale", "model/sim", "--replicas=3")
-        loop.shop.state("Ready", ready=3)
+        loop.shop.state("Ready", ready=3, within_s=REPLICAS_S)
         three = running(loop.operator)
         assert first in three, "a replica was restarted"
         time.sleep(5)  # the new ones get streams, too, which are to outlive them
         loop.shop.run("scale", "model/sim", "--replicas=1")
-        loop.shop.state("Ready", ready=1)
+        loop.shop.state("Ready", ready=1, within_s=REPLICAS_S)
         assert running(loop.operator) < three, "the one that stays was restarted"
-        assert loop.streams() >= STREAMS
+        until(lambda: loop.streams() >= STREAMS, f"{STREAMS} streams at a time")
         crowd.enough()
-        answers = crowd.answers(within_s=60)
+        answers = crowd.answers()
     assert len(answers) > STREAMS
     assert [answer for answer in answers if not whole(answer, TOKENS)] == []
 
@@ -169,32 +169,36 @@ def test_scaling_under_streams(loop: Loop) -> None:
 def test_adapters_come_and_go_under_streams(loop: Loop) -> None:
     """Replicas are replaced one by one; an adapter is served when all of them have it, and no stream breaks."""
     loop.apply(replicas=2, drainSeconds=5, lora=with_adapters("sql"))
-    until(lambda: loop.answers("sim:sql") == 200, "the first adapter")
-    loop.shop.state("Ready", ready=2)
+    until(lambda: loop.answers("sim:sql") == 200, "the first adapter", within_s=REPLICAS_S)
+    loop.shop.state("Ready", ready=2, within_s=REPLICAS_S)
     assert loop.answers("sim:chat") == 404
     before = running(loop.operator)
     with loop.crowd(40, TOKENS, per_s=PER_S, repeat=True, models=("sim", "sim:sql")) as crowd:
         until(lambda: loop.streams() >= 40, "40 streams at a time")
         loop.apply(replicas=2, drainSeconds=5, lora=with_adapters("sql", "chat"))
         until(lambda: loop.answers("sim:chat") == 503, "it is known, and not loaded yet")
-        until(lambda: loop.all_answer("sim", "sim:sql") and loop.answers("sim:chat") == 200, "it is loaded")
+        until(
+            lambda: loop.all_answer("sim", "sim:sql") and loop.answers("sim:chat") == 200,
+            "it is loaded",
+            within_s=REPLICAS_S,
+        )
         assert not running(loop.operator) & before, "a replica without it is there"
         assert loop.shop.status()["adapters"] == ["chat", "sql"]
         crowd.enough()
-        answers = crowd.answers(within_s=60)
+        answers = crowd.answers()
     assert [answer for answer in answers if not whole(answer, TOKENS)] == []
 
 
 def test_asleep_awake_and_deleted_under_streams(loop: Loop) -> None:
-    loop.apply(autoscaling={"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 10}, drainSeconds=60)
-    loop.shop.state("Sleeping", ready=0)
+    loop.apply(autoscaling={"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 10}, drainSeconds=300)
+    loop.shop.state("Sleeping", ready=0, within_s=REPLICAS_S)
     with loop.crowd(10, 40) as crowd:  # the first request wakes it, and all of them wait
         answers = crowd.answers()
     assert [answer for answer in answers if not whole(answer, 40)] == []
-    with loop.crowd(20, 300) as crowd:
+    with loop.crowd(20, 2 * TOKENS) as crowd:
         until(lambda: loop.streams() == 20, "all streams run")
         loop.shop.run("delete", "model", "sim", "--wait=false")
         answers = crowd.answers()
-    assert [answer for answer in answers if not whole(answer, 300)] == []
-    until(lambda: not loop.shop.get("model"), "the Model's end", within_s=150)
+    assert [answer for answer in answers if not whole(answer, 2 * TOKENS)] == []
+    until(lambda: not loop.shop.get("model"), "the Model's end", within_s=REPLICAS_S)
     assert not loop.shop.get("rayservice")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.kube import Cluster, crd_server
-from tests.support.kubectl import Kubectl
+from tests.support.kubectl import Kubectl, await_kinds
 from tests.support.processes import ROOT
 
 CRD = ROOT / "k8s/crds/models.cloudach.dev.yaml"
@@ -18,7 +18,7 @@ CRD = ROOT / "k8s/crds/models.cloudach.dev.yaml"
 def cluster() -> Iterator[Cluster]:
     with crd_server() as running:
         running.kubectl("apply", "--server-side", "-f", CRD)
-        running.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/models.cloudach.dev")
+        await_kinds(running.kubectl, "models.cloudach.dev")
         yield running
 
 

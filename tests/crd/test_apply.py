@@ -11,6 +11,8 @@ from tests.support.kubectl import CommandFailed, Kubectl
 
 from .cases import HUB, model
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
+
 
 def apply(kubectl: Kubectl, obj: dict[str, Any], manager: str, *flags: str) -> None:
     kubectl.apply(obj, flags=("--server-side", f"--field-manager={manager}", *flags))

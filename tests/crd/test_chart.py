@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 from tests.support.kube import Cluster, api_server
-from tests.support.kubectl import checked, run, tool
+from tests.support.kubectl import await_kinds, checked, run, tool
 from tests.support.processes import ROOT
 
 from .cases import model
+
+pytestmark = pytest.mark.timeout(600)  # a server starts
 
 CHART = ROOT / "charts/cloudach-crds"
 
@@ -44,7 +46,7 @@ def test_upgraded_by_helm_and_kept_on_uninstall(builtin: Cluster, tmp_path: Path
     template.write_text(yaml.safe_dump(crd))
 
     upgrade(builtin, earlier)
-    builtin.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/models.cloudach.dev")
+    await_kinds(builtin.kubectl, "models.cloudach.dev")
     builtin.kubectl.apply(model("stays"))
     assert "drainSeconds" not in builtin.kubectl.get("model", "stays")["spec"]
 

@@ -12,6 +12,8 @@ from tests.support.kubectl import CommandFailed, Kubectl
 
 from .cases import model
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
+
 
 def created(kubectl: Kubectl, spec: dict[str, Any] | None = None) -> dict[str, Any]:
     """As the API server would store it."""

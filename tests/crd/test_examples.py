@@ -12,6 +12,8 @@ from cloudach_model_api import Model
 from tests.support.kube import Cluster
 from tests.support.processes import ROOT
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
+
 EXAMPLES = sorted((ROOT / "k8s/examples").glob("*.yaml"))
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import pytest
 from cloudach_model_api import ConditionType, ModelStatus, Reason, State, set_condition
 
+from tests.charts.cluster import within
 from tests.support.kubectl import Kubectl
 
 from .cases import model
+
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
 
 STATUS = ModelStatus(
     observed_generation=1,
@@ -70,6 +74,8 @@ def test_category(kubectl: Kubectl) -> None:
 
 
 def test_explain(kubectl: Kubectl) -> None:
+    # The server adds the CRD to its OpenAPI a moment after it serves it.
+    within(180, lambda: kubectl.run("explain", "model").returncode == 0)
     said = kubectl("explain", "model.spec.gpu.perPod")
     assert "GPUs of one worker pod" in " ".join(said.split())
 
@@ -83,5 +89,5 @@ def test_describe_tells_what_to_do(kubectl: Kubectl) -> None:
 
 def test_wait_for_a_condition(kubectl: Kubectl) -> None:
     with_status(kubectl, "awaited")
-    kubectl("wait", "model/awaited", "--for=condition=Ready", "--timeout=5s")
+    kubectl("wait", "model/awaited", "--for=condition=Ready", "--timeout=60s")
     assert kubectl.run("wait", "model/awaited", "--for=condition=Progressing", "--timeout=1s").returncode != 0

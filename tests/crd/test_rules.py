@@ -14,6 +14,8 @@ from tests.support.kube import Cluster
 
 from .cases import RULES, SCHEMA, Case
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
+
 CASES = pytest.mark.parametrize("case", RULES + SCHEMA, ids=lambda case: case.name)
 
 

@@ -11,6 +11,8 @@ from tests.support.kubectl import CommandFailed, Kubectl
 
 from .cases import model
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
+
 SCALE = "/apis/cloudach.dev/v1alpha1/namespaces/default/models/{}/scale"
 BOUNDS = "replicas must lie within autoscaling.minReplicas and autoscaling.maxReplicas"
 

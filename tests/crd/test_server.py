@@ -9,6 +9,8 @@ import pytest
 from tests.support.kube import KubeFailed, api_server, assets, require_kube
 from tests.support.kubectl import CommandFailed
 
+pytestmark = pytest.mark.timeout(600)  # servers start
+
 
 def test_an_outage_keeps_address_and_data_and_the_end_leaves_nothing() -> None:
     with api_server() as cluster:
@@ -38,7 +40,7 @@ def test_controllers_make_service_accounts_and_collect_garbage() -> None:
         reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid}
         kubectl.apply({**owner, "metadata": {"name": "owned", "ownerReferences": [reference]}})
         kubectl("delete", "configmap", "owner")
-        kubectl("wait", "configmap/owned", "--for=delete", "--timeout=50s")
+        kubectl("wait", "configmap/owned", "--for=delete", "--timeout=170s")
 
 
 def test_without_programs_there_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -65,13 +65,15 @@ def through(gateway: Gateway) -> openai.OpenAI:
     return openai.OpenAI(base_url=gateway.base_url, api_key=create_key(gateway), max_retries=0, timeout=400)
 
 
-def ask(client: openai.OpenAI, number: int, on_chunk: Callable[[int], None] = lambda _: None) -> Said:
-    """Chats and completions in turn; `on_chunk` gets the number of chunks read."""
+def ask(
+    client: openai.OpenAI, number: int, on_chunk: Callable[[int], None] = lambda _: None, *, tokens: int | None = None
+) -> Said:
+    """Chats and completions in turn, of at most so many tokens; `on_chunk` gets the number of chunks read."""
     about = f"Tell me about {SUBJECTS[number % len(SUBJECTS)]}."
     asked: dict[str, Any] = {
         "model": MODEL,
         "temperature": 0,
-        "max_tokens": 20 + number,
+        "max_tokens": tokens or 20 + number,
         "stream": True,
         "stream_options": {"include_usage": True},
         "extra_body": {"return_token_ids": True, "min_tokens": 16},
@@ -108,21 +110,22 @@ def test_a_lost_connection(
 ) -> None:
     undisturbed = ask(direct, number)
     at = random.randint(1, 14)
-    said, entry = logged(gateway, lambda: ask(through, number, lambda count: cuttable.cut() if count == at else None))
+    cuttable.cut_after(at)  # not by the client, which may have fallen behind by the rest of the answer
+    said, entry = logged(gateway, lambda: ask(through, number))
     assert said == undisturbed, f"cut at chunk {at}"
     assert len(entry["failovers"]) == 1
 
 
 def test_a_killed_replica(direct: openai.OpenAI, through: openai.OpenAI, vllm: Inference, gateway: Gateway) -> None:
     """The only one there is: the stream waits, with heart-beats, until Ray Serve has started its successor."""
-    undisturbed = ask(direct, 20)
+    undisturbed = ask(direct, 20, tokens=96)  # so long that most of it is to come when it is killed
     (replica,) = [pid for pid in replica_pids(vllm) if b"LLMServer" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def kill(count: int) -> None:
-        if count == 8:
+        if count == 3:
             os.kill(replica, signal.SIGKILL)
 
-    said, entry = logged(gateway, lambda: ask(through, 20, kill))
+    said, entry = logged(gateway, lambda: ask(through, 20, kill, tokens=96))
     assert said == undisturbed
     assert len(entry["failovers"]) == 1
     assert entry["heartbeats"] >= 1

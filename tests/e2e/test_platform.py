@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import openai
@@ -94,14 +95,14 @@ def test_who_goes_away_stops_the_engine_and_pays_for_what_it_made(
     engine = Engine(vllm)
     ended = len(gateway.requests)
     with posted(f"{gateway.base_url}/completions", key, {"model": ALIAS, **ENDLESS, "stream": stream}):
-        until(lambda: engine.generated >= 30)
+        until(lambda: engine.generated >= 120)
         made = engine.generated
     generated = engine.must_stop()
     until(lambda: len(gateway.requests) > ended)
     entry = gateway.requests[-1]
     assert entry["stream"] is stream
     assert entry["outcome"] == "cancelled"
-    assert made - 5 <= entry["completion_tokens"] <= generated, "but for what was in flight"
+    assert made - 20 <= entry["completion_tokens"] <= generated, "but for what was in flight"
 
 
 def test_limits_hold_before_the_engine_is_asked(vllm: Inference, gateway: Gateway) -> None:
@@ -109,9 +110,11 @@ def test_limits_hold_before_the_engine_is_asked(vllm: Inference, gateway: Gatewa
         base_url=gateway.base_url, api_key=create_key(gateway, requests_per_minute=2), max_retries=0
     )
     engine = Engine(vllm)
+    began = time.monotonic()
     for _ in range(2):
         limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
     with pytest.raises(openai.RateLimitError) as refused:
         limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
-    assert 50 <= int(refused.value.response.headers["retry-after"]) <= 60
+    # When the first of them is a minute old.
+    assert 59 - (time.monotonic() - began) <= int(refused.value.response.headers["retry-after"]) <= 60
     assert engine.finished == 2

@@ -55,7 +55,7 @@ def test_the_same_lock_as_vllms(sims: Inference) -> None:
 
 
 def stats(url: str) -> dict[str, int]:
-    counts: dict[str, int] = httpx.get(f"{url}/sim/stats").json()
+    counts: dict[str, int] = httpx.get(f"{url}/sim/stats", timeout=60).json()
     return counts
 
 

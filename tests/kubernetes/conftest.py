@@ -28,7 +28,7 @@ ACCOUNT = "demo-cloudach-gateway"
 SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
 
 
-def until(condition: Callable[[], Any], patience_s: float = 20.0) -> Any:
+def until(condition: Callable[[], Any], patience_s: float = 120.0) -> Any:
     """What it returns, once that is true."""
     deadline = time.monotonic() + patience_s
     while True:
@@ -89,7 +89,7 @@ class Site:
         found: dict[str, str] = model["metadata"].get("annotations", {})
         return found
 
-    def ask(self, model: str, *, key: str | None = None, timeout: float = 30, **fields: Any) -> httpx.Response:
+    def ask(self, model: str, *, key: str | None = None, timeout: float = 150, **fields: Any) -> httpx.Response:
         return httpx.post(
             f"{self.gateway.base_url}/chat/completions",
             headers={"authorization": f"Bearer {key or self.key}"},
@@ -102,11 +102,12 @@ class Site:
         return answer.status_code, None if answer.status_code == 200 else answer.json()["error"]["code"]
 
     def listed(self) -> set[str]:
-        answer = httpx.get(f"{self.gateway.base_url}/models", headers={"authorization": f"Bearer {self.key}"})
+        headers = {"authorization": f"Bearer {self.key}"}
+        answer = httpx.get(f"{self.gateway.base_url}/models", headers=headers, timeout=60)
         return {model["id"] for model in answer.json()["data"]}
 
     def metric(self, name: str, **labels: str) -> float | None:
-        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=60).text
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == name and sample.labels == labels:
@@ -152,7 +153,7 @@ def settings(kubeconfig: Path, metrics_port: int, **kubernetes: Any) -> dict[str
     return {
         "listen": {"metrics_port": metrics_port},
         "kubernetes": watch,
-        "timeouts": {"heartbeat_s": 0.2, "total_s": 60},
+        "timeouts": {"heartbeat_s": 0.2, "total_s": 600},
         "limits": {"window_s": 3.0},
     }
 
@@ -166,7 +167,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def shared(cluster: Cluster, kubeconfig: Path) -> Iterator[Site]:
     port = free_port()
-    waits = {"wake_wait_s": 30, "wake_wait_whole_s": 30, "wake_again_s": 5, "in_use_every_s": 2}
+    waits = {"wake_wait_s": 120, "wake_wait_whole_s": 120, "wake_again_s": 30, "in_use_every_s": 2}
     engine = start_sim(rate=200, model="sim", adapter="sim:sql")
     with engine as sim, start_gateway(settings(kubeconfig, port, **waits)) as gateway:
         yield Site(cluster, sim, gateway, create_key(gateway), port)

@@ -6,10 +6,14 @@ import json
 import threading
 from typing import Any
 
+import pytest
+
 from tests.kubernetes.conftest import NAMESPACE, Site, until
 from tests.support.stack import create_key
 
 from .test_waking import put_to_sleep, stream, wake
+
+pytestmark = pytest.mark.timeout(600)  # the first test waits for an API server
 
 SIM: dict[str, Any] = {"simulator": {}}
 

@@ -24,7 +24,7 @@ import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -38,7 +38,7 @@ from .processes import dies_with_parent
 
 __all__ = ["Cluster", "KubeFailed", "api_server", "assets", "crd_server", "require_kube"]
 
-PATIENCE_S = 60.0  # for any of the servers to come up, on a busy machine
+PATIENCE_S = 180.0  # for any of the servers to come up, on a busy machine
 _GRACE_S = 0.5  # an API server with watches on it takes a minute to end by itself; all that it holds is in etcd
 
 
@@ -60,6 +60,7 @@ class Cluster:
         self._tls = ssl.create_default_context(cafile=str(self.home / "pki/ca.crt"))
         self._tls.load_cert_chain(self.home / "pki/admin.crt", self.home / "pki/admin.key")
         self._ports: list[int] = []
+        self._reserved = ExitStack()
 
     @property
     def url(self) -> str:
@@ -85,7 +86,7 @@ class Cluster:
         for attempt in range(3):
             fresh = not self._ports
             if fresh:
-                self._ports = _free_ports(4)
+                self._ports = self._reserve(4)
             try:
                 self._start()
                 return
@@ -94,7 +95,7 @@ class Cluster:
                 # Between the choice of a port and its use another process may take it.
                 if not fresh or attempt == 2 or "address already in use" not in str(error):
                     raise
-                self._ports = []
+                self._release_ports()
 
     def stop(self) -> None:
         """Ends the servers; what they hold stays for start()."""
@@ -111,6 +112,7 @@ class Cluster:
 
     def close(self) -> None:
         self.stop()
+        self._release_ports()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _start(self) -> None:
@@ -122,6 +124,8 @@ class Cluster:
             *(f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}"),
             *(f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=k={peer}"),
         )
+        # An API server that does not find it within 20 s ends.
+        self._await("etcd", f"{etcd}/health")
         # Without the controller-manager no namespace ever gets its default service account, which this plugin asks for.
         plugins = () if self._controllers else ("--disable-admission-plugins=ServiceAccount",)
         self._spawn(
@@ -135,7 +139,7 @@ class Cluster:
         self._await_ready("kube-apiserver", port)
         for path in (self.kubeconfig, self.builtin.kubeconfig):
             self._write_kubeconfig(path, "admin", port)
-        self._await("kube-apiserver", port, "/api/v1/namespaces/default")
+        self._await("kube-apiserver", f"{self.url}/api/v1/namespaces/default")
         if self._crds:
             self._start_crd_server(etcd, crd_port)
         if self._controllers:
@@ -169,7 +173,7 @@ class Cluster:
                 flags += ["--horizontal-pod-autoscaler-sync-period=1s"]
                 flags += ["--use-service-account-credentials=true", f"--flex-volume-plugin-dir={self.home}/volumes"]
             self._spawn(program, *flags)
-        self._await("kube-controller-manager", port, "/api/v1/namespaces/default/serviceaccounts/default")
+        self._await("kube-controller-manager", f"{self.url}/api/v1/namespaces/default/serviceaccounts/default")
 
     def _spawn(self, program: str, *flags: str) -> None:
         with (self.home / "log" / f"{program}.log").open("ab") as log:
@@ -183,10 +187,10 @@ class Cluster:
             )
 
     def _await_ready(self, program: str, port: int) -> None:
-        self._await(program, port, "/readyz")
+        self._await(program, f"https://127.0.0.1:{port}/readyz")
 
-    def _await(self, program: str, port: int, path: str) -> None:
-        """Until the server on `port` answers 200 on `path`. Raises KubeFailed."""
+    def _await(self, program: str, url: str) -> None:
+        """Until the answer is 200. Raises KubeFailed."""
         deadline = time.monotonic() + PATIENCE_S
         with httpx.Client(verify=self._tls, trust_env=False, timeout=5) as client:
             while True:
@@ -194,13 +198,39 @@ class Cluster:
                     if process.poll() is not None:
                         raise KubeFailed(f"{name} ended with {process.returncode}:\n{self.log(name)[-3000:]}")
                 try:
-                    if client.get(f"https://127.0.0.1:{port}{path}").status_code == 200:
+                    if client.get(url).status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
                 if time.monotonic() > deadline:
-                    raise KubeFailed(f"no {path} after {PATIENCE_S} s:\n{self.log(program)[-3000:]}")
+                    raise KubeFailed(f"no {url} after {PATIENCE_S} s:\n{self.log(program)[-3000:]}")
                 time.sleep(0.05)
+
+    def _reserve(self, count: int) -> list[int]:
+        """Free ports that nobody else gets while the servers are away.
+
+        They are bound here too, which does not hinder those who listen with SO_REUSEADDR, as Go does; and they are
+        below the range that the kernel hands out by itself.
+        """
+        ports: list[int] = []
+        while len(ports) < count:
+            held = socket.socket()
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                with socket.socket() as probe:  # another's reservation is an address in use to this one alone
+                    probe.bind(("127.0.0.1", random.randrange(20000, 30000)))
+                    port: int = probe.getsockname()[1]
+                held.bind(("127.0.0.1", port))
+            except OSError:
+                held.close()
+                continue
+            self._reserved.callback(held.close)
+            ports.append(port)
+        return ports
+
+    def _release_ports(self) -> None:
+        self._ports = []
+        self._reserved.close()
 
     def log(self, program: str) -> str:
         return (self.home / "log" / f"{program}.log").read_text(errors="replace")
@@ -261,20 +291,3 @@ def _serving(port: int) -> tuple[str, ...]:
         *("--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group"),
         "--requestheader-extra-headers-prefix=X-Remote-Extra-",
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Below the range that the kernel hands out by itself, so that no client of ours takes one meanwhile."""
-    held: list[socket.socket] = []
-    try:
-        while len(held) < count:
-            candidate = socket.socket()
-            try:
-                candidate.bind(("127.0.0.1", random.randrange(20000, 30000)))
-                held.append(candidate)
-            except OSError:
-                candidate.close()
-        return [each.getsockname()[1] for each in held]
-    finally:
-        for each in held:
-            each.close()

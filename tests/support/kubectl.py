@@ -6,12 +6,15 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .processes import ROOT
+
+PATIENCE_S = 180.0  # only keeps a test from hanging
 
 
 class CommandFailed(Exception):
@@ -38,12 +41,12 @@ class Kubectl:
     user: str | None = None
 
     def run(
-        self, *args: str | Path, stdin: str | None = None, timeout_s: float = 60.0
+        self, *args: str | Path, stdin: str | None = None, timeout_s: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
         """Whatever its exit status."""
         return run(tool("kubectl"), *self._flags(), *args, kubeconfig=self.kubeconfig, stdin=stdin, timeout_s=timeout_s)
 
-    def __call__(self, *args: str | Path, stdin: str | None = None, timeout_s: float = 60.0) -> str:
+    def __call__(self, *args: str | Path, stdin: str | None = None, timeout_s: float = PATIENCE_S) -> str:
         """Its output. Raises CommandFailed."""
         return checked(self.run(*args, stdin=stdin, timeout_s=timeout_s))
 
@@ -65,7 +68,7 @@ class Kubectl:
 
 
 def run(
-    *command: str | Path, kubeconfig: Path, stdin: str | None = None, timeout_s: float = 60.0
+    *command: str | Path, kubeconfig: Path, stdin: str | None = None, timeout_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[str]:
     """A command with KUBECONFIG set, and caches of its own: another server may have had the same port before."""
     cache = kubeconfig.parent / "cache"
@@ -81,6 +84,26 @@ def run(
     return subprocess.run(
         list(map(str, command)), input=stdin, text=True, capture_output=True, env=env, timeout=timeout_s, check=False
     )
+
+
+def await_kinds(kubectl: Callable[..., str], *names: str) -> None:
+    """Until the server tells clients of these kinds, as `models.cloudach.dev`; a moment after their CRD is Established.
+
+    `kubectl` raises CommandFailed. Raises TimeoutError.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    for name in names:
+        while name not in _kinds(kubectl, name.partition(".")[2]):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the server does not know {name}")
+            time.sleep(0.1)
+
+
+def _kinds(kubectl: Callable[..., str], group: str) -> list[str]:
+    try:
+        return kubectl("api-resources", f"--api-group={group}", "-o", "name").split()
+    except CommandFailed:  # of a group that has just come or gone
+        return []
 
 
 def checked(done: subprocess.CompletedProcess[str]) -> str:

@@ -58,7 +58,7 @@ class Server:
         env: Mapping[str, str | None] | None = None,
         cwd: Path = ROOT,
         ready: re.Pattern[str] = _ANNOUNCEMENT,
-        patience_s: float = 30.0,
+        patience_s: float = 60.0,
         own_group: bool = False,
     ) -> None:
         self.name = Path(command[0]).name

@@ -91,7 +91,7 @@ class Gateway(Server):
         shutil.rmtree(self.folder, ignore_errors=True)
         return status
 
-    def _await_readiness(self, patience_s: float = 20.0) -> None:
+    def _await_readiness(self, patience_s: float = 60.0) -> None:
         deadline = time.monotonic() + patience_s
         while True:
             try:

@@ -30,6 +30,7 @@ class TcpProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._cut: _Cut | None = None
         self.connections = 0
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -51,6 +52,17 @@ class TcpProxy:
             for end in self._open:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
+
+    def cut_after(self, events: int) -> None:
+        """Ends the connection that passes the last of so many server-sent events, and no byte more; once."""
+        self._cut = _Cut(events)
+
+    def _cut_at(self, data: bytes) -> int | None:
+        """Where in an answer's data the connection ends; None: later."""
+        at = self._cut.at(data) if self._cut is not None else None
+        if at is not None:
+            self._cut = None
+        return at
 
     def _accept(self) -> None:
         while True:
@@ -76,7 +88,7 @@ class TcpProxy:
                 server.connect(self._target)
                 upward = threading.Thread(target=_pass_on, args=(client, server, None), daemon=True)
                 upward.start()
-                _pass_on(server, client, reset_after)
+                _pass_on(server, client, reset_after, self._cut_at)
                 if reset_after is not None:
                     _reset(client)
                 with contextlib.suppress(OSError):
@@ -90,11 +102,37 @@ class TcpProxy:
                     self._open -= {client, server}
 
 
-def _pass_on(source: socket.socket, sink: socket.socket, limit: int | None) -> None:
-    """Until the source ends or `limit` bytes have passed."""
+class _Cut:
+    """Counts the blank lines that end events, across pieces of data."""
+
+    def __init__(self, events: int) -> None:
+        self._left = events
+        self._last = b""
+
+    def at(self, data: bytes) -> int | None:
+        joined, at = self._last + data, 0
+        while (end := joined.find(b"\n\n", at)) >= 0:
+            at = end + 2
+            self._left -= 1
+            if not self._left:
+                return at - len(self._last)
+        self._last = joined[max(at, len(joined) - 1) :]
+        return None
+
+
+def _pass_on(
+    source: socket.socket,
+    sink: socket.socket,
+    limit: int | None,
+    cut_at: Callable[[bytes], int | None] = lambda _: None,
+) -> None:
+    """Until the source ends, `limit` bytes have passed, or `cut_at` says where in the data."""
     passed = 0
     try:
         while data := source.recv(65536):
+            if (at := cut_at(data)) is not None:
+                sink.sendall(data[:at])
+                return
             if limit is not None and passed + len(data) >= limit:
                 sink.sendall(data[: limit - passed])
                 return

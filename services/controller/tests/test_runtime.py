@@ -146,6 +146,46 @@ async def test_only_ones_own_lease_is_given_back() -> None:
     assert api.holder == "b"
 
 
+async def test_a_renewal_that_overtakes_the_release_does_not_keep_it() -> None:
+    """Cancelled here, it may still be on its way to the API server."""
+
+    class Overtaken(PaperLease):
+        overtaken = False
+
+        async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+            found = await super().get(kind, namespace, name)
+            if self.overtaken:
+                self.overtaken = False
+                await self.replace(kind, namespace or "", name, copy.deepcopy(found))
+            return found
+
+    api = Overtaken()
+    held = lease(api, "a")
+    await held.acquire()
+    api.overtaken = True
+    await held.release()
+    assert api.holder == ""
+
+
+async def test_a_lease_that_was_taken_as_the_stop_came_is_known_to_be_held() -> None:
+    class Slow(PaperLease):
+        """It has taken the Lease, and its answer is on its way."""
+
+        async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+            await super().create(kind, namespace, body)
+            written.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    written = asyncio.Event()
+    held = lease(Slow(), "a")
+    acquiring = asyncio.create_task(held.acquire())
+    await written.wait()
+    acquiring.cancel()
+    await asyncio.wait({acquiring})
+    assert held.held
+
+
 def obj(name: str, version: int) -> dict[str, Any]:
     return {"metadata": {"namespace": "n", "name": name, "resourceVersion": str(version)}}
 

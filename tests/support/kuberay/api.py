@@ -13,7 +13,7 @@ _KINDS = "/apis/ray.io/v1"
 
 class RayServices:
     def __init__(self, cluster: Cluster, namespace: str) -> None:
-        self._client = httpx.Client(verify=cluster.tls, base_url=cluster.url, trust_env=False, timeout=10)
+        self._client = httpx.Client(verify=cluster.tls, base_url=cluster.url, trust_env=False, timeout=60)
         self._path = f"{_KINDS}/namespaces/{namespace}/rayservices"
         self._services = f"/api/v1/namespaces/{namespace}/services"
 

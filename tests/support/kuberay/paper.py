@@ -17,6 +17,7 @@ from tests.support.kube import Cluster
 from .api import RayServices
 
 _POLL_S = 0.05
+PATIENCE_S = 120.0  # only keeps a test from hanging
 
 
 class Paper:
@@ -154,7 +155,7 @@ def paper_kuberay(cluster: Cluster, namespace: str) -> Iterator[Paper]:
         paper.close()
 
 
-def until(condition: Callable[[], Any], what: str, *, within_s: float = 60.0) -> Any:
+def until(condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
     """What the condition gives when it is true at last."""
     deadline = time.monotonic() + within_s
     while True:

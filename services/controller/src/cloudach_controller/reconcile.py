@@ -69,13 +69,18 @@ class Reconciler:
         taken = tell.name_taken(model, self._other_models(key))
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
-        self._seen.discard(key) if there is None else self._seen.add(key)
+        if there is not None:
+            self._seen.add(key)
         if taken is not None and taken[1] and there is None:
+            self._seen.discard(key)
             seen = await self._look(key, model, None)
             return await self._say(obj, model, wanted, Plan("none", None), seen, now, blocked=taken[0])
         done, refused, applied = await self._bring_about(key, model, wanted, there)
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
-        return await self._say(obj, model, wanted, done, seen, now, blocked=taken[0] if taken is not None else None)
+        again = await self._say(obj, model, wanted, done, seen, now, blocked=taken[0] if taken is not None else None)
+        if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew
+            self._seen.discard(key)
+        return again
 
     async def _bring_about(
         self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None

@@ -14,6 +14,8 @@ from ..kube.errors import Conflict, KubeError, NotFound
 
 log = logging.getLogger(__name__)
 
+_RELEASE_TRIES = 5
+
 
 class LostLease(Exception):
     """Another one may work now: stop at once."""
@@ -54,7 +56,7 @@ class Lease:
         self._clock = clock
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
-        self.held = False
+        self.held = False  # or may be: a cancelled write may have reached the API server
 
     async def acquire(self) -> None:
         """Returns when we lead."""
@@ -62,7 +64,6 @@ class Lease:
         while True:
             holder = await self._try()
             if holder == self._identity:
-                self.held = True
                 log.info("leading", extra={"lease": self._name, "identity": self._identity})
                 return
             if holder != told:
@@ -92,13 +93,19 @@ class Lease:
     async def release(self) -> None:
         """So that the next one need not wait; what goes wrong here is no harm."""
         self.held = False
-        try:
-            found = await self._api.get(LEASES, self._namespace, self._name)
-            if found["spec"].get("holderIdentity") == self._identity:
-                found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
-                await self._api.replace(LEASES, self._namespace, self._name, found)
-        except KubeError as error:
-            log.warning("lease not given back", extra={"error": str(error)})
+        for left in reversed(range(_RELEASE_TRIES)):
+            try:
+                found = await self._api.get(LEASES, self._namespace, self._name)
+                if found["spec"].get("holderIdentity") == self._identity:
+                    found["spec"] |= {"holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": _now()}
+                    await self._api.replace(LEASES, self._namespace, self._name, found)
+                return
+            except Conflict as error:  # a renewal of ours that was cancelled came through meanwhile
+                if not left:
+                    log.warning("lease not given back", extra={"error": str(error)})
+            except KubeError as error:
+                log.warning("lease not given back", extra={"error": str(error)})
+                return
 
     async def _try(self) -> str | None:
         """Who holds it after this try; None when nobody knows."""
@@ -112,6 +119,7 @@ class Lease:
                     "metadata": {"name": self._name, "namespace": self._namespace},
                     "spec": self._spec({}),
                 }
+                self.held = True
                 await self._api.create(LEASES, self._namespace, body)
                 return self._identity
             self._reached()
@@ -120,6 +128,7 @@ class Lease:
             if holder not in ("", self._identity) and not self._stale(spec):
                 return str(holder)
             found["spec"] = self._spec(spec)
+            self.held = True
             await self._api.replace(LEASES, self._namespace, self._name, found)
             return self._identity
         except Conflict:
