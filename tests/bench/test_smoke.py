@@ -39,7 +39,7 @@ def test_quick_run_measures_every_contender_and_workload(tmp_path: Path) -> None
     assert (tmp_path / "costs.svg").read_text().startswith("<svg ")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_flags_are_documented() -> None:
     done = bench("--help")
 
@@ -48,7 +48,7 @@ def test_flags_are_documented() -> None:
         assert flag in done.stdout
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_unknown_contender_is_refused() -> None:
     done = bench("--only", "nobody")
 
