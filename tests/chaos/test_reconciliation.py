@@ -53,10 +53,10 @@ def ask(number: int, key: str) -> Ask:
     return Ask("chat", body, leave_after=1 + number * 3 % 40 if kind == "left" else None, headers=headers)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_all_books_agree(say: Callable[[str], None]) -> None:
     port = quiet_port()
-    with replicas(4, rate=20, spread=True) as engines:
+    with replicas(4, rate=10, spread=True) as engines:  # a tick is longer than it takes until all know who has left
         for engine in engines:
             engine.arm(f"error@{FAILED_AT}", user="failed")
             for cut in CUTS:
@@ -71,10 +71,10 @@ def test_all_books_agree(say: Callable[[str], None]) -> None:
                 gateway.base_url, "none", [ask(n, keys[n // 10 % 4]) for n in range(REQUESTS)], per_s=50
             ) as crowd:
                 answers = crowd.answers()
-            until(lambda: sum(engine.sim.stats()["running"] for engine in engines) == 0, seconds=5)
-            until(lambda: len(gateway.requests) == REQUESTS, seconds=10)
+            until(lambda: sum(engine.sim.stats()["running"] for engine in engines) == 0)
+            until(lambda: len(gateway.requests) == REQUESTS)
             kept: dict[str, dict[str, Any]] = {}
-            until(lambda: len(_all_records(gateway, kept)) == REQUESTS, seconds=10)
+            until(lambda: len(_all_records(gateway, kept)) == REQUESTS)
             counted = counters(port)
             day = {tenant: totals(gateway, tenant) for tenant in TENANTS}
             assert "agree" in usage(gateway, "reconcile")

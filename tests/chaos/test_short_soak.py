@@ -9,6 +9,6 @@ import pytest
 from tests.load.soak import soak
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_nothing_is_left(say: Callable[[str], None]) -> None:
     soak(200, 12, tokens=(20, 40), growth=0.25, idle=False, say=say)

@@ -62,11 +62,11 @@ def test_nobody_notices(say: Callable[[str], None]) -> None:
             assert [answer.same() for answer in answers] == [answer.same() for answer in undisturbed]
             assert {len(answer.heads) for answer in answers} == {1}
 
-            until(lambda: len(gateway.requests) == STREAMS, seconds=10)
+            until(lambda: len(gateway.requests) == STREAMS)
             log = gateway.requests
             assert {entry["outcome"] for entry in log} == {"finished"}
             found = failovers(log)
-            until(lambda: len(records(gateway, "tests")) == STREAMS, seconds=10)
+            until(lambda: len(records(gateway, "tests")) == STREAMS)
             kept = records(gateway, "tests")
             counted = counters(port)
             assert turn >= 4, "every kind was there"
