@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,10 +21,11 @@ settings.load_profile("any machine")
 
 
 @pytest.fixture
-async def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """The loop's clock jumps to the next timer when nothing else is left to do: waits are exact, and take no time.
 
-    For tests without sockets, threads and processes, whose time is the real one; on asyncio's own loop.
+    For tests without sockets, threads and processes, whose time is the real one; on asyncio's own loop. Called with
+    seconds: as if a callback had held the loop up for so long.
     """
     loop: Any = asyncio.get_running_loop()
     now = loop.time()
@@ -36,8 +38,13 @@ async def virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
         now += timeout
         return select(0)
 
+    def hold_up(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
     monkeypatch.setattr(loop, "time", lambda: now)
     monkeypatch.setattr(loop._selector, "select", jump)
+    return hold_up
 
 
 def _left_out(config: pytest.Config) -> Counter[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -25,13 +25,20 @@ def chunked(*parts: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def server(writes: Sequence[bytes], *, pause_s: float = 0.0) -> AsyncIterator[Target]:
+async def server(
+    writes: Sequence[bytes], *, pause_s: float = 0.0, read: Callable[[], int] | None = None
+) -> AsyncIterator[Target]:
+    """read: grows when the client has read something; the pause before the next write begins then."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         with suppress(ConnectionError):
             for write in writes:
+                before = read() if read is not None else 0
                 writer.write(write)
                 await writer.drain()
+                while read is not None and read() == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
                 await asyncio.sleep(pause_s)
             writer.close()
             await writer.wait_closed()
@@ -84,7 +91,7 @@ async def test_counts_events_that_come_one_by_one() -> None:
 async def test_chunks_are_timed_against_their_witness() -> None:
     writes = [_HEAD + chunked(*_EVENTS[:2]), chunked(_EVENTS[1]), chunked(*_EVENTS[2:]) + b"0\r\n\r\n"]
     tally = Tally(phases=2)
-    async with server(writes, pause_s=0.05) as target:
+    async with server(writes, pause_s=0.05, read=lambda: tally.events) as target:
         with Client(target, tally) as client:
             tally.ticks[1] = time.perf_counter()
             tally.arrivals = arrivals = Arrivals()

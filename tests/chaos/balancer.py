@@ -56,7 +56,7 @@ class _HAProxy(Server):
 
     def _await_announcement(self, *_: object) -> str:
         """It does not say when it listens."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while self.alive and time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
                 return f"http://127.0.0.1:{self._port}"

@@ -18,7 +18,7 @@ from tests.support.stack import Gateway
 
 def counters(port: int) -> dict[tuple[str, ...], float]:
     """Value by name and labels' values, in the order of the labels' names."""
-    families = text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+    families = text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text)
     return {
         (sample.name, *(sample.labels[label] for label in sorted(sample.labels))): sample.value
         for family in families

@@ -16,14 +16,23 @@ from tests.support.stack import Simulator, start_sim
 MODEL = "sim"
 
 _PORTS = range(10_000, 20_000)  # below those that the kernel gives to outgoing connections
+_marks: list[socket.socket] = []
 
 
 def quiet_port() -> int:
-    """A free port that no connection takes as its own while the server behind it is away."""
+    """A free port that no connection takes as its own while the server behind it is away, nor another call of this, in
+    whatever process, while this process lives."""
     while True:
         port = random.choice(_PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        mark = socket.socket(socket.AF_UNIX)
+        try:
+            mark.bind(f"\0cloudach-test-port-{port}")
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+        else:
+            _marks.append(mark)
             return port
 
 
@@ -43,17 +52,15 @@ class Replica:
 
     def strike(self, fault: str) -> int:
         """This cut, now, for all that runs here and has told a token: how many these are."""
-        answer = httpx.post(f"{self.url}/sim/strike", json={"fault": fault})
-        answer.raise_for_status()
-        return int(answer.json()["struck"])
+        return self.sim.strike(fault)
 
     def arm(self, fault: str, *, user: str) -> None:
         """This fault for each request whose field `user` is this."""
-        httpx.post(f"{self.url}/sim/faults", json={"fault": fault, "user": user}).raise_for_status()
+        httpx.post(f"{self.url}/sim/faults", json={"fault": fault, "user": user}, timeout=30).raise_for_status()
 
     def served(self) -> list[dict[str, Any]]:
         """The simulator's own account of each request, in their order."""
-        return httpx.get(f"{self.url}/sim/requests?limit=100000").json()["data"][::-1]
+        return httpx.get(f"{self.url}/sim/requests?limit=100000", timeout=30).json()["data"][::-1]
 
     def killed(self, *, away_s: float) -> None:
         """SIGKILL, and a successor."""

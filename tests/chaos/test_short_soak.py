@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 from tests.load.soak import soak
 
 
-@pytest.mark.timeout(120)
 def test_nothing_is_left(say: Callable[[str], None]) -> None:
     soak(200, 12, tokens=(20, 40), growth=0.25, idle=False, say=say)

@@ -16,8 +16,6 @@ from tests.support.helm import CHART
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, Simulator, served_by, start_gateway, start_sim
 
-pytestmark = pytest.mark.timeout(300)
-
 SCRIPT = CHART / "files" / "helm_test.py"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import subprocess
 import time
@@ -13,11 +14,11 @@ import pytest
 
 from tests.data_plane.conftest import Stack, chat
 from tests.support.processes import BIN
-from tests.support.stack import Simulator, create_key
+from tests.support.stack import Gateway, Simulator, create_key
 
 
-def until(condition: Callable[[], bool], *, seconds: float) -> float:
-    """Seconds until `condition` held; fails when it did not in time."""
+def until(condition: Callable[[], bool], *, seconds: float = 30.0) -> float:
+    """Seconds until `condition` held; fails when it did not in time, which is long, for machines may be busy."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, "it did not happen in time"
@@ -25,11 +26,13 @@ def until(condition: Callable[[], bool], *, seconds: float) -> float:
     return time.monotonic() - began
 
 
-def used_today(stack: Stack, key: str) -> dict[str, int]:
-    command = [BIN / "cloudach", "keys", "show", key, "--config", stack.gateway.config_file, "--json"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-    usage: dict[str, int] = httpx.Response(200, text=done.stdout).json()["used_today"]
-    return usage
+def used(gateway: Gateway, key: str) -> dict[str, int]:
+    """By this key, on whatever day: a test may run over midnight."""
+    words = ("totals", "--by", "key", "--from", "2000-01-01", "--format", "json", "--key", key)
+    command = [BIN / "cloudach", "usage", *words, "--config", gateway.config_file]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    found: list[dict[str, int]] = json.loads(done.stdout)
+    return found[0] if found else {}
 
 
 async def test_a_hundred_streams_cut_at_random_points(stack: Stack, sim: Simulator) -> None:
@@ -37,7 +40,7 @@ async def test_a_hundred_streams_cut_at_random_points(stack: Stack, sim: Simulat
     seen = [0] * 100
 
     async def cut(client: httpx.AsyncClient, number: int) -> None:
-        after = random.randint(0, 15)
+        after = random.randint(0, 10)
         async with client.stream(
             "POST",
             f"{stack.gateway.base_url}/chat/completions",
@@ -53,16 +56,16 @@ async def test_a_hundred_streams_cut_at_random_points(stack: Stack, sim: Simulat
                     if seen[number] >= after:
                         break
 
-    sim.configure(rate=20)
+    sim.configure(rate=5)  # a tick is longer than it takes to be told, on however busy a machine
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=30, limits=limits) as client:
         await asyncio.gather(*(cut(client, number) for number in range(100)))
-    until(lambda: sim.stats()["running"] == 0, seconds=1.0)
+    until(lambda: sim.stats()["running"] == 0)
     sim.configure(rate=200)
     stats = sim.stats()
     assert (stats["requests_total"], stats["aborted_total"]) == (100, 100)
-    until(lambda: used_today(stack, key).get("cancelled", 0) == 100, seconds=10)
-    billed = used_today(stack, key)
+    until(lambda: used(stack.gateway, key).get("cancelled", 0) == 100)
+    billed = used(stack.gateway, key)
     generated = stats["generated_tokens_total"]
     assert sum(seen) <= billed["completion_tokens"] <= generated
     assert generated - billed["completion_tokens"] <= 200, "at most a tick or two of each stream was in flight"
@@ -71,22 +74,36 @@ async def test_a_hundred_streams_cut_at_random_points(stack: Stack, sim: Simulat
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", ["hang", "prefill:20000", None])
-def test_also_before_the_first_token_and_without_a_stream(
+async def test_also_before_the_first_token_and_without_a_stream(
     stack: Stack, sim: Simulator, fault: str | None, stream: bool
 ) -> None:
     if fault is not None:
         sim.arm(fault)
     else:
-        sim.configure(rate=20)
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(
-            f"{stack.gateway.base_url}/chat/completions",
-            headers={"authorization": f"Bearer {stack.key}"},
-            json=chat(stream=stream, max_tokens=4000, ignore_eos=True),
-            timeout=0.5,
-        ) if not stream or fault else _read_for_half_a_second(stack)
-    until(lambda: sim.stats()["running"] == 0, seconds=1.0)
+        sim.configure(rate=5)
+
+    def is_there() -> bool:
+        stats = sim.stats()
+        if fault == "hang":
+            return stats["refused_total"] == 1
+        return stats["running"] == 1 and stats["generated_tokens_total"] >= (0 if fault else 8)
+
+    logged = len(stack.gateway.requests)
+    async with httpx.AsyncClient(timeout=60) as client:
+        asked = asyncio.create_task(
+            client.post(
+                f"{stack.gateway.base_url}/chat/completions",
+                headers={"authorization": f"Bearer {stack.key}"},
+                json=chat(stream=stream, max_tokens=4000, ignore_eos=True),
+            )
+        )
+        await asyncio.to_thread(until, is_there)
+        asked.cancel()  # closes the connection
+        await asyncio.gather(asked, return_exceptions=True)
+        assert asked.cancelled()
+    until(lambda: sim.stats()["running"] == 0, seconds=15)
     sim.configure(rate=200)
+    until(lambda: len(stack.gateway.requests) > logged)
     entry = stack.logged(outcome="cancelled")
     generated = sim.stats()["generated_tokens_total"]
     assert generated - 3 <= entry["completion_tokens"] <= generated
@@ -95,24 +112,11 @@ def test_also_before_the_first_token_and_without_a_stream(
     stack.still_serves()
 
 
-def _read_for_half_a_second(stack: Stack) -> None:
-    began = time.monotonic()
-    with httpx.stream(
-        "POST",
-        f"{stack.gateway.base_url}/chat/completions",
-        headers={"authorization": f"Bearer {stack.key}"},
-        json=chat(stream=True, max_tokens=4000, ignore_eos=True),
-    ) as answer:
-        for _ in answer.iter_raw():
-            if time.monotonic() - began > 0.5:
-                raise httpx.ReadTimeout("enough")
-
-
 def test_a_finished_answer_is_no_cancel(stack: Stack, sim: Simulator) -> None:
     for _ in range(20):  # the client closes the moment it has read [DONE]
         answer = stack.post(json=chat(stream=True, max_tokens=3), headers={"connection": "close"})
         assert answer.content.endswith(b"[DONE]\n\n")
-    until(lambda: sim.stats()["running"] == 0, seconds=1.0)
+    until(lambda: sim.stats()["running"] == 0)
     stack.logged(request_id=answer.headers["x-request-id"])
     assert {entry["outcome"] for entry in stack.gateway.requests[-20:]} == {"finished"}
     assert sim.stats()["aborted_total"] == 0

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import threading
-import time
 
 import httpx
 import openai
@@ -19,7 +18,7 @@ from tests.support.stack import create_key, served_by, start_gateway, start_sim
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_drain(processes: int) -> None:
-    config = {"timeouts": {"drain_s": 4.0}, "listen": {"processes": processes}}
+    config = {"timeouts": {"drain_s": 8.0}, "listen": {"processes": processes}}
     with (
         start_sim(rate=20, model="sim") as sim,
         start_gateway({"models": [served_by(sim)], **config}) as gateway,
@@ -42,9 +41,11 @@ def test_a_drain(processes: int) -> None:
         ]
         for reader in readers:
             reader.start()
-        until(lambda: sim.stats()["running"] == 2, seconds=5)
+        until(lambda: sim.stats()["running"] == 2)
         gateway.process.send_signal(signal.SIGTERM)
-        until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 503, seconds=1)
+        # Which process answers is not known: each has to know of it.
+        until(lambda: gateway.output.count('"event":"draining"') == processes)
+        assert httpx.get(f"{gateway.url}/readyz").status_code == 503
         assert httpx.get(f"{gateway.url}/healthz").status_code == 200
         refused = httpx.post(
             f"{gateway.base_url}/chat/completions", headers={"authorization": f"Bearer {key}"}, json=chat()
@@ -54,11 +55,11 @@ def test_a_drain(processes: int) -> None:
         assert refused.headers["retry-after"] == "1"
         assert refused.headers["connection"] == "close", "the retry has to find another gateway"
         for reader in readers:
-            reader.join(20)
+            reader.join(40)
         assert ended["short"] == "40 tokens"
         assert ended["long"] == "APIError server_is_overloaded"
-        assert gateway.process.wait(10) == 0
-        assert sim.stats()["running"] == 0
+        assert gateway.process.wait(30) == 0
+        until(lambda: sim.stats()["running"] == 0)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -77,7 +78,7 @@ def test_a_signal_to_the_whole_group_is_one_wish(processes: int) -> None:
             os.killpg(gateway.process.pid, signal.SIGINT)
             data += b"".join(parts)
         assert data.endswith(b"data: [DONE]\n\n")
-        assert gateway.process.wait(10) == 0
+        assert gateway.process.wait(30) == 0
 
 
 def test_a_half_sent_request_does_not_hold_up_the_drain() -> None:
@@ -90,24 +91,22 @@ def test_a_half_sent_request_does_not_hold_up_the_drain() -> None:
         with socket.create_connection((url.host, url.port or 80)) as client:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
             client.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
-            until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200, seconds=1)
+            until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
             gateway.process.send_signal(signal.SIGTERM)
-            client.settimeout(10)
+            client.settimeout(30)
             answer = b""
             while part := client.recv(65536):
                 answer += part
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"server_is_overloaded" in answer
         assert b"x-request-id" in answer
-        assert gateway.process.wait(10) == 0
+        assert gateway.process.wait(30) == 0
 
 
 def test_with_nothing_running_it_ends_at_once() -> None:
     with (
         start_sim(model="sim") as sim,
-        start_gateway({"models": [served_by(sim)], "timeouts": {"drain_s": 60}}) as gateway,
+        start_gateway({"models": [served_by(sim)], "timeouts": {"drain_s": 600}}) as gateway,
     ):
-        began = time.monotonic()
         gateway.process.send_signal(signal.SIGTERM)
-        assert gateway.process.wait(20) == 0
-        assert time.monotonic() - began < 10
+        assert gateway.process.wait(40) == 0

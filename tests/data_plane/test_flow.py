@@ -26,10 +26,14 @@ from tests.support.stack import Gateway, Simulator, create_key, served_by, start
 from tests.support.tcp_proxy import TcpProxy
 
 CHAT = "/v1/chat/completions"
+KEEP_ALIVE = b": keep-alive\n\n"
 TOKENS = 260_000  # of about 200 bytes each
 CONTEXT = 400_000
 KERNEL_BYTES = 16_000_000  # what the sockets of two connections may hold between them, at the very most
-TIMEOUTS = {"heartbeat_s": 0.5, "first_token_s": 10.0, "between_tokens_s": 10.0, "drain_s": 1.0}
+# A busy machine may be silent for a second.
+TIMEOUTS = {"heartbeat_s": 2.0, "first_token_s": 30.0, "between_tokens_s": 30.0, "drain_s": 1.0}
+
+STRICT_S = 2.0
 
 
 @contextlib.contextmanager
@@ -58,7 +62,7 @@ def patient_stack(flat: Simulator) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def strict_stack(flat: Simulator) -> Iterator[Stack]:
-    with stack_of(flat, slow_reader_s=1.0) as stack:
+    with stack_of(flat, slow_reader_s=STRICT_S) as stack:
         yield stack
 
 
@@ -77,7 +81,7 @@ def undisturbed(stack: Stack) -> Iterator[Stack]:
     stack.sim.reset()
     yield stack
     stack.sim.reset()
-    until(lambda: stack.sim.stats()["running"] == 0, seconds=5)
+    until(lambda: stack.sim.stats()["running"] == 0)
     stack.still_serves()
     assert complaints(stack.gateway) == []
 
@@ -105,10 +109,13 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def send(self, body: dict[str, Any], *, path: str = CHAT, close: bool = False, part: float = 1.0) -> None:
+    def send(
+        self, body: dict[str, Any], *, path: str = CHAT, close: bool = False, part: float = 1.0, expects: bool = False
+    ) -> None:
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        head += "Expect: 100-continue\r\n" if expects else ""
         request = f"{head}{'Connection: close' if close else 'X-Y: z'}\r\n\r\n".encode() + content
         self.socket.sendall(request[: int(len(request) * part)])
 
@@ -145,7 +152,7 @@ def long_stream(text: str = "Go on", **fields: Any) -> dict[str, Any]:
 def settled(sim: Simulator, *, at_least: int = 1) -> int:
     """Tokens sent when no more have been for a while: the engine waits."""
     sent, since = -1, time.monotonic()
-    deadline = since + 30
+    deadline = since + 90
     while time.monotonic() - since < 0.7:
         now = sim.stats()["sent_tokens_total"]
         if now != sent or now < at_least:
@@ -232,8 +239,7 @@ def test_who_never_reads_is_dropped(strict: Stack) -> None:
     with Client(strict) as client:
         client.send(long_stream())
         client.read_some()
-        until(lambda: strict.sim.stats()["running"] == 1, seconds=5)
-        until(lambda: strict.sim.stats()["running"] == 0, seconds=15)
+        until(lambda: strict.sim.stats()["running"] == 0)
         entry = strict.logged(code="client_too_slow")
         assert (entry["outcome"], entry["status"]) == ("cancelled", 200)
         got = client.read_all()
@@ -242,18 +248,18 @@ def test_who_never_reads_is_dropped(strict: Stack) -> None:
     assert stats["aborted_total"] == 1
     delivered = got.count(b'"content"')
     assert 0 < delivered <= entry["completion_tokens"] <= stats["sent_tokens_total"] < TOKENS
-    until(lambda: open_files(strict.gateway) <= files, seconds=5)
+    until(lambda: open_files(strict.gateway) <= files)
 
 
 @pytest.mark.parametrize("bytes_a_second", [400_000])
 def test_who_reads_little_by_little_is_not(strict: Stack, bytes_a_second: int) -> None:
-    """Four times the time in which one that reads nothing is dropped."""
+    """Three times the time in which one that reads nothing is dropped."""
     tokens = 120_000  # more than the kernel holds
     with Client(strict) as client:
         client.send({**long_stream(), "max_tokens": tokens}, close=True)
         got = b""
         began = time.monotonic()
-        while (spent := time.monotonic() - began) < 4.5:
+        while (spent := time.monotonic() - began) < 3 * STRICT_S:
             while len(got) < spent * bytes_a_second:
                 got += client.read_some(20_000)
             time.sleep(0.05)
@@ -281,7 +287,7 @@ def test_a_stream_behind_an_answer_that_is_not_read(strict: Stack) -> None:
         client.send(long_answer)
         client.read_some()
         client.send(long_stream())
-        until(lambda: strict.sim.stats()["requests_total"] == 2, seconds=20)
+        until(lambda: strict.sim.stats()["requests_total"] == 2)
         entry = strict.logged(code="client_too_slow")
         assert entry["stream"]
         assert strict.sim.stats()["sent_tokens_total"] < TOKENS * 0.75
@@ -295,8 +301,8 @@ def test_a_drain_does_not_wait_for_who_does_not_read(flat: Simulator) -> None:
         client.read_some()
         settled(flat)
         stack.gateway.process.send_signal(signal.SIGTERM)
-        assert stack.gateway.process.wait(15) == 0
-        until(lambda: flat.stats()["running"] == 0, seconds=2)
+        assert stack.gateway.process.wait(30) == 0
+        until(lambda: flat.stats()["running"] == 0)
         assert complaints(stack.gateway) == []
 
 
@@ -311,18 +317,24 @@ def test_an_engine_that_breaks_off_while_nobody_reads(patient: Stack) -> None:
         client.send(body, close=True)
         begun = client.read_some()
         settled(patient.sim)
-        httpx.post(f"{patient.sim.url}/sim/strike", json={"fault": "end"}).raise_for_status()
-        time.sleep(0.5)
+        patient.sim.strike("end")
         got = Streamed(body_of(begun + client.read_all()))
     assert got.told() == expected.told()
     assert len(patient.logged(outcome="finished")["failovers"]) == 1
 
 
 def test_heartbeats_in_the_middle_of_a_stream(patient: Stack) -> None:
-    patient.sim.arm("stall@5:2200")
-    got = Streamed(patient.post(json=chat(stream=True, max_tokens=9, ignore_eos=True)).content)
+    patient.sim.arm("stall@5")
+    with stack_of(patient.sim, heartbeat_s=0.5) as stack, Client(stack) as client:
+        began = time.monotonic()
+        client.send(chat(stream=True, max_tokens=9, ignore_eos=True), close=True)
+        read = b""
+        while read.count(KEEP_ALIVE) < 4:
+            read += client.read_some(1000)
+        assert patient.sim.wake() == 1
+        got = Streamed(body_of(read + client.read_all()))
     assert got.done
-    assert 3 <= got.comments <= 5
+    assert 4 <= got.comments <= (time.monotonic() - began) / 0.5
     before, _, after = got.raw.rpartition(b": keep-alive\n\n")
     assert (before.count(b'"content"'), after.count(b'"content"')) == (6, 4), "the role, five tokens; four more"
 
@@ -330,13 +342,14 @@ def test_heartbeats_in_the_middle_of_a_stream(patient: Stack) -> None:
 @pytest.mark.parametrize("fault", ["hang", "stall@0", "prefill:20000"])
 def test_heartbeats_until_the_first_token_does_not_come(flat: Simulator, fault: str) -> None:
     flat.reset()
-    with stack_of(flat, first_token_s=2.2) as stack:
+    with stack_of(flat, first_token_s=4.0, heartbeat_s=0.5) as stack:
         flat.arm(fault)
+        began = time.monotonic()
         got = Streamed(stack.post(json=chat(stream=True, max_tokens=9)).content)
-        assert 3 <= got.comments <= 5
+        assert 3 <= got.comments <= (time.monotonic() - began) / 0.5
         assert got.error is not None
         assert got.error["code"] == "timeout"
-        until(lambda: flat.stats()["running"] == 0, seconds=1)
+        until(lambda: flat.stats()["running"] == 0, seconds=10)
         assert stack.logged(code="timeout")["heartbeats"] == got.comments
 
 
@@ -357,13 +370,13 @@ def stage(function: Callable[[Stack, Client], None]) -> None:
 
 
 def running(stack: Stack) -> None:
-    until(lambda: stack.sim.stats()["running"] == 1, seconds=5)
+    until(lambda: stack.sim.stats()["running"] == 1)
 
 
 @stage
 def with_half_a_request(_: Stack, client: Client) -> None:
-    client.send(long_stream(), part=0.7)
-    time.sleep(0.1)
+    client.send(long_stream(), part=0.7, expects=True)
+    client.read_until(b"100 Continue\r\n\r\n")  # it waits for the rest
 
 
 @stage
@@ -377,7 +390,7 @@ def before_the_first_byte(stack: Stack, client: Client) -> None:
 def before_the_engine_answers_at_all(stack: Stack, client: Client) -> None:
     stack.sim.arm("hang")
     client.send(long_stream())
-    until(lambda: stack.sim.stats()["refused_total"] == 1, seconds=5)
+    until(lambda: stack.sim.stats()["refused_total"] == 1)
 
 
 @stage
@@ -389,7 +402,7 @@ def in_heartbeats(stack: Stack, client: Client) -> None:
 
 @stage
 def in_mid_stream(stack: Stack, client: Client) -> None:
-    stack.sim.configure(rate=100)
+    stack.sim.configure(rate=8)  # a tick is longer than it takes until all know that the client has left
     client.send(long_stream())
     client.read_until(b'"content":" ')
 
@@ -413,7 +426,7 @@ def in_a_failover(stack: Stack, client: Client) -> None:
     stack.sim.arm("shutdown@9")
     stack.sim.arm("http:503", None)
     client.send(long_stream())
-    until(lambda: stack.sim.stats()["refused_total"] >= 2, seconds=5)
+    until(lambda: stack.sim.stats()["refused_total"] >= 2)
 
 
 @stage
@@ -422,7 +435,7 @@ def with_a_new_engine_that_is_silent(stack: Stack, client: Client) -> None:
     stack.sim.arm("shutdown@9")
     stack.sim.arm("prefill:20000")
     client.send(long_stream())
-    until(lambda: stack.sim.stats()["requests_total"] == 2, seconds=5)
+    until(lambda: stack.sim.stats()["requests_total"] == 2)
 
 
 @stage
@@ -458,9 +471,9 @@ def test_who_leaves_takes_all_of_it_along(patient: Stack, name: str, how: str) -
         STAGES[name](patient, client)
         leaves(client, how)
         # One that was not read has to be told that its bytes go nowhere before anybody learns that it is gone.
-        until(lambda: patient.sim.stats()["running"] == 0, seconds=1.5)
-        until(lambda: len(patient.gateway.requests) == logged + 1, seconds=5)
-        until(lambda: open_files(patient.gateway) <= files, seconds=5)
+        until(lambda: patient.sim.stats()["running"] == 0, seconds=15)
+        until(lambda: len(patient.gateway.requests) == logged + 1)
+        until(lambda: open_files(patient.gateway) <= files)
     entry = patient.gateway.requests[-1]
     if name == "with half a request":
         assert (entry["status"], patient.sim.stats()["requests_total"]) == (None, 0)
@@ -497,8 +510,8 @@ def test_hundreds_that_leave_at_any_moment(flat: Simulator) -> None:
             leaver.start()
         for leaver in leavers:
             leaver.join(60)
-        until(lambda: flat.stats()["running"] == 0, seconds=5)
-        until(lambda: open_files(stack.gateway) <= files, seconds=5)
+        until(lambda: flat.stats()["running"] == 0)
+        until(lambda: open_files(stack.gateway) <= files)
         assert {entry["outcome"] for entry in stack.gateway.requests[1:]} <= {"cancelled", None}
         stack.still_serves()
         assert complaints(stack.gateway) == []
@@ -511,7 +524,7 @@ def test_one_connection_for_many_requests(patient: Stack) -> None:
     used = set()
     for kind in ["stream", "whole", "stream", "bad", "stream", "beats", "whole", "models", "stream"]:
         if kind == "beats":
-            patient.sim.arm("prefill:800")
+            patient.sim.arm("stall@0")
         body = chat(f"{kind}", max_tokens=7, ignore_eos=True, stream=kind in ("stream", "beats"))
         if kind == "bad":
             body["max_tokens"] = "many"
@@ -521,6 +534,8 @@ def test_one_connection_for_many_requests(patient: Stack) -> None:
             connection.request("POST", CHAT, body=json.dumps(body), headers=headers)
         used.add(connection.sock)
         answer = connection.getresponse()
+        if kind == "beats":  # the first has brought the head
+            patient.sim.wake()
         content = answer.read()
         assert answer.status == (400 if kind == "bad" else 200)
         if kind in ("stream", "beats"):
@@ -551,6 +566,7 @@ def test_engines_are_not_connected_to_for_each_request(flat: Simulator) -> None:
 
 
 def test_requests_one_behind_the_other_are_answered_in_order(patient: Stack) -> None:
+    logged = len(patient.gateway.requests)
     with Client(patient) as client:
         client.key = create_key(patient.gateway)
         for number, stream in enumerate((True, False, True)):
@@ -563,5 +579,5 @@ def test_requests_one_behind_the_other_are_answered_in_order(patient: Stack) -> 
         assert Streamed(body_of(stream)).done
     whole = json.loads(second.partition(b"\r\n\r\n")[2])
     assert whole["usage"]["completion_tokens"] == 5
-    until(lambda: len(patient.gateway.requests) >= 3, seconds=5)
+    until(lambda: len(patient.gateway.requests) == logged + 3)
     assert [entry["stream"] for entry in patient.gateway.requests[-3:]] == [True, False, True]

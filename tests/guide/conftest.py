@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,15 +10,15 @@ from tests.support.stack import Gateway, Simulator
 
 from . import site
 from .examples import GUIDE, SEED, Example, read
-from .stacks import Stack, named_by_environment, own_stack
+from .stacks import RATE, SLOW, Stack, named_by_environment, own_stack
 
 _FOREIGN_TIMEOUT_S = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A stack that is not ours may run a real model on a CPU: patience."""
-    if named_by_environment() is not None:
-        for item in items:
+    for item in items:
+        if item.path.parent == Path(__file__).parent and named_by_environment() is not None:
             item.add_marker(pytest.mark.timeout(_FOREIGN_TIMEOUT_S))
 
 
@@ -42,12 +43,20 @@ def own(stack: Stack) -> Iterator[tuple[Simulator, Gateway]]:
     stack.own[0].reset()
 
 
+@pytest.fixture
+def slow(own: tuple[Simulator, Gateway]) -> Iterator[tuple[Simulator, Gateway]]:
+    """`own`, with an engine whose answers are not soon at their end."""
+    own[0].configure(rate=SLOW)
+    yield own
+    own[0].configure(rate=RATE)
+
+
 @pytest.fixture(scope="session")
 def next_url(stack: Stack, guide: dict[str, Example], seed: dict[str, Example]) -> Iterator[str]:
     """The address of the site of `site.py`, each route compiled."""
     with site.folder(guide, seed) as project, site.serve(project, stack) as server:
         for path in ("/api/chat", "/api/seed", "/", "/seed"):
-            httpx.get(server.url + path, timeout=50)
+            httpx.get(server.url + path, timeout=120)
         yield server.url
 
 

@@ -70,4 +70,4 @@ def serve(project: Path, stack: Stack) -> Server:
         "127.0.0.1",
     ]
     env = {**stack.env(), "NEXT_TELEMETRY_DISABLED": "1", "NODE_OPTIONS": None, "FORCE_COLOR": "0"}
-    return Server(command, env=env, cwd=project, ready=_READY)
+    return Server(command, env=env, cwd=project, ready=_READY, patience_s=60)

@@ -14,10 +14,12 @@ import httpx
 from tests.support.processes import BIN
 from tests.support.stack import ALIAS, Gateway, Simulator, create_key, served_by, start_gateway, start_sim
 
-RATE = 60.0
+RATE = 30.0
 """Tokens a second of the simulator: slow enough to see one after the other."""
+SLOW = 6.0
+"""Of an answer that is left: it would go on for long."""
 HEARTBEAT_S = 1.0
-WINDOW_S = 3.0
+WINDOW_S = 6.0
 
 _PATIENCE_S = 300.0
 _PROBE_TOKENS = 24

@@ -16,7 +16,7 @@ from tests.support.tcp_proxy import TcpProxy
 
 from .examples import Example
 from .programs import Run, run
-from .stacks import RATE, Answer, Stack, write
+from .stacks import Answer, Stack, write
 
 PROMPT = "Hello!"
 CONNECTION_NOTICE = "\nConnection error, retrying...\n"
@@ -85,20 +85,18 @@ def test_after_the_sdks_own_tries_the_program_waits_as_retry_after_says(
 
     def hold() -> None:
         headers = {"authorization": f"Bearer {key}"}
-        sim.configure(rate=4)
-        with httpx.stream(
-            "POST", f"{stack.base_url}/chat/completions", json=_body(stack, stream=True), headers=headers
-        ):
-            sim.configure(rate=RATE)
+        sim.arm("stall@1")
+        url = f"{stack.base_url}/chat/completions"
+        with httpx.stream("POST", url, json=_body(stack, stream=True), headers=headers, timeout=30):
             held.set()
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + 28  # then the engine counts as broken
             while _statuses(gateway, key).count(429) < SDK_TRIES and time.monotonic() < deadline:
                 time.sleep(0.02)
 
     def on_connect(connection: int) -> None:
         if connection == 0:
             threading.Thread(target=hold, daemon=True).start()
-            held.wait(10)
+            held.wait(30)
 
     with TcpProxy(gateway.url, on_connect=on_connect) as proxy:
         done = _run(program, stack, proxy, CLOUDACH_API_KEY=key)

@@ -40,6 +40,14 @@ class Simulator(Server):
         """Forgets faults and counts."""
         self._ask("POST", "reset", {})
 
+    def strike(self, fault: str) -> int:
+        """This cut, now, for all that runs here and has told a token: how many these are."""
+        return int(self._ask("POST", "strike", {"fault": fault})["struck"])
+
+    def wake(self, steps: int | None = None) -> int:
+        """What is stalled goes on by so many steps, or for good: how many requests these are."""
+        return int(self._ask("POST", "wake", {} if steps is None else {"steps": steps})["woken"])
+
     def stats(self) -> dict[str, int]:
         return self._ask("GET", "stats")
 
@@ -48,7 +56,7 @@ class Simulator(Server):
         return self._ask("GET", "requests")["data"]
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        answer = httpx.request(method, f"{self.url}/sim/{path}", json=body)
+        answer = httpx.request(method, f"{self.url}/sim/{path}", json=body, timeout=30)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
@@ -63,7 +71,8 @@ class Gateway(Server):
         self.config_file = self.folder / "gateway.yaml"
         self.config = {
             "listen": {"port": 0, **config.get("listen", {})},
-            "redis": {"data_dir": str(self.folder / "valkey"), **config.get("redis", {})},
+            # A busy machine is no Redis that is away.
+            "redis": {"data_dir": str(self.folder / "valkey"), "timeout_s": 5.0, **config.get("redis", {})},
             "timeouts": {"drain_s": 1, **config.get("timeouts", {})},
             **{name: value for name, value in config.items() if name not in ("listen", "redis", "timeouts")},
         }
@@ -93,9 +102,12 @@ class Gateway(Server):
 
     def _await_readiness(self, patience_s: float = 60.0) -> None:
         deadline = time.monotonic() + patience_s
+        processes = self.config["listen"].get("processes", 1)
         while True:
             try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                # One that is ready answers for all of them.
+                all_up = processes == 1 or self.output.count('"event":"Redis is connected') >= processes
+                if all_up and httpx.get(f"{self.url}/readyz").status_code == 200:
                     return
             except httpx.TransportError:
                 pass
@@ -126,7 +138,8 @@ def served_by(*engines: Server, **model: Any) -> dict[str, Any]:
 def start_gateway(
     config: Mapping[str, Any], env: Mapping[str, str | None] | None = None, *, own_group: bool = False
 ) -> Gateway:
-    """A gateway that is ready. `config` as in its settings; port, data folder and a short drain are filled in.
+    """A gateway that is ready. `config` as in its settings; port, data folder, a short drain and patience with Redis
+    are filled in.
 
     own_group: in a process group of its own, as a shell starts what stands in the foreground.
     """
@@ -139,7 +152,7 @@ def create_key(gateway: Gateway, *, tenant: str = "tests", name: str = "test", *
     for option, value in {"tenant": tenant, "name": name, **limits}.items():
         text = ",".join(value) if isinstance(value, list | tuple) else str(value)
         command += ["--" + option.replace("_", "-"), text]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"cloudach keys create failed:\n{done.stdout}{done.stderr}")
     return json.loads(done.stdout)["key"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, cast
 
@@ -81,6 +82,32 @@ async def test_no_beats_while_the_engine_speaks() -> None:
     assert reader.beats == []
     assert await event(one, engine, 1.5) is None
     assert len(reader.beats) == 1, "silent since its last word"
+
+
+async def test_a_loop_that_was_held_up_is_no_silent_engine(virtual_time: Callable[[float], None]) -> None:
+    """Timers come first; what was sent meanwhile is read a turn later."""
+    reader, engine = Reader(), Engine()
+    one = watch(reader, heartbeat_s=0.08)
+    loop = asyncio.get_running_loop()
+
+    def held_up() -> None:
+        virtual_time(0.3)
+        turns = 3
+
+        def turn() -> None:
+            nonlocal turns
+            turns -= 1
+            if turns:
+                loop.call_soon(turn)
+            else:
+                engine.speaks()
+                post(one, engine, Happened.EVENTS)
+
+        loop.call_soon(turn)
+
+    loop.call_later(0.05, held_up)
+    assert await one.event(cast(Exchange, engine), now() + 0.1) is Happened.EVENTS
+    assert reader.beats == []
 
 
 async def test_nor_right_after_it_has_spoken() -> None:

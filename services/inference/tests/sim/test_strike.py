@@ -76,6 +76,50 @@ async def test_a_stall_of_what_runs(start_sim: StartSim) -> None:
     assert token_ids(events(text)) == token_ids(events(undisturbed))
 
 
+async def wake(sim: Any, **order: Any) -> int:
+    answer = await sim.http.post("/sim/wake", json=order)
+    assert answer.status_code == 200, answer.text
+    return int(answer.json()["woken"])
+
+
+@pytest.mark.parametrize("rate", [0, 200])
+@pytest.mark.parametrize("fault", ["stall@0", "stall@5", "stall@12", "stall@5:60000"])
+async def test_what_is_stalled_is_woken(start_sim: StartSim, fault: str, rate: float) -> None:
+    sim = await start_sim(rate=rate)
+    undisturbed, _ = await collect(sim, "")
+    stream = asyncio.create_task(collect(sim, fault))
+    while await wake(sim) == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    text, error = await stream
+    assert error is None
+    assert token_ids(events(text)) == token_ids(events(undisturbed))
+    assert (await sim.stats())["finished_total"] == 2
+    assert await wake(sim) == 0
+
+
+@pytest.mark.parametrize("rate", [0, 200])
+async def test_step_by_step(start_sim: StartSim, rate: float) -> None:
+    """And not by itself in between."""
+    sim = await start_sim(rate=rate)
+    stream = asyncio.create_task(collect(sim, "stall@2"))
+    while (await sim.stats())["sent_tokens_total"] < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    for sent in (3, 4):
+        assert await wake(sim, steps=1) == 1
+        await asyncio.sleep(0.05)
+        assert (await sim.stats())["sent_tokens_total"] == sent
+    assert await wake(sim, steps=100) == 1
+    text, _ = await stream
+    assert len(token_ids(events(text))) == 12
+    assert events(text)[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("order", [{"steps": 0}, {"steps": "x"}, [1]])
+async def test_a_bad_order_wakes_nothing(start_sim: StartSim, order: Any) -> None:
+    sim = await start_sim()
+    assert (await sim.http.post("/sim/wake", json=order)).status_code == 400
+
+
 @pytest.mark.parametrize("order", [{}, {"fault": 5}, {"fault": "x"}, {"fault": "http:500"}, {"fault": "crlf"}, [1]])
 async def test_only_a_cut_can_strike(start_sim: StartSim, order: Any) -> None:
     sim = await start_sim()

@@ -6,6 +6,7 @@ GET  /sim/requests/{id}       the last request with that x-request-id
 GET  /sim/faults              what is armed
 POST /sim/faults              {"fault": "die@5", "times": 1, "probability": 1.0, "user": "only requests with this user"}
 POST /sim/strike              {"fault": "end"}: this cut, now, for all that have told a token
+POST /sim/wake                {"steps": 1}: what is stalled goes on by so many steps, or (without a number) for good
 DELETE /sim/faults            disarm all
 GET|POST /sim/config          {"rate": 50, "ttft_ms": 0}
 POST /sim/reset               forget faults, counts, and the engine's death
@@ -58,6 +59,13 @@ def _strike(simulator: Simulator, body: bytes) -> int:
     return simulator.strike(plan)
 
 
+def _wake(simulator: Simulator, body: bytes) -> int:
+    steps = _object(body).get("steps")
+    if not (steps is None or (isinstance(steps, int) and steps > 0)):
+        raise BadFault("steps is a whole number above 0")
+    return simulator.wake(steps)
+
+
 def _configure(simulator: Simulator, body: bytes) -> None:
     for name, value in _object(body).items():
         if name not in ("rate", "ttft_ms") or not isinstance(value, int | float) or value < 0:
@@ -87,6 +95,8 @@ def handle(simulator: Simulator, method: str, path: str, query: str, body: bytes
             answer = {"data": simulator.arsenal.listing()}
         case "POST", "/sim/strike":
             answer = {"struck": _strike(simulator, body)}
+        case "POST", "/sim/wake":
+            answer = {"woken": _wake(simulator, body)}
         case "GET", "/sim/faults":
             answer = {"data": simulator.arsenal.listing()}
         case "DELETE", "/sim/faults":

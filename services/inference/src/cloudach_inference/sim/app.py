@@ -85,6 +85,17 @@ class Simulator:
         self._end(begun, plan)
         return len(begun)
 
+    def wake(self, steps: int | None) -> int:
+        """What is stalled goes on by so many steps, or for good; how many requests these are."""
+        stalled = [run for run in self._runs if run.held]
+        for run in stalled:
+            if steps is None or run.answer.finished:
+                run.rest()  # a stall may have an end of its own
+                run.wake()
+            else:
+                run.emit(steps)
+        return len(stalled)
+
     async def drain(self, patience_s: float, end: Plan) -> None:
         """Refuse what comes; what still runs after `patience_s` ends as `end` says."""
         self.draining = True
