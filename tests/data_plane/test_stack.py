@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
+from cloudach_stack import state
 
 from tests.data_plane.test_cancel import until
 from tests.support.processes import BIN, Server
@@ -102,6 +106,20 @@ def test_two_stacks_do_not_disturb_each_other(tmp_path: Path) -> None:
             [STACK, "down", "--state-dir", one], capture_output=True, text=True, check=True, timeout=30
         )
         assert "nothing runs" in again.stdout
+
+
+def test_one_that_has_not_yet_said_who_it_is_is_stopped_too(tmp_path: Path) -> None:
+    stack = subprocess.Popen(["sleep", "60"])
+    with (tmp_path / "stack.pid").open("w") as held, ThreadPoolExecutor() as threads:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        down = threads.submit(state.stop, tmp_path)
+        time.sleep(0.3)
+        assert not down.done()
+        held.write(str(stack.pid))
+        held.flush()
+        assert stack.wait(30) == -signal.SIGTERM
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert down.result() is True
 
 
 def test_a_second_start_in_the_same_folder_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ def held(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def stop(folder: Path, *, patience_s: float = 120.0) -> bool:
@@ -42,12 +45,16 @@ def stop(folder: Path, *, patience_s: float = 120.0) -> bool:
     with file:
         if _free(file.fileno()):
             return False
-        pid = int(file.read())
-        os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + patience_s
+        pid = 0
         while not _free(file.fileno()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"The stack (process {pid}) did not end within {patience_s:.0f} s.")
+                raise TimeoutError(f"The stack (process {pid or 'unknown'}) did not end within {patience_s:.0f} s.")
+            file.seek(0)
+            # Empty: it has the folder, and is about to say who it is.
+            if not pid and (written := file.read()):
+                pid = int(written)
+                os.kill(pid, signal.SIGTERM)
             time.sleep(0.1)
     return True
 
