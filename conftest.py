@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A shell has what it runs in the background ignore Ctrl-C, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is the machine's to say.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -298,16 +298,10 @@ def test_what_was_written_when_ctrl_c_came_is_acknowledged(
 
     name = spend(make_key())
     out = Interrupted()
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers may ignore it
-    try:
-        with UsageStore(valkey_url) as store:
-            store.make_group(tenant, "billing")
-            writer = usage_records.Writer("jsonl", out)
-            code = usage_records.consume(
-                store, tenant, "billing", "a", writer, most=None, follow=True, acknowledge=True
-            )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with UsageStore(valkey_url) as store:
+        store.make_group(tenant, "billing")
+        writer = usage_records.Writer("jsonl", out)
+        code = usage_records.consume(store, tenant, "billing", "a", writer, most=None, follow=True, acknowledge=True)
     assert (code, json.loads(out.getvalue())["id"]) == (0, name)
     assert client.xinfo_groups(layout.records(tenant))[0]["pending"] == 0
 

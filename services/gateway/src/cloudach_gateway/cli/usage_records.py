@@ -127,7 +127,11 @@ def _interrupted_afterwards() -> Iterator[None]:
             raise KeyboardInterrupt
         waiting = True
 
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:  # in the background: it stays so
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
