@@ -16,8 +16,8 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
-# Suites that wait more than they compute run in two processes, a file at a time, in the order given.
-IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Suites that wait more than they compute run in several processes, a file at a time, in the order given.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
@@ -69,7 +69,7 @@ test-unit: setup ## the tests beside the libraries and services
 	$(PYTEST) -q -n 3 --dist worksteal libs services
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
-	$(PYTEST) -q $(IN_TWO) tests/data_plane tests/bench
+	$(PYTEST) -q -n 3 $(BY_FILE) tests/data_plane tests/bench
 
 test-chaos: setup ## replicas and gateways killed and replaced under load: no stream breaks; STREAMS=500
 	$(PYTEST) -q tests/chaos
@@ -104,7 +104,7 @@ test-kubernetes: setup ## the gateway and Models on a real API server: served, w
 
 test-kube: setup ## those four at once, part of `make test`; KUBEBUILDER_ASSETS=DIR, without which most is left out
 	@scripts/kube-tools.sh
-	$(PYTEST) -q $(IN_TWO) tests/controller tests/kubernetes tests/crd tests/charts
+	$(PYTEST) -q -n 2 $(BY_FILE) tests/controller tests/kubernetes tests/crd tests/charts
 
 test-cluster: setup ## the chart as pods: ready, upgraded under load, tested, uninstalled; needs a node (tests/cluster/node.py)
 	@scripts/kube-tools.sh
