@@ -13,9 +13,6 @@ import sys
 import httpx
 import openai
 
-RETRIES = 20
-"""Of a request that is refused before its first byte, a second each: as long as Valkey's pod may take to be replaced,
-when a gateway that has just started knows no key yet."""
 TOKENS = 600
 """Of each stream, ten seconds of the simulator here: longer than a gateway is there that would not drain."""
 
@@ -58,7 +55,7 @@ class Load:
 
 
 async def main(base_url: str, key: str, model: str, streams: str) -> None:
-    async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=RETRIES) as client:
+    async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=5) as client:
         load = Load(client, model)
         begun = [asyncio.Event() for _ in range(int(streams))]
         tasks = [asyncio.create_task(load.stream_on(event)) for event in begun]

@@ -119,6 +119,31 @@ def test_redis_dies_and_comes_back(redis: Valkey) -> None:
         assert used(gateway, known)["completion_tokens"] == 6 * 3, "what was used meanwhile is on the books, once"
 
 
+def test_a_gateway_that_starts_without_redis_is_not_ready_before_it_has_reached_it(redis: Valkey) -> None:
+    """It can let nobody in, so that a rollout keeps the gateways that know their keys."""
+    config = {"redis": {"url": redis.url, "probe_every_s": 0.3}}
+    with start_sim(rate=200, model="sim") as sim, start_gateway({"models": [served_by(sim)], **config}) as known:
+        key = create_key(known)
+        known_stack = Stack(sim, known, key)
+        known_stack.still_serves()
+        redis.kill()
+        known_stack.still_serves()
+        with start_gateway({"models": [served_by(sim)], **config}, ready=False) as gateway:
+            readiness = httpx.get(f"{gateway.url}/readyz")
+            assert readiness.status_code == 503
+            assert readiness.json() == {"status": "starting", "redis": "not reached yet"}
+            assert httpx.get(f"{gateway.url}/healthz").status_code == 200, "to start it again would not help"
+            assert httpx.get(f"{known.url}/readyz").status_code == 200
+            refused = Stack(sim, gateway, key).post(json=chat())
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            redis.start()
+            until(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 200)
+            Stack(sim, gateway, key).still_serves()
+            redis.kill()
+            Stack(sim, gateway, key).still_serves()
+            assert httpx.get(f"{gateway.url}/readyz").json() == {"status": "ok"}, "it knows keys now"
+
+
 def test_a_stream_goes_on_without_redis(redis: Valkey) -> None:
     config = {"redis": {"url": redis.url, "probe_every_s": 0.3}}
     with (

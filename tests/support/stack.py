@@ -65,7 +65,12 @@ class Gateway(Server):
     """`cloudach-gateway` with a configuration file and a data folder of its own."""
 
     def __init__(
-        self, config: Mapping[str, Any], env: Mapping[str, str | None] | None = None, *, own_group: bool = False
+        self,
+        config: Mapping[str, Any],
+        env: Mapping[str, str | None] | None = None,
+        *,
+        own_group: bool = False,
+        ready: bool = True,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cloudach-gateway-"))
         self.config_file = self.folder / "gateway.yaml"
@@ -79,7 +84,8 @@ class Gateway(Server):
         self.config_file.write_text(yaml.safe_dump(self.config))
         super().__init__([BIN / "cloudach-gateway", "--config", self.config_file], env=env, own_group=own_group)
         try:
-            self._await_readiness()
+            if ready:
+                self._await_readiness()
         except BaseException:
             self.stop()
             raise
@@ -136,14 +142,18 @@ def served_by(*engines: Server, **model: Any) -> dict[str, Any]:
 
 
 def start_gateway(
-    config: Mapping[str, Any], env: Mapping[str, str | None] | None = None, *, own_group: bool = False
+    config: Mapping[str, Any],
+    env: Mapping[str, str | None] | None = None,
+    *,
+    own_group: bool = False,
+    ready: bool = True,
 ) -> Gateway:
-    """A gateway that is ready. `config` as in its settings; port, data folder, a short drain and patience with Redis
-    are filled in.
+    """A gateway that is ready, or with `ready=False` listens. `config` as in its settings; port, data folder, a
+    short drain and patience with Redis are filled in.
 
     own_group: in a process group of its own, as a shell starts what stands in the foreground.
     """
-    return Gateway(config, env, own_group=own_group)
+    return Gateway(config, env, own_group=own_group, ready=ready)
 
 
 def create_key(gateway: Gateway, *, tenant: str = "tests", name: str = "test", **limits: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 
 def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIApp:
-    """The application; it connects when its lifespan starts, and is ready once it knows its models.
+    """The application; it connects when its lifespan starts, and is ready once it has reached Redis, without which it
+    knows no key, and knows its models.
 
     Raises AccessError where it is to ask a cluster and cannot.
     """
@@ -64,10 +65,12 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
             stack.callback(engines.stop)
             await admission.start()
             stack.push_async_callback(admission.close)
-            if cluster is None:
-                lifecycle.open()
-            else:
-                await stack.enter_async_context(_watching(cluster, lifecycle))
+            needs: list[Callable[[], Awaitable[object]]] = [admission.reached.wait]
+            if cluster is not None:
+                await cluster.start()
+                stack.push_async_callback(cluster.stop)
+                needs.append(cluster.known)
+            stack.enter_context(_opening(lifecycle, needs))
             yield
 
     kinds = (
@@ -82,7 +85,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         Route("/v1/models", ModelsEndpoint(services), methods=["GET"]),
         Route("/v1/models/{model:path}", ModelsEndpoint(services), methods=["GET"]),
         Route("/healthz", HealthEndpoint(lifecycle, readiness=False), methods=["GET"]),
-        Route("/readyz", HealthEndpoint(lifecycle, readiness=True, notes=_notes(cluster)), methods=["GET"]),
+        Route("/readyz", HealthEndpoint(lifecycle, readiness=True, notes=_notes(admission, cluster)), methods=["GET"]),
     ]
     app.add_exception_handler(HTTPException, _in_our_words)
     app.add_middleware(Envelope, lifecycle=lifecycle)
@@ -102,29 +105,29 @@ def _cluster(settings: Settings, catalog: Catalog) -> tuple[ClusterModels, Wakin
     return cluster, waking
 
 
-@asynccontextmanager
-async def _watching(cluster: ClusterModels, lifecycle: Lifecycle) -> AsyncIterator[None]:
-    """Ready once there is something to serve."""
+@contextmanager
+def _opening(lifecycle: Lifecycle, needs: Iterable[Callable[[], Awaitable[object]]]) -> Iterator[None]:
+    """Ready once there is all that is needed."""
 
-    async def open_once_known() -> None:
-        await cluster.known()
+    async def open_then() -> None:
+        await asyncio.gather(*(need() for need in needs))
         lifecycle.open()
 
-    await cluster.start()
-    opening = asyncio.create_task(open_once_known(), name="wait for models")
+    opening = asyncio.create_task(open_then(), name="wait to be ready")
     try:
         yield
     finally:
         opening.cancel()
-        await cluster.stop()
 
 
-def _notes(cluster: ClusterModels | None) -> Callable[[], dict[str, str]]:
+def _notes(admission: Admission, cluster: ClusterModels | None) -> Callable[[], dict[str, str]]:
     def notes() -> dict[str, str]:
-        since = None if cluster is None else cluster.out_of_touch_since
-        if since is None:
-            return {}
-        return {"models": f"as last known: the API server is out of reach since {since:%Y-%m-%dT%H:%M:%SZ}"}
+        said = {}
+        if not admission.reached.is_set():
+            said["redis"] = "not reached yet"
+        if cluster is not None and (since := cluster.out_of_touch_since) is not None:
+            said["models"] = f"as last known: the API server is out of reach since {since:%Y-%m-%dT%H:%M:%SZ}"
+        return said
 
     return notes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import time
@@ -60,6 +61,11 @@ class Admission:
     def degraded(self) -> bool:
         """True while Redis is away."""
         return not self.store.up
+
+    @property
+    def reached(self) -> asyncio.Event:
+        """Set once Redis has been reached; before, no key is known here."""
+        return self.store.reached
 
     @property
     def running(self) -> int:

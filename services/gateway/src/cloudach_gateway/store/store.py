@@ -37,7 +37,8 @@ class Store:
     """One per process and event loop. `url` as in settings.Redis; `scripts` are loaded on every connect.
     Raises ValueError for a URL that cannot be used.
 
-    `up` tells whether Redis is in use; `on_change` callbacks are told each time it changes.
+    `up` tells whether Redis is in use; `on_change` callbacks are told each time it changes; `reached` is set once it
+    was up for the first time.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Store:
         self.timeout_s = timeout_s
         self.probe_every_s = probe_every_s
         self.on_change: list[Callable[[bool], None]] = []
+        self.reached = asyncio.Event()
         self._scripts = tuple(scripts)
         self._link: _Link | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -120,10 +122,11 @@ class Store:
                 self._link = await open_link(self.address, None, self._scripts, self.timeout_s)
         except StoreDown as error:
             if self._keeper is None:
-                log.error("Redis is not reachable, going on without it: %s", error)
+                log.error("Redis is not reachable yet: %s", error)
                 self._tell(False)
             return False
         log.info("Redis is connected: %s", self.address.where)
+        self.reached.set()
         self._tell(True)
         return True
 
