@@ -23,9 +23,11 @@ MESSAGES: Any = [{"role": "user", "content": "Tell me of the sea"}]
 class Site:
     sims: list[Simulator]
     gateway: Gateway
+    clients: ExitStack
 
     def client(self, **key: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.gateway.base_url, api_key=create_key(self.gateway, **key), max_retries=0)
+        sdk = openai.OpenAI(base_url=self.gateway.base_url, api_key=create_key(self.gateway, **key), max_retries=0)
+        return self.clients.enter_context(sdk)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def site() -> Iterator[Site]:
         engine = {"rate": 100, "model": "m", "adapter": ["m:sql", "own-name"]}
         sims = [stack.enter_context(start_sim(**engine)) for _ in range(2)]
         config = {"models": [model | {"upstreams": [sim.url for sim in sims]}], "failover": {"spread_s": 0.05}}
-        yield Site(sims, stack.enter_context(start_gateway(config)))
+        yield Site(sims, stack.enter_context(start_gateway(config)), stack)
 
 
 @pytest.fixture(autouse=True)

@@ -22,9 +22,8 @@ def test_a_drain(processes: int) -> None:
     with (
         start_sim(rate=20, model="sim") as sim,
         start_gateway({"models": [served_by(sim)], **config}) as gateway,
+        openai.OpenAI(base_url=gateway.base_url, api_key=(key := create_key(gateway)), max_retries=0) as sdk,
     ):
-        key = create_key(gateway)
-        sdk = openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
         ended: dict[str, str] = {}
 
         def read(name: str, tokens: int) -> None:

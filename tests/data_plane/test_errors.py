@@ -256,14 +256,16 @@ def test_an_engine_that_fails_in_mid_stream(stack: Stack, impatient: Stack, sim:
     """With failover off: tests/data_plane/test_failover.py has what happens otherwise."""
     sim.arm(fault)
     asked = impatient if "stall" in fault else stack
-    client = openai.OpenAI(
-        base_url=asked.gateway.base_url,
-        api_key=asked.key,
-        max_retries=0,
-        default_headers={"x-cloudach-failover": "off"},
-    )
     chunks = []
-    with pytest.raises(openai.APIError) as caught:
+    with (
+        openai.OpenAI(
+            base_url=asked.gateway.base_url,
+            api_key=asked.key,
+            max_retries=0,
+            default_headers={"x-cloudach-failover": "off"},
+        ) as client,
+        pytest.raises(openai.APIError) as caught,
+    ):
         for chunk in client.chat.completions.create(**chat(stream=True, max_tokens=20)):  # type: ignore[call-overload]
             chunks.append(chunk)
     assert caught.value.code == "upstream_error"

@@ -218,10 +218,9 @@ def test_whole_answers(two: Fleet, fault: str) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_official_sdk_sees_nothing(two: Fleet, stream: bool) -> None:
-    sdk = two.sdk()
     body: dict[str, Any] = chat(SPLIT, max_tokens=40, temperature=0)
 
-    def ask() -> tuple[str, int]:
+    def ask(sdk: openai.OpenAI) -> tuple[str, int]:
         if not stream:
             whole = sdk.chat.completions.create(**body)
             return whole.choices[0].message.content, whole.usage.completion_tokens
@@ -230,15 +229,16 @@ def test_the_official_sdk_sees_nothing(two: Fleet, stream: bool) -> None:
         assert len({chunk.id for chunk in chunks}) == 1
         return "".join(chunk.choices[0].delta.content or "" for chunk in chunks), chunks[-1].usage.completion_tokens
 
-    expected = ask()
-    assert two.broken("end@11", ask) == expected
+    with two.sdk() as sdk:
+        expected = ask(sdk)
+        assert two.broken("end@11", lambda: ask(sdk)) == expected
 
 
 def test_the_helper_of_the_sdk(two: Fleet) -> None:
     body: dict[str, Any] = chat("Tell me 0", temperature=0)  # it takes an answer that was cut short for an error
 
     def ask() -> str:
-        with two.sdk().chat.completions.stream(**body) as stream:
+        with two.sdk() as sdk, sdk.chat.completions.stream(**body) as stream:
             return stream.get_final_completion().choices[0].message.content or ""
 
     expected = ask()
@@ -505,7 +505,8 @@ def test_the_official_sdk_raises_what_cannot_be_continued(two: Fleet) -> None:
 
     def ask() -> str:
         try:
-            return f"{len(list(two.sdk().chat.completions.create(**body, stream=True)))} chunks"
+            with two.sdk() as sdk:
+                return f"{len(list(sdk.chat.completions.create(**body, stream=True)))} chunks"
         except openai.APIError as error:
             return f"{type(error).__name__} {error.code}"
 

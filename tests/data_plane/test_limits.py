@@ -117,10 +117,10 @@ async def test_concurrent_streams(gateway: Gateway, engine: Simulator) -> None:
 
 def test_the_sdk_waits_as_told(gateway: Gateway) -> None:
     key = create_key(gateway, requests_per_minute=1)
-    sdk = openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=1)
-    began = time.monotonic()
-    for _ in range(2):
-        sdk.chat.completions.create(**chat(max_tokens=1))  # type: ignore[call-overload]
+    with openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=1) as sdk:
+        began = time.monotonic()
+        for _ in range(2):
+            sdk.chat.completions.create(**chat(max_tokens=1))  # type: ignore[call-overload]
     assert WINDOW_S - 0.5 < time.monotonic() - began < WINDOW_S + 20
 
 

@@ -42,10 +42,10 @@ def written(folder: Path) -> dict[str, str]:
 
 def answers(folder: Path) -> bool:
     told = written(folder)
-    client = openai.OpenAI(base_url=told["CLOUDACH_BASE_URL"], api_key=told["CLOUDACH_API_KEY"], max_retries=0)
-    answer = client.chat.completions.create(
-        model="llama3-8b", messages=[{"role": "user", "content": "Hi"}], max_tokens=3
-    )
+    with openai.OpenAI(base_url=told["CLOUDACH_BASE_URL"], api_key=told["CLOUDACH_API_KEY"], max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="llama3-8b", messages=[{"role": "user", "content": "Hi"}], max_tokens=3
+        )
     return answer.usage is not None and answer.usage.completion_tokens == 3
 
 
@@ -151,11 +151,12 @@ def test_models_of_ones_own(tmp_path: Path) -> None:
     config.write_text(f"models:\n{models}gateway: {{limits: {{window_s: 30}}}}\n")
     with up(tmp_path / "state", "--config", str(config)) as stack:
         told = written(tmp_path / "state")
-        client = openai.OpenAI(base_url=stack.url, api_key=told["CLOUDACH_API_KEY"])
-        assert [model.id for model in client.models.list()] == ["one", "uno", "two", "two:sql"]
-        texts = [
-            client.completions.create(model=m, prompt="Hi", max_tokens=9).choices[0].text for m in ("two", "two:sql")
-        ]
+        with openai.OpenAI(base_url=stack.url, api_key=told["CLOUDACH_API_KEY"]) as client:
+            assert [model.id for model in client.models.list()] == ["one", "uno", "two", "two:sql"]
+            texts = [
+                client.completions.create(model=m, prompt="Hi", max_tokens=9).choices[0].text
+                for m in ("two", "two:sql")
+            ]
         assert texts[0] != texts[1]
     config.write_text("models:\n  - {id: one, alias: uno}\n")
     refused = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -14,8 +15,10 @@ from tests.data_plane.conftest import Stack, chat
 from tests.support.stack import ALIAS, Simulator
 
 
-def client(stack: Stack) -> openai.OpenAI:
-    return openai.OpenAI(base_url=stack.gateway.base_url, api_key=stack.key, max_retries=0)
+@pytest.fixture
+def client(stack: Stack) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=stack.gateway.base_url, api_key=stack.key, max_retries=0) as sdk:
+        yield sdk
 
 
 def events(stack: Stack, path: str = "/v1/chat/completions", **body: Any) -> tuple[httpx.Response, list[bytes]]:
@@ -44,10 +47,8 @@ def test_the_guides_wire_format(stack: Stack, sim: Simulator) -> None:
     assert b"token_ids" not in answer.content
 
 
-def test_openais_usage_chunk(stack: Stack) -> None:
-    stream = client(stack).chat.completions.create(
-        **chat(max_tokens=5), stream=True, stream_options={"include_usage": True}
-    )  # type: ignore[call-overload]
+def test_openais_usage_chunk(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(**chat(max_tokens=5), stream=True, stream_options={"include_usage": True})  # type: ignore[call-overload]
     chunks = list(stream)
     assert chunks[-1].choices == []
     assert chunks[-1].usage.completion_tokens == 5
@@ -120,7 +121,7 @@ def test_a_gathered_answer_is_the_engines_own(stack: Stack) -> None:
                 assert mine["token_ids"] == theirs["token_ids"]
 
 
-def test_tools_in_a_stream_and_whole(stack: Stack) -> None:
+def test_tools_in_a_stream_and_whole(stack: Stack, client: openai.OpenAI) -> None:
     tools = [
         {
             "type": "function",
@@ -131,10 +132,10 @@ def test_tools_in_a_stream_and_whole(stack: Stack) -> None:
         }
     ]
     asked = chat("Weather?", tools=tools, tool_choice="required", max_tokens=300)
-    whole = client(stack).chat.completions.create(**asked)  # type: ignore[call-overload]
+    whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]
     call = whole.choices[0].message.tool_calls[0]
     assert call.function.name == "get_weather"
-    with client(stack).chat.completions.stream(**asked) as stream:  # type: ignore[arg-type]
+    with client.chat.completions.stream(**asked) as stream:  # type: ignore[arg-type]
         streamed = stream.get_final_completion()
     again = streamed.choices[0].message.tool_calls[0].function
     assert json.loads(again.arguments) == json.loads(call.function.arguments)
@@ -238,14 +239,15 @@ def test_heartbeats_while_the_engine_is_silent(stack: Stack, sim: Simulator) -> 
         assert beats == b": keep-alive\n\n" * (len(beats) // 14)
         assert 4 <= len(beats) // 14 <= (time.monotonic() - began) / 0.3
         sim.arm("prefill:1500")
-        sdk = openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
-        chunks = list(sdk.chat.completions.create(**chat(max_tokens=3), stream=True))  # type: ignore[call-overload]
+        with openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0) as sdk:
+            chunks = list(sdk.chat.completions.create(**chat(max_tokens=3), stream=True))  # type: ignore[call-overload]
         assert len(chunks) == 4, "the SDK does not see them"
         sim.arm("hang")
-        with pytest.raises(openai.APITimeoutError):
-            openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0, timeout=1.0).chat.completions.create(
-                **chat(max_tokens=3)  # type: ignore[call-overload]
-            )
+        with (
+            openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0, timeout=1.0) as hasty,
+            pytest.raises(openai.APITimeoutError),
+        ):
+            hasty.chat.completions.create(**chat(max_tokens=3))  # type: ignore[call-overload]
 
 
 async def test_the_asynchronous_sdk(stack: Stack) -> None:
@@ -256,9 +258,9 @@ async def test_the_asynchronous_sdk(stack: Stack) -> None:
     assert chunks[-1].usage.completion_tokens == 6
 
 
-def test_models_are_listed_with_their_aliases(stack: Stack) -> None:
-    assert {model.id for model in client(stack).models.list()} == {"sim", ALIAS, "down"}
-    assert client(stack).models.retrieve(ALIAS).id == ALIAS
+def test_models_are_listed_with_their_aliases(client: openai.OpenAI) -> None:
+    assert {model.id for model in client.models.list()} == {"sim", ALIAS, "down"}
+    assert client.models.retrieve(ALIAS).id == ALIAS
 
 
 def test_the_log_tells_the_request_but_not_its_text(stack: Stack) -> None:

@@ -96,9 +96,9 @@ class Answers:
 def whole(engines: Served | Inference, name: str, question: str) -> str:
     """An answer in one piece, from the engines themselves."""
     url = engines.endpoint if isinstance(engines, Served) else engines.base_urls[MODEL]
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key=engines.api_key, max_retries=0)
     messages: Any = [{"role": "user", "content": question}]
-    answer = client.chat.completions.create(model=name, messages=messages, temperature=0, max_tokens=TOKENS)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=engines.api_key, max_retries=0) as client:
+        answer = client.chat.completions.create(model=name, messages=messages, temperature=0, max_tokens=TOKENS)
     assert answer.model == name
     return answer.choices[0].message.content or ""
 
@@ -114,16 +114,21 @@ def test_the_adapter_says_something_else_and_the_model_what_it_says_without(
         assert adapted != {alone}
 
 
-def test_the_engines_list_it(two_engines: Served) -> None:
-    client = openai.OpenAI(base_url=f"{two_engines.endpoint}/v1", api_key=two_engines.api_key, max_retries=0)
+@pytest.fixture
+def client(two_engines: Served) -> Iterator[openai.OpenAI]:
+    """Of the engines themselves."""
+    with openai.OpenAI(base_url=f"{two_engines.endpoint}/v1", api_key=two_engines.api_key, max_retries=0) as sdk:
+        yield sdk
+
+
+def test_the_engines_list_it(two_engines: Served, client: openai.OpenAI) -> None:
     base, adapter = [card.model_dump() for card in client.models.list()]
     assert (base["id"], adapter["id"], adapter["parent"]) == (MODEL, ADAPTER, MODEL)
     with pytest.raises(openai.NotFoundError):
         whole(two_engines, f"{MODEL}:other", "Hi")
 
 
-def test_requests_with_the_same_beginning_come_to_the_same_replica(two_engines: Served) -> None:
-    client = openai.OpenAI(base_url=f"{two_engines.endpoint}/v1", api_key=two_engines.api_key, max_retries=0)
+def test_requests_with_the_same_beginning_come_to_the_same_replica(two_engines: Served, client: openai.OpenAI) -> None:
     visits = []
     for visitor in range(6):
         told = f"Visitor {visitor} has a long story. " * 20

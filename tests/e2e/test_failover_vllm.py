@@ -56,13 +56,15 @@ def gateway(vllm: Inference, cuttable: TcpProxy) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def direct(vllm: Inference) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{vllm.base_urls[MODEL]}/v1", api_key=vllm.api_key, max_retries=0)
+def direct(vllm: Inference) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{vllm.base_urls[MODEL]}/v1", api_key=vllm.api_key, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
-def through(gateway: Gateway) -> openai.OpenAI:
-    return openai.OpenAI(base_url=gateway.base_url, api_key=create_key(gateway), max_retries=0, timeout=400)
+def through(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=create_key(gateway), max_retries=0, timeout=400) as client:
+        yield client
 
 
 def ask(

@@ -36,8 +36,9 @@ def key(gateway: Gateway) -> str:
 
 
 @pytest.fixture
-def client(gateway: Gateway, key: str) -> openai.OpenAI:
-    return openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0)
+def client(gateway: Gateway, key: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0) as sdk:
+        yield sdk
 
 
 def test_the_guides_first_example(vllm: Inference, gateway: Gateway, key: str) -> None:
@@ -106,15 +107,13 @@ def test_who_goes_away_stops_the_engine_and_pays_for_what_it_made(
 
 
 def test_limits_hold_before_the_engine_is_asked(vllm: Inference, gateway: Gateway) -> None:
-    limited = openai.OpenAI(
-        base_url=gateway.base_url, api_key=create_key(gateway, requests_per_minute=2), max_retries=0
-    )
-    engine = Engine(vllm)
-    began = time.monotonic()
-    for _ in range(2):
-        limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
-    with pytest.raises(openai.RateLimitError) as refused:
-        limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
+    engine, key = Engine(vllm), create_key(gateway, requests_per_minute=2)
+    with openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=0) as limited:
+        began = time.monotonic()
+        for _ in range(2):
+            limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
+        with pytest.raises(openai.RateLimitError) as refused:
+            limited.completions.create(model=ALIAS, prompt="Hi", max_tokens=2)
     # When the first of them is a minute old.
     assert 59 - (time.monotonic() - began) <= int(refused.value.response.headers["retry-after"]) <= 60
     assert engine.finished == 2

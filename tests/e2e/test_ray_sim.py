@@ -40,18 +40,21 @@ def gone(pid: int) -> bool:
 def test_models_side_by_side_each_under_its_own_route(sims: Inference) -> None:
     assert sims.base_urls["Org/Sim.Two"].endswith("/org-sim-two")
     for model, url in sims.base_urls.items():
-        client = OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0)
-        assert [card.id for card in client.models.list()] == [model]
-        stream = client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": "Hi"}], max_tokens=5, stream=True
-        )
-        assert [c.choices[0].finish_reason for c in stream if c.choices][-1] == "length"
+        with OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0) as client:
+            assert [card.id for card in client.models.list()] == [model]
+            stream = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": "Hi"}], max_tokens=5, stream=True
+            )
+            assert [c.choices[0].finish_reason for c in stream if c.choices][-1] == "length"
 
 
 def test_the_same_lock_as_vllms(sims: Inference) -> None:
     for url in sims.base_urls.values():
-        with pytest.raises(AuthenticationError):
-            OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0).models.list()
+        with (
+            OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0) as stranger,
+            pytest.raises(AuthenticationError),
+        ):
+            stranger.models.list()
 
 
 def stats(url: str) -> dict[str, int]:
@@ -61,16 +64,16 @@ def stats(url: str) -> dict[str, int]:
 
 def test_a_client_that_leaves_is_seen_by_the_engine(sims: Inference) -> None:
     url = sims.base_urls["sim-one"]
-    client = OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0)
-    with client.completions.create(model="sim-one", prompt="Hi", max_tokens=5000, stream=True) as stream:
-        next(iter(stream))
-        before = stats(url)
-        assert before["running"] == 1
-    until(lambda: stats(url)["running"] == 0)
-    after = stats(url)
-    assert after["aborted_total"] == before["aborted_total"] + 1
-    assert after["generated_tokens_total"] < before["generated_tokens_total"] + 1000
-    client.completions.create(model="sim-one", prompt="Hi", max_tokens=5)
+    with OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0) as client:
+        with client.completions.create(model="sim-one", prompt="Hi", max_tokens=5000, stream=True) as stream:
+            next(iter(stream))
+            before = stats(url)
+            assert before["running"] == 1
+        until(lambda: stats(url)["running"] == 0)
+        after = stats(url)
+        assert after["aborted_total"] == before["aborted_total"] + 1
+        assert after["generated_tokens_total"] < before["generated_tokens_total"] + 1000
+        client.completions.create(model="sim-one", prompt="Hi", max_tokens=5)
     assert stats(url)["generated_tokens_total"] == after["generated_tokens_total"] + 5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,8 +20,9 @@ pytestmark = pytest.mark.timeout(900)  # the first test waits for the engine's s
 
 
 @pytest.fixture
-def client(vllm: Inference) -> OpenAI:
-    return OpenAI(base_url=f"{vllm.base_urls[MODEL]}/v1", api_key=vllm.api_key, max_retries=0)
+def client(vllm: Inference) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"{vllm.base_urls[MODEL]}/v1", api_key=vllm.api_key, max_retries=0) as sdk:
+        yield sdk
 
 
 def test_a_sensible_answer_token_by_token(client: OpenAI) -> None:
@@ -105,11 +107,11 @@ def test_an_answer_is_continued_from_its_token_ids(client: OpenAI, question: str
 
 def test_locked_without_the_key(vllm: Inference) -> None:
     url = vllm.base_urls[MODEL]
-    stranger = OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0)
-    with pytest.raises(AuthenticationError):
-        stranger.models.list()
-    with pytest.raises(AuthenticationError):
-        stranger.completions.create(model=MODEL, prompt="Hi")
+    with OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0) as stranger:
+        with pytest.raises(AuthenticationError):
+            stranger.models.list()
+        with pytest.raises(AuthenticationError):
+            stranger.completions.create(model=MODEL, prompt="Hi")
     assert httpx.post(f"{url}/v1/completions", json={"model": MODEL, "prompt": "Hi"}).status_code == 401
 
 

@@ -19,16 +19,16 @@ pytestmark = pytest.mark.timeout(600)  # the first test waits for an API server
 def test_a_new_model_is_served_without_a_restart(site: Site) -> None:
     assert site.code("llama") == (404, "model_not_found")
     site.ready("llama", id="meta/Llama-3", aliases=["llama"], maxModelLen=4096)
-    client = openai.OpenAI(base_url=site.gateway.base_url, api_key=site.key, max_retries=0)
-    for name in ("meta/Llama-3", "llama"):
-        stream = client.chat.completions.create(
-            model=name, messages=[{"role": "user", "content": "Hi"}], max_tokens=8, stream=True
-        )
-        chunks = list(stream)
-        assert sum(bool(chunk.choices[0].delta.content) for chunk in chunks) == 8
-        assert {chunk.model for chunk in chunks} == {name}
-    assert site.listed() == {"meta/Llama-3", "llama"}
-    entry = client.models.retrieve("llama")
+    with openai.OpenAI(base_url=site.gateway.base_url, api_key=site.key, max_retries=0) as client:
+        for name in ("meta/Llama-3", "llama"):
+            stream = client.chat.completions.create(
+                model=name, messages=[{"role": "user", "content": "Hi"}], max_tokens=8, stream=True
+            )
+            chunks = list(stream)
+            assert sum(bool(chunk.choices[0].delta.content) for chunk in chunks) == 8
+            assert {chunk.model for chunk in chunks} == {name}
+        assert site.listed() == {"meta/Llama-3", "llama"}
+        entry = client.models.retrieve("llama")
     assert entry.model_dump()["root"] == "meta/Llama-3"
     assert entry.model_dump()["max_model_len"] == 4096
     assert site.sim.requests()[0]["model"] == "sim", "the name that the engine answers to"

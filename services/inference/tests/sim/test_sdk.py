@@ -115,8 +115,11 @@ def test_errors_become_the_sdks_exceptions(client: Any, sim: SimProcess) -> None
         ask(extra_headers={"x-sim-fault": "http:503"})
     with pytest.raises(openai.APIConnectionError):
         ask(extra_headers={"x-sim-fault": "refuse"})
-    with pytest.raises(openai.AuthenticationError):
-        openai.OpenAI(base_url=f"{sim.url}/v1", api_key="wrong", max_retries=0).models.list()
+    with (
+        openai.OpenAI(base_url=f"{sim.url}/v1", api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
     broken = client.chat.completions.create(
         model="m",
         messages=MESSAGES,
