@@ -19,6 +19,7 @@ import pytest
 from cloudach_stack import state
 
 from tests.data_plane.test_cancel import until
+from tests.data_plane.test_redis_away import valkey
 from tests.support.processes import BIN, Server
 
 READY = re.compile(r"CLOUDACH_BASE_URL=(http://\S+)\nCLOUDACH_API_KEY=\S+\n")
@@ -143,6 +144,19 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 1
         assert f"127.0.0.1:{port}" in second.stdout
+
+
+def test_what_it_waits_for_is_said(tmp_path: Path) -> None:
+    config = tmp_path / "models.yaml"
+    with valkey() as redis:
+        config.write_text(f"models: [{{id: one}}]\ngateway: {{redis: {{url: '{redis.url}'}}}}\n")
+        redis.kill()
+        waits = re.compile("the gateway waits: (redis not reached yet)\n")
+        command = [STACK, "up", "--engine", "sim", "--port", "0", "--state-dir", tmp_path, "--config", config]
+        with Server(command, ready=waits) as stack:
+            redis.start()
+            until(lambda: READY.search(stack.output))
+            assert stack.output.count("the gateway waits") == 1
 
 
 def test_models_of_ones_own(tmp_path: Path) -> None:

@@ -57,10 +57,7 @@ def up(options: Options, children: Children) -> None:
         log=state / "gateway.log",
         patience_s=float(config["timeouts"]["drain_s"]) + 15,
     )
-    try:
-        children.wait_until(lambda: _status(f"{address}/readyz") == 200, patience_s=_READY_S)
-    except TimeoutError as error:
-        raise StartFailed(f"The gateway is not ready after {_READY_S:.0f} s. Log: {state / 'gateway.log'}") from error
+    _wait_for_gateway(address, children, state / "gateway.log")
     base_url = f"{address}/v1"
     key = _development_key(base_url, config_file, state / "env")
     _write_private(state / "env", f"CLOUDACH_BASE_URL={shlex.quote(base_url)}\nCLOUDACH_API_KEY={shlex.quote(key)}\n")
@@ -136,7 +133,7 @@ def _development_key(base_url: str, config_file: Path, env_file: Path) -> str:
         known = dict(
             line.split("=", 1) for line in shlex.split(env_file.read_text(), comments=True) if "=" in line
         ).get("CLOUDACH_API_KEY")
-        if known and _status(f"{base_url}/models", key=known) == 200:
+        if known and _get(f"{base_url}/models", key=known)[0] == 200:
             return known
     command = [_tool("cloudach"), "keys", "create", "--config", str(config_file), "--tenant", "dev"]
     made = subprocess.run([*command, "--name", "development", "--json"], capture_output=True, text=True, check=False)
@@ -146,17 +143,42 @@ def _development_key(base_url: str, config_file: Path, env_file: Path) -> str:
     return key
 
 
-def _status(url: str, *, key: str | None = None) -> int | None:
-    """The HTTP status, None while nobody answers."""
+def _wait_for_gateway(address: str, children: Children, log: Path) -> None:
+    """Until it is ready; what it waits for is said. Raises StartFailed, ChildFailed."""
+    missing = ""
+
+    def ready() -> bool:
+        nonlocal missing
+        status, body = _get(f"{address}/readyz")
+        if status == 503 and (names := _missing(body)) and names != missing:
+            missing = names
+            say(f"the gateway waits: {missing}")
+        return status == 200
+
+    try:
+        children.wait_until(ready, patience_s=_READY_S)
+    except TimeoutError as error:
+        why = f" ({missing})" if missing else ""
+        raise StartFailed(f"The gateway is not ready after {_READY_S:.0f} s{why}. Log: {log}") from error
+
+
+def _missing(readiness: bytes) -> str:
+    """What /readyz says besides its status: `redis not reached yet`."""
+    told: dict[str, str] = json.loads(readiness)
+    return ", ".join(f"{name} {text}" for name, text in told.items() if name != "status")
+
+
+def _get(url: str, *, key: str | None = None) -> tuple[int | None, bytes]:
+    """The HTTP status, None while nobody answers, and the body."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     try:
         with _DIRECT.open(request, timeout=5) as response:
-            status: int = response.status
-            return status
+            return response.status, response.read()
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code, error.read()
     except OSError:
-        return None
+        return None, b""
 
 
 def _tool(name: str) -> str:
