@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import threading
+from collections import Counter
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from tests.data_plane.conftest import chat
+from tests.data_plane.conftest import PATIENT, chat
 from tests.data_plane.test_cancel import until
 from tests.support.stack import create_key, served_by, start_gateway, start_sim
 
@@ -59,6 +62,45 @@ def test_a_drain(processes: int) -> None:
         assert ended["long"] == "APIError server_is_overloaded"
         assert gateway.process.wait(30) == 0
         until(lambda: sim.stats()["running"] == 0)
+
+
+async def test_a_process_that_has_drained_leaves_nobody_without_an_answer_while_another_goes_on() -> None:
+    """The socket is theirs together: what the one has taken up as it ends is answered by it, the rest by the other."""
+    config = {"timeouts": {**PATIENT, "drain_s": 60.0}, "listen": {"processes": 2}}
+    with start_sim(model="sim") as sim, start_gateway({"models": [served_by(sim)], **config}) as gateway:
+        sim.arm("stall@2")
+        url, answers, asking = httpx.URL(gateway.url), Counter[str](), True
+
+        async def keep_asking() -> None:
+            while asking:
+                reader, writer = await asyncio.open_connection(url.host, url.port)
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                try:
+                    answers[(await reader.read()).partition(b"\r")[0].decode()] += 1
+                except ConnectionError as error:
+                    answers[repr(error)] += 1
+                writer.close()
+
+        headers = {"authorization": f"Bearer {create_key(gateway)}"}
+        async with (
+            httpx.AsyncClient(timeout=60) as client,
+            client.stream("POST", f"{gateway.base_url}/chat/completions", headers=headers, json=chat(stream=True)),
+        ):
+            before = _children(gateway.process.pid)
+            askers = [asyncio.create_task(keep_asking()) for _ in range(16)]
+            await asyncio.sleep(0.3)
+            gateway.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(60):
+                while _children(gateway.process.pid) == before:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            asking = False
+            await asyncio.gather(*askers)
+            assert gateway.output.count('"event":"drained"') == 1, "the other still has its stream"
+        assert set(answers) == {"HTTP/1.1 200 OK"}, answers
+
+
+def _children(pid: int) -> set[str]:
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -24,6 +24,8 @@ _log = logging.getLogger("cloudach.gateway")
 
 _BACKLOG = 2048
 
+_LAST_ANSWERS_S = 0.5
+
 # Signals closer together are one wish: a service manager signals the whole group, and our parent passes its own on.
 _SAME_WISH_S = 1.0
 
@@ -33,6 +35,16 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Signals are ours: uvicorn's own handling closes the door before the drain."""
         yield
+
+    async def close_the_door(self) -> None:
+        """Takes no more connections, which are another process' then, and answers what may be on its way on those that
+        it has: uvicorn would end them unread."""
+        for listening in self.servers:
+            listening.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_ANSWERS_S):
+                while self.server_state.connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
 
 def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
@@ -77,6 +89,7 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
         _log.info("draining", extra={"running": len(lifecycle.running), "deadline_s": settings.timeouts.drain_s})
         cut = await lifecycle.drain(settings.timeouts.drain_s)
         _log.info("drained", extra={"cut": cut})
+        await server.close_the_door()
         server.should_exit = True
 
     loop = asyncio.get_running_loop()
