@@ -144,6 +144,18 @@ def test_a_half_sent_request_does_not_hold_up_the_drain() -> None:
         assert gateway.process.wait(30) == 0
 
 
+def test_a_gateway_that_is_still_starting_ends_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a Redis that takes connections and says nothing
+        redis = {"url": f"redis://127.0.0.1:{silent.getsockname()[1]}", "timeout_s": 1.0}
+        models = [{"id": "m", "upstreams": ["http://127.0.0.1:1"]}]
+        with start_gateway({"models": models, "redis": redis}, ready=False) as gateway:
+            silent.settimeout(60)
+            asked, _ = silent.accept()
+            with asked:
+                gateway.process.send_signal(signal.SIGTERM)
+                assert gateway.process.wait(40) == 0
+
+
 def test_with_nothing_running_it_ends_at_once() -> None:
     with (
         start_sim(model="sim") as sim,

@@ -39,7 +39,7 @@ class _Server(uvicorn.Server):
     async def close_the_door(self) -> None:
         """Takes no more connections, which are another process' then, and answers what may be on its way on those that
         it has: uvicorn would end them unread."""
-        for listening in self.servers:
+        for listening in self.servers if self.started else ():
             listening.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_ANSWERS_S):
