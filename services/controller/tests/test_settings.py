@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cloudach_controller.__main__ import main
-from cloudach_controller.settings import ConfigError, Settings, described, parse
+from cloudach_controller.settings import ConfigError, Settings, described, load, parse
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,20 @@ from cloudach_controller.settings import ConfigError, Settings, described, parse
         ("ray: {poll_s: 0}", "ray.poll_s: Input should be greater than 0"),
         ("leader_election: {renew_s: 20}", "leader_election: retry_s < renew_s < duration_s"),
         ("ray: {endpoint_url: 'http://{host}'}", "ray.endpoint_url: only {name} and {namespace}"),
+        ("ray: {endpoint_url: 'http://{name}:PORT'}", "ray.endpoint_url: "),
+        ("ray: {endpoint_url: '{name}.{namespace}:8000'}", "ray.endpoint_url: "),
+        ("ray: {dashboard_url: 'http://{name}/{namespace.x}'}", "ray.dashboard_url: only {name}"),
+        ("ray: {gcs_redis_address: redis}", "ray.gcs_redis_address: "),
+        ("ray: {token_secret: My_Secret}", "ray.token_secret: "),
+        ("ray: {poll_s: .inf}", "ray.poll_s: "),
+        ("kubernetes: {resync_s: .nan}", "kubernetes.resync_s: "),
+        ("kubernetes: {namespaces: ['a b']}", "kubernetes.namespaces.0: "),
+        ("leader_election: {name: ''}", "leader_election.name: "),
+        ("listen: {host: '0.0.0.0:8080'}", "listen.host: "),
+        ("inference: {image: ''}", "inference.image: "),
+        ("inference: {head_memory: 4 GB}", "inference.head_memory: "),
+        ("inference: {gpu_type_label: 'a b'}", "inference.gpu_type_label: "),
+        ("inference: {env: {'A B': x}}", "inference.env.A B.[key]: "),
         ("rollout: {replacement: never}", "rollout.replacement"),
         ("[1]", "expected a mapping"),
         ("a: [", "is not YAML"),
@@ -25,6 +39,12 @@ def test_bad_settings_are_refused_by_name(text: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse(text)
     assert words in str(refused.value)
+
+
+def test_a_kubeconfig_is_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "controller.yaml").write_text("kubernetes: {kubeconfig: kube/config}")
+    monkeypatch.chdir("/")
+    assert load(tmp_path / "controller.yaml").kubernetes.kubeconfig == tmp_path / "kube/config"
 
 
 def test_help_lists_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cloudach_gateway import address_redis
 from cloudach_gateway.settings import (
     Adapter,
     ConfigError,
@@ -58,6 +59,28 @@ def test_an_upstream_may_name_v1_or_not() -> None:
         ("models: []", "models"),
         ("models: [{id: m, upstreams: ['nope']}]", "models.0.upstreams"),
         ("models: [{id: m, upstreams: []}]", "models.0.upstreams"),
+        ("models: [{id: m, upstreams: ['http://engine:PORT']}]", "models.0.upstreams.0"),
+        ("models: [{id: m, upstreams: ['http://engine:99999']}]", "models.0.upstreams.0"),
+        ("models: [{id: m, upstreams: ['http://engine/v1/chat/completions']}]", "models.0.upstreams.0"),
+        ("models: [{id: m, aliases: [''], upstreams: ['http://a']}]", "models.0.aliases.0"),
+        ("models: [{id: m, aliases: ['a,b'], upstreams: ['http://a']}]", "models.0.aliases.0"),
+        ("models: [{id: 'a,b', upstreams: ['http://a']}]", "models.0.id"),
+        ("models: [{id: m, upstream_model: '', upstreams: ['http://a']}]", "models.0.upstream_model"),
+        ("models: [{id: m, adapters: [{name: a, id: ' '}], upstreams: ['http://a']}]", "models.0.adapters.0.id"),
+        ('models: [{id: m, api_key: "a\\r\\nb: c", upstreams: ["http://a"]}]', "models.0.api_key"),
+        (MODEL + "redis: {url: 'localhost:6379'}", "redis.url"),
+        (MODEL + "redis: {url: ''}", "redis.url"),
+        (MODEL + "redis: {url: 'redis://localhost:PORT'}", "redis.url"),
+        (MODEL + "redis: {url: 'redis://localhost/zero'}", "redis.url"),
+        (MODEL + "redis: {url: 'redis+sentinel://a:99999/s'}", "redis.url"),
+        (MODEL + "timeouts: {total_s: .inf}", "timeouts.total_s"),
+        (MODEL + "usage: {keep_days: .nan}", "usage.keep_days"),
+        (MODEL + "usage: {keep_days: .inf}", "usage.keep_days"),
+        (MODEL + "kubernetes: {wake_wait_s: .inf}", "kubernetes.wake_wait_s"),
+        (MODEL + "limits: {default_max_tokens: 10000000000000}", "limits.default_max_tokens"),
+        (MODEL + "listen: {host: 'localhost:80'}", "listen.host"),
+        (MODEL + "listen: {port: 8080, metrics_port: 8080}", "both 8080"),
+        (MODEL + "kubernetes: {label_selector: 'tier production'}", "kubernetes.label_selector"),
         (MODEL + "timeouts: {connect_s: -1}", "timeouts.connect_s"),
         (MODEL + "timeout: {}", "timeout"),
         (MODEL + "listen: {port: http}", "listen.port"),
@@ -72,6 +95,29 @@ def test_an_upstream_may_name_v1_or_not() -> None:
 def test_a_bad_setting_is_named(text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         parse(text)
+
+
+@pytest.mark.parametrize("selector", ["", "tier=production", "!old, a/b.c in (x, y),z!=1", "a,b==c"])
+def test_label_selectors(selector: str) -> None:
+    assert parse(MODEL + f"kubernetes: {{label_selector: {selector!r}}}").kubernetes.label_selector == selector
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "redis: {data_dir: data}\nkubernetes: {cache_file: ../models.json, kubeconfig: /k}\n"
+    (tmp_path / "gateway.yaml").write_text(MODEL + text)
+    monkeypatch.chdir("/")
+    settings = load(tmp_path / "gateway.yaml")
+    assert settings.redis.data_dir == tmp_path / "data"
+    assert settings.kubernetes.cache_file == tmp_path / "../models.json"
+    assert settings.kubernetes.kubeconfig == Path("/k")
+
+
+def test_certificates_in_the_url_of_redis_are_relative_to_the_file_too(tmp_path: Path) -> None:
+    url = "rediss://:pw%2F@r:6379/0?ssl_ca_certs=ca.pem&ssl_cert_reqs=none"
+    (tmp_path / "gateway.yaml").write_text(MODEL + f"redis: {{url: '{url}'}}")
+    address = address_redis.parse(load(tmp_path / "gateway.yaml").redis.url or "")
+    assert address.tls_options["ssl_ca_certs"] == str(tmp_path / "ca.pem")
+    assert address.password == "pw/"
 
 
 def test_models_of_a_cluster_alone() -> None:

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from cloudach_inference.config import ConfigError, api_key, parse
+from cloudach_inference.config import ConfigError, api_key, load, parse
 from cloudach_inference.slugs import slug
 
 
@@ -38,6 +38,11 @@ def test_a_model_needs_no_more_than_an_id() -> None:
         ("models: [{id: m, adapters: [{name: a}]}]", "models.0: .*adapters.a: name its source"),
         ("models: [{id: m, engine: sim, adapters: [{name: a, source: x}]}]", "simulator's adapters have no source"),
         ("models: [{id: m, adapters: [{name: a, source: x}, {name: a, source: y}]}]", "a name is used twice"),
+        ("models: [{id: ''}]", r"models\.0\.id"),
+        ("models: [{id: m, drain_s: .inf}]", r"models\.0\.drain_s"),
+        ("models: [{id: m, resources: {cpu: .nan}}]", r"models\.0\.resources\.cpu"),
+        ("{models: [{id: m}], start_timeout_s: .inf}", "start_timeout_s"),
+        ("{models: [{id: m}], api_key_env: 'A B'}", "api_key_env"),
         ("models: [", "not YAML"),
         ("[1]", "expected a mapping"),
     ],
@@ -45,6 +50,18 @@ def test_a_model_needs_no_more_than_an_id() -> None:
 def test_bad_input_is_named(text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         parse(text)
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "inference.yaml").write_text(
+        "{models: [{id: m, source: ./w, adapters: [{name: a, source: ~/a}]}, {id: n, source: a/b}], api_key_file: key}"
+    )
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = load(tmp_path / "inference.yaml")
+    assert [model.source for model in settings.models] == [str(tmp_path / "w"), "a/b"]
+    assert settings.models[0].adapters[0].source == "/home/me/a"
+    assert (settings.api_key_file, settings.state_dir) == (tmp_path / "key", tmp_path / ".run")
 
 
 def test_the_simulator_takes_any_settings() -> None:
@@ -61,5 +78,8 @@ def test_key_comes_from_the_variable_or_the_file(tmp_path: Path) -> None:
     file.write_text("\n")
     with pytest.raises(ConfigError, match="is empty"):
         api_key(parse(f"{{models: [{{id: m}}], api_key_file: {file}}}"), {})
+    assert api_key(parse("models: [{id: m}]"), {"CLOUDACH_ENGINE_API_KEY": "k\n"}) == "k"
+    with pytest.raises(ConfigError, match="CLOUDACH_ENGINE_API_KEY: character 2"):
+        api_key(parse("models: [{id: m}]"), {"CLOUDACH_ENGINE_API_KEY": "k\nx: y"})
     with pytest.raises(ConfigError, match="cannot read"):
         api_key(parse(f"{{models: [{{id: m}}], api_key_file: {file}.not}}"), {})

@@ -8,63 +8,96 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import cloudach_settings
 import yaml
 from cloudach_model_api.names import GPU_TYPE_LABEL
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from cloudach_settings import ConfigError, Group, Host, Port, Seconds, base_url
+from pydantic import AfterValidator, Field, model_validator
 
-Seconds = Annotated[float, Field(gt=0)]
+_LABEL_NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+
+ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+"""What Kubernetes takes as a name of a Secret or a Lease."""
+Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+Image = Annotated[str, Field(pattern=r"^[^\s]+$")]
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|e[0-9]+)?$")]
+
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
+VariableText = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+def _url_of_a_model(template: str) -> str:
+    try:
+        url = template.format(name="x", namespace="y")
+    except (KeyError, ValueError, IndexError, AttributeError):
+        raise ValueError("only {name} and {namespace} are known") from None
+    base_url(url)
+    return template.rstrip("/")
 
 
-class Listen(_Group):
+ModelUrl = Annotated[str, AfterValidator(_url_of_a_model)]
+
+
+class Listen(Group):
     """/healthz, /readyz and /metrics."""
 
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8080, ge=0, le=65535, description="0: a free one, printed at start")
+    host: Host = Field("127.0.0.1", description="address to listen on")
+    port: Port = Field(8080, description="0: a free one, printed at start")
 
 
-class Kubernetes(_Group):
+class Kubernetes(Group):
     kubeconfig: Path | None = Field(
         None, description="for runs outside a cluster; empty: the pod's service account, or else $KUBECONFIG"
     )
-    namespaces: tuple[str, ...] = Field((), description="whose Models are served; empty: all namespaces")
+    namespaces: tuple[Namespace, ...] = Field((), description="whose Models are served; empty: all namespaces")
     timeout_s: Seconds = Field(15.0, description="one request to the API server")
     resync_s: Seconds = Field(60.0, description="every Model is looked at again so often, whatever was seen to change")
-    workers: int = Field(4, ge=1, description="Models worked on at the same time")
+    workers: int = Field(4, ge=1, le=1000, description="Models worked on at the same time")
     retry_max_s: Seconds = Field(30.0, description="a Model that fails is tried again after 0.2 s, doubled up to this")
 
 
-class LeaderElection(_Group):
+class LeaderElection(Group):
     """Several controllers may run; the one with the Lease works."""
 
     enabled: bool = Field(True, description="off: it works without a Lease; never run two like that")
-    namespace: str = Field("default", description="of the Lease")
-    name: str = Field("cloudach-controller", description="of the Lease")
-    duration_s: int = Field(15, ge=2, description="a leader that was not heard of for so long is replaced")
+    namespace: Namespace = Field("default", description="of the Lease")
+    name: ObjectName = Field("cloudach-controller", description="of the Lease")
+    duration_s: int = Field(15, ge=2, le=86_400, description="a leader that was not heard of for so long is replaced")
     renew_s: Seconds = Field(10.0, description="a leader that cannot renew for so long stops; less than duration_s")
     retry_s: Seconds = Field(2.0, description="pause between two tries; less than renew_s")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> LeaderElection:
+        if not self.retry_s < self.renew_s < self.duration_s:
+            raise ValueError("retry_s < renew_s < duration_s must hold")
+        return self
 
-class Inference(_Group):
+
+class Inference(Group):
     """What the engines' pods are made of."""
 
-    image: str = Field("ghcr.io/cloudach/inference:0.2.0", description="of Ray's pods, unless a Model names its own")
-    ray_version: str = Field("2.60.0", description="of that image; KubeRay wants to know")
-    gpu_type_label: str = Field(GPU_TYPE_LABEL, description="node label that a Model's gpu.type is compared with")
-    head_cpu: str = Field("1", description="CPU request of the head pod, which runs no engine")
-    head_memory: str = Field("4Gi", description="memory request and limit of the head pod")
-    worker_cpu: str = Field("2", description="CPU request of a worker pod, where the Model gives none")
-    worker_memory: str = Field("8Gi", description="memory request of a worker pod, where the Model gives none")
-    shared_memory: str = Field("8Gi", description="size limit of /dev/shm, which engines on several GPUs talk through")
-    worker_idle_s: int = Field(60, ge=1, description="a worker pod without a replica goes after so long")
-    env: dict[str, str] = Field(default_factory=dict, description="further environment variables of all Ray pods")
+    image: Image = Field("ghcr.io/cloudach/inference:0.2.0", description="of Ray's pods, unless a Model names its own")
+    ray_version: str = Field(
+        "2.60.0", pattern=r"^[0-9][0-9A-Za-z.+-]*$", description="of that image; KubeRay wants to know"
+    )
+    gpu_type_label: str = Field(
+        GPU_TYPE_LABEL, pattern=_LABEL_NAME, description="node label that a Model's gpu.type is compared with"
+    )
+    head_cpu: Quantity = Field("1", description="CPU request of the head pod, which runs no engine")
+    head_memory: Quantity = Field("4Gi", description="memory request and limit of the head pod")
+    worker_cpu: Quantity = Field("2", description="CPU request of a worker pod, where the Model gives none")
+    worker_memory: Quantity = Field("8Gi", description="memory request of a worker pod, where the Model gives none")
+    shared_memory: Quantity = Field(
+        "8Gi", description="size limit of /dev/shm, which engines on several GPUs talk through"
+    )
+    worker_idle_s: int = Field(60, ge=1, le=10**9, description="a worker pod without a replica goes after so long")
+    env: dict[VariableName, VariableText] = Field(
+        default_factory=dict, description="further environment variables of all Ray pods"
+    )
 
 
-class Ray(_Group):
-    token_secret: str = Field(
+class Ray(Group):
+    token_secret: ObjectName = Field(
         "cloudach-ray-token",
         description="Secret, one in each namespace, whose entry auth_token locks Ray's dashboard; made where missing",
     )
@@ -72,17 +105,20 @@ class Ray(_Group):
     stream_limit_s: int = Field(
         960,
         ge=1,
+        le=10**9,
         description="the longest stream: old clusters and ingress processes stay so long; above the gateway's",
     )
     gcs_redis_address: str | None = Field(
-        None, description="host:port of a Redis that keeps Ray's state through a lost head; not the limiter's Redis"
+        None,
+        pattern=r"^(rediss?://)?[^\s:/@]+:[0-9]{1,5}$",
+        description="host:port of a Redis that keeps Ray's state through a lost head; not the limiter's Redis",
     )
-    gcs_redis_secret: str | None = Field(None, description="Secret in the Models' namespaces; entry `password`")
-    dashboard_url: str = Field(
+    gcs_redis_secret: ObjectName | None = Field(None, description="Secret in the Models' namespaces; entry `password`")
+    dashboard_url: ModelUrl = Field(
         "http://{name}-head-svc.{namespace}.svc:8265",
         description="Ray's dashboard of a Model; {name} and {namespace} are the Model's",
     )
-    endpoint_url: str = Field(
+    endpoint_url: ModelUrl = Field(
         "http://{name}-serve-svc.{namespace}.svc:8000", description="base URL of a Model's engines, for the gateway"
     )
     timeout_s: Seconds = Field(5.0, description="one request to the dashboard")
@@ -93,14 +129,14 @@ class Ray(_Group):
     )
 
 
-class Rollout(_Group):
+class Rollout(Group):
     replacement: Literal["ask", "at_once"] = Field(
         "ask",
         description="changes that take a second set of pods: ask waits for cloudach.dev/allow-replacement",
     )
 
 
-class Settings(_Group):
+class Settings(Group):
     listen: Listen = Listen()
     kubernetes: Kubernetes = Kubernetes()
     leader_election: LeaderElection = LeaderElection()
@@ -110,41 +146,14 @@ class Settings(_Group):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="JSON lines on stderr")
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says which field and why."""
-
-
 def parse(text: str, *, source: str = "configuration") -> Settings:
     """Raises ConfigError, with one line for each bad field."""
-    try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{source}: expected a mapping of settings")
-    try:
-        settings = Settings.model_validate(raw)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{source}:\n" + "\n".join(lines)) from error
-    election = settings.leader_election
-    if not election.retry_s < election.renew_s < election.duration_s:
-        raise ConfigError(f"{source}:\n  leader_election: retry_s < renew_s < duration_s must hold")
-    for name in ("dashboard_url", "endpoint_url"):
-        try:
-            getattr(settings.ray, name).format(name="x", namespace="y")
-        except (KeyError, ValueError, IndexError) as error:
-            raise ConfigError(f"{source}:\n  ray.{name}: only {{name}} and {{namespace}} are known") from error
-    return settings
+    return cloudach_settings.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
     """Raises ConfigError."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    return parse(text, source=str(path))
+    return cloudach_settings.load(Settings, path)
 
 
 def described() -> str:
@@ -152,7 +161,7 @@ def described() -> str:
     lines: list[str] = []
     for group, field in Settings.model_fields.items():
         value = field.default
-        if not isinstance(value, _Group):
+        if not isinstance(value, Group):
             lines.append(f"{group}: {_yaml(value)}  # {field.description}")
             continue
         lines.append(f"{group}:" + (f"  # {' '.join(value.__doc__.split())}" if value.__doc__ else ""))
@@ -164,3 +173,6 @@ def described() -> str:
 def _yaml(value: Any) -> str:
     plain = list(value) if isinstance(value, tuple) else value
     return yaml.safe_dump(plain, default_flow_style=True).replace("\n...", "").strip()
+
+
+__all__ = ["ConfigError", "Settings", "described", "load", "parse"]

@@ -1,36 +1,46 @@
 """Every setting of the gateway: its unit, its default and why. Read from one YAML file; bad ones are refused at start.
 
 Any value can be given as `${NAME}` or `${NAME:-default}` to take it from the environment, so that a secret need not
-stand in the file.
+stand in the file. Relative paths are relative to the file.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+import cloudach_settings
+from cloudach_settings import BaseUrl, ConfigError, Group, Host, Name, Port, Seconds, Secret
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-Seconds = Annotated[float, Field(gt=0)]
+from . import address_redis
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Tokens = Annotated[int, Field(ge=1, le=2**31)]
+
+_KEY = r"([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
+_VALUE = r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?"
+_SET = rf"\(\s*{_VALUE}(\s*,\s*{_VALUE})*\s*\)"
+_REQUIREMENT = rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|\s+(in|notin)\s*{_SET}|\s*[<>]\s*\d+)?)\s*"
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Listen(_Group):
-    host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="/metrics is served here, on the same host; off when empty"
+class Listen(Group):
+    host: Host = "127.0.0.1"
+    port: Port = 8080
+    metrics_port: Port | None = Field(None, description="/metrics is served here, on the same host; off when empty")
+    processes: int = Field(
+        1, ge=1, le=1024, description="gateway processes that share the port; one saturates about one core"
     )
-    processes: int = Field(1, ge=1, description="gateway processes that share the port; one saturates about one core")
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Listen:
+        if self.port and self.port == self.metrics_port:
+            raise ValueError(f"port and metrics_port are both {self.port}")
+        return self
 
 
-class Redis(_Group):
+class Redis(Group):
     """Where keys, limits and usage live. Without a `url` the start command runs an embedded Valkey on loopback."""
 
     url: str | None = Field(
@@ -43,11 +53,18 @@ class Redis(_Group):
     timeout_s: Seconds = Field(0.5, description="one round trip; past it the request goes on without Redis")
     probe_every_s: Seconds = Field(1.0, description="how often a lost Redis is tried again")
 
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: str | None) -> str | None:
+        if url is not None:
+            address_redis.parse(url)
+        return url
 
-class Limits(_Group):
+
+class Limits(Group):
     window_s: Seconds = Field(60.0, description="what 'a minute' is; shorter only in tests")
-    default_max_tokens: int = Field(
-        1024, ge=1, description="tokens reserved for a request that names no max_tokens; settled to the real usage"
+    default_max_tokens: Tokens = Field(
+        1024, description="tokens reserved for a request that names no max_tokens; settled to the real usage"
     )
     lease_ttl_s: Seconds = Field(
         20.0, description="a stream's concurrency lease; renewed while it runs, so a killed gateway's frees itself"
@@ -62,15 +79,15 @@ class Limits(_Group):
     )
 
 
-class Usage(_Group):
+class Usage(Group):
     """One record for each request, for billing to read: docs/usage.md."""
 
     keep_days: float = Field(
-        7.0, gt=0, description="how long a record is kept once all consumer groups have acknowledged it"
+        7.0, gt=0, le=36_500, description="how long a record is kept once all consumer groups have acknowledged it"
     )
 
 
-class Timeouts(_Group):
+class Timeouts(Group):
     """The one table of timeouts towards an engine."""
 
     connect_s: Seconds = Field(2.0, description="TCP connect; engines are near")
@@ -84,24 +101,24 @@ class Timeouts(_Group):
         5.0, description="silence towards a streaming client before a ': keep-alive' comment; idle proxies cut at 60 s"
     )
     drain_s: Seconds = Field(60.0, description="after SIGTERM: how long running streams may go on")
-    retries: int = Field(2, ge=0, description="further attempts before the first byte, where it is safe")
+    retries: int = Field(2, ge=0, le=1000, description="further attempts before the first byte, where it is safe")
 
 
-class Failover(_Group):
+class Failover(Group):
     """What happens when an engine breaks off in mid-stream: another one goes on from the same token."""
 
     enabled: bool = Field(True, description="off: the client gets the error frame at once")
-    attempts: int = Field(8, ge=1, description="engines asked in a row without a new token")
+    attempts: int = Field(8, ge=1, le=1000, description="engines asked in a row without a new token")
     budget_s: Seconds = Field(30.0, description="time without an engine, per break")
     spread_s: Seconds = Field(0.25, description="streams that break together go on spread over so long")
 
 
-class Adapter(_Group):
+class Adapter(Group):
     """A LoRA adapter that the engines have loaded: a model of its own for clients."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="clients call it <model id>:<name>")
-    id: str | None = Field(None, min_length=1, description="what clients call it before all, if something else")
-    upstream_model: str | None = Field(
+    id: Name | None = Field(None, description="what clients call it before all, if something else")
+    upstream_model: Text | None = Field(
         None, description="the engine's own name for it, if not <the model's>:<name>; vLLM's --lora-modules gives it"
     )
 
@@ -111,31 +128,23 @@ class Adapter(_Group):
         return own if self.id is None else (self.id, *own)
 
 
-class Model(_Group):
+class Model(Group):
     """One model and the engines that serve it."""
 
-    id: str = Field(min_length=1, description="the name that clients use")
-    aliases: tuple[str, ...] = Field((), description="further names for it")
-    upstreams: tuple[str, ...] = Field(min_length=1, description="base URLs; /v1/chat/completions is appended")
-    upstream_model: str | None = Field(None, description="the engine's own name for it, if not `id`")
-    api_key: str | None = Field(None, description="sent to the engine as its bearer token, never the caller's key")
+    id: Name = Field(description="the name that clients use")
+    aliases: tuple[Name, ...] = Field((), description="further names for it")
+    upstreams: tuple[BaseUrl, ...] = Field(min_length=1, description="base URLs; /v1/chat/completions is appended")
+    upstream_model: Text | None = Field(None, description="the engine's own name for it, if not `id`")
+    api_key: Secret = Field(None, description="sent to the engine as its bearer token, never the caller's key")
     dialect: Literal["vllm", "openai"] = Field(
         "vllm",
         description="vllm: asks for token ids, so that a cut stream is billed exactly; openai: only standard fields",
     )
-    max_model_len: int | None = Field(None, ge=1, description="tokens of prompt and answer together")
+    max_model_len: Tokens | None = Field(None, description="tokens of prompt and answer together")
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, each a model of its own")
 
-    @field_validator("upstreams")
-    @classmethod
-    def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
-        for url in urls:
-            if not re.match(r"https?://[^/\s]+", url):
-                raise ValueError(f"{url!r} is not an http:// or https:// URL")
-        return tuple(url.rstrip("/").removesuffix("/v1") for url in urls)
 
-
-class Kubernetes(_Group):
+class Kubernetes(Group):
     """Models that the gateway learns of from the cluster, beside those of `models`: docs/kubernetes.md."""
 
     enabled: bool = Field(False, description="serve the Model resources of a cluster too")
@@ -154,10 +163,13 @@ class Kubernetes(_Group):
     timeout_s: Seconds = Field(10.0, description="one question to the API server")
     resync_s: Seconds = Field(1800.0, description="how often all Models are listed anew, beside the watch")
     wake_wait_s: float = Field(
-        300.0, ge=0, description="how long a stream waits, with heart-beats, for a Model that it wakes"
+        300.0, ge=0, le=1e9, description="how long a stream waits, with heart-beats, for a Model that it wakes"
     )
     wake_wait_whole_s: float = Field(
-        45.0, ge=0, description="the same for answers in one piece, which have no heart-beats; idle proxies cut at 60 s"
+        45.0,
+        ge=0,
+        le=1e9,
+        description="the same for answers in one piece, which have no heart-beats; idle proxies cut at 60 s",
     )
     wake_again_s: Seconds = Field(10.0, description="a Model that still sleeps is asked for anew after so long")
     in_use_every_s: Seconds = Field(
@@ -174,8 +186,15 @@ class Kubernetes(_Group):
             raise ValueError("a namespace is named twice")
         return namespaces
 
+    @field_validator("label_selector")
+    @classmethod
+    def _selector(cls, selector: str) -> str:
+        if selector and not re.fullmatch(rf"{_REQUIREMENT}(,{_REQUIREMENT})*", selector):
+            raise ValueError(f"{selector!r} is no label selector, as `tier=production,region in (eu,us)`")
+        return selector
 
-class Settings(_Group):
+
+class Settings(Group):
     listen: Listen = Listen()
     redis: Redis = Redis()
     limits: Limits = Limits()
@@ -205,48 +224,18 @@ class Settings(_Group):
         return self
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says which field and why."""
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
-
-
-def _expand(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _expand(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expand(item) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def from_environment(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
-        if found is None:
-            raise ConfigError(f"the environment variable {match[1]} is not set, and ${{{match[1]}}} names no default")
-        return found
-
-    return _VARIABLE.sub(from_environment, value)
-
-
 def parse(text: str, *, source: str = "configuration") -> Settings:
     """Raises ConfigError, with one line for each bad field."""
-    try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{source}: expected a mapping of settings")
-    try:
-        return Settings.model_validate(_expand(raw))
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{source}:\n" + "\n".join(lines)) from error
+    return cloudach_settings.parse(Settings, text, source=source, variables=True)
 
 
 def load(path: Path) -> Settings:
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    return parse(text, source=str(path))
+    """Raises ConfigError."""
+    settings = cloudach_settings.load(Settings, path, variables=True)
+    if settings.redis.url is None:
+        return settings
+    url = address_redis.anchored(settings.redis.url, path.absolute().parent)
+    return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})
+
+
+__all__ = ["ConfigError", "Settings", "load", "parse"]

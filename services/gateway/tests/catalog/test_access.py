@@ -103,6 +103,15 @@ def test_what_is_wrong_is_named(
         Access.find(kubeconfig(tmp_path, cluster, user), context)
 
 
+def test_a_token_that_would_break_the_request_is_refused(tmp_path: Path) -> None:
+    assert Access.find(kubeconfig(tmp_path, user={"token": "abc\n"})).bearer() == "abc"
+    with pytest.raises(AccessError, match="U\\+000D"):
+        Access.find(kubeconfig(tmp_path, user={"token": "abc\r\nx: y"}))
+    (tmp_path / "token").write_text("sécret")
+    with pytest.raises(AccessError, match="cannot be sent"):
+        Access.find(kubeconfig(tmp_path, user={"tokenFile": "token"})).bearer()
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(AccessError, match="cannot read"):
         Access.find(tmp_path / "missing")

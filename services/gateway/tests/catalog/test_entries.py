@@ -45,6 +45,15 @@ def test_a_ready_model(make_model: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("endpoint", ["http://llama:PORT", "llama:8000", "http://llama/a b", "http://llama/\r\nx: y"])
+def test_an_endpoint_that_no_request_could_be_sent_to(make_model: Any, endpoint: str) -> None:
+    entry = only(make_model("llama", endpoint=endpoint))
+    assert entry.upstreams == ()
+    assert entry.absence is not None
+    assert entry.absence.why is Why.STUCK
+    assert "endpoint" in entry.absence.detail
+
+
 def test_an_id_is_not_what_the_engine_answers_to(make_model: Any) -> None:
     entry = only(make_model("llama", id="meta/Llama-3"))
     assert (entry.id, entry.upstream_model) == ("meta/Llama-3", "llama")

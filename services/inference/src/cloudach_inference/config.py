@@ -5,42 +5,38 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import cloudach_settings
+from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, Name, Port, Seconds, header_text
+from pydantic import Field, model_validator
 
 from .slugs import slug
 
 DEFAULT_SOURCE = "default"
 
-
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says which field and why."""
+Source = Annotated[str, Field(min_length=1), FOLDER_OR_NAME]
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Resources(_Group):
+class Resources(Group):
     """What Ray sets aside for one replica. Only bookkeeping on a machine of one's own; real on a cluster."""
 
-    cpu: float = Field(1.0, gt=0, description="CPU cores")
+    cpu: float = Field(1.0, gt=0, le=100_000, description="CPU cores")
     gpu: int | None = Field(None, ge=0, description="GPUs; by default as many as tensor and pipeline parallelism need")
 
 
-class Adapter(_Group):
+class Adapter(Group):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the engine answers to <model id>:<name>")
-    source: str | None = Field(None, min_length=1, description="a Hugging Face id or a local folder; sim: none")
+    source: Annotated[Source | None, FOLDER_OR_NAME] = Field(
+        None, description="a Hugging Face id or a local folder; sim: none"
+    )
 
 
-class Model(_Group):
-    id: str = Field(min_length=1, description="the name that the engine answers to")
+class Model(Group):
+    id: Name = Field(description="the name that the engine answers to")
     engine: Literal["vllm", "sim"] = Field("vllm", description="vllm, or the simulator in its dialect")
-    source: str = Field(
+    source: Source = Field(
         DEFAULT_SOURCE,
-        min_length=1,
         description="a Hugging Face id, a local folder, or 'default': SmolLM2-135M-Instruct from the package registry",
     )
     engine_args: dict[str, Any] = Field(
@@ -48,9 +44,9 @@ class Model(_Group):
     )
     env: dict[str, str] = Field(default_factory=dict, description="further environment variables of this engine")
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters; every replica loads all of them")
-    replicas: int = Field(1, ge=1)
-    drain_s: float = Field(
-        60.0, gt=0, description="how long a replica that is to go may finish its streams; the gateway moves the rest"
+    replicas: int = Field(1, ge=1, le=10_000)
+    drain_s: Seconds = Field(
+        60.0, description="how long a replica that is to go may finish its streams; the gateway moves the rest"
     )
     resources: Resources = Resources()
 
@@ -73,19 +69,24 @@ class Model(_Group):
         return self
 
 
-class Settings(_Group):
+class Settings(Group):
     models: tuple[Model, ...] = Field(min_length=1)
-    http_port: int = Field(0, ge=0, le=65535, description="of the ingress, on 127.0.0.1; 0: a free one")
+    http_port: Port = Field(0, description="of the ingress, on 127.0.0.1; 0: a free one")
     api_key_env: str = Field(
-        "CLOUDACH_ENGINE_API_KEY", description="environment variable with the key that the engines want; unset: no lock"
+        "CLOUDACH_ENGINE_API_KEY",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        description="environment variable with the key that the engines want; unset: no lock",
     )
     api_key_file: Path | None = Field(None, description="file with that key, instead of the variable")
     state_dir: Path = Field(Path(".run"), description="logs")
     cache_dir: Path | None = Field(None, description="prepared weights; ~/.cache/cloudach by default, shared by clones")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs where there are any and vLLM can")
-    start_timeout_s: float = Field(900.0, gt=0, description="for all engines to answer; a download counts in")
+    start_timeout_s: Seconds = Field(900.0, description="for all engines to answer; a download counts in")
     stream_limit_s: int = Field(
-        960, ge=1, description="how long a stream lives on an old ingress process after a scaling; above the gateway's"
+        960,
+        ge=1,
+        le=10**9,
+        description="how long a stream lives on an old ingress process after a scaling; above the gateway's",
     )
 
     @model_validator(mode="after")
@@ -101,36 +102,29 @@ class Settings(_Group):
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
     """Raises ConfigError, with one line for each bad field."""
-    try:
-        raw = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{source}: expected a mapping with a list of `models`")
-    try:
-        return Settings.model_validate(raw)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{source}:\n" + "\n".join(lines)) from error
+    return cloudach_settings.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
     """Raises ConfigError."""
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    return parse(text, source=str(path))
+    return cloudach_settings.load(Settings, path)
 
 
 def api_key(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The key that locks the replicas. Raises ConfigError when its file cannot be read or is empty."""
-    if settings.api_key_file is None:
-        return environment.get(settings.api_key_env) or None
+    """The key that locks the replicas. Raises ConfigError when it cannot be read, is empty or can be in no header."""
+    name, file = settings.api_key_env, settings.api_key_file
     try:
-        key = settings.api_key_file.read_text().strip()
+        if file is None:
+            return header_text(environment.get(name, "")) or None
+        name = "api_key_file"
+        key = header_text(file.read_text("latin-1"))
     except OSError as error:
-        raise ConfigError(f"api_key_file: cannot read {settings.api_key_file}: {error.strerror}") from error
+        raise ConfigError(f"api_key_file: cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from error
     if not key:
-        raise ConfigError(f"api_key_file: {settings.api_key_file} is empty")
+        raise ConfigError(f"api_key_file: {file} is empty")
     return key
+
+
+__all__ = ["ConfigError", "Settings", "api_key", "load", "parse"]

@@ -3,40 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import cloudach_settings
+from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, Name
+from pydantic import Field
 
 Engine = Literal["vllm", "sim", "ray-sim"]
+Source = Annotated[str, Field(min_length=1), FOLDER_OR_NAME]
+
+GATEWAY_PATHS = (("redis", "data_dir"), ("kubernetes", "kubeconfig"), ("kubernetes", "cache_file"))
+"""The gateway's settings that are paths; relative ones are relative to the stack's file."""
 
 
-class ConfigError(Exception):
-    """The configuration cannot be used; the message says which field and why."""
-
-
-class Adapter(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Adapter(Group):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="clients call it <model id>:<name>")
-    id: str | None = Field(None, min_length=1, description="what clients call it before all, if something else")
-    source: str = Field(min_length=1, description="a Hugging Face id or a local folder; the simulator needs none of it")
+    id: Name | None = Field(None, description="what clients call it before all, if something else")
+    source: Source = Field(description="a Hugging Face id or a local folder; the simulator needs none of it")
 
 
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    id: str = Field(min_length=1, description="the name that clients use")
-    aliases: tuple[str, ...] = Field((), description="further names for it")
-    source: str = Field("default", description="a Hugging Face id, a local folder, or 'default': SmolLM2-135M-Instruct")
+class Model(Group):
+    id: Name = Field(description="the name that clients use")
+    aliases: tuple[Name, ...] = Field((), description="further names for it")
+    source: Source = Field(
+        "default", description="a Hugging Face id, a local folder, or 'default': SmolLM2-135M-Instruct"
+    )
     engine_args: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, passed through")
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, each a model of its own")
-    replicas: int = Field(1, ge=1)
+    replicas: int = Field(1, ge=1, le=10_000)
 
 
-class StackConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class StackConfig(Group):
     models: tuple[Model, ...] = Field(min_length=1)
     gateway: dict[str, Any] = Field(default_factory=dict, description="settings of the gateway, as in its own file")
 
@@ -49,15 +46,18 @@ def load(path: Path | None) -> StackConfig:
     """Raises ConfigError."""
     if path is None:
         return DEFAULT
-    try:
-        return StackConfig.model_validate(yaml.safe_load(path.read_text()))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(f"{path}:\n" + "\n".join(lines)) from error
+    config = cloudach_settings.load(StackConfig, path)
+    return config.model_copy(update={"gateway": _anchored(config.gateway, path.absolute().parent)})
+
+
+def _anchored(gateway: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The gateway reads them from a file of our own, which lies elsewhere."""
+    found = dict(gateway)
+    for group, name in GATEWAY_PATHS:
+        inner = found.get(group)
+        if isinstance(inner, dict) and isinstance(inner.get(name), str):
+            found[group] = {**inner, name: str(folder / Path(inner[name]).expanduser())}
+    return found
 
 
 def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> dict[str, Any]:
@@ -108,3 +108,6 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         for key, value in over.items()
     }
     return base | both
+
+
+__all__ = ["DEFAULT", "ConfigError", "Engine", "StackConfig", "gateway_config", "inference_config", "load"]

@@ -145,7 +145,7 @@ def _request(origin: Origin, path: str, body: bytes | None, request_id: str, api
         origin.prefix.encode(),
         path.encode(),
         origin.authority,
-        b"authorization: Bearer %b\r\n" % api_key.encode() if api_key else b"",
+        b"authorization: Bearer %b\r\n" % api_key.encode("latin-1") if api_key else b"",
         request_id.encode(),
         b"" if body is None else b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
         body or b"",

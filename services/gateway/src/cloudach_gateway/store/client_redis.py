@@ -13,8 +13,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from . import address_redis, layout
-from .address_redis import Address
+from .. import address_redis
+from ..address_redis import Address
+from . import layout
 from .trouble import StoreDown
 
 TIMEOUT_S = 5.0

@@ -14,8 +14,8 @@ from typing import Any, cast
 
 import hiredis
 
+from ..address_redis import Address
 from . import layout
-from .address_redis import Address
 from .scripts import Script
 from .trouble import StoreDown, from_reply
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from . import address_redis, cluster_redis, sentinel_redis
+from .. import address_redis
+from . import cluster_redis, sentinel_redis
 from .link_redis import Argument, Link, Reply, open_link, pack
 from .scripts import Script
 from .trouble import StoreDown, StoreError, Unanswered

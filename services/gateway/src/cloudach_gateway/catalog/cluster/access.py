@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cloudach_settings import header_text
 
 from ...settings import ConfigError
 
@@ -52,7 +53,9 @@ class Access:
     def of_kubeconfig(cls, path: Path, context: str | None = None) -> Access:
         """Certificates, tokens and token files; other ways of login are refused. Raises AccessError."""
         try:
-            config = yaml.safe_load(path.read_text())
+            config = yaml.safe_load(path.read_text("utf-8"))
+        except UnicodeDecodeError as error:
+            raise AccessError(f"kubernetes.kubeconfig: {path} is not UTF-8") from error
         except OSError as error:
             raise AccessError(f"kubernetes.kubeconfig: cannot read {path}: {error.strerror}") from error
         except yaml.YAMLError as error:
@@ -75,16 +78,27 @@ class Access:
             raise AccessError(f"kubernetes.kubeconfig: {path}: cluster {chosen.get('cluster')!r} has no server URL")
         token_file = _file(user.get("tokenFile"), path.parent)
         tls = _tls(cluster, user, path.parent)
-        return cls(url.rstrip("/"), tls, token=user.get("token"), token_file=token_file)
+        token = user.get("token")
+        return cls(url.rstrip("/"), tls, token=_token(token, path) if token else None, token_file=token_file)
 
     def bearer(self) -> str | None:
         """Raises AccessError."""
         if self.token_file is None:
             return self.token
         try:
-            return self.token_file.read_text().strip()
+            text = self.token_file.read_text("latin-1")
         except OSError as error:
             raise AccessError(f"cannot read {self.token_file}: {error.strerror}") from error
+        return _token(text, self.token_file)
+
+
+def _token(token: object, path: Path) -> str:
+    try:
+        text = header_text(str(token))
+        text.encode("ascii")  # as the API server's own are, and as httpx sends them
+        return text
+    except ValueError as error:
+        raise AccessError(f"kubernetes: the token of {path} cannot be sent: {error}") from error
 
 
 def _named(config: Mapping[str, Any], group: str, kind: str, name: object, path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudach_model_api import ConditionType, InvalidModel, Model, Reason, State
+from cloudach_settings import base_url
 
 from ..served import Absence, Resource, ServedModel, Why
 
@@ -99,6 +100,10 @@ def absence(model: Model) -> Absence | None:
     ready = status.condition(ConditionType.READY)
     said = ready.reason if ready is not None and ready.status == "False" else None
     if status.endpoint and status.ready_replicas and said is None:
+        try:
+            base_url(status.endpoint)
+        except ValueError as error:
+            return Absence(Why.STUCK, ready.last_transition_time if ready is not None else None, f"endpoint: {error}")
         return None
     degraded = status.condition(ConditionType.DEGRADED)
     detail = degraded.message if degraded is not None and degraded.status == "True" else ""
@@ -163,12 +168,20 @@ def _not_loaded(model: Model, adapter: str) -> Absence | None:
     return Absence(Why.STARTING, progressing.last_transition_time if progressing is not None and moves else None)
 
 
+def _upstreams(model: Model) -> tuple[str, ...]:
+    """Empty while there is no endpoint, or one that no request could be sent to."""
+    try:
+        return (base_url(model.status.endpoint),) if model.status.endpoint else ()
+    except ValueError:
+        return ()
+
+
 def _entry(model: Model, names: tuple[str, ...]) -> ServedModel:
-    endpoint, made = model.status.endpoint, model.metadata.creation_timestamp
+    made = model.metadata.creation_timestamp
     return ServedModel(
         id=names[0],
         names=names,
-        upstreams=(endpoint.rstrip("/").removesuffix("/v1"),) if endpoint else (),
+        upstreams=_upstreams(model),
         upstream_model=model.status.upstream_model or model.upstream_model,
         api_key=None,
         dialect="vllm",

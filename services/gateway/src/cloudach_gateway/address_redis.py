@@ -8,10 +8,12 @@ redis+cluster://[user:password@]host:port,host:port        (rediss+sentinel, red
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio.connection import parse_url
 
@@ -88,6 +90,17 @@ _TLS_OPTIONS = {
 }
 
 
+_FILES = {"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"}
+
+
+def anchored(url: str, folder: Path) -> str:
+    """The URL with relative paths of certificates made absolute below the folder."""
+    base, question, query = url.strip().partition("?")
+    options = parse_qsl(query, keep_blank_values=True)
+    there = [(name, str(folder / value) if name in _FILES else value) for name, value in options]
+    return url if there == options else base + question + urlencode(there)
+
+
 def _checked(tls_options: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(tls_options) - _TLS_OPTIONS)
     if unknown:
@@ -102,6 +115,9 @@ def _checked(tls_options: dict[str, Any]) -> dict[str, Any]:
 
 def parse(url: str) -> Address:
     """Raises ValueError with what is wrong; the password is never part of the message."""
+    url = url.strip()  # a Secret often ends in a newline
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise ValueError("a Redis URL holds no white space and no control characters: percent-encode them")
     scheme = url.partition("://")[0]
     base, plus, kind = scheme.partition("+")
     if base not in ("redis", "rediss", "unix") or kind not in ("", "sentinel", "cluster") or (plus and base == "unix"):
@@ -120,6 +136,9 @@ def parse(url: str) -> Address:
     if base == "unix":
         return Address("plain", path=options["path"], **common)
     tls_options = _checked({name: value for name, value in options.items() if name.startswith("ssl_")})
+    path = urlsplit(url).path.strip("/")
+    if path and not path.isdigit():
+        raise ValueError(f"{base}://: the path is the number of a database, not {path!r}")
     node = (options.get("host") or "localhost", int(options.get("port") or 6379))
     return Address("plain", nodes=(node,), tls=base == "rediss", tls_options=tls_options, **common)
 
@@ -132,7 +151,7 @@ def _many(url: str, base: str, kind: str) -> Address:
     nodes = []
     for host in hosts.split(","):
         name, _, port = host.rpartition(":") if ":" in host else (host, "", str(default_port))
-        if not name or not port.isdigit():
+        if not name or not port.isdigit() or not 0 < int(port) < 65536:
             raise ValueError(f"redis+{kind}://: {host!r} is not host:port")
         nodes.append((name, int(port)))
     path = [piece for piece in parts.path.split("/") if piece]

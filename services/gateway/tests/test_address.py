@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from cloudach_gateway.store.address_redis import parse
+from cloudach_gateway.address_redis import parse
 
 
 def test_plain() -> None:

@@ -1,0 +1,92 @@
+"""Text that is sent on: what goes into the head of an HTTP request is checked before the first request, not by it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, Field
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
+_ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models")
+
+
+def header_text(text: str) -> str:
+    """The text as it may stand in a header: without white space at its ends, all of it Latin-1.
+
+    A Secret often ends in a newline, because `echo key | base64` puts one there. Raises ValueError. Its message does
+    not hold the text, which may be a secret.
+    """
+    bare = text.strip()
+    if text and not bare:
+        raise ValueError("it is empty but for white space")
+    found = _UNPRINTABLE.search(bare)
+    if found is not None:
+        raise ValueError(
+            f"character {found.start() + 1} is the control character U+{ord(found[0]):04X}, which no header may hold"
+        )
+    for at, character in enumerate(bare, 1):
+        if ord(character) > 0xFF:
+            raise ValueError(f"character {at} is U+{ord(character):04X}; headers hold Latin-1 only")
+    return bare
+
+
+def base_url(text: str) -> str:
+    """The base URL of an OpenAI-compatible server, without `/v1` and without a slash at its end.
+
+    Raises ValueError for what no request could be sent to.
+    """
+    url = text.strip()
+    shown = "the URL" if "@" in url else repr(url)  # it may hold a password
+    # Before urlsplit, which drops tabs and newlines without a word.
+    if re.search(r"[^\x21-\x7e]", url):
+        raise ValueError(f"{shown} has characters that no URL may hold: percent-encode them")
+    parts = _split(url, shown)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ValueError(f"{shown} is not an http:// or https:// URL")
+    if "@" in parts.netloc:
+        raise ValueError("a user or a password in the URL is not sent: set api_key")
+    host = parts.hostname or ""
+    if not (":" in host or _HOST.fullmatch(host)):
+        raise ValueError(f"{shown} has no valid host")
+    if parts.netloc.endswith(":") or parts.port == 0:
+        raise ValueError(f"{shown} has no valid port")
+    if parts.query or parts.fragment or url[-1] in "?#":
+        raise ValueError(f"{shown} is no base URL: it has a query or a fragment")
+    path = parts.path.rstrip("/")
+    if path.endswith(_ENDPOINTS):
+        raise ValueError(f"{shown} is no base URL: /v1/chat/completions and the other paths are appended to it")
+    return f"{parts.scheme}://{parts.netloc}{path.removesuffix('/v1').rstrip('/')}"
+
+
+def _split(url: str, shown: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # computed, and checked, only now
+    except ValueError as error:
+        raise ValueError(f"{shown}: {error}") from None
+    return parts
+
+
+def _empty_is_none(text: str | None) -> str | None:
+    """`${KEY:-}` means that there is none."""
+    return text or None
+
+
+def _name(name: str) -> str:
+    if name != name.strip() or _UNPRINTABLE.search(name):
+        raise ValueError(f"{name!r} has white space at its ends, or control characters")
+    if "," in name:
+        raise ValueError(f"{name!r} has a comma, which separates names on the command line")
+    return name
+
+
+Secret = Annotated[str | None, AfterValidator(lambda text: _empty_is_none(text and header_text(text)))]
+"""What is sent as a bearer token; empty means that there is none."""
+
+BaseUrl = Annotated[str, AfterValidator(base_url)]
+
+Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_name)]
+"""What a model is called."""

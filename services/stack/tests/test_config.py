@@ -1,0 +1,41 @@
+"""The stack's own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from cloudach_stack.config import ConfigError, gateway_config, inference_config, load
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(
+        "models: [{id: a, source: ./weights, adapters: [{name: sql, source: ../sql}]}, {id: b, source: org/model}]\n"
+        "gateway: {redis: {data_dir: data, timeout_s: 1}, kubernetes: {kubeconfig: /k, cache_file: cache.json}}\n"
+    )
+    monkeypatch.chdir("/")
+    config = load(file)
+    models = inference_config(config, "vllm", Path("/state"))["models"]
+    assert [model["source"] for model in models] == [str(tmp_path / "weights"), "org/model"]
+    assert models[0]["adapters"][0]["source"] == str(tmp_path / "../sql")
+    upstreams = {"a": "http://a", "b": "http://b"}
+    gateway = gateway_config(config, port=1, state_dir=Path("/state"), upstreams=upstreams, api_key=None)
+    assert gateway["redis"] == {"data_dir": str(tmp_path / "data"), "timeout_s": 1}
+    assert gateway["kubernetes"] == {"kubeconfig": "/k", "cache_file": str(tmp_path / "cache.json")}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "models"),
+        ("models: [{id: ''}]", "models.0.id"),
+        ("models: [{id: a, aliases: ['b,c']}]", "models.0.aliases.0"),
+        ("models: [{id: a, source: ''}]", "models.0.source"),
+        ("models: [{id: a, replicas: 0}]", "models.0.replicas"),
+    ],
+)
+def test_a_bad_value_is_named(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "models.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
+        load(tmp_path / "models.yaml")
