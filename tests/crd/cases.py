@@ -28,6 +28,7 @@ OWNED_ARGS = {
     "lora_modules": "set lora.adapters",
     "max_lora_rank": "set lora.maxRank",
     "max_loras": "set lora.maxLoaded",
+    "allowed_media_domains": "set allowedMediaDomains",
 }
 
 

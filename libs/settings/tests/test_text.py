@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from cloudach_settings import base_url, header_text
+from cloudach_settings import MediaDomain, base_url, header_text
+from pydantic import TypeAdapter, ValidationError
 
 
 @pytest.mark.parametrize("text", ["key", "key\n", "\r\n key \t\n"])
@@ -67,3 +68,16 @@ def test_what_no_request_could_be_sent_to_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as refused:
         base_url(text)
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["example.com", "a-b.example.com", "minio:9000", "*", "10.0.0.7", "a_b.example.com"])
+def test_a_media_domain(text: str) -> None:
+    assert TypeAdapter(MediaDomain).validate_python(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Example.com", "https://example.com", "example.com/a", "*.example.com", "a@b", "[::1]", "a b", "a:", "é"]
+)
+def test_what_is_no_media_domain(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(MediaDomain).validate_python(text)

@@ -120,6 +120,13 @@ def test_adapters_from_everywhere() -> None:
     assert {"name": "adapters-0", "mountPath": "/adapters/c", "readOnly": True} in container["volumeMounts"]
 
 
+def test_the_engine_learns_whose_media_it_may_fetch() -> None:
+    domains = ["a.example.com", "b.example.com:9000"]
+    options = application(model({"source": HF, "allowedMediaDomains": domains}))["args"]["options"]
+    assert options["engine_kwargs"] == {"allowed_media_domains": domains}
+    assert application(model({"source": HF}))["args"]["options"]["engine_kwargs"] == {}
+
+
 def test_an_adapter_of_the_hub_is_not_cut_off_from_it() -> None:
     adapters = [{"name": "a", "source": {"huggingFace": {"repo": "o/a"}}}]
     source = {"pvc": {"claimName": "w"}}

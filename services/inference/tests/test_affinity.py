@@ -95,3 +95,9 @@ def test_an_adapter_has_a_cache_of_its_own() -> None:
     assert not set(chat("x" * 600, model="m")) & set(chat("x" * 600, model="m:sql"))
     assert chat("x" * 600, model="m") == chat("x" * 600, model="m", temperature=1)
     assert chat("x" * 600)[:1] != chat("y" * 600)[:1]
+
+
+def test_tenants_that_share_no_cache_share_no_blocks() -> None:
+    one, other = chat("s" * 1000, cache_salt="a"), chat("s" * 1000, cache_salt="b")
+    assert one == chat("s" * 1000, cache_salt="a")
+    assert not set(one) & set(other)

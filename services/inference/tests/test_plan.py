@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from cloudach_inference.config import parse
 from cloudach_inference.hardware import Hardware, flags_of, gpus_among
-from cloudach_inference.plan import App, PlanError, plan, ray_cpus
+from cloudach_inference.plan import App, PlanError, plan, ray_cpus, with_defaults
 
 OLD_CPU = Hardware(cores=2, gpus=0, cpu_flags=frozenset({"avx2"}))
 NEW_CPU = Hardware(cores=8, gpus=0, cpu_flags=frozenset({"avx512_bf16"}))
@@ -140,3 +140,30 @@ def test_cpu_flags_and_gpus_are_read() -> None:
     assert gpus_among(devices, visible="") == 0
     assert gpus_among(devices, visible="-1") == 0
     assert gpus_among([], visible="0") == 0
+
+
+@pytest.mark.parametrize(
+    ("domains", "told"),
+    [
+        ([], ["none.invalid"]),
+        (["b.example.com:9000", "a.example.com", "b.example.com"], ["a.example.com", "b.example.com"]),
+        (["*"], None),
+    ],
+)
+def test_an_engine_fetches_media_only_where_it_may(domains: list[str], told: list[str] | None) -> None:
+    (app,) = planned(f"[{{id: m, source: org/model, allowed_media_domains: {json.dumps(domains)}}}]", GPUS)
+    options = with_defaults(app.options)
+    assert options["engine_kwargs"].get("allowed_media_domains") == told
+    assert options["runtime_env"]["env_vars"]["VLLM_MEDIA_URL_ALLOW_REDIRECTS"] == "0"
+
+
+def test_defaults_lie_beneath_what_the_operator_says() -> None:
+    given = {
+        "engine_kwargs": {"enable_prompt_tokens_details": False},
+        "runtime_env": {"env_vars": {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "1", "A": "b"}, "pip": []},
+    }
+    options = with_defaults({**given, "x": 1})
+    assert options["engine_kwargs"]["enable_prompt_tokens_details"] is False
+    assert options["runtime_env"] == given["runtime_env"]
+    assert options["x"] == 1
+    assert given["engine_kwargs"] == {"enable_prompt_tokens_details": False}

@@ -88,6 +88,16 @@ class Lora(Part):
 
 
 Routing = Literal["balanced", "prefixAware", "kvAware"]
+CacheSalt = Literal["tenant", "key", "none"]
+UnknownFields = Literal["pass", "refuse"]
+FieldName = Annotated[str, Field(max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
+MediaDomain = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^(\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*(:[0-9]{1,5})?)$",
+    ),
+]
 
 
 class ModelSpec(Part):
@@ -132,9 +142,26 @@ class ModelSpec(Part):
     drain_seconds: Annotated[int, Field(ge=0, le=7200)] = 60
     """How long the streams of a replica that is to go may run on; after that they move to another one."""
     lora: Lora | None = None
+    cache_salt: CacheSalt = "tenant"
+    """Who shares the engines' prefix cache. tenant: the keys of one tenant; key: each key has its own; none: all
+    callers, who can then tell by the time to the first token what others have asked."""
+    unknown_fields: UnknownFields = "pass"
+    """What becomes of request fields that the gateway does not know. pass: the engine gets them; refuse: a 400."""
+    allowed_fields: Annotated[
+        tuple[FieldName, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """Request fields that callers may set although they are the platform's, or reach into the engine: `priority`,
+    `chat_template` and others."""
+    allowed_media_domains: Annotated[
+        tuple[MediaDomain, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """Whose images, audio and video callers may name by URL, as `images.example.com`; the engine fetches them. Without
+    any, callers send them as `data:` URLs. `*` is all of them, also names that lead into the cluster's network."""
 
     rules = (
         Rule("names must differ", None, lambda it: _unique(it.aliases), ".aliases"),
+        Rule("names must differ", None, lambda it: _unique(it.allowed_fields), ".allowedFields"),
+        Rule("names must differ", None, lambda it: _unique(it.allowed_media_domains), ".allowedMediaDomains"),
         Rule("names must differ", None, lambda it: _unique(e.name for e in it.engine.env), ".engine.env"),
         Rule("names must differ", None, lambda it: _unique(s.name for s in it.image_pull_secrets), ".imagePullSecrets"),
         Rule(

@@ -134,6 +134,7 @@ class CompletionRequest(Generation, kw_only=True):
 class EmbeddingRequest(Struct, kw_only=True):
     model: Name
     input: Prompt
+    messages: None = None  # vLLM would take them in the place of `input`, and what they cost is not known here
     encoding_format: str | None = None
     dimensions: Count | None = None
     user: str | None = None

@@ -5,7 +5,7 @@ settings = load(Settings, Path("gateway.yaml"))   # Settings is a Group
 
 from .file import ConfigError, anchored, load, parse, problems
 from .group import FOLDER_OR_NAME, Group, Host, Port, Seconds
-from .text import BaseUrl, Name, Secret, base_url, header_text
+from .text import BaseUrl, MediaDomain, Name, Secret, base_url, header_text
 
 __all__ = [
     "FOLDER_OR_NAME",
@@ -13,6 +13,7 @@ __all__ = [
     "ConfigError",
     "Group",
     "Host",
+    "MediaDomain",
     "Name",
     "Port",
     "Seconds",

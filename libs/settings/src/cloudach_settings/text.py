@@ -88,5 +88,14 @@ Secret = Annotated[str | None, AfterValidator(lambda text: _empty_is_none(text a
 
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 
+MediaDomain = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^(\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*(:[0-9]{1,5})?)$",
+    ),
+]
+"""A host from which media may be fetched, in lower case; `host:port` for another port than 80 or 443; `*` for all."""
+
 Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_name)]
 """What a model is called."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import cloudach_settings
-from cloudach_settings import BaseUrl, ConfigError, Group, Host, Name, Port, Seconds, Secret
+from cloudach_settings import BaseUrl, ConfigError, Group, Host, MediaDomain, Name, Port, Seconds, Secret
+from openai_wire.fields import RESERVED
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from . import address_redis
@@ -142,6 +143,26 @@ class Model(Group):
     )
     max_model_len: Tokens | None = Field(None, description="tokens of prompt and answer together")
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, each a model of its own")
+    cache_salt: Literal["tenant", "key", "none"] = Field(
+        "tenant", description="who shares the engines' prefix cache: a tenant's keys, one key, or all callers"
+    )
+    unknown_fields: Literal["pass", "refuse"] = Field(
+        "pass", description="request fields that the gateway does not know: passed to the engine, or a 400"
+    )
+    allowed_fields: tuple[str, ...] = Field(
+        (), description="request fields that callers may set although they are the platform's or reach into the engine"
+    )
+    allowed_media_domains: tuple[MediaDomain, ...] = Field(
+        (), description="whose images, audio and video may be named by URL; without any, only `data:` URLs are taken"
+    )
+
+    @field_validator("allowed_fields")
+    @classmethod
+    def _reserved(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in RESERVED:
+                raise ValueError(f"{name!r} is no field that is kept from callers")
+        return names
 
 
 class Kubernetes(Group):

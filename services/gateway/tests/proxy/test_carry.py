@@ -6,21 +6,6 @@ import pytest
 from cloudach_gateway.proxy import carry
 from cloudach_gateway.proxy.carry import CHAT, COMPLETIONS, obstacle
 
-# The fields of vLLM 0.29's ChatCompletionRequest and CompletionRequest.
-_NAMES = """
-messages model frequency_penalty logit_bias logprobs top_logprobs max_tokens max_completion_tokens n presence_penalty
-response_format seed stop stream stream_options temperature top_p tools tool_choice reasoning_effort
-thinking_token_budget include_reasoning parallel_tool_calls user use_beam_search top_k min_p repetition_penalty
-length_penalty stop_token_ids include_stop_str_in_output ignore_eos min_tokens skip_special_tokens
-spaces_between_special_tokens truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids allowed_token_ids
-bad_words echo add_generation_prompt continue_final_message add_special_tokens documents chat_template
-chat_template_kwargs media_io_kwargs mm_processor_kwargs structured_outputs priority request_id session_id
-return_tokens_as_token_ids return_token_ids routed_experts_prompt_start return_token_offsets return_prompt_text
-return_assistant_tokens_mask cache_salt kv_transfer_params ec_transfer_params vllm_xargs repetition_detection
-stream_interval prompt suffix prompt_embeds
-"""
-VLLM = _NAMES.split()
-
 PLAIN = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 TOOLS = [{"type": "function", "function": {"name": "look"}}]
 
@@ -31,11 +16,6 @@ def chat(**fields: Any) -> str | None:
 
 def completion(**fields: Any) -> str | None:
     return obstacle(COMPLETIONS, {"model": "m", "prompt": "Hi", **fields})
-
-
-def test_every_field_of_the_engine_is_in_one_row() -> None:
-    rows = [carry.CARRIED, carry.DROPPED, carry.ADJUSTED, carry.BLOCKING.keys()]
-    assert {name: sum(name in row for row in rows) for name in VLLM} == dict.fromkeys(VLLM, 1)
 
 
 @pytest.mark.parametrize(

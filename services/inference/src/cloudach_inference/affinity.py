@@ -21,8 +21,11 @@ _ALWAYS = 4.0  # requests more than it that nobody minds
 
 
 def blocks(body: Mapping[str, Any]) -> Iterator[int]:
-    """Of an OpenAI request: one number for each whole block of its prompt. Of several prompts the first counts."""
-    state = hash(body.get("model"))
+    """Yields a number for each whole block of a request's prompt. Of several prompts the first counts.
+
+    Who has another `cache_salt` shares no cache: its blocks are others.
+    """
+    state = hash((body.get("model"), body.get("cache_salt")))
     for piece in _pieces(body):
         state = hash((state, piece))
         yield state

@@ -7,7 +7,7 @@ from typing import Any
 from ray import serve
 
 from .adapters import Lora, engine_name
-from .plan import App
+from .plan import App, with_defaults
 
 WITH_ADAPTERS = "cloudach_inference.vllm_hooks.WithAdapters"
 
@@ -21,7 +21,7 @@ def _vllm(app: App) -> Any:
 
     from .vllm_hooks import LLMServer
 
-    options = dict(app.options)
+    options = with_defaults(app.options)
     if app.lora is not None:
         callback = {"lora": app.lora, "download_model": "callback_config" not in options}
         options["callback_config"] = {"callback_class": WITH_ADAPTERS, "callback_kwargs": callback}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cloudach_settings
-from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, Name, Port, Seconds, header_text
+from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, Port, Seconds, header_text
 from pydantic import Field, model_validator
 
 from .slugs import slug
@@ -44,6 +44,9 @@ class Model(Group):
     )
     env: dict[str, str] = Field(default_factory=dict, description="further environment variables of this engine")
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters; every replica loads all of them")
+    allowed_media_domains: tuple[MediaDomain, ...] = Field(
+        (), description="whose images, audio and video the engine fetches by URL: host, or host:port; '*' for all names"
+    )
     replicas: int = Field(1, ge=1, le=10_000)
     drain_s: Seconds = Field(
         60.0, description="how long a replica that is to go may finish its streams; the gateway moves the rest"
@@ -66,6 +69,8 @@ class Model(Group):
         for name in ("model", "served_model_name", "api_key", "host", "port"):
             if self.engine == "vllm" and name in self.engine_args:
                 raise ValueError(f"engine_args.{name} is set by the platform; `id` and `source` name the model")
+        if self.engine == "vllm" and "allowed_media_domains" in self.engine_args:
+            raise ValueError("engine_args.allowed_media_domains is set by the platform; set allowed_media_domains")
         return self
 
 

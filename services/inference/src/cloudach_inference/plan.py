@@ -59,7 +59,23 @@ def engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
         ours |= {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
         if hardware.device == "cpu":
             ours["max_model_len"] = _DEFAULT_MODEL_LEN
+    if model.allowed_media_domains:
+        ours["allowed_media_domains"] = list(model.allowed_media_domains)
     return ours | model.engine_args
+
+
+def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """An LLMConfig's fields with what every vLLM replica gets: it tells cached tokens, and it fetches media only from
+    `allowed_media_domains`, in which entries may be `host`, `host:port`, or `*` for all."""
+    given = dict(options.get("engine_kwargs", {}))
+    domains = given.pop("allowed_media_domains", None) or ()
+    kwargs = {"enable_prompt_tokens_details": True, **given}
+    if "*" not in domains:  # vLLM compares host names alone; its empty list would allow all, and nobody can have this
+        kwargs["allowed_media_domains"] = sorted({domain.partition(":")[0] for domain in domains}) or ["none.invalid"]
+    env = dict(options.get("runtime_env", {}))
+    # A domain that is allowed may lead elsewhere.
+    env["env_vars"] = {"VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0", **env.get("env_vars", {})}
+    return {**options, "engine_kwargs": kwargs, "runtime_env": env}
 
 
 def cpu_dtype(model: Model, hardware: Hardware) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cloudach_settings
-from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, Name
+from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name
 from pydantic import Field
 
 Engine = Literal["vllm", "sim", "ray-sim"]
@@ -30,6 +30,9 @@ class Model(Group):
     )
     engine_args: dict[str, Any] = Field(default_factory=dict, description="vLLM's engine arguments, passed through")
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, each a model of its own")
+    allowed_media_domains: tuple[MediaDomain, ...] = Field(
+        (), description="whose images, audio and video clients may name by URL; without any, only data: URLs are taken"
+    )
     replicas: int = Field(1, ge=1, le=10_000)
 
 
@@ -68,6 +71,7 @@ def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> di
             "id": model.id,
             "engine": kind,
             "replicas": model.replicas,
+            "allowed_media_domains": list(model.allowed_media_domains),
             "adapters": [
                 {"name": adapter.name, **({"source": adapter.source} if kind == "vllm" else {})}
                 for adapter in model.adapters
@@ -88,6 +92,7 @@ def gateway_config(
             "id": model.id,
             "aliases": list(model.aliases),
             "upstreams": [upstreams[model.id]],
+            "allowed_media_domains": list(model.allowed_media_domains),
             "adapters": [adapter.model_dump(include={"name", "id"}) for adapter in model.adapters],
             **({"api_key": api_key} if api_key else {}),
         }

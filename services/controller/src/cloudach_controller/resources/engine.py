@@ -83,6 +83,8 @@ def _vllm(model: Model) -> dict[str, Any]:
 def _engine_args(model: Model) -> dict[str, Any]:
     spec = model.spec
     ours: dict[str, Any] = {}
+    if spec.allowed_media_domains:
+        ours["allowed_media_domains"] = list(spec.allowed_media_domains)
     if spec.max_model_len is not None:
         ours["max_model_len"] = spec.max_model_len
     if spec.gpu.tensor_parallel > 1:

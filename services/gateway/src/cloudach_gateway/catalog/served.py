@@ -42,6 +42,20 @@ class Absence:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """What callers of a model may ask for, and who shares its prefix cache.
+
+    cache_salt: the requests of one tenant share it, or of one key, or of all callers. pass_unknown: fields that the
+    gateway does not know go to the engine.
+    """
+
+    cache_salt: Literal["tenant", "key", "none"] = "tenant"
+    pass_unknown: bool = True
+    allowed_fields: frozenset[str] = frozenset()
+    media_domains: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """One model. `names` is its id and then its aliases; upstreams are base URLs without /v1.
 
@@ -62,6 +76,7 @@ class ServedModel:
     resource: Resource | None = None
     parent: str | None = None
     """Of a LoRA adapter: the id of the model that it lies over."""
+    rules: Rules = Rules()
 
     @classmethod
     def from_settings(cls, model: Model) -> ServedModel:
@@ -74,6 +89,12 @@ class ServedModel:
             dialect=model.dialect,
             max_model_len=model.max_model_len,
             created=int(time.time()),
+            rules=Rules(
+                cache_salt=model.cache_salt if model.dialect == "vllm" else "none",
+                pass_unknown=model.unknown_fields == "pass",
+                allowed_fields=frozenset(model.allowed_fields),
+                media_domains=frozenset(model.allowed_media_domains),
+            ),
         )
 
     def adapters(self, model: Model) -> tuple[ServedModel, ...]:

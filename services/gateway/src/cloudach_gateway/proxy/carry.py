@@ -1,96 +1,25 @@
 """Which fields of a request hold for its continuation from token ids, and how: pure.
 
 The rest of a broken answer is asked for at /v1/completions with the prompt's and the answer's token ids as the prompt.
-A field is carried over, left out, adjusted, or it stands in the way. What this table does not know stands in the way
-too: nothing proves that it carries over. docs/failover.md explains the entries; `tests/proxy/test_carry.py` holds them.
+A field is carried over, left out, adjusted, or it stands in the way, as `openai_wire.fields` has it. A field that is
+not known there stands in the way too, because nothing proves that it carries over. docs/failover.md explains the
+entries; `tests/proxy/test_carry.py` holds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from openai_wire.fields import FIELDS, Blocks, Continuation
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 
 _GREEDY = 1e-5  # vLLM takes temperatures below for 0
 
-# The same in both APIs, and a function of the next token's logits, of all token ids so far, or of neither.
-CARRIED = frozenset(
-    {
-        *("model", "stream", "stream_options", "stream_interval", "return_token_ids"),
-        *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "logit_bias", "allowed_token_ids"),
-        *("stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos"),
-        *("skip_special_tokens", "spaces_between_special_tokens"),
-        *("user", "priority", "cache_salt", "session_id"),
-    }
-)
-
-# They make the prompt, whose token ids are known by now, or they have no effect on the answer.
-DROPPED = frozenset(
-    {
-        *("messages", "prompt", "documents", "chat_template", "chat_template_kwargs", "reasoning_effort"),
-        *("add_generation_prompt", "continue_final_message", "add_special_tokens"),
-        *("truncate_prompt_tokens", "truncation_side", "mm_processor_kwargs", "media_io_kwargs"),
-        *("return_prompt_text", "return_token_offsets", "return_assistant_tokens_mask", "request_id"),
-        *("parallel_tool_calls", "length_penalty", "metadata", "store", "service_tier", "safety_identifier"),
-        *("prompt_cache_key", "prompt_cache_retention", "prediction"),
-    }
-)
-
-# Taken care of by `continued`.
-ADJUSTED = frozenset({"max_tokens", "max_completion_tokens", "min_tokens", "logprobs", "top_logprobs", "seed"})
-
-Test = Callable[[Any, Mapping[str, Any]], bool]
-
-
-def _set(value: Any, _: Mapping[str, Any]) -> bool:
-    return bool(value)
-
-
-def _beyond_one(value: Any, _: Mapping[str, Any]) -> bool:
-    return bool(value != 1)
-
-
-def _given(_value: Any, _: Mapping[str, Any]) -> bool:
-    return True
-
-
-# Fields that stand in the way: when, and as what it is told. They look at the answer's own tokens from its beginning,
-# at something besides token ids, or have the engine read the answer's text.
-BLOCKING: dict[str, tuple[Test, str]] = {
-    "n": (_beyond_one, "several choices"),
-    "best_of": (_beyond_one, "several choices"),
-    "use_beam_search": (_set, "beam search"),
-    "presence_penalty": (_set, "presence penalty"),
-    "frequency_penalty": (_set, "frequency penalty"),
-    "bad_words": (_set, "bad words"),
-    "repetition_detection": (_given, "repetition detection"),
-    "thinking_token_budget": (_given, "thinking budget"),
-    "include_reasoning": (lambda value, _: not value, "hidden reasoning"),
-    "response_format": (
-        lambda value, _: not (isinstance(value, Mapping) and value.get("type") == "text"),
-        "guided decoding",
-    ),
-    "structured_outputs": (_given, "guided decoding"),
-    "tools": (lambda value, fields: bool(value) and fields.get("tool_choice") != "none", "tool calls"),
-    "tool_choice": (lambda value, _: value != "none", "tool calls"),
-    "functions": (_set, "tool calls"),
-    "function_call": (lambda value, _: value != "none", "tool calls"),
-    "modalities": (lambda value, _: value != ["text"], "audio"),
-    "audio": (_given, "audio"),
-    "echo": (_set, "echo"),
-    "suffix": (_given, "suffix"),
-    "prompt_logprobs": (_given, "prompt log probabilities"),
-    "prompt_embeds": (_given, "prompt embeddings"),
-    "logprob_token_ids": (_given, "log probabilities of chosen tokens"),
-    "return_tokens_as_token_ids": (_set, "tokens named by id"),
-    "routed_experts_prompt_start": (_set, "routed experts"),
-    "kv_transfer_params": (_given, "KV transfer"),
-    "ec_transfer_params": (_given, "KV transfer"),
-    "vllm_xargs": (_set, "logits processors"),
-    "logits_processors": (_set, "logits processors"),
-}
+_CARRIED = frozenset(name for name, field in FIELDS.items() if field.continuation is Continuation.CARRIED)
+_INDIFFERENT = _CARRIED | {name for name, field in FIELDS.items() if field.continuation is Continuation.DROPPED}
 
 
 def is_sampled(fields: Mapping[str, Any]) -> bool:
@@ -105,13 +34,13 @@ def obstacle(path: str, fields: Mapping[str, Any]) -> str | None:
     `path` is '/v1/chat/completions' or '/v1/completions'.
     """
     for name, value in fields.items():
-        if value is None or name in CARRIED or name in DROPPED:
+        if value is None or name in _INDIFFERENT:
             continue
-        if name in BLOCKING:
-            blocks, reason = BLOCKING[name]
-            if blocks(value, fields):
-                return reason
-        elif name not in ADJUSTED:
+        continuation = FIELDS[name].continuation if name in FIELDS else Continuation.UNKNOWN
+        if isinstance(continuation, Blocks):
+            if continuation.test(value, fields):
+                return continuation.reason
+        elif continuation is Continuation.UNKNOWN:
             return f"field {name}"
         elif name != "logprobs" and (not isinstance(value, int) or isinstance(value, bool)):
             return f"field {name}"  # the engine may read it all the same; how, is its own affair
@@ -139,7 +68,7 @@ def continued(
 
     Only for fields without an obstacle.
     """
-    body = {name: value for name, value in fields.items() if name in CARRIED and value is not None}
+    body = {name: value for name, value in fields.items() if name in _CARRIED and value is not None}
     body["prompt"] = prompt
     body["max_tokens"] = left
     if (least := (fields.get("min_tokens") or 0) - kept) > 0:

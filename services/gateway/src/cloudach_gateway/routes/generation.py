@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from openai_wire.allowed import check_fields, check_media
 from openai_wire.errors import error_frame
 from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, parse
 from starlette.types import Receive, Scope, Send
@@ -191,6 +192,7 @@ class GenerationEndpoint:
         waking = self._services.waking
         if model.absence is not None and waking is not None and not waking.can_wait(model):
             raise waking.cluster.not_ready(model)
+        self._check(fields, model)
         if not isinstance(asked, EmbeddingRequest):
             limit, longest = asked.answer_limit, model.max_model_len
             if limit is not None and longest is not None and limit > longest:
@@ -210,6 +212,15 @@ class GenerationEndpoint:
             return asked, model, prepare(fields, asked, model)
         except orjson.JSONEncodeError as error:  # nested deeper than can be written again
             raise InvalidRequest(f"The request body cannot be passed on: {error}.", code="invalid_json") from error
+
+    def _check(self, fields: dict[str, Any], model: ServedModel) -> None:
+        """Raises InvalidRequest for what callers of this model may not ask for."""
+        rules = model.rules
+        try:
+            check_fields(fields, allowed=rules.allowed_fields, unknown=rules.pass_unknown)
+            check_media(fields, domains=rules.media_domains, allowed=rules.allowed_fields)
+        except BadField as bad:
+            raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
 
     async def _answer(
         self,

@@ -10,11 +10,14 @@ from typing import Any
 from cloudach_model_api import ConditionType, InvalidModel, Model, Reason, State
 from cloudach_settings import base_url
 
-from ..served import Absence, Resource, ServedModel, Why
+from ..served import Absence, Resource, Rules, ServedModel, Why
 
 # What a gateway has to know of a spec. The rest may be newer than this gateway, or wrong: then the controller says so,
 # and what ran before goes on.
-_READ = ("id", "aliases", "source", "image", "maxModelLen", "replicas", "autoscaling", "lora")
+_READ = (
+    *("id", "aliases", "source", "image", "maxModelLen", "replicas", "autoscaling", "lora"),
+    *("cacheSalt", "unknownFields", "allowedFields", "allowedMediaDomains"),
+)
 _STATUS = (
     *("id", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "adapters"),
     "conditions",
@@ -190,4 +193,10 @@ def _entry(model: Model, names: tuple[str, ...]) -> ServedModel:
         absence=absence(model),
         sleeps=sleeps(model),
         resource=resource(model),
+        rules=Rules(
+            cache_salt=model.spec.cache_salt,
+            pass_unknown=model.spec.unknown_fields == "pass",
+            allowed_fields=frozenset(model.spec.allowed_fields),
+            media_domains=frozenset(model.spec.allowed_media_domains),
+        ),
     )
