@@ -76,7 +76,8 @@ def test_a_media_domain(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Example.com", "https://example.com", "example.com/a", "*.example.com", "a@b", "[::1]", "a b", "a:", "é"]
+    "text",
+    ["", "Example.com", "https://example.com", "example.com/a", "*.example.com", "a@b", "[::1]", "a b", "a:", "é"],
 )
 def test_what_is_no_media_domain(text: str) -> None:
     with pytest.raises(ValidationError):
