@@ -72,6 +72,8 @@ def upgrade_crds(cluster: Cluster, crds: Path = CRDS) -> None:
     old = ("--server-side=false", "--disable-openapi-validation") if cluster.minor < 28 else ()
     command = ("upgrade", "--install", "cloudach-crds", crds, *old)
     checked(run(tool("helm"), *command, kubeconfig=cluster.kubeconfig))
+    if crds == CRDS:
+        await_kinds(cluster.kubectl, "models.cloudach.dev", "modeluses.cloudach.dev")
 
 
 class Helm:

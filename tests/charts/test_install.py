@@ -69,6 +69,7 @@ CONTROLLER = {
     "models.cloudach.dev": ("get", "list", "patch", "watch"),
     "models.cloudach.dev/status": ("get", "patch"),
     "models.cloudach.dev/finalizers": ("update",),
+    "modeluses.cloudach.dev": ("create", "get", "list", "watch"),
     "rayservices.ray.io": ("create", "delete", "get", "list", "patch", "watch"),
     "pods": ("get", "list", "watch"),
     "pods/log": ("get",),
@@ -76,7 +77,11 @@ CONTROLLER = {
     "secrets": ("create",),
     "secrets cloudach-ray-token": ("get",),
 }
-GATEWAY = {"models.cloudach.dev": ("get", "list", "patch", "watch")}
+GATEWAY = {
+    "models.cloudach.dev": ("get", "list", "watch"),
+    "modeluses.cloudach.dev": ("get",),
+    "modeluses.cloudach.dev/status": ("patch",),
+}
 LEASE = {
     "leases.coordination.k8s.io": ("create",),
     "leases.coordination.k8s.io cloudach-controller": ("get", "update"),
@@ -135,7 +140,8 @@ def test_kubectl_says_the_same(helm: Helm) -> None:
     may(helm, "demo-cloudach-gateway", "serving", GATEWAY)
     may(helm, "demo-cloudach-controller", "serving", {**CONTROLLER, **LEASE})
     asked = {
-        ("gateway", "patch", "models.cloudach.dev"): "yes",
+        ("gateway", "watch", "models.cloudach.dev"): "yes",
+        ("gateway", "patch", "models.cloudach.dev"): "no",
         ("gateway", "delete", "models.cloudach.dev"): "no",
         ("gateway", "get", "secrets"): "no",
         ("controller", "create", "rayservices.ray.io"): "yes",

@@ -71,7 +71,7 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], said: str)
     assert said in str(refusal.value)
 
 
-KNOWN = {"ray.io/v1/RayService", "cloudach.dev/v1alpha1/Model"}
+KNOWN = {"ray.io/v1/RayService", "cloudach.dev/v1alpha1/Model", "cloudach.dev/v1alpha1/ModelUse"}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,7 @@ KNOWN = {"ray.io/v1/RayService", "cloudach.dev/v1alpha1/Model"}
     [
         ({}, "ray.io/v1/RayService"),
         ({}, "cloudach.dev/v1alpha1/Model"),
+        ({}, "cloudach.dev/v1alpha1/ModelUse"),
         ({"gateway.autoscaling": {"kind": "keda", "triggers": [{"type": "cpu"}]}}, "keda.sh/v1alpha1/ScaledObject"),
         ({"gatewayApi": {"enabled": True, "parentRefs": [{"name": "g"}]}}, "gateway.networking.k8s.io/v1/HTTPRoute"),
         ({"monitoring.serviceMonitor.enabled": True}, "monitoring.coreos.com/v1/ServiceMonitor"),

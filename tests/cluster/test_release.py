@@ -17,7 +17,7 @@ from tests.charts.cluster import CRDS, within
 from tests.cluster.conftest import CRDS_APART, VERSIONS, WAIT, objects
 from tests.cluster.node import Node
 from tests.support.helm import CHART
-from tests.support.kubectl import CommandFailed
+from tests.support.kubectl import CommandFailed, await_kinds
 
 LOAD = Path(__file__).with_name("load.py")
 STREAMS = 20
@@ -118,6 +118,7 @@ def test_an_upgrade_from_the_release_before_breaks_no_stream(node: Node, release
         assert load.stdout.readline() == "running\n"
         old = ("--disable-openapi-validation",) if node.minor() < 28 else ()
         node.helm("upgrade", "cloudach-crds", CRDS, *CRDS_APART, *old)
+        await_kinds(node.kubectl, "modeluses.cloudach.dev")
         upgrade(node, release)
         within(300, lambda: not any(earlier[part] & uids(node, part) for part in ("gateway", "controller")))
         out, _ = load.communicate(timeout=300)

@@ -79,7 +79,7 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
     for server in running:
         server.stop(PATIENCE_S)
     kubectl = cluster.kubectl
-    for kind in ("models", "rayservices"):
+    for kind in ("models", "rayservices", "modeluses"):
         names = kubectl("-n", NAMESPACE, "get", kind, "-o", "name").split()
         for name in names:
             kubectl("-n", NAMESPACE, "patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')

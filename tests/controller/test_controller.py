@@ -202,10 +202,57 @@ def test_sleeping_and_waking(start: Start, shop: Shop, paper: Paper) -> None:
     shop.run("patch", "model", "sim", "--type=merge", "-p", '{"spec": {"autoscaling": {"idleSeconds": 10}}}')
     shop.state("Sleeping", ready=0)
     assert shop.condition("Ready").startswith("False Sleeping")
+    use = until(lambda: shop.get("modeluse"), "the object that gateways mark")
+    assert use["metadata"]["ownerReferences"][0]["uid"] == shop.get("model")["metadata"]["uid"]
     # By a gateway whose clock is ahead, lest it sleeps again before we look.
-    shop.run("annotate", "model", "sim", f"cloudach.dev/wake-requested-at={_now(ahead_s=600)}")
+    wanted = _now(ahead_s=600)
+    told = json.dumps({"status": {"wakeRequestedAt": wanted}})
+    shop.run("patch", "modeluse", "sim", "--subresource=status", "--type=merge", "-p", told)
     shop.state("Ready", ready=1)
     assert paper.replicas("sim") == 1
+    assert shop.status()["wakeRequestedAt"] == wanted, "gateways learn from it how long it takes to start"
+
+
+def test_a_gateway_of_the_release_before_wakes_by_an_annotation(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(autoscaling={"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 10}))
+    start()
+    shop.state("Sleeping", ready=0)
+    shop.run("annotate", "model", "sim", f"cloudach.dev/wake-requested-at={_now(ahead_s=600)}")
+    shop.state("Ready", ready=1)
+
+
+def test_a_model_in_use_does_not_sleep_and_its_use_is_kept_again_when_deleted(
+    start: Start, shop: Shop, paper: Paper
+) -> None:
+    shop.apply(model(autoscaling={"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 10}))
+    use = {
+        "apiVersion": "cloudach.dev/v1alpha1",
+        "kind": "ModelUse",
+        "metadata": {
+            "name": "sim",
+            "namespace": NAMESPACE,
+            "labels": {"cloudach.dev/model": "sim"},
+            "ownerReferences": [
+                {
+                    "apiVersion": "cloudach.dev/v1alpha1",
+                    "kind": "Model",
+                    "name": "sim",
+                    "uid": shop.get("model")["metadata"]["uid"],
+                }
+            ],
+        },
+    }
+    shop.kubectl.apply(use)
+    told = json.dumps({"status": {"lastRequestAt": _now(ahead_s=3600)}})
+    shop.run("patch", "modeluse", "sim", "--subresource=status", "--type=merge", "-p", told)
+    start()
+    shop.state("Ready", ready=1)
+    created = shop.get("model")["metadata"]["creationTimestamp"]
+    until(lambda: _age_s(created) > 12, "longer than its idle time")
+    assert shop.status()["state"] == "Ready"
+    shop.run("delete", "modeluse", "sim")
+    shop.state("Sleeping", ready=0)
+    assert shop.get("modeluse"), "made again"
 
 
 def test_switched_off_and_on(start: Start, shop: Shop) -> None:
@@ -297,6 +344,10 @@ def test_hpa_scales_through_the_subresource_only_the_replicas(start: Start, shop
     shop.kubectl("replace", "--raw", path, "-f", "-", stdin=json.dumps(scale))
     shop.state("Ready", ready=4)
     assert paper.replicas("sim") == 4
+
+
+def _age_s(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def _now(*, ahead_s: float = 0) -> str:

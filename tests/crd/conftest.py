@@ -12,13 +12,15 @@ from tests.support.kubectl import Kubectl, await_kinds
 from tests.support.processes import ROOT
 
 CRD = ROOT / "k8s/crds/models.cloudach.dev.yaml"
+USE_CRD = ROOT / "k8s/crds/modeluses.cloudach.dev.yaml"
 
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     with crd_server() as running:
-        running.kubectl("apply", "--server-side", "-f", CRD)
-        await_kinds(running.kubectl, "models.cloudach.dev")
+        for crd in (CRD, USE_CRD):
+            running.kubectl("apply", "--server-side", "-f", crd)
+        await_kinds(running.kubectl, "models.cloudach.dev", "modeluses.cloudach.dev")
         yield running
 
 

@@ -57,6 +57,12 @@ class Site:
         body = {"source": {"simulator": {}}, **spec}
         self.kubectl.apply({"apiVersion": "cloudach.dev/v1alpha1", "kind": "Model", "metadata": metadata, "spec": body})
         self.made.append(name)
+        self._make_use(name)
+
+    def _make_use(self, name: str) -> None:
+        """As the controller makes it, but without an owner, because nobody collects garbage here."""
+        metadata = {"name": name, "namespace": NAMESPACE, "labels": {"cloudach.dev/model": name}}
+        self.kubectl.apply({"apiVersion": "cloudach.dev/v1alpha1", "kind": "ModelUse", "metadata": metadata})
 
     def status(self, name: str, state: str, *, ready: int = 0, **status: Any) -> None:
         """As the controller writes it."""
@@ -82,11 +88,12 @@ class Site:
         until(lambda: self.ask(name).status_code == 200)
 
     def delete(self, name: str) -> None:
-        self.kubectl("-n", NAMESPACE, "delete", "model", name, "--ignore-not-found")
+        for kind in ("model", "modeluse"):
+            self.kubectl("-n", NAMESPACE, "delete", kind, name, "--ignore-not-found")
 
-    def annotations(self, name: str) -> dict[str, str]:
-        model = self.kubectl.get("-n", NAMESPACE, "model", name)
-        found: dict[str, str] = model["metadata"].get("annotations", {})
+    def told(self, name: str) -> dict[str, str]:
+        """What gateways have told of the Model's use."""
+        found: dict[str, str] = self.kubectl.get("-n", NAMESPACE, "modeluse", name).get("status", {})
         return found
 
     def ask(self, model: str, *, key: str | None = None, timeout: float = 150, **fields: Any) -> httpx.Response:

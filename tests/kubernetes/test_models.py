@@ -94,7 +94,7 @@ def test_a_model_that_is_switched_off_is_not_woken(site: Site) -> None:
     site.status("llama", "Sleeping")
     until(lambda: site.ask("llama").headers.get("x-should-retry") == "false")
     assert "switched off" in site.ask("llama").json()["error"]["message"]
-    assert site.annotations("llama").keys() & {"cloudach.dev/wake-requested-at"} == set()
+    assert "wakeRequestedAt" not in site.told("llama")
 
 
 def test_nothing_is_said_without_a_key(site: Site) -> None:

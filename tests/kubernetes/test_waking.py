@@ -17,7 +17,7 @@ from tests.support.stack import create_key, start_gateway
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for an API server
 
-WAKE, USED = "cloudach.dev/wake-requested-at", "cloudach.dev/last-request-at"
+WAKE, USED = "wakeRequestedAt", "lastRequestAt"
 
 
 def put_to_sleep(site: Site, name: str) -> None:
@@ -28,7 +28,7 @@ def put_to_sleep(site: Site, name: str) -> None:
 
 def wake(site: Site, name: str) -> None:
     """As a controller: once it is wanted, through the states that lie between."""
-    until(lambda: WAKE in site.annotations(name))
+    until(lambda: WAKE in site.told(name))
     site.status(name, "Deploying")
     site.status(name, "Ready", ready=1)
 
@@ -61,7 +61,7 @@ def test_a_stream_waits_with_heart_beats(site: Site) -> None:
     assert site.metric("cloudach_model_wakes_total", model="llama") == 1
     waited = site.metric("cloudach_model_wait_seconds_count", model="llama", outcome="ready")
     assert waited == 1
-    until(lambda: USED in site.annotations("llama"))
+    until(lambda: USED in site.told("llama"))
 
 
 def test_whole_answers_wait_too_and_one_wish_is_enough(site: Site) -> None:
@@ -102,19 +102,19 @@ def test_who_leaves_frees_its_slot(site: Site) -> None:
 
 def test_a_model_in_use_is_marked(site: Site) -> None:
     site.ready("busy", **SLEEPS)
-    first = until(lambda: site.annotations("busy").get(USED))
+    first = until(lambda: site.told("busy").get(USED))
     site.sim.configure(rate=5)
     with stream(site, "busy", tokens=1500):  # five minutes, unless its client leaves
-        until(lambda: site.annotations("busy")[USED] > first)
-        second = site.annotations("busy")[USED]
-        until(lambda: site.annotations("busy")[USED] > second)
+        until(lambda: site.told("busy")[USED] > first)
+        second = site.told("busy")[USED]
+        until(lambda: site.told("busy")[USED] > second)
         assert site.metric("cloudach_running_requests") == 1, "one request, several marks"
     site.sim.configure(rate=500)
 
 
 def test_a_model_that_never_sleeps_is_not_written_to(site: Site) -> None:
     site.ready("steady")
-    assert not {WAKE, USED} & site.annotations("steady").keys()
+    assert not {WAKE, USED} & site.told("steady").keys()
 
 
 def test_the_wait_ends_in_time_with_a_truthful_answer(site: Site, kubeconfig: Path) -> None:
@@ -134,12 +134,12 @@ def test_the_wait_ends_in_time_with_a_truthful_answer(site: Site, kubeconfig: Pa
             lines = [line for line in streamed.iter_lines() if line]
         assert lines[0] == ": keep-alive"
         assert '"model_not_ready"' in lines[-1]
-        asked = until(lambda: site.annotations("slow").get(WAKE))
+        asked = until(lambda: site.told("slow").get(WAKE))
 
         # It woke 40 s after it was asked to, and sleeps again.
         woke = _later(asked, 40)
         ready = {"type": "Ready", "status": "True", "reason": "X", "message": "-", "lastTransitionTime": woke}
-        site.status("slow", "Ready", ready=1, conditions=[ready])
+        site.status("slow", "Ready", ready=1, conditions=[ready], wakeRequestedAt=asked)
         until(lambda: impatient.code("slow")[0] == 200)
         site.status("slow", "Sleeping")
         until(lambda: impatient.code("slow")[0] == 503)

@@ -47,6 +47,9 @@ What must be so before anything is made. Each message says what to do.
 {{- if or $v.controller.enabled $v.gateway.watchModels -}}
 {{- include "cloudach.needs" (list $ "cloudach.dev/v1alpha1/Model" "Cloudach's CRD" "helm install cloudach-crds charts/cloudach-crds") -}}
 {{- end -}}
+{{- if $v.controller.enabled -}}
+{{- include "cloudach.needs" (list $ "cloudach.dev/v1alpha1/ModelUse" "this version's CRDs" "helm upgrade --install cloudach-crds charts/cloudach-crds") -}}
+{{- end -}}
 {{- if eq $v.gateway.autoscaling.kind "keda" -}}
 {{- include "cloudach.needs" (list $ "keda.sh/v1alpha1/ScaledObject" "KEDA (gateway.autoscaling.kind)" "see https://keda.sh") -}}
 {{- end -}}

@@ -1,8 +1,14 @@
-{{/* The gateway reads Models, and marks a sleeping one by an annotation, which is a patch. */}}
+{{/* The gateway reads Models. It wakes a sleeping one in the status of that Model's ModelUse, which holds nothing else. */}}
 {{- define "cloudach.rules.gateway" -}}
 - apiGroups: [cloudach.dev]
   resources: [models]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
+- apiGroups: [cloudach.dev]
+  resources: [modeluses]
+  verbs: [get]
+- apiGroups: [cloudach.dev]
+  resources: [modeluses/status]
+  verbs: [patch]
 {{- end -}}
 
 {{/* What the controller does in a namespace with Models. */}}
@@ -16,6 +22,9 @@
 - apiGroups: [cloudach.dev]
   resources: [models/finalizers] # to own what it makes, where OwnerReferencesPermissionEnforcement is on
   verbs: [update]
+- apiGroups: [cloudach.dev]
+  resources: [modeluses]
+  verbs: [get, list, watch, create]
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch, delete]

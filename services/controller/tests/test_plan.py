@@ -12,6 +12,7 @@ from cloudach_controller.plan import Plan, covers, plan
 from cloudach_controller.replicas import Demand, demand
 from cloudach_controller.settings import Settings, parse
 from cloudach_model_api.model import Model
+from cloudach_model_api.use import ModelUse
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
@@ -284,6 +285,48 @@ def test_sleeping(marks: dict[str, Any], mode: str) -> None:
     found = demand(model(ZERO, **marks), NOW)
     assert found.mode == mode
     assert (found.look_again_s is not None) == (mode == "running")
+
+
+def use(created: float = 9999, **told: str) -> ModelUse:
+    metadata = {"name": "qwen", "namespace": "llm", "creationTimestamp": at(created)}
+    return ModelUse.from_object({"metadata": metadata, "status": told})
+
+
+OLD_MARK = {"cloudach.dev/wake-requested-at": at(9998)}
+
+
+@pytest.mark.parametrize(
+    ("told", "marks", "mode"),
+    [
+        (use(), {}, "sleeping"),
+        (use(wakeRequestedAt=at(5)), {}, "running"),
+        (use(wakeRequestedAt=at(5)), {"annotations": OLD_MARK}, "running"),
+        (use(wakeRequestedAt=at(700)), {}, "sleeping"),
+        (use(lastRequestAt=at(650)), {}, "running"),
+        (use(lastRequestAt=at(661)), {}, "sleeping"),
+        (use(lastRequestAt=at(900)), {"annotations": {"cloudach.dev/last-request-at": at(650)}}, "running"),
+        (use(lastRequestAt="soon"), {}, "sleeping"),
+        (use(created=599), {}, "running"),  # before that no gateway could say that it is in use
+    ],
+)
+def test_what_gateways_tell_of_its_use(told: ModelUse, marks: dict[str, Any], mode: str) -> None:
+    assert demand(model(ZERO, creationTimestamp=at(9999), **marks), NOW, told).mode == mode
+
+
+def test_a_new_object_for_marks_wakes_no_model() -> None:
+    """As in the upgrade that brings these objects, else all sleeping Models would want their GPUs at once."""
+    asleep = {"type": "Ready", "status": "False", "reason": "Sleeping", "message": "", "lastTransitionTime": at(100)}
+    obj = {
+        "metadata": {"name": "m", "namespace": "n", "creationTimestamp": at(9999)},
+        "spec": {"source": {"simulator": {}}, **ZERO},
+        "status": {"state": "Sleeping", "conditions": [asleep]},
+    }
+    assert demand(Model.from_object(obj), NOW, use(created=1)).mode == "sleeping"
+
+
+def test_no_model_sleeps_where_gateways_cannot_tell_of_its_use() -> None:
+    found = demand(model(ZERO, creationTimestamp=at(9999)), NOW, untold=True)
+    assert (found.mode, found.look_again_s) == ("running", None)
 
 
 @pytest.mark.parametrize(

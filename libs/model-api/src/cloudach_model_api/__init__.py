@@ -6,6 +6,7 @@ from .reasons import Reason
 from .source import AdapterSource, HuggingFace, ImageFolder, ObjectStore, Pvc, SecretKeyReference, Simulator, Source
 from .spec import Adapter, Autoscaling, Lora, ModelSpec
 from .status import Condition, ConditionType, ModelStatus, State, rfc3339, set_condition
+from .use import ModelUse, UseStatus
 
 __all__ = [
     "Adapter",
@@ -25,6 +26,7 @@ __all__ = [
     "Model",
     "ModelSpec",
     "ModelStatus",
+    "ModelUse",
     "ObjectMeta",
     "ObjectStore",
     "Pvc",
@@ -35,6 +37,7 @@ __all__ = [
     "Source",
     "State",
     "Toleration",
+    "UseStatus",
     "rfc3339",
     "set_condition",
 ]

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .generated import chart_crd, plain_crd, with_fields
+from .generated import crd_files, with_fields
 
 
 def files(root: Path) -> Iterator[tuple[Path, str]]:
     """Each file with what it should hold. Raises OSError without docs/models.md, whose text around the tables stays."""
-    yield root / "k8s/crds/models.cloudach.dev.yaml", plain_crd()
-    yield root / "charts/cloudach-crds/templates/models.cloudach.dev.yaml", chart_crd()
+    for path, text in crd_files():
+        yield root / path, text
     docs = root / "docs/models.md"
     yield docs, with_fields(docs.read_text())
 

@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition of Model, made from its types."""
+"""The CustomResourceDefinitions of Model and ModelUse, made from their types."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .model import Model
 from .schema import structural
 from .spec import ModelSpec
 from .status import ModelStatus
+from .use import ModelUse, UseStatus
 
 _COLUMNS: list[dict[str, Any]] = [
     {"name": "Model", "type": "string", "jsonPath": ".status.id", "description": "What clients call it"},
@@ -36,6 +37,11 @@ _COLUMNS: list[dict[str, Any]] = [
     },
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]
+_USE_COLUMNS: list[dict[str, Any]] = [
+    {"name": "Last request", "type": "date", "jsonPath": ".status.lastRequestAt"},
+    {"name": "Woken", "type": "date", "jsonPath": ".status.wakeRequestedAt"},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+]
 
 
 def openapi() -> dict[str, Any]:
@@ -55,39 +61,72 @@ def openapi() -> dict[str, Any]:
     }
 
 
+def use_openapi() -> dict[str, Any]:
+    """The schema of a ModelUse."""
+    return {
+        "type": "object",
+        "description": " ".join((ModelUse.__doc__ or "").split()),
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "status": structural(UseStatus),
+        },
+    }
+
+
 def crd(metadata: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The definition, with further `metadata` if given."""
+    """The definition of Model, with further `metadata` if given."""
+    version = {
+        "subresources": {
+            "status": {},
+            "scale": {
+                "specReplicasPath": ".spec.replicas",
+                "statusReplicasPath": ".status.replicas",
+                "labelSelectorPath": ".status.selector",
+            },
+        },
+        "additionalPrinterColumns": _COLUMNS,
+        "schema": {"openAPIV3Schema": openapi()},
+    }
+    kinds = {
+        "kind": names.KIND,
+        "listKind": names.LIST_KIND,
+        "plural": names.PLURAL,
+        "singular": names.SINGULAR,
+        "shortNames": [names.SHORT_NAME],
+        "categories": [names.CATEGORY],
+    }
+    return _definition(names.CRD_NAME, metadata, kinds, version)
+
+
+def use_crd(metadata: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The definition of ModelUse, with further `metadata` if given."""
+    version = {
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": _USE_COLUMNS,
+        "schema": {"openAPIV3Schema": use_openapi()},
+    }
+    kinds = {
+        "kind": names.USE_KIND,
+        "listKind": names.USE_LIST_KIND,
+        "plural": names.USE_PLURAL,
+        "singular": names.USE_SINGULAR,
+    }
+    return _definition(names.USE_CRD_NAME, metadata, kinds, version)
+
+
+def _definition(
+    name: str, metadata: dict[str, Any] | None, kinds: dict[str, Any], version: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": names.CRD_NAME, **(metadata or {})},
+        "metadata": {"name": name, **(metadata or {})},
         "spec": {
             "group": names.GROUP,
             "scope": "Namespaced",
-            "names": {
-                "kind": names.KIND,
-                "listKind": names.LIST_KIND,
-                "plural": names.PLURAL,
-                "singular": names.SINGULAR,
-                "shortNames": [names.SHORT_NAME],
-                "categories": [names.CATEGORY],
-            },
-            "versions": [
-                {
-                    "name": names.VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {
-                        "status": {},
-                        "scale": {
-                            "specReplicasPath": ".spec.replicas",
-                            "statusReplicasPath": ".status.replicas",
-                            "labelSelectorPath": ".status.selector",
-                        },
-                    },
-                    "additionalPrinterColumns": _COLUMNS,
-                    "schema": {"openAPIV3Schema": openapi()},
-                }
-            ],
+            "names": kinds,
+            "versions": [{"name": names.VERSION, "served": True, "storage": True, **version}],
         },
     }

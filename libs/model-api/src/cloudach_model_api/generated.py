@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from .crd import crd, openapi
+from .crd import crd, openapi, use_crd, use_openapi
 from .reasons import MEANINGS
 
 _NOTE = "# Made by `python -m cloudach_model_api write` from libs/model-api: change it there.\n"
@@ -15,15 +15,17 @@ _SHOWN_BEFORE = {"lora.adapters[].source"}
 BEGIN, END = "<!-- fields: made by `python -m cloudach_model_api write` -->", "<!-- end of fields -->"
 
 
-def plain_crd() -> str:
-    return _NOTE + _yaml(crd())
+def crd_files() -> Iterator[tuple[str, str]]:
+    """Path and text of each CRD: for kubectl, and for the chart.
 
-
-def chart_crd() -> str:
-    """The chart's template: kept by `helm uninstall`, for with the CRD all Models would go."""
-    text = _yaml(crd({"annotations": {"helm.sh/resource-policy": "keep"}}))
-    assert "{{" not in text, "helm would take a description for a template"
-    return _NOTE + text
+    `helm uninstall` keeps those of the chart, because with a CRD all its objects would go.
+    """
+    for definition in (crd, use_crd):
+        name = definition()["metadata"]["name"]
+        kept = definition({"annotations": {"helm.sh/resource-policy": "keep"}})
+        assert "{{" not in _yaml(kept), "helm would take a description for a template"
+        yield f"k8s/crds/{name}.yaml", _NOTE + _yaml(definition())
+        yield f"charts/cloudach-crds/templates/{name}.yaml", _NOTE + _yaml(kept)
 
 
 def with_fields(document: str) -> str:
@@ -54,6 +56,9 @@ def _reference() -> str:
             "### status",
             "",
             *_table(properties["status"]),
+            "### ModelUse: status",
+            "",
+            *_table(use_openapi()["properties"]["status"]),
             "### Reasons of conditions",
             "",
             "| reason | |",

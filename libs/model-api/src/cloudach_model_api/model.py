@@ -149,13 +149,19 @@ class Model(Part):
 
     @property
     def wake_requested_at(self) -> datetime | None:
-        """None too when the annotation holds no time."""
-        return _moment(self.metadata.annotations.get(ANNOTATION_WAKE_REQUESTED_AT))
+        """The last wish that the controller has told of, or that stands in the annotation, if that holds a time."""
+        annotated = _moment(self.metadata.annotations.get(ANNOTATION_WAKE_REQUESTED_AT))
+        return latest(annotated, self.status.wake_requested_at)
 
     @property
     def last_request_at(self) -> datetime | None:
         """None too when the annotation holds no time."""
         return _moment(self.metadata.annotations.get(ANNOTATION_LAST_REQUEST_AT))
+
+
+def latest(*moments: datetime | None) -> datetime | None:
+    """None when all of them are."""
+    return max((moment for moment in moments if moment is not None), default=None)
 
 
 def _moment(text: str | None) -> datetime | None:

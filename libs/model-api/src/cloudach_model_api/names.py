@@ -15,6 +15,12 @@ SHORT_NAME = "mdl"
 CATEGORY = "cloudach"
 CRD_NAME = f"{PLURAL}.{GROUP}"
 
+USE_KIND: Final = "ModelUse"
+USE_LIST_KIND = "ModelUseList"
+USE_SINGULAR = "modeluse"
+USE_PLURAL = "modeluses"
+USE_CRD_NAME = f"{USE_PLURAL}.{GROUP}"
+
 FINALIZER = f"{GROUP}/drain"
 """On every Model the controller has begun with: its streams end before its pods do."""
 
@@ -26,10 +32,10 @@ MANAGER = "cloudach-controller"
 """The value of LABEL_MANAGED_BY, and the controller's field manager in server-side apply."""
 
 ANNOTATION_WAKE_REQUESTED_AT = f"{GROUP}/wake-requested-at"
-"""RFC 3339. Written by a gateway that has a request for a sleeping Model."""
+"""RFC 3339. Wakes a sleeping Model. Gateways of version 0.1 write it; later ones write to the Model's ModelUse."""
 
 ANNOTATION_LAST_REQUEST_AT = f"{GROUP}/last-request-at"
-"""RFC 3339. Kept fresh by the gateways, at most once a minute each."""
+"""RFC 3339. Keeps a Model awake. Gateways of version 0.1 write it; later ones write to the Model's ModelUse."""
 
 ANNOTATION_ALLOW_REPLACEMENT = f"{GROUP}/allow-replacement"
 """The operator's word for a change that takes a second set of pods: the metadata.generation meant, or `always`."""

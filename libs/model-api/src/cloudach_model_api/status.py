@@ -74,6 +74,8 @@ class ModelStatus(Observed):
     """The name that the engines answer to; to `<name>:<adapter>` for an adapter."""
     adapters: tuple[str, ...] | None = None
     """Names of the adapters that every replica has loaded; the others are not served yet."""
+    wake_requested_at: Moment | None = None
+    """When a request last wanted it while it slept."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra=list_map("type")),

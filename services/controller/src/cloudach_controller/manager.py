@@ -11,7 +11,7 @@ from typing import Any
 from cloudach_model_api.names import LABEL_MODEL
 
 from . import metrics
-from .kube.client import MODELS, PODS, RAY_SERVICES, KubeClient
+from .kube.client import MODEL_USES, MODELS, PODS, RAY_SERVICES, KubeClient
 from .kube.errors import Conflict, KubeError
 from .kube.events import Events
 from .observe import Observer
@@ -29,12 +29,15 @@ class Manager:
         self._queue: WorkQueue[Key] = WorkQueue(retry_max_s=settings.kubernetes.retry_max_s)
         spaces: tuple[str | None, ...] = settings.kubernetes.namespaces or (None,)
         self._models = [Informer(api, MODELS, space, self._model_changed) for space in spaces]
+        self._uses = [Informer(api, MODEL_USES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         self._pods = [Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         cache = Cache(
             models=_Merged(self._models),
             ray_services=_Merged(self._ray),
             pods=_Merged(self._pods),
+            uses=_Merged(self._uses),
+            uses_missing=lambda: any(each.missing for each in self._uses),
             kuberay_missing=lambda: any(each.missing for each in self._ray),
         )
         self._reconciler = Reconciler(api, cache, observer, events, settings)
@@ -46,7 +49,7 @@ class Manager:
 
     @property
     def _informers(self) -> list[Informer]:
-        return [*self._models, *self._ray, *self._pods]
+        return [*self._models, *self._uses, *self._ray, *self._pods]
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from cloudach_model_api.model import Model
+from cloudach_model_api.model import Model, latest
+from cloudach_model_api.reasons import Reason
 from cloudach_model_api.status import ConditionType, State
+from cloudach_model_api.use import ModelUse
 
 Mode = Literal["running", "sleeping", "off", "deleting"]
 
@@ -26,32 +28,46 @@ class Demand:
     autoscaled: bool = False
     look_again_s: float | None = None
     """When time alone may change this."""
+    wake_requested_at: datetime | None = None
+    """When it was last wanted awake."""
 
 
-def demand(model: Model, now: datetime) -> Demand:
+def may_sleep(model: Model) -> bool:
+    """Whether it is put to sleep when nobody asks for it."""
+    return model.spec.autoscaling is not None and model.spec.autoscaling.min_replicas == 0
+
+
+def demand(model: Model, now: datetime, use: ModelUse | None = None, *, untold: bool = False) -> Demand:
+    """`use`: what gateways have told. `untold`: they cannot tell anything, so no Model is put to sleep."""
     spec = model.spec
     if model.metadata.deletion_timestamp is not None:
         return Demand("deleting", 0)
     scaling = spec.autoscaling
     if scaling is None:
         return Demand("running" if spec.replicas else "off", spec.replicas)
-    look_again = None
-    if scaling.min_replicas == 0:
-        left = (_sleeps_at(model, scaling.idle_seconds) - now).total_seconds()
-        if left <= 0:
-            return Demand("sleeping", 0)
-        look_again = left
+    look_again = wanted_at = None
+    if may_sleep(model):
+        wanted_at = latest(model.wake_requested_at, use.status.wake_requested_at if use is not None else None)
+        left = (_sleeps_at(model, scaling.idle_seconds, wanted_at, use) - now).total_seconds()
+        if left <= 0 and not untold:
+            return Demand("sleeping", 0, wake_requested_at=wanted_at)
+        look_again = left if left > 0 else None
     begin = min(max(spec.replicas, scaling.min_replicas, 1), scaling.max_replicas)
-    return Demand("running", begin, autoscaled=True, look_again_s=look_again)
+    return Demand("running", begin, autoscaled=True, look_again_s=look_again, wake_requested_at=wanted_at)
 
 
-def _sleeps_at(model: Model, idle_s: float) -> datetime:
+def _sleeps_at(model: Model, idle_s: float, wanted_at: datetime | None, use: ModelUse | None) -> datetime:
     idle = timedelta(seconds=idle_s)
     moments = []
-    if model.last_request_at is not None:
-        moments.append(model.last_request_at + idle + timedelta(seconds=MARK_S))
-    marks = [mark for mark in (model.wake_requested_at, model.metadata.creation_timestamp) if mark is not None]
+    last = latest(model.last_request_at, use.status.last_request_at if use is not None else None)
+    if last is not None:
+        moments.append(last + idle + timedelta(seconds=MARK_S))
+    marks = [mark for mark in (wanted_at, model.metadata.creation_timestamp) if mark is not None]
     ready = model.status.condition(ConditionType.READY)
+    # Before its ModelUse was there, no gateway could say that it is in use. One that sleeps already stays asleep.
+    asleep = ready is not None and ready.reason == Reason.SLEEPING
+    if use is not None and use.metadata.creation_timestamp is not None and not asleep:
+        marks.append(use.metadata.creation_timestamp)
     if model.status.state in (State.PENDING, State.DEPLOYING):
         moments += [mark + timedelta(seconds=START_S) for mark in marks]
     if ready is not None and ready.status == "True":

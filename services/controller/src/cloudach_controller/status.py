@@ -77,6 +77,7 @@ def status(
         endpoint=settings.ray.endpoint_url.format(**names),
         upstream_model=model.upstream_model,
         adapters=_loaded(model, view),
+        wake_requested_at=wanted.wake_requested_at,
         conditions=conditions,
     )
 
@@ -197,8 +198,7 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
         return _Said(Reason.REPLACING, MEANINGS[Reason.REPLACING], True)
     if view.ready == 0:
         was = model.status.state in (State.SLEEPING, State.PENDING, State.DEPLOYING)
-        sleepy = model.spec.autoscaling is not None and model.spec.autoscaling.min_replicas == 0
-        waking = sleepy and was and model.wake_requested_at is not None
+        waking = was and wanted.wake_requested_at is not None
         reason = Reason.WAKING if waking else Reason.DEPLOYING
         return _Said(reason, f"{MEANINGS[reason]} {view.ready} of {desired} replicas answer.", True)
     if view.leaving:

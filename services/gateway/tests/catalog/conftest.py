@@ -1,4 +1,7 @@
-"""An API server for Models, as small as can be, over real HTTP: list in pages, watch, merge patch, 410 and refusals."""
+"""An API server for Models and ModelUses, as small as can be, over real HTTP: list in pages, watch, merge patch, 410.
+
+It refuses what it is told to refuse. Each Model has a ModelUse, as the controller makes it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
+        self.uses: dict[tuple[str, str], Object] = {}
         self.version = 100
         self.oldest = 0  # watches from before this are gone
         self.page = 500
@@ -53,10 +57,12 @@ class FakeApi:
         self.version += 1
         obj["metadata"]["resourceVersion"] = str(self.version)
         self.objects[key] = obj
+        self.uses.setdefault(key, {"kind": "ModelUse", "metadata": {"namespace": key[0], "name": key[1]}})
         await self._tell(kind, obj)
 
     async def delete(self, namespace: str, name: str) -> None:
         obj = self.objects.pop((namespace, name))
+        self.uses.pop((namespace, name), None)
         self.version += 1
         await self._tell("DELETED", {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}})
 
@@ -99,14 +105,16 @@ class FakeApi:
             return
         parts = path.removeprefix("/apis/cloudach.dev/v1alpha1/").split("/")
         namespace = parts[1] if parts[0] == "namespaces" else None
-        if method == "PATCH":
-            obj = self.objects.get((parts[1], parts[3]))
+        if "modeluses" in parts:
+            obj = self.uses.get((parts[1], parts[3]))
             if obj is None:
                 await _send(writer, 404, {"kind": "Status", "code": 404, "message": "not found"})
                 return
-            obj["metadata"].setdefault("annotations", {}).update(json.loads(body)["metadata"]["annotations"])
-            await self.put(obj)
+            if method == "PATCH" and parts[4:] == ["status"]:
+                obj.setdefault("status", {}).update(json.loads(body)["status"])
             await _send(writer, 200, obj)
+        elif method != "GET":
+            await _send(writer, 403, {"kind": "Status", "code": 403, "message": "gateways only read Models"})
         elif query.get("watch"):
             await self._watch(writer, namespace, int(query["resourceVersion"]), float(query["timeoutSeconds"]))
         else:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..conftest import until
 
 FILE = ServedModel.from_settings(Model(id="from-file", upstreams=("http://127.0.0.1:1",)))
 SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
-WAKE, USED = "cloudach.dev/wake-requested-at", "cloudach.dev/last-request-at"
+WAKE, USED = "wakeRequestedAt", "lastRequestAt"
 
 
 class News:
@@ -254,9 +254,10 @@ async def test_one_wish_wakes_for_many_requests(api: Any, access: Access, make_m
                 pass
         await until(lambda: it.news.wakes == ["a"])
         (patch,) = api.asked("PATCH")
-        assert patch[1] == "/apis/cloudach.dev/v1alpha1/namespaces/serving/models/a"
+        assert patch[1] == "/apis/cloudach.dev/v1alpha1/namespaces/serving/modeluses/a/status"
         assert patch[3]["content-type"] == "application/merge-patch+json"
-        assert list(json.loads(patch[4])["metadata"]["annotations"]) == [WAKE]
+        told = json.loads(patch[4])
+        assert (list(told), list(told["status"])) == (["status"], [WAKE])
 
 
 def why(it: Following) -> Why | None:
@@ -265,14 +266,12 @@ def why(it: Following) -> Why | None:
 
 
 async def test_a_wish_that_was_not_heard_is_said_again(api: Any, access: Access, make_model: Any) -> None:
-    asleep = make_model("a", state="Sleeping", ready=0, **SLEEPS)
-    await api.put(asleep)
+    await api.put(make_model("a", state="Sleeping", ready=0, **SLEEPS))
     async with following(access, wake_again_s=0.1) as it:
         await until(lambda: it.news.watched)
         with it.cluster.awaited(it.entry("a")):
             await until(lambda: len(it.news.wakes) >= 2)
-            marks = asleep["metadata"]["annotations"]
-            await api.put(make_model("a", state="Deploying", ready=0, annotations=marks, **SLEEPS))
+            await api.put(make_model("a", state="Deploying", ready=0, **SLEEPS))
             await until(lambda: why(it) is Why.STARTING)
             wished = len(it.news.wakes)
             await asyncio.sleep(0.4)
@@ -288,10 +287,8 @@ async def test_what_another_gateway_has_just_written_is_not_written_again(
         with one.cluster.awaited(one.entry("a")), one.cluster.in_use(one.entry("a")):
             await until(lambda: len(api.asked("PATCH")) == 2)
         await until(lambda: one.news.wakes == ["a"])
-        # It has reached the other one once a later change has.
-        await api.put(make_model("b"))
-        await until(lambda: "b" in two.names)
         with two.cluster.awaited(two.entry("a")), two.cluster.in_use(two.entry("a")):
+            await until(lambda: len([r for r in api.asked("GET") if r[1].endswith("/modeluses/a")]) == 4)
             await asyncio.sleep(0.1)
     assert len(api.asked("PATCH")) == 2
     assert (one.news.wakes, two.news.wakes) == (["a"], [])
@@ -310,13 +307,41 @@ async def test_a_long_stream_keeps_its_model_awake(api: Any, access: Access, mak
         assert len(api.asked("PATCH")) == written, "nobody uses it any more"
 
 
+async def test_a_mark_that_others_made_is_as_old_as_they_made_it(api: Any, access: Access, make_model: Any) -> None:
+    """Else two gateways in turn would let it get twice as old as the controller allows."""
+    await api.put(make_model("a", **SLEEPS))
+    made = (datetime.now(UTC) - timedelta(seconds=30)).isoformat()
+    api.uses[("serving", "a")]["status"] = {USED: made}
+    async with following(access, in_use_every_s=40) as it:
+        await until(lambda: it.news.watched)
+        with it.cluster.in_use(it.entry("a")):
+            await until(lambda: it.cluster._in_use._marked and not it.cluster._in_use._tasks)
+            (marked,) = it.cluster._in_use._marked.values()
+            age_s = asyncio.get_running_loop().time() - marked
+    assert 29 < age_s < 40
+    assert api.asked("PATCH") == []
+
+
+async def test_what_cannot_be_told_yet_is_told_soon(api: Any, access: Access, make_model: Any) -> None:
+    """While the platform is upgraded, the controller makes a Model's ModelUse a moment after the gateway has come."""
+    await api.put(make_model("a", state="Sleeping", ready=0, **SLEEPS))
+    use = api.uses.pop(("serving", "a"))
+    async with following(access, wake_again_s=60, in_use_every_s=1) as it:
+        await until(lambda: it.news.watched)
+        with it.cluster.awaited(it.entry("a")), it.cluster.in_use(it.entry("a")):
+            await until(lambda: len([r for r in api.asked("GET") if "/modeluses/" in r[1]]) >= 2)
+            api.uses[("serving", "a")] = use
+            await until(lambda: set(use.get("status", {})) == {WAKE, USED})
+    assert it.news.wakes == ["a"]
+
+
 async def test_rights_that_are_missing_are_said(
     api: Any, access: Access, make_model: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     await api.put(make_model("a", state="Sleeping", ready=0, **SLEEPS))
     async with following(access) as it:
         await until(lambda: it.news.watched)
-        api.refusal = (403, "cannot patch resource models")
+        api.refusal = (403, "cannot patch resource modeluses/status")
         with it.cluster.awaited(it.entry("a")):
             await until(lambda: "cannot be woken" in caplog.text)
         assert it.news.wakes == []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from cloudach_model_api.names import GROUP, MANAGER, PLURAL, VERSION
+from cloudach_model_api.names import GROUP, MANAGER, PLURAL, USE_PLURAL, VERSION
 from kubernetes_asyncio import client as k8s
 from kubernetes_asyncio import config as k8s_config
 
@@ -35,6 +35,7 @@ class Kind:
 
 
 MODELS = Kind(GROUP, VERSION, PLURAL)
+MODEL_USES = Kind(GROUP, VERSION, USE_PLURAL)
 RAY_SERVICES = Kind("ray.io", "v1", "rayservices")
 PODS = Kind("", "v1", "pods")
 SECRETS = Kind("", "v1", "secrets")
@@ -185,4 +186,16 @@ async def connect(kubeconfig: Path | None, timeout_s: float) -> AsyncIterator[Ku
         yield KubeClient(api, timeout_s)
 
 
-__all__ = ["EVENTS", "LEASES", "MODELS", "PODS", "RAY_SERVICES", "SECRETS", "Gone", "Kind", "KubeClient", "connect"]
+__all__ = [
+    "EVENTS",
+    "LEASES",
+    "MODELS",
+    "MODEL_USES",
+    "PODS",
+    "RAY_SERVICES",
+    "SECRETS",
+    "Gone",
+    "Kind",
+    "KubeClient",
+    "connect",
+]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cloudach_model_api.model import Model
-from cloudach_model_api.names import API_VERSION, GROUP, KIND, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
+from cloudach_model_api.names import GROUP, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
+from cloudach_model_api.use import owner
 
 from ..settings import Settings
 from . import engine
@@ -85,16 +86,7 @@ def ray_service(
                 ANNOTATION_CLUSTER: cluster_hash(cluster) if made_from is None else made_from,
                 ANNOTATION_REPLICAS: str(model.spec.replicas),
             },
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": model.metadata.name,
-                    "uid": model.metadata.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [owner(model)],
         },
         "spec": {
             "serveConfigV2": config,

@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
-from cloudach_model_api import names
+from cloudach_model_api import ModelUse, UseStatus, names
 
 from .access import Access, AccessError
 
@@ -46,7 +46,10 @@ class Gone(ApiError):
 
 
 class ModelsApi:
-    """The Models of an API server. All methods raise ApiError; `namespace` None: all of them."""
+    """The Models of an API server, and what is told of their use. All methods raise ApiError.
+
+    `namespace` None: all of them.
+    """
 
     def __init__(self, access: Access, *, timeout_s: float, selector: str = "") -> None:
         self._access = access
@@ -103,13 +106,18 @@ class ModelsApi:
         finally:
             await answer.aclose()
 
-    async def annotate(self, namespace: str, name: str, annotations: Mapping[str, str]) -> None:
+    async def use(self, namespace: str, name: str) -> UseStatus:
+        """What gateways have last told of a Model's use."""
+        return ModelUse.from_object(await self._ask("GET", _path(namespace, names.USE_PLURAL, name), params={})).status
+
+    async def tell(self, namespace: str, name: str, use: UseStatus) -> None:
+        """Writes the moments that are set; the others stay."""
         await self._ask(
             "PATCH",
-            f"{_path(namespace)}/{name}",
+            f"{_path(namespace, names.USE_PLURAL, name)}/status",
             params={"fieldManager": _MANAGER},
             headers={"content-type": "application/merge-patch+json"},
-            content=json.dumps({"metadata": {"annotations": dict(annotations)}}),
+            content=json.dumps(use.to_patch()),
         )
 
     async def _ask(
@@ -137,9 +145,9 @@ class ModelsApi:
         return {} if token is None else {"authorization": f"Bearer {token}"}
 
 
-def _path(namespace: str | None) -> str:
-    base = f"/apis/{names.API_VERSION}"
-    return f"{base}/{names.PLURAL}" if namespace is None else f"{base}/namespaces/{namespace}/{names.PLURAL}"
+def _path(namespace: str | None, plural: str = names.PLURAL, name: str = "") -> str:
+    place = "" if namespace is None else f"/namespaces/{namespace}"
+    return f"/apis/{names.API_VERSION}{place}/{plural}" + (f"/{name}" if name else "")
 
 
 def _given(params: Mapping[str, str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ _READ = (
 )
 _STATUS = (
     *("id", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "adapters"),
-    "conditions",
+    *("wakeRequestedAt", "conditions"),
 )
 _METADATA = ("name", "namespace", "creationTimestamp", "deletionTimestamp", "annotations")
 

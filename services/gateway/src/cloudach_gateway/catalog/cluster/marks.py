@@ -1,7 +1,7 @@
-"""What gateways write on Models: that one is wanted awake, and that one is in use.
+"""What gateways tell of Models: that one is wanted awake, and that one is in use.
 
-Both are annotations; what becomes of them is the controller's to say. What another gateway has just written is seen
-through the watch, and not written again.
+It stands in an object beside the Model, its ModelUse, so that a gateway needs no right to change a Model. What becomes
+of it is the controller's to say. What another gateway has just told is not told again.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
-from cloudach_model_api import Model, rfc3339
-from cloudach_model_api.names import ANNOTATION_LAST_REQUEST_AT, ANNOTATION_WAKE_REQUESTED_AT
+from cloudach_model_api import Model, UseStatus
 
 from ..served import Resource, Why
 from .api import ApiError
@@ -25,11 +24,37 @@ from .entries import absence
 
 _log = logging.getLogger("cloudach.gateway")
 
-Annotate = Callable[[Resource, str, str], Awaitable[None]]
-"""Sets one annotation. Raises ApiError."""
+_YOUNG = 0.8  # of the time between two marks of use: younger ones are never written again
+_RETRY_S = 2.0  # after a failure: while the platform is upgraded, the object may come a moment later
 
 Look = Callable[[Resource], Model | None]
 """A Model as it was last seen."""
+
+
+class Api(Protocol):
+    async def use(self, namespace: str, name: str) -> UseStatus: ...
+
+    async def tell(self, namespace: str, name: str, use: UseStatus) -> None: ...
+
+
+class Uses:
+    """The ModelUses of an API server."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def tell(
+        self, own: Resource, field: Literal["wake_requested_at", "last_request_at"], *, unless_within_s: float
+    ) -> float | None:
+        """How many seconds ago somebody has told it already; None: it was told now. Raises ApiError."""
+        told: datetime | None = getattr(await self._api.use(own.namespace, own.name), field)
+        if told is not None:
+            # A clock that is ahead does not make it new for ever.
+            age_s = abs((datetime.now(UTC) - told).total_seconds())
+            if age_s < unless_within_s:
+                return age_s
+        await self._api.tell(own.namespace, own.name, UseStatus.now(field))
+        return None
 
 
 class Woke(Protocol):
@@ -39,8 +64,8 @@ class Woke(Protocol):
 class Alarm:
     """Wakes Models that requests wait for: one wish for all of them, again only after `again_s`."""
 
-    def __init__(self, annotate: Annotate, look: Look, *, again_s: float, woke: Woke) -> None:
-        self._annotate = annotate
+    def __init__(self, uses: Uses, look: Look, *, again_s: float, woke: Woke) -> None:
+        self._uses = uses
         self._look = look
         self._again_s = again_s
         self._woke = woke
@@ -65,9 +90,10 @@ class Alarm:
         try:
             while True:
                 model = self._look(own)
-                if model is not None and _asleep(model) and not _lately(model.wake_requested_at, self._again_s):
-                    await self._wish(own)
-                await asyncio.sleep(self._again_s)
+                pause = self._again_s
+                if model is not None and _asleep(model) and not await self._wish(own):
+                    pause = min(pause, _RETRY_S)
+                await asyncio.sleep(pause)
                 if not self._waiting[own]:
                     return
         finally:
@@ -75,24 +101,25 @@ class Alarm:
             if not self._waiting[own]:
                 del self._waiting[own]
 
-    async def _wish(self, own: Resource) -> None:
-        problem: ApiError | None = None
+    async def _wish(self, own: Resource) -> bool:
+        """Whether it is known that it is wanted awake."""
         try:
-            await self._annotate(own, ANNOTATION_WAKE_REQUESTED_AT, rfc3339(datetime.now(UTC)))
+            if await self._uses.tell(own, "wake_requested_at", unless_within_s=self._again_s) is None:
+                self._woke(own, None)
         except ApiError as error:
-            problem = error
-        self._woke(own, problem)
+            self._woke(own, error)
+            return False
+        return True
 
 
 class InUse:
     """Keeps the marks of Models that requests are running at younger than about `every_s`, whoever writes them."""
 
-    def __init__(self, annotate: Annotate, look: Look, *, every_s: float) -> None:
-        self._annotate = annotate
-        self._look = look
+    def __init__(self, uses: Uses, *, every_s: float) -> None:
+        self._uses = uses
         self._every_s = every_s
         self._running: Counter[Resource] = Counter()
-        self._written: dict[Resource, float] = {}  # by us, in the loop's time
+        self._marked: dict[Resource, float] = {}  # by whom soever, in the loop's time
         self._tasks: set[asyncio.Task[None]] = set()
         self._clock = asyncio.get_running_loop().time
         self._timer = asyncio.create_task(self._tick(), name="models in use")
@@ -121,34 +148,28 @@ class InUse:
             for own in list(self._running):
                 self._mark(own)
             long_ago = self._clock() - 2 * self._every_s
-            for own in [own for own, at in self._written.items() if at < long_ago]:
-                del self._written[own]
+            for own in [own for own, at in self._marked.items() if at < long_ago]:
+                del self._marked[own]
 
     def _mark(self, own: Resource) -> None:
         # Not all gateways at the same age: the first one's mark keeps the others from writing.
-        old_s = self._every_s * random.uniform(0.8, 1.0)
-        if self._clock() - self._written.get(own, -math.inf) < old_s:
+        old_s = self._every_s * random.uniform(_YOUNG, 1.0)
+        if self._clock() - self._marked.get(own, -math.inf) < old_s:
             return
-        model = self._look(own)
-        if model is None or _lately(model.last_request_at, old_s):
-            return
-        self._written[own] = self._clock()
-        task = asyncio.create_task(self._write(own), name=f"mark {own}")
+        self._marked[own] = self._clock()
+        task = asyncio.create_task(self._write(own, old_s), name=f"mark {own}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _write(self, own: Resource) -> None:
+    async def _write(self, own: Resource, old_s: float) -> None:
         try:
-            await self._annotate(own, ANNOTATION_LAST_REQUEST_AT, rfc3339(datetime.now(UTC)))
+            age_s = await self._uses.tell(own, "last_request_at", unless_within_s=old_s)
+            self._marked[own] = self._clock() - (age_s or 0.0)
         except ApiError as error:
+            self._marked[own] = self._clock() - _YOUNG * self._every_s + min(_RETRY_S, self._every_s / 10)
             _log.warning("a model could not be marked as in use", extra={"resource": str(own), "cause": str(error)})
 
 
 def _asleep(model: Model) -> bool:
     gone = absence(model)
     return gone is not None and gone.why is Why.ASLEEP
-
-
-def _lately(moment: datetime | None, seconds: float) -> bool:
-    """Whether it was less than so long ago; a clock that is ahead does not make it so for ever."""
-    return moment is not None and abs((datetime.now(UTC) - moment).total_seconds()) < seconds

@@ -19,7 +19,7 @@ from . import snapshot
 from .access import Access
 from .api import ApiError, ModelsApi, Object
 from .entries import Refused, read, resource, served, trimmed
-from .marks import Alarm, InUse
+from .marks import Alarm, InUse, Uses
 from .reflector import Reflector
 from .start_times import StartTimes
 
@@ -75,8 +75,9 @@ class ClusterModels:
         """What was known at the last stop is served at once."""
         settings = self._settings
         self._api = ModelsApi(self._access, timeout_s=settings.timeout_s, selector=settings.label_selector)
-        self._alarm = Alarm(self._annotate, self._models.get, again_s=settings.wake_again_s, woke=self._woke)
-        self._in_use = InUse(self._annotate, self._models.get, every_s=settings.in_use_every_s)
+        uses = Uses(self._api)
+        self._alarm = Alarm(uses, self._models.get, again_s=settings.wake_again_s, woke=self._woke)
+        self._in_use = InUse(uses, every_s=settings.in_use_every_s)
         if settings.cache_file is not None:
             known = snapshot.load(settings.cache_file)
             if known is not None:
@@ -218,9 +219,6 @@ class ClusterModels:
         for one in sorted(refused - self._refused, key=lambda one: one.resource):
             _log.error("a Model is not served as it says", extra={"resource": str(one.resource), "cause": one.problem})
         self._refused = refused
-
-    async def _annotate(self, own: Resource, name: str, value: str) -> None:
-        await self._api.annotate(own.namespace, own.name, {name: value})
 
     def _woke(self, own: Resource, problem: ApiError | None) -> None:
         model = self._models.get(own)
