@@ -6,6 +6,7 @@ import pytest
 from cloudach_gateway import address_redis
 from cloudach_gateway.settings import (
     Adapter,
+    Bodies,
     ConfigError,
     Failover,
     Kubernetes,
@@ -37,6 +38,7 @@ def test_every_setting_is_documented() -> None:
         "timeouts.": Timeouts,
         "failover.": Failover,
         "usage.": Usage,
+        "bodies.": Bodies,
         "kubernetes.": Kubernetes,
         "models[].": Model,
         "models[].adapters[].": Adapter,

@@ -24,6 +24,7 @@ from .proxy.relay import Relay
 from .ratelimit.admission import Admission
 from .routes.generation import GenerationEndpoint, Services
 from .routes.health import HealthEndpoint
+from .routes.intake import Intake
 from .routes.models import ModelsEndpoint
 from .routes.waking import Waking
 from .settings import Settings
@@ -55,6 +56,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         admission=admission,
         relay=Relay(engines, settings.timeouts, settings.failover),
         lifecycle=lifecycle,
+        intake=Intake(settings),
         waking=waking,
     )
 

@@ -105,6 +105,21 @@ class Timeouts(Group):
     retries: int = Field(2, ge=0, le=1000, description="further attempts before the first byte, where it is safe")
 
 
+class Bodies(Group):
+    """What request bodies may cost a process; how large one may be is `max_body_bytes`."""
+
+    unfinished_bytes: int = Field(
+        128 * 1024 * 1024,
+        ge=0,
+        description="memory for bodies that have not come whole yet, of which one tenant gets half; at least twice "
+        "`max_body_bytes`",
+    )
+    wait_s: Seconds = Field(10.0, description="how long a body waits for that memory before its request gets 503")
+    max_values: int = Field(
+        500_000, ge=1000, description="JSON values and member names in one body, token ids included; more get 413"
+    )
+
+
 class Failover(Group):
     """What happens when an engine breaks off in mid-stream: another one goes on from the same token."""
 
@@ -224,6 +239,7 @@ class Settings(Group):
     usage: Usage = Usage()
     models: tuple[Model, ...] = ()
     kubernetes: Kubernetes = Kubernetes()
+    bodies: Bodies = Bodies()
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -2,5 +2,6 @@
 
 from .admission import Admission
 from .grants import Grant
+from .refusals import refusal
 
-__all__ = ["Admission", "Grant"]
+__all__ = ["Admission", "Grant", "refusal"]

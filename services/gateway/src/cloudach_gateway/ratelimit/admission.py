@@ -85,6 +85,10 @@ class Admission:
         await self.settlements.close()
         await self.store.close()
 
+    def knows(self, key: PresentedKey) -> bool:
+        """Whether this process has seen Redis accept the key lately. It may have been revoked since."""
+        return self._local.knows(key)
+
     async def authenticate(self, api_key: str) -> Caller:
         """Consumes nothing. Raises InvalidApiKey, PermissionDenied (key_disabled), Overloaded."""
         key = parse_api_key(api_key)

@@ -59,6 +59,11 @@ class LocalLimiter:
     def forget(self, key: PresentedKey) -> None:
         self._seen.pop(key.digest, None)
 
+    def knows(self, key: PresentedKey) -> bool:
+        """Whether Redis has accepted it lately."""
+        seen = self._seen.get(key.digest)
+        return seen is not None and self._clock() - seen.at <= self._memory_s
+
     def reset(self) -> None:
         """Redis counts again."""
         self._windows.clear()
@@ -106,7 +111,7 @@ class LocalLimiter:
 
     def _known(self, key: PresentedKey) -> _Seen:
         seen = self._seen.get(key.digest)
-        if seen is None or self._clock() - seen.at > self._memory_s:
+        if seen is None or not self.knows(key):
             raise Overloaded(
                 "The server cannot check this API key right now. Please try again.",
                 retry_after_s=self._retry_s,

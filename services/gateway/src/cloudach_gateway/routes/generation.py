@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import orjson
 from openai_wire.allowed import check_fields, check_media
 from openai_wire.errors import error_frame
+from openai_wire.json_values import values_in
 from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, parse
 from starlette.types import Receive, Scope, Send
 
@@ -22,6 +24,7 @@ from ..errors import (
     Overloaded,
     PermissionDenied,
     RateLimited,
+    RequestTooLarge,
 )
 from ..lifecycle import Lifecycle
 from ..proxy.collect import can_collect
@@ -30,11 +33,13 @@ from ..proxy.placing import EngineRequest
 from ..proxy.relay import Relay
 from ..proxy.rewrite import ClientView, UsageForm
 from ..proxy.tally import Tally
+from ..ratelimit import refusal
 from ..record import SCOPE_KEY, RequestRecord
 from ..settings import Settings
-from ..tenancy import parse_api_key
-from .body import ClientGone, bearer_key, header, read_body, require_json
+from ..tenancy import PresentedKey, parse_api_key
+from .body import ClientGone, bearer_key, header, require_json
 from .failover_wish import FailoverWish, failover_wish
+from .intake import Intake
 from .ports import Admission, Grant
 from .sink import SseSink, send_json
 from .waking import Waking
@@ -51,6 +56,7 @@ class Services:
     admission: Admission
     relay: Relay
     lifecycle: Lifecycle
+    intake: Intake
     waking: Waking | None = None  # where there is a cluster
 
 
@@ -61,6 +67,16 @@ class Prepared:
     body: bytes
     fields: dict[str, Any]
     whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A body as we see it. fields: all of it. prompt: about how many tokens the prompt has. fingerprint: the body's."""
+
+    asked: Asked
+    fields: dict[str, Any]
+    prompt: int
+    fingerprint: str
 
 
 class GenerationEndpoint:
@@ -76,12 +92,13 @@ class GenerationEndpoint:
         record: RequestRecord = scope[SCOPE_KEY]
         record.route = self._route
         key = bearer_key(scope)
+        presented = parse_api_key(key)
         with (
             self._services.lifecycle.let_in() as running,
             SseSink(scope, send, on_lost=running.client_gone) as sink,
         ):
             try:
-                await self._serve(scope, receive, send, key, record, sink)
+                await self._serve(scope, receive, send, key, presented, record, sink)
             except ClientGone:
                 record.outcome = "cancelled"
             except SlowReader:
@@ -96,24 +113,40 @@ class GenerationEndpoint:
                     await _say_goodbye(record, sink)
 
     async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, key: str, record: RequestRecord, sink: SseSink
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        key: str,
+        presented: PresentedKey,
+        record: RequestRecord,
+        sink: SseSink,
     ) -> None:
         services = self._services
+        if not (services.intake.is_ordinary(scope) or services.admission.knows(presented)):
+            await services.admission.authenticate(key)
+        parsed: Parsed | None = None
         try:
-            body = await read_body(scope, receive, limit=services.settings.max_body_bytes)
+            body = await services.intake.read(scope, receive, presented)
             require_json(scope)
             wish = failover_wish(scope)
-            asked, model, prepared = self._understand(body)
+            parsed = await services.intake.worked(len(body), self._parsed, body)
+            model = self._model(parsed)
+            prepared = await services.intake.worked(len(body), prepare, parsed.fields, parsed.asked, model)
         except GatewayError as error:
             # Who asks comes before what is asked: without a good key nothing is said about the request.
-            error.limits = (await services.admission.authenticate(key)).limits
+            caller = await services.admission.authenticate(key)
+            error.limits = caller.limits
+            if parsed is not None and not caller.may_use(self._names(parsed.asked)):  # nor about another's model
+                raise refusal("model", state=caller.limits, model=parsed.asked.model) from None
             raise
+        asked = parsed.asked
         record.model = model.id
         record.stream = bool(getattr(asked, "stream", False))
-        grant = await self._admit(key, body, asked, model, record, scope)
+        grant = await self._admit(key, parsed, model, record, scope)
         tally = Tally(by_chunk=model.dialect == "openai")
         if tally.by_chunk:
-            tally.prompt_tokens = asked.prompt_estimate()
+            tally.prompt_tokens = parsed.prompt
         grant.progress = tally.so_far
         record.outcome = "failed"
         request = EngineRequest(
@@ -130,7 +163,7 @@ class GenerationEndpoint:
                     woken = await services.waking.ready_or_told(model, record, sink)
                     if woken is not None:
                         if woken.upstream_model != model.upstream_model:  # who sleeps need not have said it
-                            prepared = prepare(prepared.fields, asked, woken)
+                            prepared = await services.intake.worked(len(body), prepare, prepared.fields, asked, woken)
                         request = replace(request, model=woken, body=prepared.body, spent_s=record.age_s)
                         await self._answer(asked, request, prepared, record, tally, sink, send, wish)
             else:
@@ -153,16 +186,15 @@ class GenerationEndpoint:
                 failovers=len(record.failovers),
             )
 
-    async def _admit(
-        self, key: str, body: bytes, asked: Asked, model: ServedModel, record: RequestRecord, scope: Scope
-    ) -> Grant:
+    async def _admit(self, key: str, parsed: Parsed, model: ServedModel, record: RequestRecord, scope: Scope) -> Grant:
+        asked, default_answer = parsed.asked, self._services.settings.limits.default_max_tokens
         try:
             grant = await self._services.admission.admit(
                 key,
                 request_id=record.id,
-                models=model.names,
-                tokens=tokens_to_reserve(asked, model, self._services.settings.limits.default_max_tokens),
-                fingerprint=hashlib.blake2b(body, digest_size=12).hexdigest(),
+                models=self._names(asked),
+                tokens=tokens_to_reserve(asked, model, parsed.prompt, default_answer),
+                fingerprint=parsed.fingerprint,
                 retry=header(scope, b"x-stainless-retry-count") not in (None, b"0"),
                 model=model.id,
                 route=self._route,
@@ -174,11 +206,12 @@ class GenerationEndpoint:
         record.tenant, record.key_id, record.limits = grant.tenant, grant.key_id, grant.limits
         return grant
 
-    def _understand(self, body: bytes) -> tuple[Asked, ServedModel, Prepared]:
-        """The request as we see it, its model, and what the engine gets.
-
-        Raises InvalidRequest, ModelNotFound, ModelNotReady.
-        """
+    def _parsed(self, body: bytes) -> Parsed:
+        """Raises InvalidRequest, RequestTooLarge."""
+        most = self._services.settings.bodies.max_values
+        if values_in(body, most=most) > most:
+            raise RequestTooLarge(f"The request body holds more than {most} JSON values and names.")
+        body = body.removeprefix(codecs.BOM_UTF8)
         try:
             asked = parse(self._kind, body)
             fields = orjson.loads(body)
@@ -186,13 +219,25 @@ class GenerationEndpoint:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
         except orjson.JSONDecodeError as error:
             raise InvalidRequest(f"The request body cannot be read as JSON: {error}.", code="invalid_json") from error
+        return Parsed(asked, fields, asked.prompt_estimate(), hashlib.blake2b(body, digest_size=12).hexdigest())
+
+    def _names(self, asked: Asked) -> tuple[str, ...]:
+        """Those of the model that is asked for, the one first that the client uses for it."""
+        model = self._services.catalog.find(asked.model)
+        if model is None:
+            return (asked.model,)
+        return model.names if asked.model == model.id else (asked.model, *model.names)
+
+    def _model(self, parsed: Parsed) -> ServedModel:
+        """Raises InvalidRequest, ModelNotFound, ModelNotReady."""
+        asked = parsed.asked
         model = self._services.catalog.find(asked.model)
         if model is None:
             raise self._services.catalog.missing(asked.model)
         waking = self._services.waking
         if model.absence is not None and waking is not None and not waking.can_wait(model):
             raise waking.cluster.not_ready(model)
-        self._check(fields, model)
+        self._check(parsed.fields, model)
         if not isinstance(asked, EmbeddingRequest):
             limit, longest = asked.answer_limit, model.max_model_len
             if limit is not None and longest is not None and limit > longest:
@@ -208,10 +253,7 @@ class GenerationEndpoint:
                     param="stream_options",
                     code="invalid_value",
                 )
-        try:
-            return asked, model, prepare(fields, asked, model)
-        except orjson.JSONEncodeError as error:  # nested deeper than can be written again
-            raise InvalidRequest(f"The request body cannot be passed on: {error}.", code="invalid_json") from error
+        return model
 
     def _check(self, fields: dict[str, Any], model: ServedModel) -> None:
         """Raises InvalidRequest for what callers of this model may not ask for."""
@@ -264,9 +306,8 @@ async def _say_goodbye(record: RequestRecord, sink: SseSink) -> None:
     await sink.finish(error_frame(error.message, type=error.type, code=error.code))
 
 
-def tokens_to_reserve(asked: Asked, model: ServedModel, default_answer: int) -> int:
+def tokens_to_reserve(asked: Asked, model: ServedModel, prompt: int, default_answer: int) -> int:
     """The prompt's estimate and the longest answer asked for: what the request may use at most, or about that."""
-    prompt = asked.prompt_estimate()
     if isinstance(asked, EmbeddingRequest):
         return prompt
     answer = default_answer if asked.answer_limit is None else asked.answer_limit
@@ -276,12 +317,16 @@ def tokens_to_reserve(asked: Asked, model: ServedModel, default_answer: int) -> 
 
 
 def prepare(fields: dict[str, Any], asked: Asked, model: ServedModel) -> Prepared:
-    """Raises orjson.JSONEncodeError."""
-    if isinstance(asked, EmbeddingRequest) or not (asked.stream or can_collect(fields)):
+    """Raises InvalidRequest for what is nested deeper than can be written again."""
+    whole = isinstance(asked, EmbeddingRequest) or not (asked.stream or can_collect(fields))
+    if whole:
         fields["model"] = model.upstream_model
-        return Prepared(orjson.dumps(fields), fields, whole=True)
-    ask_for_figures(fields, model)
-    return Prepared(orjson.dumps(fields), fields, whole=False)
+    else:
+        ask_for_figures(fields, model)
+    try:
+        return Prepared(orjson.dumps(fields), fields, whole)
+    except orjson.JSONEncodeError as error:
+        raise InvalidRequest(f"The request body cannot be passed on: {error}.", code="invalid_json") from error
 
 
 def client_view(asked: ChatRequest | CompletionRequest) -> ClientView:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..errors import LimitState
 from ..ratelimit import Grant as Grant
+from ..tenancy import PresentedKey
 
 
 class KnownKey(Protocol):
@@ -25,6 +26,9 @@ class KnownKey(Protocol):
 
 
 class Admission(Protocol):
+    def knows(self, key: PresentedKey) -> bool:
+        """Whether it was accepted by Redis lately; that it still is, admission finds out."""
+
     async def authenticate(self, api_key: str) -> KnownKey:
         """Looks the key up and consumes nothing. Raises InvalidApiKey, PermissionDenied, Overloaded."""
 
