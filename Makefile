@@ -11,6 +11,8 @@ ONLY ?=
 REPEATS ?=
 WRITE ?=
 BENCH ?=
+SUITE ?=
+CLIENTS ?=
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 UV_VERSION := 0.13.9
 UV := .tools/bin/uv
@@ -20,10 +22,10 @@ PYTEST := $(BIN)/pytest
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of make run: PORT=$(PORT)  ENGINE=$(ENGINE) (vllm, sim, ray-sim)  CONFIG=FILE (models of your own)"
 	@echo "  Variables of make bench: ONLY=haproxy,cloudach  REPEATS=5  WRITE=1 (into docs/benchmarks.md)  BENCH=--quick (any flag)"
@@ -69,7 +71,7 @@ test-unit: setup ## the tests beside the libraries and services
 	$(PYTEST) -q -n 3 --dist worksteal libs services
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
-	$(PYTEST) -q -n 3 $(BY_FILE) tests/data_plane tests/bench
+	$(PYTEST) -q -n 3 $(BY_FILE) tests/data_plane tests/bench tests/vllm_suite/test_verdict.py
 
 test-chaos: setup ## replicas and gateways killed and replaced under load: no stream breaks; STREAMS=500
 	$(PYTEST) -q tests/chaos
@@ -82,6 +84,12 @@ test-guide: guide-tools ## every example of docs/guide, with the real SDKs, curl
 
 test-e2e: setup engine ## real vLLM under Ray Serve behind the gateway
 	$(PYTEST) -q tests/e2e
+
+test-vllm-suite: setup engine ## vLLM's own tests of its server, alone and through the gateway; not part of `make test`; SUITE="FILE -k NAME"
+	@$(BIN)/python -m tests.vllm_suite $(SUITE)
+
+test-clients: guide-tools ## other people's clients, installed and tried; not part of `make test`; CLIENTS="openai --engine vllm"
+	@$(BIN)/python -m tests.clients $(CLIENTS)
 
 test-crd: setup ## the Model resource on a real API server: rules, kubectl scale, server-side apply; KUBEBUILDER_ASSETS=DIR
 	@scripts/kube-tools.sh

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +18,7 @@ from cloudach_controller.resources.ray_service import application, serve_config
 from cloudach_controller.settings import Settings
 from cloudach_model_api import Model
 
-from tests.support.inference import VLLM_PYTHON
+from tests.support.inference import VLLM_PYTHON, base_weights
 from tests.support.kuberay.local_ray import LocalRay, free_ports
 
 CPU_ENV = {
@@ -30,17 +27,6 @@ CPU_ENV = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
 }
-
-
-@cache
-def base_weights() -> Path:
-    """The default model's folder, made if it is not there. By the name that the engine's environment gives it."""
-    code = (
-        "from cloudach_inference import weights as w; f = w.default_folder(w.cache_root(None));"
-        " w.prepare(f, lambda _: None); print(f)"
-    )
-    done = subprocess.run([VLLM_PYTHON, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=300)
-    return Path(done.stdout.splitlines()[-1])
 
 
 def model(name: str, **spec: Any) -> Model:

@@ -17,14 +17,14 @@ import openai
 import pytest
 
 from tests.bench.cpu import children
-from tests.support.inference import Inference
+from tests.support.inference import Inference, base_weights
 from tests.support.lora import make_adapter
 from tests.support.stack import create_key, start_gateway
 from tests.support.tcp_proxy import TcpProxy
 
 from .conftest import MODEL
 from .leaving import until
-from .served import Served, base_weights, model, served
+from .served import Served, model, served
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -6,9 +6,11 @@ import json
 import re
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,14 @@ def start_ray_sim(*models: Mapping[str, Any]) -> Inference:
     return Inference(
         {"models": [{"engine": "sim", **model} for model in models]}, python=sys.executable, patience_s=600
     )
+
+
+@cache
+def base_weights() -> Path:
+    """The default model's folder, made if it is not there. By the name that the engine's environment gives it."""
+    code = (
+        "from cloudach_inference import weights as w; f = w.default_folder(w.cache_root(None));"
+        " w.prepare(f, lambda _: None); print(f)"
+    )
+    done = subprocess.run([VLLM_PYTHON, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+    return Path(done.stdout.splitlines()[-1])

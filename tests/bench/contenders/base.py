@@ -96,9 +96,3 @@ class PortServer(Server):
                 return f"http://127.0.0.1:{self._port}"
             time.sleep(0.02)
         raise ServerFailed(f"{self.name} does not listen on its port:\n{self.output[-4000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

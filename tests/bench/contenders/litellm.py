@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from tests.bench.client import Target
+from tests.support.processes import free_port
 
-from .base import Contender, PortServer, free_port, whole_tree
+from .base import Contender, PortServer, whole_tree
 from .environment import Environment
 
 _KEY = "sk-bench"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tests.bench.client import Target
+from tests.support.processes import free_port
 
-from .base import Contender, PortServer, free_port, whole_tree
+from .base import Contender, PortServer, whole_tree
 from .environment import Environment
 
 

@@ -1,0 +1,1 @@
+"""Runs vLLM's own tests of its OpenAI server against vLLM alone and against the gateway before it."""

@@ -1,0 +1,66 @@
+"""What a run of vLLM's suite says about the gateway: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+
+@dataclass
+class Verdict:
+    """Tests by what they did.
+
+    `failed_both` failed in the same place either way. `unexpected` failed through the gateway alone, or in
+    another place than against vLLM, without a known reason.
+    """
+
+    passed: list[str] = field(default_factory=list)
+    failed_both: list[str] = field(default_factory=list)
+    only_direct: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    explained: dict[str, str] = field(default_factory=dict)
+    unexpected: dict[str, str] = field(default_factory=dict)
+    needless: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return bool(self.passed) and not self.unexpected
+
+
+def judge(results: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Verdict:
+    """Sorts results: one entry for each test and way (`direct`, `gateway`), `at` the line at which it failed.
+
+    known: reasons by a pattern of the test's name.
+    `needless` are the patterns that no failing test has needed.
+    """
+    by_test: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for one in results:
+        by_test.setdefault(one["test"], {})[one["way"]] = one
+    verdict, used = Verdict(), set()
+    for test, ways in by_test.items():
+        outcome = {way: one["outcome"] for way, one in ways.items()}
+        places = {one["at"] for one in ways.values()}
+        if outcome.get("gateway") == "failed" and (outcome.get("direct") == "passed" or len(places) > 1):
+            pattern = next((pattern for pattern in known if fnmatchcase(test, _literally(pattern))), None)
+            if pattern is None:
+                verdict.unexpected[test] = ways["gateway"]["said"]
+            else:
+                used.add(pattern)
+                verdict.explained[test] = known[pattern]
+        elif outcome.get("gateway") == "failed":
+            verdict.failed_both.append(test)
+        elif "skipped" in outcome.values():
+            verdict.skipped.append(test)
+        elif outcome.get("direct") == "failed":
+            verdict.only_direct.append(test)
+        else:
+            verdict.passed.append(test)
+    verdict.needless = [pattern for pattern in known if pattern not in used]
+    return verdict
+
+
+def _literally(pattern: str) -> str:
+    """Only `*` is a wildcard: the names hold brackets."""
+    return pattern.replace("[", "[[]")
