@@ -170,7 +170,13 @@ def _node() -> tuple[str, list[str]]:
 def _run(command: list[str | Path]) -> None:
     try:
         done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=_INSTALL_S, check=False
+            command,
+            cwd="/",  # in the workspace uv would apply the workspace's overrides
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=_INSTALL_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise InstallFailed(f"not done after {_INSTALL_S:.0f} s") from None

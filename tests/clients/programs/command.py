@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,9 @@ from features import API_KEY, BASE_URL, MODEL, feature, says
 
 BIN = Path(sys.executable).parent
 HOME = Path(tempfile.mkdtemp())
-ENV = {**os.environ, "HOME": str(HOME), "NO_COLOR": "1", "TERM": "dumb", "HF_HUB_OFFLINE": "1"}
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+ENV = {**os.environ, "HOME": str(HOME), "NO_COLOR": "1", "TERM": "dumb", "HF_HUB_OFFLINE": "1", "HF_HOME": f"{HOME}/hf"}
+TOKENIZER = "cloudach/tokenizer"
 
 
 def run(*command: str, env: dict[str, str] | None = None, cwd: Path = HOME) -> str:
@@ -33,8 +37,11 @@ def run(*command: str, env: dict[str, str] | None = None, cwd: Path = HOME) -> s
     return done.stdout
 
 
-def tokenizer() -> str:
-    """Load generators count tokens by themselves. A small tokenizer is made here, because there is no hub."""
+def tokenizer() -> Path:
+    """Load generators count tokens by themselves. A small tokenizer is made here, because there is no hub.
+
+    It lies in Hugging Face's cache as if it had been downloaded as `TOKENIZER`; the folder is returned.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -42,9 +49,13 @@ def tokenizer() -> str:
     made.pre_tokenizer = pre_tokenizers.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     made.train_from_iterator(["a few words to begin with"], trainers.BpeTrainer(initial_alphabet=alphabet))
-    folder = HOME / "tokenizer"
+    repository = Path(ENV["HF_HOME"]) / "hub" / f"models--{TOKENIZER.replace('/', '--')}"
+    folder = repository / "snapshots" / "0"
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
     PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="<eos>").save_pretrained(folder)
-    return str(folder)
+    return folder
 
 
 def llm() -> None:
@@ -86,14 +97,13 @@ def guidellm() -> None:
     @feature("stream")
     def stream() -> None:
         out = HOME / "guidellm.json"
-        backend = json.dumps({"api_key": API_KEY})
         run(
-            *("guidellm", "benchmark", "--target", BASE_URL.removesuffix("/v1"), "--model", MODEL),
-            *("--backend-kwargs", backend, "--processor", tokenizer(), "--data", "prompt_tokens=16,output_tokens=8"),
-            *("--rate-type", "synchronous", "--max-requests", "3", "--output-path", str(out)),
+            *("guidellm", "run", "--disable-console", "--profile", "kind=synchronous"),
+            *("--backend", f"kind=openai_http,target={BASE_URL.removesuffix('/v1')},model={MODEL},api_key={API_KEY}"),
+            *("--tokenizer", f"kind=hf_auto,model={tokenizer()}", "--constraint", "kind=max_requests,count=3"),
+            *("--data", "kind=synthetic_text,prompt_tokens=16,output_tokens=8", "--output", f"kind=json,path={out}"),
         )
-        found = json.loads(out.read_text())["benchmarks"][0]
-        totals = found.get("metrics", found)["request_totals"]
+        totals = json.loads(out.read_text())["benchmarks"][0]["metrics"]["request_totals"]
         assert (totals["successful"], totals["errored"]) == (3, 0), totals
 
 
@@ -101,9 +111,10 @@ def aiperf() -> None:
     @feature("stream")
     def stream() -> None:
         out = HOME / "aiperf"
+        tokenizer()
         said = run(
             *("aiperf", "profile", "--model", MODEL, "--url", BASE_URL.removesuffix("/v1"), "--endpoint-type", "chat"),
-            *("--streaming", "--request-count", "4", "--concurrency", "2", "--tokenizer", tokenizer()),
+            *("--streaming", "--request-count", "4", "--concurrency", "2", "--tokenizer", TOKENIZER),
             *("--osl", "8", "--isl", "16", "--api-key", API_KEY, "--artifact-dir", str(out), "--ui", "simple"),
         )
         found = json.loads(next(out.rglob("profile_export_aiperf.json")).read_text())
