@@ -154,12 +154,22 @@ def test_several_prompts(stack: Stack) -> None:
     assert answer["usage"]["completion_tokens"] == 12
 
 
-@pytest.mark.parametrize("fields", [{"prompt": "Once", "n": 2, "temperature": 1}, {"prompt": ["a", "b", "c"]}])
-def test_several_answers_in_one_stream(stack: Stack, fields: dict[str, Any]) -> None:
-    body = {"model": "sim", "max_tokens": 4, "ignore_eos": True, **fields}
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt": "Once", "n": 2, "temperature": 1},
+        {"prompt": ["a", "b", "c"]},
+        {"prompt": [[1, 17], [3]], "ignore_eos": False},  # one ends while the other goes on, often in the same read
+    ],
+)
+def test_several_answers_in_one_stream(stack: Stack, sim: Simulator, fields: dict[str, Any]) -> None:
+    body = {"model": ALIAS, "max_tokens": 12, "ignore_eos": True, **fields}
     answer, found = events(stack, "/v1/completions", **body, stream=True)
     assert b"token_ids" not in answer.content
     chunks = [json.loads(event.removeprefix(b"data: ")) for event in found[:-1]]
+    assert {chunk["model"] for chunk in chunks} == {ALIAS}
+    _, counted = events(stack, "/v1/completions", **body, stream=True, stream_options={"include_usage": True})
+    assert all(b'"usage":' in event for event in counted[:-1])
     whole = stack.post("/v1/completions", json=body).json()
     assert chunks[-1]["usage"] == whole["usage"]
     for choice in whole["choices"]:

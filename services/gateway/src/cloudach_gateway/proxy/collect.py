@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
-from .chunk import BadChunk, has_text, parse
+from .chunk import BadChunk, parse
 from .running import RunningForm
 from .tally import Tally
 
@@ -82,21 +82,18 @@ class Collector:
             self.form = RunningForm.of(payload)
             if self.form is not None:
                 self.tally.transcript.form = self.form
-        usage = chunk.pop("usage", None)
+        if chunk.get("choices"):
+            self.tally.transcript.recent.append(payload)
+            self.tally.take_chunk(chunk, answers_per_prompt=self._answers_per_prompt)
+        elif isinstance(chunk.get("usage"), dict):
+            self.tally.take_usage(chunk["usage"])
+        chunk.pop("usage", None)
         choices = chunk.pop("choices", None) or ()
         for key, value in chunk.items():
             if value is not None:
                 self._head.setdefault(key, value)
-        prompt = chunk.get("prompt_token_ids")
-        if isinstance(prompt, list):
-            self.tally.prompt_tokens = len(prompt)
-            self.tally.transcript.prompt_ids = prompt
-        if choices:
-            self.tally.transcript.recent.append(payload)
         for choice in choices:
-            self._take(choice, counted=isinstance(usage, dict))
-        if isinstance(usage, dict):
-            self.tally.take_usage(usage, final=not choices)
+            self._take(choice)
 
     def answer(self) -> bytes:
         self._settle_texts()
@@ -118,25 +115,16 @@ class Collector:
             else:
                 choice["text"] += text
 
-    def _take(self, part: dict[str, Any], *, counted: bool) -> None:
+    def _take(self, part: dict[str, Any]) -> None:
         index = part.get("index", 0)
         choice = self._choices.get(index)
         if choice is None:
             choice = self._choices[index] = self._empty_choice(index)
-        prompt = part.get("prompt_token_ids")
-        if isinstance(prompt, list):
-            if index % self._answers_per_prompt == 0:
-                self.tally.prompt_tokens += len(prompt)
-                self.tally.transcript.prompt_ids = prompt
-            if self._token_ids:
-                choice["prompt_token_ids"] = prompt
-        ids = part.get("token_ids")
-        if isinstance(ids, list):
-            self.tally.transcript.add(ids)
-            if self._token_ids:
-                choice["token_ids"] = choice.get("token_ids", []) + ids
-        elif not counted and self.tally.by_chunk and has_text(part):
-            self.tally.chunks += 1
+        if self._token_ids:
+            if isinstance(part.get("prompt_token_ids"), list):
+                choice["prompt_token_ids"] = part["prompt_token_ids"]
+            if isinstance(part.get("token_ids"), list):
+                choice["token_ids"] = choice.get("token_ids", []) + part["token_ids"]
         if self._chat:
             _append_message(choice["message"], part.get("delta") or {})
         else:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from .connection import Shortcut
-from .running import RunningForm
+from .running import QUOTE, RunningForm, is_text
 
 _END = b"]}]}\n\n\r\n"
 _MODEL = b'"model":'
@@ -89,8 +89,8 @@ class Express(Shortcut):
                 if data.startswith(between, at + model_at):
                     cut = data.find(join, at + text_at)  # no text has it: its quotes are escaped
                     ids = data[cut + len(join) : -8]
-                    if cut > 0 and (ids.isdigit() or not ids.strip(_OF_IDS)):
-                        text = data[at + text_at : cut]
+                    text = data[at + text_at : cut]
+                    if cut > 0 and (ids.isdigit() or not ids.strip(_OF_IDS)) and (QUOTE not in text or is_text(text)):
                         running = self._running
                         running += b"\n".join((text, ids, b""))
                         clock = self._clock  # called as an attribute, it would be looked for as a method first
@@ -133,9 +133,9 @@ class Express(Shortcut):
             if data.startswith(between, body):
                 cut = data.find(join, begin + text_at, end)
                 ids = data[cut + len(join) : end - 6]
-                if cut < 0 or ids.strip(_OF_IDS):
-                    break
                 text = data[begin + text_at : cut]
+                if cut < 0 or ids.strip(_OF_IDS) or not is_text(text):
+                    break
                 known += (text, ids)
                 out += (_SIZES[rest + len(text)], data[begin:body], instead, text, tail)
             elif data.startswith(silent, body):

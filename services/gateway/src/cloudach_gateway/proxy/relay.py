@@ -154,7 +154,7 @@ class Relay:
         if not isinstance(answer, dict):
             raise UpstreamError("The model's engine failed to answer.", cause=f"JSON, but no object: {len(data)} bytes")
         if isinstance(answer.get("usage"), dict):
-            tally.take_usage(answer["usage"], final=True)
+            tally.take_usage(answer["usage"])
         if "model" in answer:
             answer["model"] = shown_model
         return orjson.dumps(answer)

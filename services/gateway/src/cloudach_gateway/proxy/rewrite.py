@@ -15,9 +15,9 @@ from typing import Any
 import orjson
 from openai_wire.sse import DONE_FRAME
 
-from .chunk import BadChunk, has_text, parse
+from .chunk import BadChunk, parse
 from .express import Shape
-from .running import END, RunningForm
+from .running import END, QUOTE, RunningForm, is_text
 from .tally import Tally
 
 
@@ -92,17 +92,16 @@ class StreamRewriter:
         """What goes on, possibly nothing, if these are whole events and all of them running chunks that can be edited
         as bytes; None if not: then `feed` them."""
         start, join = self._in_start, self._in_join
-        if not events.endswith(END):
+        if self._held is not None or not events.endswith(END):  # what is held back comes first
             return None
         if not events.startswith(start):
             return self._relay_silent(events)
-        cut = events.find(join, len(start))  # no text has it: its quotes are escaped
-        ids = events[cut + len(join) : -6]
-        if cut < 0:
-            return None
-        if b"]" in ids:
+        if events.find(b"\n", len(start)) != len(events) - 2:
             return self._relay_several(events)
-        text = events[len(start) : cut]
+        cut = events.find(join, len(start))  # no text has it: its quotes are escaped
+        text, ids = events[len(start) : cut], events[cut + len(join) : -6]
+        if cut < 0 or b"]" in ids or (QUOTE in text and not is_text(text)):
+            return None
         self.tally.transcript.running += b"%b\n%b\n" % (text, ids)
         if self.view.token_ids:
             return self._out_start + events[len(start) : -3] + self._tail
@@ -169,29 +168,15 @@ class StreamRewriter:
         return frames + _frame(chunk)
 
     def _count(self, payload: bytes, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
-        """Notes the token ids and takes out what the client did not ask for."""
-        tally, keep = self.tally, self.view.token_ids
-        usage = chunk.get("usage")
-        if isinstance(usage, dict):
-            tally.take_usage(usage, final=False)
+        """Counts the tokens and takes out what the client did not ask for."""
+        self.tally.transcript.recent.append(payload)
+        self.tally.take_chunk(chunk, answers_per_prompt=self.view.answers_per_prompt)
         if self.view.usage is not UsageForm.EVERY_CHUNK:
             chunk.pop("usage", None)
-        transcript = tally.transcript
-        transcript.recent.append(payload)
-        prompt = chunk.get("prompt_token_ids") if keep else chunk.pop("prompt_token_ids", None)
-        if isinstance(prompt, list):
-            tally.prompt_tokens = len(prompt)
-            transcript.prompt_ids = prompt
-        for choice in choices:
-            prompt = choice.get("prompt_token_ids") if keep else choice.pop("prompt_token_ids", None)
-            if isinstance(prompt, list) and choice.get("index", 0) % self.view.answers_per_prompt == 0:
-                tally.prompt_tokens += len(prompt)
-                transcript.prompt_ids = prompt
-            ids = choice.get("token_ids") if keep else choice.pop("token_ids", None)
-            if isinstance(ids, list):
-                transcript.add(ids)
-            elif usage is None and tally.by_chunk and has_text(choice):
-                tally.chunks += 1
+        if not self.view.token_ids:
+            for holder in (chunk, *choices):
+                holder.pop("prompt_token_ids", None)
+                holder.pop("token_ids", None)
 
     def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
         """Remembers what running chunks have around their text, when they are in the form that can be edited."""
@@ -215,7 +200,7 @@ class StreamRewriter:
     def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")
         if isinstance(usage, dict):
-            self.tally.take_usage(usage, final=True)
+            self.tally.take_usage(usage)
         if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
             return self._release() + _frame(chunk)
         return self._release()

@@ -20,13 +20,25 @@ _RUNNING = re.compile(
     rb',"token_ids":\[)'
     rb"[0-9,]*\]\}\]\}"
 )
+QUOTE = ord('"')  # bytes are searched for a number several times as fast as for other bytes
+_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+
+
+def is_text(found: bytes) -> bool:
+    """Whether this is the inside of one JSON string, and nothing behind its end.
+
+    Between a chunk's beginning and its token ids there may be the rest of a choice and the beginning of another one:
+    an event may hold several choices. Hot paths ask only about what has a quote.
+    """
+    return QUOTE not in found or _STRING.fullmatch(found) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class RunningForm:
     """start: of an event, up to its text. join: between its text and its token ids.
 
-    No text can hold either: they have quotes, which a JSON string escapes. silent: what a chunk without text has before
+    No text can hold either: they have quotes, which a JSON string escapes. But what stands between the two is a text
+    only if `is_text` says so. silent: what a chunk without text has before
     its token ids; so vLLM tells in chats of a token that ends within a character.
     """
 
@@ -53,8 +65,9 @@ class RunningForm:
             ids = payload[len(self.silent) - len(DATA) : -4]
             return (b"", ids) if payload.startswith(self.silent[len(DATA) :]) and b"]" not in ids else None
         cut = payload.find(self.join, head)
-        ids = payload[cut + len(self.join) : -4]
-        return None if cut < 0 or b"]" in ids else (payload[head:cut], ids)
+        text, ids = payload[head:cut], payload[cut + len(self.join) : -4]
+        known = cut >= 0 and b"]" not in ids and (QUOTE not in text or is_text(text))
+        return (text, ids) if known else None
 
     def payload(self, text: bytes, ids: bytes) -> bytes:
         """Of the event with this text (inside of a JSON string) and these token ids."""
@@ -71,6 +84,8 @@ class RunningForm:
         texts = [part[skip:-1] for part in before if part.startswith(start)]
         known = len(texts) + before.count(start.removesuffix(_CONTENT) + b"{")
         if parts[-1] or known != len(before) or events.count(b"\n") != 2 * known or b"\r" in events:
+            return None
+        if not all(map(is_text, texts)):
             return None
         return texts, b",".join(filter(None, parts[1::2]))
 

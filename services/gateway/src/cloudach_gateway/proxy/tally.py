@@ -5,55 +5,156 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .chunk import has_text
 from .transcript import Transcript
+
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
+
+
+@dataclass(slots=True)
+class Stated:
+    """What engines tell of choices without token ids: their chunks, and perhaps usage on those.
+
+    Engines state the usage of a chunk's own choice. But one that leaves out some of the choices states the whole
+    request's.
+    """
+
+    tokens: dict[int, int] = field(default_factory=dict)  # of each choice, as its last chunk with usage stated them
+    chunks: dict[int, int] = field(default_factory=dict)  # of each choice, since then
+    details: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each choice: what usage has besides counts
+    all_chunks: int = 0
+
+    def take_chunk(self, choice: int) -> None:
+        """A chunk with text and without token ids; its usage comes next, if it has any."""
+        self.chunks[choice] = self.chunks.get(choice, 0) + 1
+        self.all_chunks += 1
+
+    def take_usage(self, choice: int, usage: dict[str, Any], *, has_ids: bool) -> None:
+        self.details[choice] = {k: v for k, v in usage.items() if k not in _COUNTS and v is not None}
+        tokens = _count(usage, "completion_tokens", -1)
+        if not has_ids and tokens >= 0:
+            self.tokens[choice] = tokens
+            self.chunks[choice] = 0
+
+    def count(self) -> int:
+        stated = sum(self.tokens.values())
+        if self.chunks.keys() <= self.tokens.keys():
+            return stated + sum(self.chunks.values())
+        return max(stated, self.all_chunks)
+
+    def detail(self) -> dict[str, Any]:
+        """What `usage` of all choices has besides its counts."""
+        merged: dict[str, Any] = {}
+        for details in self.details.values():
+            for name, value in details.items():
+                of_answers = name == "completion_tokens_details"
+                merged[name] = _sum(merged[name], value) if of_answers and name in merged else value
+        return merged
 
 
 @dataclass(slots=True)
 class Tally:
     """Token counts of one request. `usage` is the engine's final statement once it came; it then overrides the counts
-    that were collected on the way."""
+    that were collected on the way. On the way token ids are exact; `Stated` is for choices without them.
+    """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     usage: dict[str, Any] | None = None
     by_chunk: bool = False  # an engine without token ids: a chunk with text counts as one token until it says more
-    chunks: int = 0
     transcript: Transcript = field(default_factory=Transcript)
-    _stated: int | None = None
+    _final: int | None = None
+    _prompts: dict[int, int] = field(default_factory=dict)  # tokens of each prompt
+    _stated: Stated | None = None
 
     @property
     def completion_tokens(self) -> int:
-        return self.chunks + self.transcript.count if self._stated is None else self._stated
+        if self._final is not None:
+            return self._final
+        return self.transcript.count + (0 if self._stated is None else self._stated.count())
 
     def so_far(self) -> tuple[int, int, int]:
         """Prompt, completion and cached tokens."""
         return self.prompt_tokens, self.completion_tokens, self.cached_tokens
 
-    def take_usage(self, usage: dict[str, Any], *, final: bool) -> None:
+    def take_chunk(self, chunk: dict[str, Any], *, answers_per_prompt: int) -> None:
+        """A chunk with choices."""
+        if isinstance(chunk.get("prompt_token_ids"), list):
+            self._take_prompt_ids(0, chunk["prompt_token_ids"])
+        usage = chunk.get("usage")
+        for choice in chunk["choices"]:
+            index = choice.get("index", 0)
+            if isinstance(choice.get("prompt_token_ids"), list):
+                self._take_prompt_ids(index // answers_per_prompt, choice["prompt_token_ids"])
+            if isinstance(choice.get("token_ids"), list):
+                self.transcript.add(choice["token_ids"])
+            elif self.by_chunk and has_text(choice):
+                self._of_choices().take_chunk(index)
+        if isinstance(usage, dict):
+            self._take_running(usage, chunk["choices"][0], answers_per_prompt)
+
+    def take_usage(self, usage: dict[str, Any]) -> None:
+        """The engine's final statement of the whole request."""
+        self._take_cached(usage)
         self.prompt_tokens = _count(usage, "prompt_tokens", self.prompt_tokens)
-        self._stated = _count(usage, "completion_tokens", self.completion_tokens)
-        details = usage.get("prompt_tokens_details")
-        if isinstance(details, dict):
-            self.cached_tokens = _count(details, "cached_tokens", self.cached_tokens)
-        if final:
-            self.usage = usage
+        self._final = _count(usage, "completion_tokens", self.completion_tokens)
+        self.usage = usage
 
     def forget_answer(self) -> None:
         """What was generated counts for nothing: nobody got it, and it is generated again."""
-        self.chunks, self._stated, self.usage = 0, None, None
+        self._final, self._stated, self.usage = None, None, None
         if not self.by_chunk:  # its prompt will be told again, too
+            self._prompts.clear()
             self.prompt_tokens = 0
         self.transcript = Transcript()
 
     def statement(self) -> dict[str, Any]:
-        """`usage` as the client gets it: the engine's own, else what was counted."""
+        """`usage` as the client gets it: the engine's own, else what was counted and what the engine said besides."""
         return self.usage or {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            **({} if self._stated is None else self._stated.detail()),
         }
+
+    def _take_prompt_ids(self, number: int, ids: list[int]) -> None:
+        self.transcript.prompt_ids = ids
+        self._take_prompt(number, len(ids))
+
+    def _take_prompt(self, number: int, tokens: int) -> None:
+        """number: of the prompt within the request, from 0."""
+        self._prompts[number] = tokens
+        self.prompt_tokens = sum(self._prompts.values())
+
+    def _take_running(self, usage: dict[str, Any], choice: dict[str, Any], answers_per_prompt: int) -> None:
+        """The usage of a chunk with this choice, whose token ids have been counted if it names them."""
+        self._take_cached(usage)
+        index = choice.get("index", 0)
+        tokens = _count(usage, "prompt_tokens", -1)
+        if tokens >= 0:
+            self._take_prompt(index // answers_per_prompt, tokens)
+        self._of_choices().take_usage(index, usage, has_ids=isinstance(choice.get("token_ids"), list))
+
+    def _of_choices(self) -> Stated:
+        if self._stated is None:
+            self._stated = Stated()
+        return self._stated
+
+    def _take_cached(self, usage: dict[str, Any]) -> None:
+        details = usage.get("prompt_tokens_details")
+        if isinstance(details, dict):
+            self.cached_tokens = _count(details, "cached_tokens", self.cached_tokens)
 
 
 def _count(usage: dict[str, Any], name: str, default: int) -> int:
     value = usage.get(name)
     return value if isinstance(value, int) and value >= 0 else default
+
+
+def _sum(held: Any, more: Any) -> Any:
+    """Numbers added, at any depth."""
+    if isinstance(held, dict) and isinstance(more, dict):
+        return held | {name: _sum(held[name], value) if name in held else value for name, value in more.items()}
+    if isinstance(held, int | float) and isinstance(more, int | float):
+        return held + more
+    return more

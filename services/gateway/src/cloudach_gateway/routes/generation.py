@@ -350,8 +350,9 @@ def ask_for_figures(fields: dict[str, Any], model: ServedModel) -> None:
     options = dict(fields.get("stream_options") or {})
     options["include_usage"] = True
     if model.dialect == "vllm":
-        if fields.get("echo"):  # vLLM leaves the echoed prompt out when token ids are asked for
-            options["continuous_usage_stats"] = True
-        else:
+        echoes = bool(fields.get("echo"))
+        if not echoes:  # vLLM leaves the echoed prompt out when token ids are asked for
             fields["return_token_ids"] = True
+        if echoes or fields.get("include_reasoning") is False:  # with hidden reasoning vLLM hides all token ids
+            options["continuous_usage_stats"] = True
     fields["stream_options"] = options
