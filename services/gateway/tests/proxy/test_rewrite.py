@@ -136,3 +136,57 @@ def test_an_error_frame_is_recognised(payload: bytes) -> None:
 def test_what_is_no_chunk_is_refused(payload: bytes) -> None:
     with pytest.raises(BadChunk):
         StreamRewriter(ClientView(model="m"), Tally()).feed(payload)
+
+
+CALL = '{"index":0,"delta":{"tool_calls":[%s]},"logprobs":null,"finish_reason":null,"token_ids":[5]}'
+
+
+def test_the_chunk_that_names_a_tools_function_has_its_arguments() -> None:
+    """OpenAI sends them empty, and some clients add to them what comes next; vLLM leaves them out."""
+    named = '{"id":"call-1","type":"function","index":0,"function":{"name":"f"}}'
+    whole = '{"id":"call-2","type":"function","index":1,"function":{"name":"g","arguments":"{}"}}'
+    more = '{"index":0,"function":{"arguments":"{}"}}'
+    stream = [ROLE, chunk(CALL % f"{named},{whole}"), chunk(CALL % more), LAST, USAGE]
+    for view in (ClientView(model="m"), ClientView(model="m", token_ids=True, usage=UsageForm.EVERY_CHUNK)):
+        chunks, _ = run(view, stream)
+        calls = [c["choices"][0]["delta"].get("tool_calls") for c in chunks[1:3]]
+        assert [[call["function"] for call in told] for told in calls] == [
+            [{"name": "f", "arguments": ""}, {"name": "g", "arguments": "{}"}],
+            [{"arguments": "{}"}],
+        ]
+
+
+DETAILS = {
+    "prompt_tokens_details": {"cached_tokens": 2},
+    "completion_tokens_details": {"reasoning_tokens": 1},
+    "cost": 0.5,
+}
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_details_of_usage_reach_the_client_in_the_guides_form(by_itself: bool) -> None:
+    """by_itself: whether the engine states usage in a chunk of its own, as it was asked, or on the last choice."""
+    usage = {**USAGE_FIGURES, **DETAILS}
+    if by_itself:
+        stream = [*STREAM[:-1], chunk("", more=f',"usage":{json.dumps(usage)}')]
+    else:
+        stream = [*STREAM[:-2], LAST[:-1] + f',"usage":{json.dumps(usage)}}}'.encode()]
+    chunks, tally = run(ClientView(model="m"), stream)
+    assert chunks[-1]["usage"] == usage
+    assert tally.so_far() == (3, 4, 2)
+
+
+def test_details_of_several_choices_are_theirs_together() -> None:
+    stream = [ROLE]
+    for index, reasoning in ((0, 1), (1, 4), (0, 2)):
+        usage = {**USAGE_FIGURES, **DETAILS, "completion_tokens_details": {"reasoning_tokens": reasoning}}
+        choice = f'{{"index":{index},"delta":{{"content":"x"}},"finish_reason":"stop"}}'
+        stream.append(chunk(choice, more=f',"usage":{json.dumps(usage)}'))
+    chunks, _ = run(ClientView(model="m", answers_per_prompt=2), stream)
+    assert chunks[-1]["usage"] == {
+        "prompt_tokens": 3,
+        "completion_tokens": 8,
+        "total_tokens": 11,
+        **DETAILS,
+        "completion_tokens_details": {"reasoning_tokens": 6},
+    }

@@ -102,13 +102,18 @@ class Situation:
             choice["delta"] |= {} if event.text is None else {"content": event.text}
         else:
             choice["text"] = event.text or ""
-        choice["logprobs"] = {"content": []} if event.logprobs else None
+        choice["logprobs"] = self._logprobs(event) if event.logprobs else None
         choice["finish_reason"] = "stop" if last else None
         if last or not self.chat:
             choice["stop_reason"] = None
         if not self.chat:
             choice["prompt_token_ids"] = PROMPT if first else None
         return {**choice, "token_ids": list(event.ids)}
+
+    def _logprobs(self, event: Said) -> dict[str, Any]:
+        if self.chat:
+            return {"content": [{"token": str(token), "logprob": -1.5} for token in event.ids]}
+        return {"text_offset": [0 for _ in event.ids], "tokens": [str(token) for token in event.ids]}
 
 
 def _usage(prompt: int, completion: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
+from . import logprobs
 from .chunk import BadChunk, parse
 from .running import RunningForm
 from .tally import Tally
@@ -31,15 +32,36 @@ _ONLY_WHOLE = (
 )
 
 
+# What vLLM has in a whole answer, null or not, in its order; of a stream's chunks it leaves out what is null.
+_OF_BOTH = ("service_tier", "system_fingerprint", "usage")
+_PARAMS = ("kv_transfer_params", "ec_transfer_params", "metrics")
+_OF_CHATS = (*_OF_BOTH, "prompt_logprobs", "prompt_token_ids", "prompt_text", *_PARAMS)
+_OF_COMPLETIONS = (*_OF_BOTH, *_PARAMS)
+_OF_MESSAGES = ("refusal", "annotations", "audio", "function_call", "reasoning")
+_OF_CHAT_CHOICES = ("logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts")
+_OF_COMPLETION_CHOICES = (*_OF_CHAT_CHOICES[:-1], "prompt_logprobs", "prompt_token_ids", "routed_experts")
+_OF_USAGE = (
+    *("prompt_tokens", "total_tokens", "completion_tokens"),
+    *("prompt_tokens_details", "completion_tokens_details"),
+)
+
+
 def can_collect(body: dict[str, Any]) -> bool:
-    return not any(body.get(name) for name in _ONLY_WHOLE)
+    return not any(_asks(body.get(name)) for name in _ONLY_WHOLE)
+
+
+def _asks(value: Any) -> bool:
+    """Whether a field asks for something. Zero does: with it, `prompt_logprobs` tells those of the prompt's tokens."""
+    return value is not None and value is not False and value != []
 
 
 class Collector:
     """Feed it the payloads of the engine's events in order; `answer()` is the whole response body."""
 
-    def __init__(self, request: ChatRequest | CompletionRequest, tally: Tally) -> None:
+    def __init__(self, request: ChatRequest | CompletionRequest, tally: Tally, *, vllm: bool = True) -> None:
+        """vllm: whether the engine is one, so that the answer has all that vLLM's own has."""
         self._chat = isinstance(request, ChatRequest)
+        self._vllm = vllm
         self._model = request.model
         self._token_ids = bool(request.return_token_ids)
         self._answers_per_prompt = request.n or 1
@@ -103,7 +125,23 @@ class Collector:
             head.pop("prompt_token_ids", None)
         first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
         choices = [self._choices[index] for index in sorted(self._choices)]
-        return orjson.dumps(first | {"choices": choices} | {"usage": self.tally.statement()} | head)
+        usage = self.tally.statement()
+        rest: dict[str, Any] = {}
+        if self._vllm:
+            usage = dict.fromkeys(_OF_USAGE) | usage
+            rest = dict.fromkeys(_OF_CHATS if self._chat else _OF_COMPLETIONS)
+            for choice in choices:
+                self._finish(choice)
+        return orjson.dumps(first | {"choices": choices} | rest | {"usage": usage} | head)
+
+    def _finish(self, choice: dict[str, Any]) -> None:
+        """What vLLM says otherwise in whole answers than in streams."""
+        if self._chat:
+            message = choice["message"]
+            if message["reasoning"] and not message["content"]:
+                message["content"] = None
+        elif choice["logprobs"] is not None:
+            choice["logprobs"] |= logprobs.offsets(choice["logprobs"])
 
     def _settle_texts(self) -> None:
         if self.texts:
@@ -124,7 +162,7 @@ class Collector:
             if isinstance(part.get("prompt_token_ids"), list):
                 choice["prompt_token_ids"] = part["prompt_token_ids"]
             if isinstance(part.get("token_ids"), list):
-                choice["token_ids"] = choice.get("token_ids", []) + part["token_ids"]
+                choice["token_ids"] = (choice.get("token_ids") or []) + part["token_ids"]
         if self._chat:
             _append_message(choice["message"], part.get("delta") or {})
         else:
@@ -136,10 +174,12 @@ class Collector:
                 choice[key] = part[key]
 
     def _empty_choice(self, index: int) -> dict[str, Any]:
-        body: dict[str, Any] = (
-            {"message": {"role": "assistant", "content": "", "refusal": None}} if self._chat else {"text": ""}
-        )
-        return {"index": index, **body, "logprobs": None, "finish_reason": None, "stop_reason": None}
+        message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
+        fields: tuple[str, ...] = _OF_CHAT_CHOICES[:3]
+        if self._vllm:
+            message |= dict.fromkeys(_OF_MESSAGES)
+            fields = _OF_CHAT_CHOICES if self._chat else _OF_COMPLETION_CHOICES
+        return {"index": index, **({"message": message} if self._chat else {"text": ""}), **dict.fromkeys(fields)}
 
 
 def _append_message(message: dict[str, Any], delta: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 
@@ -15,6 +16,18 @@ def shifted(logprobs: dict[str, Any], tokens: slice, *, characters: int) -> dict
     if part.get("text_offset"):
         part["text_offset"] = [offset + characters for offset in part["text_offset"]]
     return part
+
+
+def offsets(logprobs: dict[str, Any]) -> dict[str, list[int]]:
+    """Where in its text each token of a whole answer begins, as vLLM has it there.
+
+    In a stream vLLM adds up the text that was sent, which lags behind the tokens: stop strings and characters that are
+    not complete are held back.
+    """
+    tokens = logprobs.get("tokens")
+    if not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
+        return {}
+    return {"text_offset": list(accumulate(map(len, tokens), initial=0))[:-1]}
 
 
 def as_chat(logprobs: dict[str, Any], tokens: slice, *, top: int) -> dict[str, Any]:

@@ -131,7 +131,7 @@ class Relay:
         self, request: EngineRequest, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress
     ) -> bytes:
         """The JSON answer put together from the engine's stream. Raises GatewayError."""
-        gathered = _Gathered(asked, tally, progress)
+        gathered = _Gathered(asked, tally, progress, vllm=request.model.dialect == "vllm")
         conversation = self._conversation(request, progress)
         try:
             await conversation.stream(gathered)
@@ -227,14 +227,15 @@ class _Streamed:
 class _Gathered:
     """An answer that is put together here."""
 
-    def __init__(self, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress) -> None:
+    def __init__(self, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress, *, vllm: bool) -> None:
         self._asked = asked
+        self._vllm = vllm
         self._tally = tally
         self._progress = progress
         self._waiting = True
         self._clock = asyncio.get_running_loop().time
         self._taken: Gathering | None = None
-        self.collector = Collector(asked, tally)
+        self.collector = Collector(asked, tally, vllm=vllm)
 
     @property
     def lane(self) -> Lane:
@@ -268,7 +269,7 @@ class _Gathered:
 
     def start_over(self) -> bool:
         self._tally.forget_answer()
-        self.collector = Collector(self._asked, self._tally)
+        self.collector = Collector(self._asked, self._tally, vllm=self._vllm)
         return True
 
 

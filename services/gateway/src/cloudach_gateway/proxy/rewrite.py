@@ -156,6 +156,8 @@ class StreamRewriter:
         self._learn(payload, chunk)
         if not self.view.token_ids and _is_placeholder(choices):
             return b""
+        for choice in choices:
+            _complete_calls(choice)
         frames = self._release()
         if any(choice.get("finish_reason") for choice in choices):
             if failovers := self._report():
@@ -217,6 +219,14 @@ class StreamRewriter:
 def _is_placeholder(choices: list[dict[str, Any]]) -> bool:
     """Whether a chunk says nothing once its token ids are gone."""
     return all(choice.get("delta") == {} and not choice.get("finish_reason") for choice in choices)
+
+
+def _complete_calls(choice: dict[str, Any]) -> None:
+    """Gives the chunk that names a tool's function its `arguments`, which vLLM leaves out and OpenAI sends empty."""
+    for call in (choice.get("delta") or {}).get("tool_calls") or ():
+        function = call.get("function") or {}
+        if function.get("name") is not None and function.get("arguments") is None:
+            function["arguments"] = ""
 
 
 def _frame(chunk: dict[str, Any]) -> bytes:
