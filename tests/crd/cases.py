@@ -252,6 +252,12 @@ SCHEMA = (
     Case("adapter-id-with-space", "spec.lora.adapters[0].id", "", _lora(_adapter("a", id="my adapter"))),
     Case("rank-of-nothing", "spec.lora.maxRank", "", _lora(_adapter("a"), maxRank=0)),
     Case("none-loaded", "spec.lora.maxLoaded", "", _lora(_adapter("a"), maxLoaded=0)),
+    Case("unknown-salt", "spec.cacheSalt", "", _spec(cacheSalt="user")),
+    Case("unknown-fields", "spec.unknownFields", "", _spec(unknownFields="drop")),
+    Case("field-with-dot", "spec.allowedFields[0]", "", _spec(allowedFields=["stream_options.x"])),
+    Case("field-twice", "spec.allowedFields", "", _spec(allowedFields=["priority", "priority"])),
+    Case("media-of-a-url", "spec.allowedMediaDomains[0]", "", _spec(allowedMediaDomains=["https://example.com"])),
+    Case("media-twice", "spec.allowedMediaDomains", "", _spec(allowedMediaDomains=["a.test", "a.test"])),
     Case("env-twice", "spec.engine.env", "", _env(name="FINE", value="2")),
     Case("bad-effect", "spec.tolerations[0].effect", "", _spec(tolerations=[{"effect": "Never"}])),
 )
