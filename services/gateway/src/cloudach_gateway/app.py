@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import metrics
+from .auth.salts import Salts
 from .catalog import Catalog, of_file
 from .errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from .lifecycle import Lifecycle
@@ -48,6 +49,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         on_degraded=metrics.DEGRADED.set,
         on_lost=metrics.LOST.inc,
     )
+    salts = Salts(admission.store, settings.cache_salt_secret)
     catalog = Catalog(of_file(settings.models))
     cluster, waking = _cluster(settings, catalog) if settings.kubernetes.enabled else (None, None)
     services = Services(
@@ -57,6 +59,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         relay=Relay(engines, settings.timeouts, settings.failover),
         lifecycle=lifecycle,
         intake=Intake(settings),
+        salts=salts,
         waking=waking,
     )
 
@@ -65,9 +68,11 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         async with AsyncExitStack() as stack:
             engines.start()
             stack.callback(engines.stop)
+            salts.start()
             await admission.start()
             stack.push_async_callback(admission.close)
-            needs: list[Callable[[], Awaitable[object]]] = [admission.reached.wait]
+            stack.push_async_callback(salts.close)
+            needs: list[Callable[[], Awaitable[object]]] = [admission.reached.wait, salts.known.wait]
             if cluster is not None:
                 await cluster.start()
                 stack.push_async_callback(cluster.stop)

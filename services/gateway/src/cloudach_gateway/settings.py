@@ -241,6 +241,10 @@ class Settings(Group):
     kubernetes: Kubernetes = Kubernetes()
     bodies: Bodies = Bodies()
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
+    cache_salt_secret: Secret = Field(
+        None,
+        description="what the salts of models[].cache_salt are made with; without it a random one that Redis keeps",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from openai_wire.json_values import values_in
 from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, parse
 from starlette.types import Receive, Scope, Send
 
+from ..auth.salts import Salts
 from ..catalog import Catalog, ServedModel
 from ..errors import (
     ClientTooSlow,
@@ -57,6 +58,7 @@ class Services:
     relay: Relay
     lifecycle: Lifecycle
     intake: Intake
+    salts: Salts
     waking: Waking | None = None  # where there is a cluster
 
 
@@ -132,7 +134,7 @@ class GenerationEndpoint:
             wish = failover_wish(scope)
             parsed = await services.intake.worked(len(body), self._parsed, body)
             model = self._model(parsed)
-            prepared = await services.intake.worked(len(body), prepare, parsed.fields, parsed.asked, model)
+            prepared = await services.intake.worked(len(body), self._prepared, parsed, model, presented)
         except GatewayError as error:
             # Who asks comes before what is asked: without a good key nothing is said about the request.
             caller = await services.admission.authenticate(key)
@@ -237,7 +239,6 @@ class GenerationEndpoint:
         waking = self._services.waking
         if model.absence is not None and waking is not None and not waking.can_wait(model):
             raise waking.cluster.not_ready(model)
-        self._check(parsed.fields, model)
         if not isinstance(asked, EmbeddingRequest):
             limit, longest = asked.answer_limit, model.max_model_len
             if limit is not None and longest is not None and limit > longest:
@@ -255,14 +256,19 @@ class GenerationEndpoint:
                 )
         return model
 
-    def _check(self, fields: dict[str, Any], model: ServedModel) -> None:
-        """Raises InvalidRequest for what callers of this model may not ask for."""
-        rules = model.rules
+    def _prepared(self, parsed: Parsed, model: ServedModel, key: PresentedKey) -> Prepared:
+        """Raises InvalidRequest for what callers of this model may not ask for, Overloaded."""
+        fields, rules = parsed.fields, model.rules
         try:
             check_fields(fields, allowed=rules.allowed_fields, unknown=rules.pass_unknown)
             check_media(fields, domains=rules.media_domains, allowed=rules.allowed_fields)
         except BadField as bad:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
+        wanted = fields.get("cache_salt")
+        salt = self._services.salts.of(rules.cache_salt, key, wanted if isinstance(wanted, str) else None)
+        if salt is not None:
+            fields["cache_salt"] = salt
+        return prepare(fields, parsed.asked, model)
 
     async def _answer(
         self,

@@ -1,5 +1,6 @@
 """Where things lie in Redis. Everything of a tenant carries the hash tag `{tenant}`, so it shares one cluster slot.
 
+cloudach:salt                         STRING  secret of the prefix cache's salts, where the settings name none
 cloudach:tenants                      SET   the tenants that have keys (a slot of its own: in no script with other keys)
 cloudach:{t}:keys                     SET   the tenant's key ids
 cloudach:{t}:key:<id>                 HASH  the key's record (tenancy.FIELDS); hashes of secrets only
@@ -26,6 +27,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 TENANTS = "cloudach:tenants"
+SALT = "cloudach:salt"
 PROBE = "cloudach:probe"
 USAGE_FIELDS = (
     "requests",

@@ -20,5 +20,9 @@ class Script:
 def load(folder: Path, name: str) -> Script:
     """Reads `<folder>/<name>.lua`."""
     text = _INCLUDE.sub(lambda match: (folder / match[1]).read_text(), (folder / f"{name}.lua").read_text())
+    return of_text(name, text)
+
+
+def of_text(name: str, text: str) -> Script:
     source = text.encode()
     return Script(name, source, hashlib.sha1(source, usedforsecurity=False).hexdigest().encode())

@@ -203,6 +203,15 @@ class Simulator:
             run.may_exit = self.config.allow_exit
         fault = plan.cut if plan.cut else ("odd" if plan is not NOTHING else None)
         serial = self.ledger.open(
-            Entry(request_id, path, ask.model, ask.stream, answer.prompt_tokens, answer, fault=fault)
+            Entry(
+                request_id,
+                path,
+                ask.model,
+                ask.stream,
+                answer.prompt_tokens,
+                answer,
+                fault=fault,
+                cache_salt=ask.cache_salt,
+            )
         )
         return run

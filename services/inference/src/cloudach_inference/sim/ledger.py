@@ -32,6 +32,7 @@ class Entry:
     ended: float | None = None
     state: str = "running"
     fault: str | None = None
+    cache_salt: str | None = None
     _generated: int = 0
     _sent: int = 0
 
@@ -65,6 +66,7 @@ class Entry:
             "generated_tokens": self.generated,
             "sent_tokens": self.sent,
             "fault": self.fault,
+            "cache_salt": self.cache_salt,
             "started": self.started,
             "ended": self.ended,
         }

@@ -39,6 +39,7 @@ class Ask:
     adapter: str | None = None
     """The LoRA adapter that was asked for."""
     request_id: str | None = None
+    cache_salt: str | None = None
     fault: str | None = None
 
 
@@ -278,6 +279,7 @@ def _finish(ask: Ask, body: dict[str, Any]) -> Ask:
         message = "Input should be greater than or equal to 1"
         raise schema_error("greater_than_equal", "stream_interval", message, ask.interval)
     ask.request_id = _text(body, "request_id")
+    ask.cache_salt = _text(body, "cache_salt")
     ask.fault = _text(body, "sim_fault")
     return ask
 
