@@ -54,7 +54,7 @@ IMPATIENT = {"total_s": 4.0, "first_token_s": 2.0, "between_tokens_s": 2.0}
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with (
-        start_sim(rate=200, model="sim") as sim,
+        start_sim(rate=200, model="sim", prompt_tokens_details=True) as sim,
         start_gateway(
             {
                 "models": [

@@ -55,6 +55,23 @@ def test_openais_usage_chunk(client: openai.OpenAI) -> None:
     assert all("usage" in chunk.model_fields_set and chunk.usage is None for chunk in chunks[:-1])
 
 
+def test_cached_tokens_are_told_in_every_form(stack: Stack) -> None:
+    """Where the engine tells them, also as zero."""
+    options: list[dict[str, Any]] = [
+        {},
+        {"stream_options": {"include_usage": True}},
+        {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
+    ]
+    for path, body in (("chat/completions", chat()), ("completions", {"model": "sim", "prompt": "x"})):
+        for option in options:
+            _, found = events(stack, f"/v1/{path}", **body, max_tokens=3, stream=True, **option)
+            told = [usage for event in found[:-1] if (usage := json.loads(event[6:]).get("usage"))][-1]
+            assert told["prompt_tokens_details"] == {"cached_tokens": 0}, (path, option)
+        for whole in ({}, {"prompt_logprobs": 0}):
+            told = stack.post(f"/v1/{path}", json={**body, "max_tokens": 3, **whole}).json()["usage"]
+            assert told["prompt_tokens_details"]["cached_tokens"] == 0, (path, whole)
+
+
 def test_no_usage(stack: Stack) -> None:
     answer, _ = events(stack, **chat(stream=True, max_tokens=5, stream_options={"include_usage": False}))
     assert b'"usage"' not in answer.content
@@ -95,9 +112,15 @@ def test_streamed_and_whole_answers_say_the_same(stack: Stack, path: str) -> Non
         )
     else:
         assert "".join(c["choices"][0]["text"] for c in chunks) == whole["choices"][0]["text"]
-    assert chunks[-1]["usage"] == {name: value for name, value in whole["usage"].items() if value is not None}
+    assert chunks[-1]["usage"] == _without_nulls(whole["usage"])
     assert whole["object"] == ("chat.completion" if chatting else "text_completion")
     assert whole["choices"][0]["finish_reason"] == chunks[-1]["choices"][0]["finish_reason"]
+
+
+def _without_nulls(told: dict[str, Any]) -> dict[str, Any]:
+    """As vLLM states usage in streams."""
+    kept = {name: value for name, value in told.items() if value is not None}
+    return {name: _without_nulls(value) if isinstance(value, dict) else value for name, value in kept.items()}
 
 
 def test_a_gathered_answer_is_the_engines_own(stack: Stack) -> None:
@@ -180,7 +203,7 @@ def test_several_answers_in_one_stream(stack: Stack, sim: Simulator, fields: dic
     _, counted = events(stack, "/v1/completions", **body, stream=True, stream_options={"include_usage": True})
     assert all(b'"usage":' in event for event in counted[:-1])
     whole = stack.post("/v1/completions", json=body).json()
-    assert chunks[-1]["usage"].items() <= whole["usage"].items()
+    assert chunks[-1]["usage"] == _without_nulls(whole["usage"])
     for choice in whole["choices"]:
         texts = [c["choices"][0]["text"] for c in chunks if c["choices"][0]["index"] == choice["index"]]
         assert "".join(texts) == choice["text"]

@@ -83,4 +83,7 @@ def test_usage_has_its_details() -> None:
     usage = {"prompt_tokens": 3, "total_tokens": 4, "completion_tokens": 1}
     details = {"prompt_tokens_details": {"cached_tokens": 2}}
     answer = gathered({"delta": {"content": "Hi"}}, usage=usage | details)
-    assert answer["usage"] == usage | details | {"completion_tokens_details": None}
+    told = {"cached_tokens": 2, "created_cache_tokens": None, "multimodal_tokens": None}
+    assert answer["usage"] == usage | {"prompt_tokens_details": told, "completion_tokens_details": None}
+    other = gathered({"delta": {"content": "Hi"}}, vllm=False, usage=usage | details)
+    assert other["usage"] == usage | details

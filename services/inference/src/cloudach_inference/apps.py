@@ -31,7 +31,7 @@ def _vllm(app: App) -> Any:
 def _simulator(app: App) -> Any:
     from .sim_deployment import simulator
 
-    options = dict(app.options)
+    options = {"prompt_tokens_details": True, **app.options}  # as vLLM replicas tell them
     if app.lora is not None:
         options["adapters"] = [engine_name(app.model_id, each.name) for each in Lora.model_validate(app.lora).adapters]
     deployment = serve.deployment(

@@ -78,7 +78,7 @@ def _start_engines(options: Options, children: Children) -> tuple[dict[str, str]
         address = _start_server(
             children,
             "simulator",
-            [_tool("cloudach-sim"), "--port", "0", "--rate", "50", *models],
+            [_tool("cloudach-sim"), "--port", "0", "--rate", "50", "--prompt-tokens-details", *models],
             log=options.state_dir / "simulator.log",
         )
         return {model.id: address for model in options.config.models}, None

@@ -44,6 +44,7 @@ _OF_USAGE = (
     *("prompt_tokens", "total_tokens", "completion_tokens"),
     *("prompt_tokens_details", "completion_tokens_details"),
 )
+_OF_PROMPT_DETAILS = ("cached_tokens", "created_cache_tokens", "multimodal_tokens")
 
 
 def can_collect(body: dict[str, Any]) -> bool:
@@ -129,6 +130,8 @@ class Collector:
         rest: dict[str, Any] = {}
         if self._vllm:
             usage = dict.fromkeys(_OF_USAGE) | usage
+            if isinstance(usage["prompt_tokens_details"], dict):
+                usage["prompt_tokens_details"] = dict.fromkeys(_OF_PROMPT_DETAILS) | usage["prompt_tokens_details"]
             rest = dict.fromkeys(_OF_CHATS if self._chat else _OF_COMPLETIONS)
             for choice in choices:
                 self._finish(choice)

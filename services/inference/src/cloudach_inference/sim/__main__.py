@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         default=default.tool_parser,
         help="as vLLM with and without --enable-auto-tool-choice; none refuses tools (default: %(default)s)",
     )
+    add("--prompt-tokens-details", action="store_true", help="as vLLM's option: usage tells of cached tokens, always 0")
     add("--api-key", action="append", help="required as a bearer token (default: $SIM_API_KEY or $VLLM_API_KEY)")
     add("--root-path", default="", help="a prefix under which all routes lie as well")
     add("--fault", default="", help="strikes every request; see below")
@@ -91,6 +92,7 @@ def configuration(arguments: list[str] | None = None) -> tuple[SimConfig, argpar
         tokens_per_chunk=options.tokens_per_chunk,
         burst=options.burst,
         tool_parser=options.tool_parser,
+        prompt_tokens_details=options.prompt_tokens_details,
         api_keys=tuple(keys),
         root_path=options.root_path.rstrip("/"),
         fault=options.fault,

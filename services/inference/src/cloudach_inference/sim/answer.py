@@ -106,9 +106,14 @@ class WholeAnswer(Answer):
         if ask.chat:
             choices = [self._chat_choice(i, out) for i, out in enumerate(self._outputs)]
             ids = ask.prompts[0] if ask.return_token_ids else None
-            return wire.chat_body(self.id, self.created, ask.model, choices, self.prompt_tokens, completion, ids)
+            return wire.chat_body(
+                *(self.id, self.created, ask.model, choices, self.prompt_tokens, completion, ids),
+                details=ask.prompt_details,
+            )
         choices = [self._text_choice(i, out) for i, out in enumerate(self._outputs)]
-        return wire.text_body(self.id, self.created, ask.model, choices, self.prompt_tokens, completion)
+        return wire.text_body(
+            *(self.id, self.created, ask.model, choices, self.prompt_tokens, completion), details=ask.prompt_details
+        )
 
     def _chat_choice(self, index: int, out: Output) -> dict[str, Any]:
         ask = self.ask
@@ -248,7 +253,8 @@ class StreamAnswer(Answer):
     def _close(self, out: list[bytes]) -> None:
         self.complete = True
         if self.ask.include_usage:
-            out.append(self._frame.usage(wire.usage_fields(self.prompt_tokens, self.generated)))
+            details = {"prompt_tokens_details": wire.NOT_CACHED} if self.ask.prompt_details else {}
+            out.append(self._frame.usage(wire.usage_fields(self.prompt_tokens, self.generated, **details)))
         out.append(wire.DONE)
 
     def _running_usage(self, completion: int, index: int = 0) -> dict[str, Any]:

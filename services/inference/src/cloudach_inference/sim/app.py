@@ -143,6 +143,7 @@ class Simulator:
         if self.dead:
             raise errors.engine_dead()
         ask.interval = max(ask.interval, self.config.tokens_per_chunk)
+        ask.prompt_details = self.config.prompt_tokens_details
         if ask.request_id and b"x-request-id" not in headers:
             sink.request_id = ask.request_id.encode("latin-1", "replace")
         run = self._run(ask, sink.request_id.decode("latin-1"), plan, sink, path, self._pace(ask, headers, plan))

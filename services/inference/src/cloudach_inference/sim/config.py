@@ -32,6 +32,8 @@ class SimConfig:
     burst: int = 32
     """Flat out: chunks a write."""
     tool_parser: str = "hermes"
+    prompt_tokens_details: bool = False
+    """As vLLM's --enable-prompt-tokens-details: usage tells of cached tokens, of which there are none."""
     api_keys: tuple[str, ...] = ()
     root_path: str = ""
     """A prefix under which all routes lie as well, such as /slug."""

@@ -38,6 +38,8 @@ class Ask:
     """The tool choice's kind: `none`, `auto`, `required`, `named`."""
     adapter: str | None = None
     """The LoRA adapter that was asked for."""
+    prompt_details: bool = False
+    """Whether usage tells of cached tokens."""
     request_id: str | None = None
     cache_salt: str | None = None
     fault: str | None = None

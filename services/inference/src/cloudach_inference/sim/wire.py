@@ -76,8 +76,12 @@ def usage_fields(prompt: int, completion: int, **details: Any) -> dict[str, Any]
     return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion, **details}
 
 
-def _usage(prompt: int, completion: int) -> dict[str, Any]:
-    return usage_fields(prompt, completion, prompt_tokens_details=None, completion_tokens_details=None)
+NOT_CACHED: Final = {"cached_tokens": 0}
+
+
+def _usage(prompt: int, completion: int, details: bool) -> dict[str, Any]:
+    told = {**NOT_CACHED, "created_cache_tokens": None, "multimodal_tokens": None} if details else None
+    return usage_fields(prompt, completion, prompt_tokens_details=told, completion_tokens_details=None)
 
 
 def chat_choice(
@@ -120,8 +124,10 @@ def chat_body(
     prompt: int,
     completion: int,
     prompt_ids: list[int] | None,
+    *,
+    details: bool,
 ) -> bytes:
-    """A whole chat answer."""
+    """A whole chat answer. details: whether usage tells of cached tokens."""
     return orjson.dumps(
         {
             "id": request_id,
@@ -131,7 +137,7 @@ def chat_body(
             "choices": choices,
             "service_tier": None,
             "system_fingerprint": FINGERPRINT,
-            "usage": _usage(prompt, completion),
+            "usage": _usage(prompt, completion, details),
             "prompt_logprobs": None,
             "prompt_token_ids": prompt_ids,
             "prompt_text": None,
@@ -166,9 +172,16 @@ def text_choice(
 
 
 def text_body(
-    request_id: str, created: int, model: str, choices: list[dict[str, Any]], prompt: int, completion: int
+    request_id: str,
+    created: int,
+    model: str,
+    choices: list[dict[str, Any]],
+    prompt: int,
+    completion: int,
+    *,
+    details: bool,
 ) -> bytes:
-    """A whole completion answer."""
+    """A whole completion answer. details: whether usage tells of cached tokens."""
     return orjson.dumps(
         {
             "id": request_id,
@@ -178,7 +191,7 @@ def text_body(
             "choices": choices,
             "service_tier": None,
             "system_fingerprint": FINGERPRINT,
-            "usage": _usage(prompt, completion),
+            "usage": _usage(prompt, completion, details),
             "kv_transfer_params": None,
             "ec_transfer_params": None,
             "metrics": None,
