@@ -15,9 +15,9 @@
 {{/* (list $ component): the labels that select a component's pods; they never change. */}}
 {{- define "cloudach.selectorLabels" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
-app.kubernetes.io/component: {{ index . 1 }}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
+app.kubernetes.io/component: {{ index . 1 | quote }}
 {{- end -}}
 
 {{/* (list $ component): all labels, as a map in YAML. */}}
@@ -43,9 +43,9 @@ what changes with each version of the chart, so that nothing restarts for that a
 {{- end -}}
 metadata:
   {{- if not .pod }}
-  name: {{ default (printf "%s-%s" (include "cloudach.fullname" $root) .component) .name }}
+  name: {{ default (printf "%s-%s" (include "cloudach.fullname" $root) .component) .name | quote }}
   {{- if not .cluster }}
-  namespace: {{ default $root.Release.Namespace .namespace }}
+  namespace: {{ default $root.Release.Namespace .namespace | quote }}
   {{- end }}
   {{- end }}
   labels:
@@ -110,16 +110,16 @@ namespaces: {{ default (list .Release.Namespace) .Values.watchNamespaces | uniq 
 - name: CLOUDACH_REDIS_PASSWORD
   valueFrom:
     secretKeyRef:
-      name: {{ default (printf "%s-valkey" (include "cloudach.fullname" .)) .Values.valkey.auth.existingSecret }}
-      key: {{ .Values.valkey.auth.existingSecretKey }}
+      name: {{ default (printf "%s-valkey" (include "cloudach.fullname" .)) .Values.valkey.auth.existingSecret | quote }}
+      key: {{ .Values.valkey.auth.existingSecretKey | quote }}
 - name: CLOUDACH_REDIS_URL
-  value: redis://:$(CLOUDACH_REDIS_PASSWORD)@{{ include "cloudach.fullname" . }}-valkey:6379/0
+  value: "redis://:$(CLOUDACH_REDIS_PASSWORD)@{{ include "cloudach.fullname" . }}-valkey:6379/0"
 {{- else -}}
 - name: CLOUDACH_REDIS_URL
   valueFrom:
     secretKeyRef:
-      name: {{ .Values.redis.existingSecret }}
-      key: {{ .Values.redis.existingSecretKey }}
+      name: {{ .Values.redis.existingSecret | quote }}
+      key: {{ .Values.redis.existingSecretKey | quote }}
 {{- end -}}
 {{- end -}}
 
@@ -134,7 +134,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with include "cloudach.priorityClassName" (list $root $component) }}
-priorityClassName: {{ . }}
+priorityClassName: {{ quote . }}
 {{- end }}
 securityContext:
   {{- toYaml .podSecurityContext | nindent 2 }}

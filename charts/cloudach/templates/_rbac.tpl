@@ -42,7 +42,7 @@
   verbs: [create]
 - apiGroups: [""]
   resources: [secrets]
-  resourceNames: [{{ include "cloudach.rayTokenSecret" . }}]
+  resourceNames: [{{ include "cloudach.rayTokenSecret" . | quote }}]
   verbs: [get]
 {{- end -}}
 
@@ -60,11 +60,11 @@ rules:
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ $kind }}Binding
 {{ include "cloudach.metadata" $meta }}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ $kind }}, name: {{ $name }}}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: {{ $kind }}, name: {{ quote $name }}}
 subjects:
   - kind: ServiceAccount
-    name: {{ include "cloudach.serviceAccountName" (list .root .component) }}
-    namespace: {{ .root.Release.Namespace }}
+    name: {{ include "cloudach.serviceAccountName" (list .root .component) | quote }}
+    namespace: {{ quote .root.Release.Namespace }}
 {{- end -}}
 
 {{/* The Lease of the leader. `create` cannot be tied to a name. */}}

@@ -1,4 +1,5 @@
-{{/* The gateway's configuration file: values' settings, and over them what the chart decides. */}}
+{{/* The gateway's configuration file: values' settings, and over them what the chart decides. In JSON,
+which is YAML that every library reads alike: for some of them a plain `=` or `<<` is no string. */}}
 {{- define "cloudach.gatewayConfig" -}}
 {{- $config := deepCopy .Values.gateway.config -}}
 {{- $listen := dict "host" "0.0.0.0" "port" 8000 "metrics_port" 9090 "processes" (int .Values.gateway.processes) -}}
@@ -7,5 +8,5 @@
 {{- $watch := dict "enabled" true "namespaces" (fromYaml (include "cloudach.watched" .)).namespaces "cache_file" "/tmp/models.json" -}}
 {{- $_ := set $own "kubernetes" $watch -}}
 {{- end -}}
-{{- toYaml (mergeOverwrite $config $own) -}}
+{{- toPrettyJson (mergeOverwrite $config $own) -}}
 {{- end -}}
