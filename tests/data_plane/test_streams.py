@@ -133,6 +133,8 @@ def test_a_gathered_answer_is_the_engines_own(stack: Stack) -> None:
         ("chat/completions", chat(max_tokens=12, logprobs=True, top_logprobs=0)),
         ("chat/completions", chat(max_tokens=200, stop=["e"])),
         ("chat/completions", chat(max_tokens=12, return_token_ids=True)),
+        ("chat/completions", chat(max_tokens=12, prompt_logprobs=0)),
+        ("completions", text | {"prompt_logprobs": 0}),
         ("completions", text),
         ("completions", text | {"prompt": [[1, 17], [3]], "max_tokens": 12}),
         ("completions", text | {"logprobs": 0}),
@@ -144,6 +146,17 @@ def test_a_gathered_answer_is_the_engines_own(stack: Stack) -> None:
         ours = stack.post(f"/v1/{path}", json=body)
         own = httpx.post(f"{stack.sim.url}/v1/{path}", json=body)
         assert [*_but_for_its_own(ours).items()] == [*_but_for_its_own(own).items()], body
+
+
+def test_log_probabilities_of_the_prompts_own_tokens(stack: Stack) -> None:
+    """Zero asks for them, and for none of the others."""
+    for path, body in (("chat/completions", chat()), ("completions", {"model": "sim", "prompt": "Once upon"})):
+        answer = stack.post(f"/v1/{path}", json={**body, "max_tokens": 2, "prompt_logprobs": 0}).json()
+        told = answer["prompt_logprobs"] if path == "chat/completions" else answer["choices"][0]["prompt_logprobs"]
+        assert [None if position is None else len(position) for position in told] == [
+            None,
+            *[1] * (answer["usage"]["prompt_tokens"] - 1),
+        ]
 
 
 def _but_for_its_own(answer: httpx.Response) -> dict[str, Any]:

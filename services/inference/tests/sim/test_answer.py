@@ -256,6 +256,16 @@ def test_completion_logprobs_stand_beside_their_tokens() -> None:
         assert tops[token] == value == max(tops.values())
 
 
+def test_prompt_logprobs_are_told_of_each_token_but_the_first() -> None:
+    for asked, others in ((0, 0), (2, 1)):
+        (choice,) = whole(completion(prompt=[5, 6, 7], max_tokens=1, prompt_logprobs=asked))["choices"]
+        first, *rest = choice["prompt_logprobs"]
+        assert first is None
+        assert [next(iter(position)) for position in rest] == ["6", "7"]
+        assert {len(position) for position in rest} == {1 + others}
+        assert all({"logprob", "rank", "decoded_token"} == set(one) for position in rest for one in position.values())
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -286,6 +296,10 @@ def test_completion_logprobs_stand_beside_their_tokens() -> None:
                 {"stream": True, "stream_options": 5},
                 {"top_logprobs": 2},
                 {"top_logprobs": "x"},
+                {"prompt_logprobs": "x"},
+                {"prompt_logprobs": -2},
+                {"prompt_logprobs": 1, "stream": True},
+                {"prompt_logprobs": -1, "stream": True},
                 {"presence_penalty": 3},
                 {"repetition_penalty": 0},
                 {"min_tokens": 10, "max_tokens": 5},

@@ -54,6 +54,10 @@ class Answer:
             return logprobs.completion([], [], ask.logprobs, offset, prompt)
         return logprobs.completion(out.states, out.ids, ask.logprobs, offset, prompt)
 
+    def _prompt_logprobs(self, index: int) -> list[Any] | None:
+        top = self.ask.prompt_logprobs
+        return None if top is None else logprobs.prompt(self._prompt(index), top)
+
 
 class WholeAnswer(Answer):
     """An answer that is told at its end."""
@@ -108,6 +112,7 @@ class WholeAnswer(Answer):
             ids = ask.prompts[0] if ask.return_token_ids else None
             return wire.chat_body(
                 *(self.id, self.created, ask.model, choices, self.prompt_tokens, completion, ids),
+                prompt_logprobs=self._prompt_logprobs(0),
                 details=ask.prompt_details,
             )
         choices = [self._text_choice(i, out) for i, out in enumerate(self._outputs)]
@@ -143,6 +148,7 @@ class WholeAnswer(Answer):
             out.ids if ask.return_token_ids else None,
             self._prompt(index) if ask.return_token_ids else None,
             self._logprobs(index, out, 0, ask.echo),
+            self._prompt_logprobs(index),
         )
 
 

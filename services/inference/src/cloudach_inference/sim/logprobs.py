@@ -43,6 +43,25 @@ def chat(states: list[int], ids: list[int], top: int) -> dict[str, Any]:
     return {"content": content}
 
 
+def prompt(ids: list[int], top: int) -> list[dict[str, Any] | None]:
+    """`prompt_logprobs`: of each token but the first its own, and those of the likeliest."""
+    told: list[dict[str, Any] | None] = [None]
+    for token in ids[1:]:
+        ranks = ranked(_state(token), token, max(1, top))
+        told.append(
+            {
+                str(other): {"logprob": value, "rank": rank, "decoded_token": token_text(other)}
+                for rank, (other, value) in enumerate(ranks, 1)
+            }
+        )
+    return told
+
+
+def _state(token: int) -> int:
+    """A hash state for a token of a prompt."""
+    return (token * 0x9E3779B9) << 20
+
+
 def completion(states: list[int], ids: list[int], top: int, offset: int, prompt: list[int]) -> dict[str, Any]:
     """The `logprobs` of a completion choice; `prompt` is what is echoed before it, whose first token has none."""
     offsets: list[int] = []
@@ -58,7 +77,7 @@ def completion(states: list[int], ids: list[int], top: int, offset: int, prompt:
             values.append(None)
             tops.append(None)
             continue
-        state = states[position - len(prompt)] if position >= len(prompt) else (token * 0x9E3779B9) << 20
+        state = states[position - len(prompt)] if position >= len(prompt) else _state(token)
         ranks = ranked(state, token, max(1, top))
         values.append(ranks[0][1])
         tops.append({token_text(t): p for t, p in ranks})

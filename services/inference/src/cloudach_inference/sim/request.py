@@ -27,6 +27,7 @@ class Ask:
     continuous_usage: bool = False
     return_token_ids: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     echo: bool = False
     echo_text: list[str] = field(default_factory=list)
     echo_only: bool = False
@@ -273,8 +274,22 @@ def _chat_logprobs(body: dict[str, Any]) -> int | None:
     return int(top or 0) if wanted else None
 
 
+def _prompt_logprobs(body: dict[str, Any], stream: bool) -> int | None:
+    top = body.get("prompt_logprobs")
+    if top is None:
+        return None
+    if not isinstance(top, int | float):
+        raise invalid("`prompt_logprobs` must be an integer.", "prompt_logprobs", top)
+    if stream and (top > 0 or top == -1):
+        raise invalid("`prompt_logprobs` are not available when `stream=True`.", "prompt_logprobs")
+    if top < 0 and top != -1:
+        raise invalid("`prompt_logprobs` must be a positive value or -1.", "prompt_logprobs", top)
+    return int(top)
+
+
 def _finish(ask: Ask, body: dict[str, Any]) -> Ask:
     ask.return_token_ids = _flag(body, "return_token_ids")
+    ask.prompt_logprobs = _prompt_logprobs(body, ask.stream)
     ask.echo = _flag(body, "echo")
     ask.interval = _number(body, "stream_interval", int, 1)
     if ask.interval < 1:

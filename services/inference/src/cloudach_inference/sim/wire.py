@@ -125,6 +125,7 @@ def chat_body(
     completion: int,
     prompt_ids: list[int] | None,
     *,
+    prompt_logprobs: list[Any] | None,
     details: bool,
 ) -> bytes:
     """A whole chat answer. details: whether usage tells of cached tokens."""
@@ -138,7 +139,7 @@ def chat_body(
             "service_tier": None,
             "system_fingerprint": FINGERPRINT,
             "usage": _usage(prompt, completion, details),
-            "prompt_logprobs": None,
+            "prompt_logprobs": prompt_logprobs,
             "prompt_token_ids": prompt_ids,
             "prompt_text": None,
             "kv_transfer_params": None,
@@ -156,6 +157,7 @@ def text_choice(
     token_ids: list[int] | None,
     prompt_ids: list[int] | None,
     logprobs: dict[str, Any] | None,
+    prompt_logprobs: list[Any] | None,
 ) -> dict[str, Any]:
     """A whole completion choice."""
     return {
@@ -165,7 +167,7 @@ def text_choice(
         "finish_reason": finish_reason,
         "stop_reason": stop_reason,
         "token_ids": token_ids,
-        "prompt_logprobs": None,
+        "prompt_logprobs": prompt_logprobs,
         "prompt_token_ids": prompt_ids,
         "routed_experts": None,
     }
