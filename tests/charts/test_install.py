@@ -76,11 +76,13 @@ CONTROLLER = {
     "events": ("create", "patch"),
     "secrets": ("create",),
     "secrets cloudach-ray-token": ("get",),
+    "secrets cloudach-engine-keys": ("get", "list", "patch", "watch"),
 }
 GATEWAY = {
     "models.cloudach.dev": ("get", "list", "watch"),
     "modeluses.cloudach.dev": ("get",),
     "modeluses.cloudach.dev/status": ("patch",),
+    "secrets cloudach-engine-keys": ("get",),
 }
 LEASE = {
     "leases.coordination.k8s.io": ("create",),

@@ -173,6 +173,7 @@ def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any]
     expected = {
         "PersistentVolumeClaim/data-demo-cloudach-valkey-0",
         "Lease/cloudach-controller",
+        "Secret/cloudach-engine-keys",
         "Secret/cloudach-ray-token",
         "Pod/demo-cloudach-test",
     }

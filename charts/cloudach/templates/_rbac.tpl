@@ -9,6 +9,10 @@
 - apiGroups: [cloudach.dev]
   resources: [modeluses/status]
   verbs: [patch]
+- apiGroups: [""]
+  resources: [secrets] # the keys that Models' engines ask for
+  resourceNames: [cloudach-engine-keys]
+  verbs: [get]
 {{- end -}}
 
 {{/* What the controller does in a namespace with Models. */}}
@@ -44,6 +48,10 @@
   resources: [secrets]
   resourceNames: [{{ include "cloudach.rayTokenSecret" . | quote }}]
   verbs: [get]
+- apiGroups: [""]
+  resources: [secrets] # the keys that Models' engines ask for, one entry each
+  resourceNames: [cloudach-engine-keys]
+  verbs: [get, list, watch, patch]
 {{- end -}}
 
 {{/* (dict root component what rules namespace): a Role and its binding to the component's service account. */}}

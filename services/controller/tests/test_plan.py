@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cloudach_controller.plan import Plan, covers, plan
 from cloudach_controller.replicas import Demand, demand
+from cloudach_controller.resources.cluster import is_locked
 from cloudach_controller.settings import Settings, parse
 from cloudach_model_api.model import Model
 from cloudach_model_api.use import ModelUse
@@ -380,3 +381,34 @@ def test_covers(there: Any, wanted: Any, expected: bool) -> None:
 
 def test_settings_defaults_are_good() -> None:
     assert parse("") == Settings()
+
+
+def of_the_release_before(of: Model) -> dict[str, Any]:
+    """Its RayService as 0.1.0 made it: no key for the engines, and a token in each worker pod."""
+    manifest = made(of, settings="inference: {engine_keys: false, automount_service_account_token: true}")
+    pod = manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
+    assert "automountServiceAccountToken" not in pod
+    assert "VLLM_API_KEY" not in json.dumps(pod)
+    return manifest
+
+
+def test_an_upgrade_alone_replaces_no_pods_and_the_next_replacement_locks_them() -> None:
+    before = of_the_release_before(model())
+    assert planned(model(), before).change == "none"
+    scaled = planned(model({"replicas": 5}, generation=2), before)
+    assert (scaled.change, scaled.waiting) == ("in place", "")
+    assert scaled.manifest is not None
+    assert not is_locked(scaled.manifest["spec"]["rayClusterConfig"])
+    allowed = {"annotations": {"cloudach.dev/allow-replacement": "always"}}
+    done = planned(model({"image": "example.com/engine:2"}, generation=2, **allowed), before)
+    assert done.change == "replacement"
+    assert done.manifest is not None
+    pod = done.manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
+    assert is_locked(done.manifest["spec"]["rayClusterConfig"])
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_engines_that_have_a_key_keep_it_when_it_is_switched_off() -> None:
+    before = made(model())
+    assert is_locked(before["spec"]["rayClusterConfig"])
+    assert planned(model(), before, settings="inference: {engine_keys: false}").change == "none"

@@ -200,3 +200,22 @@ def test_every_example_has_a_ray_service(path: Path) -> None:
             pod = worker(of)[1]
             assert pod["securityContext"]["runAsNonRoot"]
             assert application(of)["import_path"] == "cloudach_inference.serve:build"
+
+
+def test_engines_ask_for_the_models_own_key() -> None:
+    """In the environment as it is when a process begins, and in a folder that follows the Secret."""
+    _, pod, container = worker(model({"source": HF}))
+    assert env(container)["VLLM_API_KEY"] == {"secretKeyRef": {"name": "cloudach-engine-keys", "key": "m"}}
+    (volume,) = [each["secret"] for each in pod["volumes"] if "secret" in each]
+    assert volume["secretName"] == "cloudach-engine-keys"
+    assert [item["key"] for item in volume["items"]] == ["m", "m.also"], "and no other Model's"
+    cluster = ray_cluster(model({"source": HF}), parse(""))
+    assert "cloudach-engine-keys" not in json.dumps(cluster["headGroupSpec"])
+
+
+def test_only_the_head_whose_autoscaler_asks_the_api_server_has_a_token() -> None:
+    of = model({"source": HF, "serviceAccountName": "s3-reader"})
+    assert worker(of)[1]["automountServiceAccountToken"] is False
+    assert worker(of)[1]["serviceAccountName"] == "s3-reader"
+    assert "automountServiceAccountToken" not in worker(of, "inference: {automount_service_account_token: true}")[1]
+    assert "automountServiceAccountToken" not in ray_cluster(of, parse(""))["headGroupSpec"]["template"]["spec"]

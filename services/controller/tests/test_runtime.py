@@ -199,7 +199,9 @@ class PaperWatch:
         self.over = asyncio.Event()
         self.since: list[str] = []
 
-    async def list(self, kind: Kind, namespace: str | None, *, selector: str = "") -> tuple[list[dict[str, Any]], str]:
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", name: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
         if not self._turns:
             self.over.set()
             await asyncio.Event().wait()
@@ -207,7 +209,7 @@ class PaperWatch:
         return objects, "10"
 
     async def watch(
-        self, kind: Kind, namespace: str | None, since: str, *, selector: str = ""
+        self, kind: Kind, namespace: str | None, since: str, *, selector: str = "", name: str = ""
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
         self.since.append(since)
         while self._events:

@@ -119,8 +119,18 @@ class Operator:
         secret = config["authOptions"]["secretName"]
         data = self._cluster.builtin.get("-n", self._namespace, "secret", secret)["data"]
         token = base64.b64decode(data["auth_token"]).decode()
-        self._ray = LocalRay(self._ports, self._dashboard_port, token=token)
+        self._ray = LocalRay(self._ports, self._dashboard_port, token=token, api_key=self._engine_key(config))
         self._cluster_config = config
+
+    def _engine_key(self, config: dict[str, Any]) -> str | None:
+        """As the environment of the worker pods has it."""
+        (group,) = config["workerGroupSpecs"]
+        for variable in group["template"]["spec"]["containers"][0]["env"]:
+            if variable["name"] == "VLLM_API_KEY":
+                reference = variable["valueFrom"]["secretKeyRef"]
+                data = self._cluster.builtin.get("-n", self._namespace, "secret", reference["name"])["data"]
+                return base64.b64decode(data[reference["key"]]).decode()
+        return None
 
     def _end_cluster(self) -> None:
         if self._ray is not None:

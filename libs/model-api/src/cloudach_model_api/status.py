@@ -74,6 +74,9 @@ class ModelStatus(Observed):
     """The name that the engines answer to; to `<name>:<adapter>` for an adapter."""
     adapters: tuple[str, ...] | None = None
     """Names of the adapters that every replica has loaded; the others are not served yet."""
+    engine_key: str | None = None
+    """Which key its engines ask for, by a part of its sum; gateways read the key itself from the namespace's Secret
+    `cloudach-engine-keys`. Absent: they ask for none."""
     wake_requested_at: Moment | None = None
     """When a request last wanted it while it slept."""
     conditions: Annotated[

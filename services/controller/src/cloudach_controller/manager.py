@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cloudach_model_api.keys import ENGINE_KEYS_SECRET
 from cloudach_model_api.names import LABEL_MODEL
 
 from . import metrics
-from .kube.client import MODEL_USES, MODELS, PODS, RAY_SERVICES, KubeClient
+from .engine_keys import EngineKeys
+from .kube.client import MODEL_USES, MODELS, PODS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError
 from .kube.events import Events
 from .observe import Observer
@@ -30,6 +32,7 @@ class Manager:
         spaces: tuple[str | None, ...] = settings.kubernetes.namespaces or (None,)
         self._models = [Informer(api, MODELS, space, self._model_changed) for space in spaces]
         self._uses = [Informer(api, MODEL_USES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
+        self._keys = [Informer(api, SECRETS, space, self._keys_changed, name=ENGINE_KEYS_SECRET) for space in spaces]
         self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         self._pods = [Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         cache = Cache(
@@ -40,7 +43,8 @@ class Manager:
             uses_missing=lambda: any(each.missing for each in self._uses),
             kuberay_missing=lambda: any(each.missing for each in self._ray),
         )
-        self._reconciler = Reconciler(api, cache, observer, events, settings)
+        keys = EngineKeys(api, _Merged(self._keys))
+        self._reconciler = Reconciler(api, cache, observer, events, keys, settings)
 
     @property
     def unready(self) -> str:
@@ -49,7 +53,7 @@ class Manager:
 
     @property
     def _informers(self) -> list[Informer]:
-        return [*self._models, *self._uses, *self._ray, *self._pods]
+        return [*self._models, *self._uses, *self._keys, *self._ray, *self._pods]
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -105,6 +109,11 @@ class Manager:
 
     def _model_changed(self, key: Key, _: dict[str, Any]) -> None:
         self._queue.add(key)
+
+    def _keys_changed(self, key: Key, _: dict[str, Any]) -> None:
+        for model in _Merged(self._models):
+            if model[0] == key[0]:
+                self._queue.add(model)
 
     def _part_changed(self, key: Key, part: dict[str, Any]) -> None:
         labels = part["metadata"].get("labels") or {}

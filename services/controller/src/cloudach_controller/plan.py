@@ -19,7 +19,7 @@ from cloudach_model_api.names import ANNOTATION_ALLOW_REPLACEMENT
 
 from .replicas import Demand, override
 from .resources import ray_service as build
-from .resources.cluster import cluster_hash, ray_cluster
+from .resources.cluster import cluster_hash, ray_cluster, taken_over
 from .settings import Settings
 
 Change = Literal["none", "create", "in place", "rolling", "replacement"]
@@ -42,6 +42,7 @@ def plan(model: Model, wanted: Demand, there: dict[str, Any] | None, settings: S
         config = build.serve_config(model, app, override(model, wanted))
         return Plan("create", build.ray_service(model, settings, cluster=cluster, made_from=None, config=config))
     live = build.live(there)
+    cluster = taken_over(model, settings, live.cluster_hash) or cluster
     change: Change = "none"
     waiting = ""
     made_from: str | None = None

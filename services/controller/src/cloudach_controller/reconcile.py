@@ -17,6 +17,7 @@ from cloudach_model_api.use import ModelUse, use_object
 
 from . import metrics
 from . import status as tell
+from .engine_keys import EngineKeys
 from .kube.client import MODEL_USES, MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
@@ -24,6 +25,8 @@ from .observation import Observation, cluster_started
 from .observe import Observer
 from .plan import Plan, plan
 from .replicas import Demand, demand, may_sleep
+from .resources.cluster import is_locked
+from .resources.ray_service import live
 from .runtime.informer import Key
 from .settings import Settings
 
@@ -45,8 +48,17 @@ class Cache:
 
 
 class Reconciler:
-    def __init__(self, api: KubeClient, cache: Cache, observer: Observer, events: Events, settings: Settings) -> None:
+    def __init__(
+        self,
+        api: KubeClient,
+        cache: Cache,
+        observer: Observer,
+        events: Events,
+        keys: EngineKeys,
+        settings: Settings,
+    ) -> None:
         self._api = api
+        self._keys = keys
         self._cache = cache
         self._observer = observer
         self._events = events
@@ -114,6 +126,8 @@ class Reconciler:
         try:
             if self._settings.ray.token_auth and done.change == "create":
                 await self._token_secret(model.metadata.namespace)
+            if is_locked(live(done.manifest).cluster):
+                await self._keys.keep(key)  # before a pod wants it
             applied = await self._api.apply(RAY_SERVICES, *key, done.manifest)
         except Refused as error:
             return done, str(error), there
@@ -127,6 +141,7 @@ class Reconciler:
             return None
         there = self._cache.ray_services.get(key)
         if there is None or self._cache.kuberay_missing():
+            await self._keys.forget(key)
             await self._finalizers(obj, [each for each in model.metadata.finalizers if each != FINALIZER])
             return None
         if there["metadata"].get("deletionTimestamp"):
@@ -157,6 +172,7 @@ class Reconciler:
             if key in self._cache.ray_services:
                 await self._delete_ray_service(key)
                 return self._settings.ray.poll_s
+            await self._keys.forget(key)
             await self._finalizers(obj, [each for each in meta.get("finalizers") or [] if each != FINALIZER])
             return None
         try:
@@ -196,7 +212,9 @@ class Reconciler:
         *,
         blocked: Any = None,
     ) -> float:
-        new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked)
+        locked = seen.ray_service is not None and is_locked(live(seen.ray_service).cluster)
+        engine_key = await self._keys.keep(_key(obj)) if locked else None
+        new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
         await self._write(obj, model.status, new)
         self._measure(model, new)
         ray = self._settings.ray
@@ -280,6 +298,10 @@ class Reconciler:
                 metrics.STATE.remove(*key, state.value)
             except KeyError:
                 pass
+
+
+def _key(obj: Mapping[str, Any]) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]
 
 
 __all__ = ["Cache", "KubeError", "Reconciler"]

@@ -94,6 +94,12 @@ class Inference(Group):
     env: dict[VariableName, VariableText] = Field(
         default_factory=dict, description="further environment variables of all Ray pods"
     )
+    engine_keys: bool = Field(
+        True, description="each Model's engines ask for a key that only gateways have; off: new pods ask for none"
+    )
+    automount_service_account_token: bool = Field(
+        False, description="mount the service account's token into worker pods; only what asks the API server needs it"
+    )
 
 
 class Ray(Group):

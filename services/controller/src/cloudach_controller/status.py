@@ -36,8 +36,9 @@ def status(
     *,
     now: datetime,
     blocked: Cause | None = None,
+    engine_key: str | None = None,
 ) -> ModelStatus:
-    """`blocked`: why nothing is done for it, or part of it, whatever was seen."""
+    """`blocked`: why nothing is done for it, or part of it, whatever was seen. `engine_key`: the id of its key."""
     old = model.status
     view = seen.replicas
     if view is None or view.building:
@@ -77,6 +78,7 @@ def status(
         endpoint=settings.ray.endpoint_url.format(**names),
         upstream_model=model.upstream_model,
         adapters=_loaded(model, view),
+        engine_key=engine_key,
         wake_requested_at=wanted.wake_requested_at,
         conditions=conditions,
     )

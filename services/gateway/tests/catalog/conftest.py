@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -25,6 +26,7 @@ class FakeApi:
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
         self.uses: dict[tuple[str, str], Object] = {}
+        self.keys: dict[str, dict[str, str]] = {}  # of engines: namespace, Model, key
         self.version = 100
         self.oldest = 0  # watches from before this are gone
         self.page = 500
@@ -103,6 +105,9 @@ class FakeApi:
             code, message = self.refusal
             await _send(writer, code, {"kind": "Status", "code": code, "message": message})
             return
+        if path.startswith("/api/v1/"):
+            await self._secret(writer, path)
+            return
         parts = path.removeprefix("/apis/cloudach.dev/v1alpha1/").split("/")
         namespace = parts[1] if parts[0] == "namespaces" else None
         if "modeluses" in parts:
@@ -124,6 +129,16 @@ class FakeApi:
             if at + self.page < len(found):
                 page["continue"] = str(at + self.page)
             await _send(writer, 200, {"metadata": page, "items": found[at : at + self.page]})
+
+    async def _secret(self, writer: asyncio.StreamWriter, path: str) -> None:
+        _, namespace, _, name = path.removeprefix("/api/v1/").split("/")
+        if name != "cloudach-engine-keys":
+            await _send(writer, 403, {"kind": "Status", "code": 403, "message": "forbidden"})
+        elif namespace not in self.keys:
+            await _send(writer, 404, {"kind": "Status", "code": 404, "message": "not found"})
+        else:
+            data = {model: b64encode(key.encode()).decode() for model, key in self.keys[namespace].items()}
+            await _send(writer, 200, {"kind": "Secret", "data": data})
 
     async def _watch(self, writer: asyncio.StreamWriter, namespace: str | None, since: int, seconds: float) -> None:
         if since < self.oldest:
@@ -195,10 +210,13 @@ def make_model(
     annotations: dict[str, str] | None = None,
     conditions: list[Object] | None = None,
     deleting: bool = False,
+    engine_key: str | None = None,
     **spec: Any,
 ) -> Object:
     """As the API server hands it out."""
     status: Object = {"readyReplicas": ready, "conditions": conditions or []}
+    if engine_key is not None:
+        status["engineKey"] = engine_key
     if state is not None:
         status["state"] = state
     if endpoint is not None:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
+from cloudach_model_api.keys import (
+    ENGINE_KEY_FOLDER,
+    ENGINE_KEY_VARIABLE,
+    ENGINE_KEYS_SECRET,
+    also_entry,
+    key_entry,
+)
 from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 
@@ -14,13 +23,49 @@ from . import adapters
 from .engine import logical_cpus
 
 GROUP = "engines"
+_KEY_VOLUME = "engine-key"
 
 _MAX_PODS = 10_000
 """maxReplicas does not reach a running cluster when it is changed, so it is out of the way from the start."""
 
 
-def ray_cluster(model: Model, settings: Settings) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the pods of an older release lack, and what no pods are replaced for."""
+
+    locked: bool = True
+    """The engines ask for a key."""
+    tokenless: bool = True
+    """Worker pods have no service account's token."""
+
+
+def wanted_form(settings: Settings) -> Form:
+    """The form of new pods."""
+    return Form(settings.inference.engine_keys, not settings.inference.automount_service_account_token)
+
+
+def taken_over(model: Model, settings: Settings, hashed: str) -> dict[str, Any] | None:
+    """The cluster in another form that has this hash, if there is one: it is as good until something else replaces it.
+
+    So neither an upgrade nor these settings alone restart an engine.
+    """
+    for locked, tokenless in product((True, False), repeat=2):
+        cluster = ray_cluster(model, settings, Form(locked, tokenless))
+        if cluster_hash(cluster) == hashed:
+            return cluster
+    return None
+
+
+def is_locked(cluster: dict[str, Any]) -> bool:
+    """Whether its engines ask for a key."""
+    groups = cluster.get("workerGroupSpecs") or [{}]
+    volumes = ((groups[0].get("template") or {}).get("spec") or {}).get("volumes") or []
+    return any(volume.get("name") == _KEY_VOLUME for volume in volumes)
+
+
+def ray_cluster(model: Model, settings: Settings, form: Form | None = None) -> dict[str, Any]:
     spec = model.spec
+    form = form or wanted_form(settings)
     cluster: dict[str, Any] = {
         "rayVersion": settings.inference.ray_version,
         "enableInTreeAutoscaling": True,
@@ -28,7 +73,7 @@ def ray_cluster(model: Model, settings: Settings) -> dict[str, Any]:
         "headGroupSpec": {
             # num-cpus 0: no replica comes to lie on the head.
             "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
-            "template": _pod(model, settings, "ray-head", _head_resources(settings), head=True),
+            "template": _pod(model, settings, "ray-head", _head_resources(settings)),
         },
         "workerGroupSpecs": [
             {
@@ -37,7 +82,7 @@ def ray_cluster(model: Model, settings: Settings) -> dict[str, Any]:
                 "minReplicas": 0,
                 "maxReplicas": _MAX_PODS,
                 "rayStartParams": {"num-cpus": str(logical_cpus(model))},
-                "template": _pod(model, settings, "ray-worker", _worker_resources(model, settings), head=False),
+                "template": _pod(model, settings, "ray-worker", _worker_resources(model, settings), form),
             }
         ],
     }
@@ -84,8 +129,12 @@ def _routing(model: Model) -> dict[str, str]:
     }
 
 
-def _pod(model: Model, settings: Settings, container: str, resources: dict[str, Any], *, head: bool) -> dict[str, Any]:
+def _pod(
+    model: Model, settings: Settings, container: str, resources: dict[str, Any], worker: Form | None = None
+) -> dict[str, Any]:
+    """`worker`: its form; None: the head's pod, whose autoscaler needs the service account's token."""
     spec = model.spec
+    head = worker is None
     ports = {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000} if head else {"serve": 8000}
     variables = _routing(model) | environment(settings)
     env = [{"name": name, "value": value} for name, value in sorted(variables.items())]
@@ -117,8 +166,12 @@ def _pod(model: Model, settings: Settings, container: str, resources: dict[str, 
         pod["serviceAccountName"] = spec.service_account_name
     if spec.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": each.name} for each in spec.image_pull_secrets]
-    if not head:
+    if worker is not None:
         _place(model, settings, pod)
+        if worker.tokenless:
+            pod["automountServiceAccountToken"] = False
+        if worker.locked:
+            _lock(model, pod)
     return {"metadata": {"labels": {LABEL_MODEL: model.metadata.name, LABEL_MANAGED_BY: MANAGER}}, "spec": pod}
 
 
@@ -144,6 +197,19 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
         mounts.append({"name": volume, "mountPath": folder, "readOnly": True})
     pod["volumes"] = volumes
     pod["containers"][0]["volumeMounts"] = mounts
+
+
+def _lock(model: Model, pod: dict[str, Any]) -> None:
+    """The engine's key, in the environment for a process that begins and in a folder that follows the Secret."""
+    name = model.metadata.name
+    reference = {"secretKeyRef": {"name": ENGINE_KEYS_SECRET, "key": key_entry(name)}}
+    items = [{"key": key_entry(name), "path": "key"}, {"key": also_entry(name), "path": "also"}]
+    # Optional, because there is a second key only while one is replaced by another.
+    secret = {"secretName": ENGINE_KEYS_SECRET, "items": items, "defaultMode": 0o440, "optional": True}
+    main = pod["containers"][0]
+    main["env"].append({"name": ENGINE_KEY_VARIABLE, "valueFrom": reference})
+    pod["volumes"].append({"name": _KEY_VOLUME, "secret": secret})
+    main["volumeMounts"].append({"name": _KEY_VOLUME, "mountPath": ENGINE_KEY_FOLDER, "readOnly": True})
 
 
 def _referring_env(model: Model) -> list[dict[str, Any]]:

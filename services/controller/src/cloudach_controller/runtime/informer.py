@@ -22,23 +22,32 @@ _RETRY_S = (0.5, 15.0)
 
 class Source(Protocol):
     async def list(
-        self, kind: Kind, namespace: str | None, *, selector: str = ""
+        self, kind: Kind, namespace: str | None, *, selector: str = "", name: str = ""
     ) -> tuple[list[dict[str, Any]], str]: ...
 
     def watch(
-        self, kind: Kind, namespace: str | None, since: str, *, selector: str = ""
+        self, kind: Kind, namespace: str | None, since: str, *, selector: str = "", name: str = ""
     ) -> AsyncIterator[tuple[str, dict[str, Any]]]: ...
 
 
 class Informer:
+    """`name`: only objects that are called so."""
+
     def __init__(
-        self, source: Source, kind: Kind, namespace: str | None, changed: Changed, *, selector: str = ""
+        self,
+        source: Source,
+        kind: Kind,
+        namespace: str | None,
+        changed: Changed,
+        *,
+        selector: str = "",
+        name: str = "",
     ) -> None:
         self._source = source
         self._kind = kind
         self._namespace = namespace
         self._changed = changed
-        self._selector = selector
+        self._which = {"selector": selector, "name": name}
         self.objects: dict[Key, dict[str, Any]] = {}
         self.synced = asyncio.Event()
         self.missing = False  # the API server does not know the kind
@@ -75,7 +84,7 @@ class Informer:
             self.synced.set()
 
     async def _list(self) -> str:
-        objects, since = await self._source.list(self._kind, self._namespace, selector=self._selector)
+        objects, since = await self._source.list(self._kind, self._namespace, **self._which)
         self.missing, self.connected = False, True
         self._take(objects)
         self.synced.set()
@@ -92,7 +101,7 @@ class Informer:
                 self._changed(key, one)
 
     async def _watch(self, since: str) -> str:
-        async for event, one in self._source.watch(self._kind, self._namespace, since, selector=self._selector):
+        async for event, one in self._source.watch(self._kind, self._namespace, since, **self._which):
             since = _version(one)
             if event == "BOOKMARK":
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -67,7 +67,7 @@ class ServedModel:
     names: tuple[str, ...]
     upstreams: tuple[str, ...]
     upstream_model: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     dialect: Literal["vllm", "openai"]
     max_model_len: int | None
     created: int

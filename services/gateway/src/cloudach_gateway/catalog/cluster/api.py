@@ -110,6 +110,9 @@ class ModelsApi:
         """What gateways have last told of a Model's use."""
         return ModelUse.from_object(await self._ask("GET", _path(namespace, names.USE_PLURAL, name), params={})).status
 
+    async def secret(self, namespace: str, name: str) -> Object:
+        return await self._ask("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}", params={})
+
     async def tell(self, namespace: str, name: str, use: UseStatus) -> None:
         """Writes the moments that are set; the others stay."""
         await self._ask(

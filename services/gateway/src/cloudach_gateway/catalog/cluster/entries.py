@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from cloudach_model_api import ConditionType, InvalidModel, Model, Reason, State
@@ -20,10 +21,11 @@ _READ = (
 )
 _STATUS = (
     *("id", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "adapters"),
-    *("wakeRequestedAt", "conditions"),
+    *("engineKey", "wakeRequestedAt", "conditions"),
 )
 _METADATA = ("name", "namespace", "creationTimestamp", "deletionTimestamp", "annotations")
 
+_NO_KEYS: Mapping[Resource, str | None] = MappingProxyType({})
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
@@ -62,11 +64,14 @@ def resource(model: Model) -> Resource:
     return Resource(model.metadata.namespace, model.metadata.name)
 
 
-def served(models: Iterable[Model], reserved: Collection[str]) -> tuple[list[ServedModel], list[Refused]]:
-    """The catalog's entries. Of two Models with the same name the older one keeps it; `reserved` ones are taken.
+def served(
+    models: Iterable[Model], reserved: Collection[str], keys: Mapping[Resource, str | None] = _NO_KEYS
+) -> tuple[list[ServedModel], list[Refused]]:
+    """The catalog's entries. `keys`: what engines ask for.
 
-    A Model that is being deleted is gone for new requests, so that its streams run out. One without its own id is not
-    served at all; an alias is done without. Each LoRA adapter is a model of its own, left out when its id is not free.
+    Of two Models with the same name the older one keeps it; `reserved` ones are taken. A Model that is being deleted is
+    gone for new requests, so that its streams run out. One without its own id is not served at all; an alias is done
+    without. Each LoRA adapter is a model of its own, left out when its id is not free.
     """
     taken = dict.fromkeys(reserved, "the gateway's configuration file")
     entries: list[ServedModel] = []
@@ -84,7 +89,7 @@ def served(models: Iterable[Model], reserved: Collection[str]) -> tuple[list[Ser
         if model.id not in free:
             continue
         taken.update(dict.fromkeys(free, f"the Model {own}"))
-        base = _entry(model, tuple(free))
+        base = _entry(model, tuple(free), keys)
         entries.append(base)
         for adapter in model.adapters:
             behind_others = {f"{name}:{adapter.name}" for name in model.names if name not in free}
@@ -179,18 +184,25 @@ def _upstreams(model: Model) -> tuple[str, ...]:
         return ()
 
 
-def _entry(model: Model, names: tuple[str, ...]) -> ServedModel:
+def _locked(model: Model, keys: Mapping[Resource, str | None]) -> Absence | None:
+    """Its engines would refuse each request: for as long as their key cannot be read, it cannot be asked."""
+    if model.status.engine_key is None or resource(model) in keys:
+        return None
+    return Absence(Why.STARTING, detail="the key of its engines has not been read yet")
+
+
+def _entry(model: Model, names: tuple[str, ...], keys: Mapping[Resource, str | None]) -> ServedModel:
     made = model.metadata.creation_timestamp
     return ServedModel(
         id=names[0],
         names=names,
         upstreams=_upstreams(model),
         upstream_model=model.status.upstream_model or model.upstream_model,
-        api_key=None,
+        api_key=keys.get(resource(model)),
         dialect="vllm",
         max_model_len=model.spec.max_model_len,
         created=int(made.timestamp()) if made is not None else 0,
-        absence=absence(model),
+        absence=absence(model) or _locked(model, keys),
         sleeps=sleeps(model),
         resource=resource(model),
         rules=Rules(

@@ -18,6 +18,7 @@ from .. import Catalog, Resource, ServedModel, Why
 from . import snapshot
 from .access import Access
 from .api import ApiError, ModelsApi, Object
+from .engine_keys import EngineKeys
 from .entries import Refused, read, resource, served, trimmed
 from .marks import Alarm, InUse, Uses
 from .reflector import Reflector
@@ -75,15 +76,17 @@ class ClusterModels:
         """What was known at the last stop is served at once."""
         settings = self._settings
         self._api = ModelsApi(self._access, timeout_s=settings.timeout_s, selector=settings.label_selector)
+        self._keys = EngineKeys(self._api.secret, self._publish)
         uses = Uses(self._api)
         self._alarm = Alarm(uses, self._models.get, again_s=settings.wake_again_s, woke=self._woke)
         self._in_use = InUse(uses, every_s=settings.in_use_every_s)
         if settings.cache_file is not None:
             known = snapshot.load(settings.cache_file)
             if known is not None:
-                _log.info("models as last known", extra={"count": len(known), "path": str(settings.cache_file)})
-                for obj in known:
+                _log.info("models as last known", extra={"count": len(known.models), "path": str(settings.cache_file)})
+                for obj in known.models:
                     self._take(obj)
+                self._keys.restore(known.keys)
                 self._publish()
         for place in self._places:
             reflector = Reflector(self._api, place, self, resync_s=settings.resync_s)
@@ -94,6 +97,7 @@ class ClusterModels:
         try:
             async with asyncio.timeout(self._settings.start_wait_s):
                 await self._all_listed.wait()
+                await self._keys.settled()
         except TimeoutError:
             if not any(True for _ in self._catalog):
                 await self._all_listed.wait()
@@ -104,6 +108,7 @@ class ClusterModels:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._keys.stop()
         if self._saving is not None:
             await self._saving
         await self._api.close()
@@ -200,7 +205,8 @@ class ClusterModels:
         self._bad.pop(own, None)
 
     def _publish(self) -> None:
-        found, refused = served(self._models.values(), self._catalog.reserved)
+        self._keys.follow(self._models.values())
+        found, refused = served(self._models.values(), self._catalog.reserved, self._keys.keys)
         entries = {entry.id: entry for entry in found}
         own = {entry.resource: entry for entry in reversed(found) if entry.resource is not None}
         self._times.learn(self._models, own)
@@ -237,7 +243,8 @@ class ClusterModels:
         try:
             while self._dirty and self._settings.cache_file is not None:
                 self._dirty = False
-                await asyncio.to_thread(snapshot.save, self._settings.cache_file, list(self._objects.values()))
+                known = snapshot.Known(list(self._objects.values()), dict(self._keys.keys))
+                await asyncio.to_thread(snapshot.save, self._settings.cache_file, known)
         except OSError as error:
             _log.warning("the known models cannot be kept on disk", extra={"cause": str(error)})
         finally:

@@ -1,4 +1,7 @@
-"""The last known Models on disk, for a gateway that starts while the API server is away."""
+"""The last known Models on disk, for a gateway that starts while the API server is away.
+
+The keys of their engines lie there too, so only its own user may read the file.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..served import Resource
 from .api import Object
 
 _log = logging.getLogger("cloudach.gateway")
@@ -16,24 +21,32 @@ _log = logging.getLogger("cloudach.gateway")
 _FORMAT = 1
 
 
-def load(path: Path) -> list[Object] | None:
+@dataclass(frozen=True, slots=True)
+class Known:
+    models: list[Object]
+    keys: Mapping[Resource, str | None] = field(default_factory=dict, repr=False)
+
+
+def load(path: Path) -> Known | None:
     """None without a usable file; why is in the log."""
     try:
         held = json.loads(path.read_bytes())
         if held["format"] != _FORMAT or not all(isinstance(obj, dict) for obj in held["models"]):
             raise ValueError(f"its format is not {_FORMAT}")
-        models: list[Object] = held["models"]
+        keys = {Resource(*place.split("/")): str(key) for place, key in held.get("engine_keys", {}).items()}
+        known = Known(held["models"], keys)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         _log.warning("the file of known models cannot be used", extra={"path": str(path), "cause": str(error)})
         return None
-    return models
+    return known
 
 
-def save(path: Path, objects: Iterable[Object]) -> None:
+def save(path: Path, known: Known) -> None:
     """Whole or not at all: several processes of a gateway write the same file. Raises OSError."""
-    data = json.dumps({"format": _FORMAT, "models": list(objects)}).encode()
+    keys = {str(own): key for own, key in known.keys.items() if key is not None}
+    data = json.dumps({"format": _FORMAT, "models": known.models, "engine_keys": keys}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
