@@ -45,7 +45,7 @@ class Offering:
         self._connection = connection
         self.shortcut = Counting(raw)
 
-    def head(self, status: int) -> None: ...
+    def head(self, status: int, headers: object) -> None: ...
 
     def data(self, data: bytes) -> None:
         self._connection.offered = self.shortcut

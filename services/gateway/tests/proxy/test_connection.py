@@ -30,7 +30,7 @@ class Heard:
         self.causes: list[str] = []
         self.over = asyncio.Event()
 
-    def head(self, status: int) -> None:
+    def head(self, status: int, headers: Any) -> None:
         self.statuses.append(status)
 
     def data(self, data: bytes) -> None:

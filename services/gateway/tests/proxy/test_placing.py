@@ -86,7 +86,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.transcript = Transcript()
-        self.ids_shown = False
+        self.ids_shown = self.takes_whole = False
         self.lane: Lane | None = None
         self.got: list[bytes] = []
         self.told: list[str] = []

@@ -23,7 +23,7 @@ class Heard:
     def __init__(self) -> None:
         self.over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def head(self, status: int) -> None:
+    def head(self, status: int, headers: object) -> None:
         pass
 
     def data(self, data: bytes) -> None:

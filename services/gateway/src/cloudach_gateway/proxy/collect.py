@@ -13,7 +13,7 @@ import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
 from . import logprobs
-from .chunk import BadChunk, parse
+from .chunk import SHAPE_ERRORS, BadChunk, parse
 from .running import RunningForm
 from .tally import Tally
 
@@ -95,8 +95,8 @@ class Collector:
             return
         try:
             self._feed(payload)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise BadChunk(f"not of a chunk's shape: {error}") from error
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
 
     def _feed(self, payload: bytes) -> None:
         chunk = parse(payload)
@@ -119,6 +119,13 @@ class Collector:
             self._take(choice)
 
     def answer(self) -> bytes:
+        """Raises BadChunk."""
+        try:
+            return self._answer()
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
+
+    def _answer(self) -> bytes:
         self._settle_texts()
         head = self._head | {"model": self._model}
         head["object"] = "chat.completion" if self._chat else "text_completion"

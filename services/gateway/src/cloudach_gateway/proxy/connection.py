@@ -15,11 +15,16 @@ from typing import Protocol, cast
 
 import httptools
 
+from .engine_headers import KEPT, Headers
+
+_MOST_BESIDE_THE_BODY = 256 * 1024  # bytes; vLLM's heads have some hundred
+
 
 class Receiver(Protocol):
     """Whom a response is for. Nothing here may raise."""
 
-    def head(self, status: int) -> None: ...
+    def head(self, status: int, headers: Headers) -> None:
+        """headers: those of `KEPT`."""
 
     def data(self, data: bytes) -> None:
         """All body bytes of one read, decoded."""
@@ -72,11 +77,13 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_beside",
         "_bodies",
         "_chunked",
         "_complete",
         "_framed",
         "_head_seen",
+        "_headers",
         "_inside",
         "_on_free",
         "_on_gone",
@@ -104,6 +111,8 @@ class Connection(asyncio.Protocol):
         self._reusable = False
         self._framed = False  # whether the response says itself where it ends
         self._head_seen = False
+        self._headers: dict[bytes, bytes] = {}
+        self._beside = 0  # bytes read since the last that brought any of the body
         self._chunked = False
         self._inside = deque((False, True))  # whether within an HTTP chunk: turned by the parser, without a frame
         self.used = False  # an idle connection may have been closed by the engine just now
@@ -135,6 +144,8 @@ class Connection(asyncio.Protocol):
             raise RuntimeError("not connected")
         self._receiver = receiver
         self._complete = self._framed = self._head_seen = self._chunked = False
+        self._headers = {}
+        self._beside = 0
         self.shortcut = self.offered = None
         self._transport.write(request)
 
@@ -172,7 +183,12 @@ class Connection(asyncio.Protocol):
         if bodies:
             body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
             bodies.clear()
+            self._beside = 0
             receiver.data(body)
+        elif not self._complete:
+            self._beside += len(data)
+            if self._beside > _MOST_BESIDE_THE_BODY and broken is None:
+                broken = ValueError("a head or trailers without an end")
         if self._receiver is not receiver:  # it has aborted on what it read
             return
         offered, self.offered = self.offered, None
@@ -180,7 +196,7 @@ class Connection(asyncio.Protocol):
             self._finished(receiver)
         elif broken is not None:
             self.abort()
-            receiver.lost(f"not HTTP: {broken!r}")
+            receiver.lost(f"not HTTP: {type(broken).__name__}: {str(broken)[:200]}")
         elif offered is not None and self._chunked and not self._inside[0] and data.endswith(b"\r\n"):
             self.shortcut = offered
             offered.begin(self)
@@ -213,6 +229,8 @@ class Connection(asyncio.Protocol):
         if name in (b"content-length", b"transfer-encoding"):
             self._framed = True
             self._chunked = name == b"transfer-encoding" and value.lower() == b"chunked"
+        elif name in KEPT and not self._head_seen:
+            self._headers[name] = value
 
     def _on_head(self) -> None:
         if self._complete:
@@ -220,10 +238,11 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:  # informational: the answer is yet to come
             self._framed = self._chunked = False
+            self._headers.clear()
             return
         self._head_seen = True
         if self._receiver is not None:
-            self._receiver.head(status)
+            self._receiver.head(status, self._headers)
 
     def _on_complete(self) -> None:
         if self._head_seen and not self._complete:

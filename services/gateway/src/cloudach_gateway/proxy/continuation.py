@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from .carry import CHAT, COMPLETIONS, answer_limit, choices, continued, is_sampled, obstacle, stop_strings
-from .chunk import BadChunk
+from .chunk import SHAPE_ERRORS, BadChunk
 from .cut import Cut, Stops, choose, sharpened, tokens_owed
 from .restart import Restarted
 from .resume import NotReproducible, Resumed
@@ -99,8 +99,8 @@ class Continuation:
             raise RuntimeError("nothing was left to generate")
         try:
             return self._adapter.adapt(payload)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise BadChunk(f"not of a chunk's shape: {error!r}") from error
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
 
 
 def question(path: str, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool = False) -> bytes | None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
-from .chunk import BadChunk, EngineReportedError, EngineShutsDown
+from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown
 from .continuation import CannotContinue, Continuation, NotReproducible, plan, question
 from .engines import Engines
 from .exchange import Exchange, Happened, Lane
@@ -39,6 +39,10 @@ class Consumer(Protocol):
     @property
     def ids_shown(self) -> bool:
         """Whether the client sees token ids."""
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether an engine may give the whole answer in one piece, as JSON, instead of a stream."""
 
     async def begin(self) -> None:
         """Before the first `feed`, and once more when an engine takes over."""
@@ -100,19 +104,24 @@ class Conversation:
         if reader is not None:
             reader.on_news(self._flow_changed, self._client_gone)
 
-    async def whole(self) -> bytes:
+    async def whole(self) -> dict[str, Any]:
         """The engine's whole answer. Raises GatewayError."""
-        return (await self._place_first(events=False)).body
+        return (await self._place_first(events=False)).answer or {}
 
-    async def stream(self, consumer: Consumer) -> None:
-        """Until the engine has said [DONE]. Raises GatewayError, SlowReader."""
+    async def stream(self, consumer: Consumer) -> dict[str, Any] | None:
+        """Until the engine has said [DONE]; the answer itself, where it came in one piece to who takes that.
+
+        Raises GatewayError, SlowReader.
+        """
         self._placer.progressed = lambda: consumer.transcript.count - self._placed_at_count >= PROGRESS
-        exchange = await self._place_first(events=True)
+        exchange = await self._place_first(events=True, whole_will_do=consumer.takes_whole)
+        if exchange.answer is not None:
+            return exchange.answer
         continuation: Continuation | None = None
         while True:
             problem = await self._listen(exchange, consumer, continuation)
             if problem is None:
-                return
+                return None
             cause = _cause_of(problem)
             if isinstance(problem, NotReproducible) and (
                 (continuation is not None and continuation.redrawn) or consumer.start_over()
@@ -120,7 +129,7 @@ class Conversation:
                 cause = Cause.REDRAWN
             taken_over = await self._go_on(exchange, problem, cause, consumer)
             if taken_over is None:
-                return
+                return None
             exchange, continuation = taken_over
 
     def close(self) -> None:
@@ -190,12 +199,13 @@ class Conversation:
         if exchange is not None:
             exchange.close()
 
-    async def _place_first(self, *, events: bool) -> Exchange:
-        attempt = 0
-        apart = False
+    async def _place_first(self, *, events: bool, whole_will_do: bool = False) -> Exchange:
+        request, attempt, apart = self._request, 0, False
         while True:
             try:
-                return await self._place(self._request.path, self._request.body, events=events, apart=apart)
+                return await self._place(
+                    request.path, request.body, events=events, whole_will_do=whole_will_do, apart=apart
+                )
             except PlacementFailed as failed:
                 if not failed.may_retry or attempt >= self._timeouts.retries:
                     raise failed.error from failed
@@ -209,10 +219,12 @@ class Conversation:
             await self._watch.sleep(_FIRST_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))
             attempt += 1
 
-    async def _place(self, path: str, body: bytes, *, events: bool, apart: bool) -> Exchange:
+    async def _place(
+        self, path: str, body: bytes, *, events: bool, apart: bool, whole_will_do: bool = False
+    ) -> Exchange:
         """Raises PlacementFailed, UpstreamTimeout."""
         until = self._watch.clock() + self._patience_s if apart else None
-        exchange = await self._placer.place(path, body, events=events, alone_until=until)
+        exchange = await self._placer.place(path, body, events=events, whole_will_do=whole_will_do, alone_until=until)
         self._budget.placed(self._watch.clock())
         return exchange
 
@@ -235,7 +247,7 @@ class Conversation:
         if continuation is not None:
             if continuation.body is None:
                 if continuation.final is not None:
-                    consumer.feed([continuation.final])
+                    _feed_final(consumer, continuation.final, told)
                 return None
             path, body = continuation.path, continuation.body
         self._placed_at_count = consumer.transcript.count
@@ -285,6 +297,8 @@ class Conversation:
             raise _broken_off(f"{told}; not continued: {obstacle.reason}") from obstacle
         except (BadChunk, EngineReportedError) as error:  # what went by unread cannot be read
             raise _broken_off(f"{told}; not continued: {error}") from error
+        except SHAPE_ERRORS as error:
+            raise _broken_off(f"{told}; not continued: {type(error).__name__}") from error
 
     def _verdict(self, cause: Cause, new_tokens: int, together: int | None = None) -> Verdict:
         alone = cause.is_loss and self._placer.alone()
@@ -321,10 +335,19 @@ def _cause_of(problem: Exception | str) -> Cause | None:
     if isinstance(problem, EngineShutsDown):
         return Cause.MIGRATED
     if isinstance(problem, EngineReportedError):
-        return None if blames_request(problem.detail) else Cause.ENGINE_ERROR
+        return None if blames_request(problem.payload) else Cause.ENGINE_ERROR
+    if isinstance(problem, BadChunk):
+        return Cause.NO_ANSWER
     if isinstance(problem, Silence):
         return Cause.STALLED
     return Cause.LOST
+
+
+def _feed_final(consumer: Consumer, final: bytes, told: str) -> None:
+    try:
+        consumer.feed([final])
+    except (BadChunk, EngineReportedError) as error:
+        raise _broken_off(f"{told}; not continued: {error}") from error
 
 
 def _broken_off(cause: str) -> UpstreamError:

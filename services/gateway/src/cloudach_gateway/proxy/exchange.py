@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from openai_wire.sse import DONE, EventSplitter, EventTooLarge, payloads
 
 from .chunk import BadChunk, EngineReportedError
 from .connection import Connection, Shortcut
 from .continuation import NotReproducible
+from .engine_headers import Headers, may_be_events
 
 _LONGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
 _LAST_BYTES_S = 1.0
@@ -34,7 +35,7 @@ class Happened(Enum):
     """What is posted about an exchange, and by `Exchange.problem` explained."""
 
     EVENTS = "its first events are there"
-    WHOLE = "the whole body is there: of a whole answer, or of one that is not 200"
+    WHOLE = "the whole body is there: of a whole answer, or of one that is not 200 or no event stream"
     DONE = "[DONE]"
     BROKE = "it ended in a way that is not its end"
 
@@ -53,7 +54,9 @@ class Exchange:
         "_over",
         "_post",
         "_splitter",
+        "answer",
         "began_at",
+        "headers",
         "lane",
         "pending",
         "problem",
@@ -76,6 +79,8 @@ class Exchange:
         self._over = False
         self.upstream = upstream
         self.status = 0
+        self.headers: Headers = {}
+        self.answer: dict[str, Any] | None = None  # a whole one, once it has been read
         self.pending: list[bytes] = []
         self.sink: Sink | None = None
         self.lane: Lane | None = None
@@ -96,9 +101,9 @@ class Exchange:
         return bytes(self._body)
 
     @property
-    def answered(self) -> bool:
-        """Whether the engine said anything at all."""
-        return self.status != 0
+    def done(self) -> bool:
+        """Whether it has said [DONE]."""
+        return self._done
 
     def close(self) -> None:
         """Cuts the connection, which ends the engine's work, unless the answer is whole."""
@@ -131,8 +136,11 @@ class Exchange:
 
     # What the connection tells.
 
-    def head(self, status: int) -> None:
+    def head(self, status: int, headers: Headers) -> None:
         self.status = status
+        self.headers = headers
+        if self._events and not may_be_events(headers):
+            self._events = False
         self.resend = False
         self._heard_at = self._loop.time()
 

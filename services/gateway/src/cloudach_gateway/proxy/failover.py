@@ -28,6 +28,7 @@ class Cause(Enum):
     ENDED = "ended without [DONE]"
     ENGINE_ERROR = "engine error"
     STALLED = "stalled"
+    NO_ANSWER = "no answer"  # the engine is there, and what it says holds nothing or cannot be read
     MIGRATED = "migrated"  # planned: its engine is drained
     REFUSED = "refused"  # no engine took it: no connection, 503
     REDRAWN = "drawn otherwise"  # sampled tokens did not bring the text that was sent: another draw may
@@ -72,13 +73,14 @@ Verdict = RetryAfter | GiveUp
 class FailoverBudget:
     """One for each request. Tell it of every attempt that ended, and when an engine took one."""
 
-    __slots__ = ("_attempts", "_draw", "_limits", "_placements", "_victims", "_waited_s", "_waits_since")
+    __slots__ = ("_attempts", "_draw", "_limits", "_placements", "_unread", "_victims", "_waited_s", "_waits_since")
 
     def __init__(self, limits: FailoverLimits, draw: Callable[[], float] = random.random) -> None:
         """draw: a number from 0 to 1 each time."""
         self._limits = limits
         self._draw = draw
         self._victims = 0
+        self._unread = 0
         self._waits_since: float | None = None
         self._forget_effort()
 
@@ -94,7 +96,7 @@ class FailoverBudget:
         included, as far as is known: few need not spread far."""
         if new_tokens >= PROGRESS:
             self._forget_effort()
-            self._victims = 0
+            self._victims = self._unread = 0
         if self._waits_since is None:
             self._waits_since = now
         if cause is Cause.DIFFERED:
@@ -105,6 +107,10 @@ class FailoverBudget:
                 return GiveUp("the request ended three engines")
             if self._victims == 2 and alone:
                 return GiveUp("the request ended two engines")
+        if cause is Cause.NO_ANSWER:
+            self._unread += 1
+            if self._unread > 1:  # that is how this model's engines speak
+                return GiveUp("no answer twice")
         if cause is not Cause.REFUSED:
             self._placements += 1
             if self._placements > self._limits.attempts:

@@ -9,14 +9,18 @@ from typing import Any
 from ..catalog import ServedModel
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Timeouts
+from .chunk import BadChunk, EngineReportedError, EngineShutsDown
+from .engine_headers import encoding, media_type
 from .engines import Engines, Unreachable
 from .exchange import Exchange, Happened
 from .failover import Cause
+from .first_words import NoAnswer, begins, whole_answer
 from .placements import Placement
-from .upstream_errors import from_error_event, from_response, may_retry, names_dead_engine
+from .upstream_errors import from_error_object, from_response, may_retry, names_dead_engine, status_in
 from .watch import Watch
 
 _REFUSAL_S = 5.0
+_MOST_BEFORE_A_CHOICE = 16 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,19 @@ class Placer:
         self.progressed: Callable[[], bool] = _not_yet
         self.exchange: Exchange | None = None
 
-    async def place(self, path: str, body: bytes, *, events: bool, alone_until: float | None = None) -> Exchange:
-        """alone_until: it may be what ends engines, and waits so long for one where it is the only such request.
+    async def place(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        events: bool,
+        whole_will_do: bool = False,
+        alone_until: float | None = None,
+    ) -> Exchange:
+        """An engine that has begun to answer: `pending` has a first choice, or `answer` is there.
+
+        whole_will_do: whether an engine that was asked for events may give the whole answer instead. alone_until: the
+        request may be what ends engines, and waits so long for one where it is the only such request.
 
         Raises PlacementFailed, UpstreamTimeout.
         """
@@ -74,24 +89,34 @@ class Placer:
         was_dead = self._engines.placements.died_lately(upstream, self._watch.clock())
         self._placement = self._engines.placements.began(upstream, self, self.progressed)
         exchange = await self._open(upstream, path, body, events)
-        happened = await self._begun(exchange, events)
+        due = self._due(events)
+        happened = await self._begun(exchange, due)
         if happened is Happened.BROKE and exchange.resend:
             # The engine had closed this idle connection, which says nothing about the engine.
             self._engines.close(exchange, failed=False)
             # What had a connection a moment ago and has no listener now has died.
             gone = Cause.REFUSED if was_dead else Cause.LOST
             exchange = await self._open(upstream, path, body, events, fresh=True, gone=gone)
-            happened = await self._begun(exchange, events)
-        if happened is Happened.BROKE or (events and exchange.status == 200 and not exchange.pending):
-            # A killed process ends its connections before its listener: what comes back at once is taken up, and reset.
-            same_death = was_dead and not exchange.status
-            self.end(failed=True, lost=not same_death)
-            cause = Cause.REFUSED if same_death else Cause.LOST
-            raise PlacementFailed(_unreachable(_why(exchange)), cause=cause, may_retry=True)
+            due = self._due(events)
+            happened = await self._begun(exchange, due)
+        if happened is Happened.BROKE:
+            raise self._lost(exchange, was_dead)
         if exchange.status != 200:
             raise self._refused(exchange, path, events)
-        if events and exchange.pending[0].startswith(b'{"error"'):
-            raise self._refused_late(exchange)
+        try:
+            if happened is Happened.WHOLE:
+                self._read_whole(exchange, path, events=events, whole_will_do=whole_will_do or not events)
+            elif not await self._first_choice(exchange, due):
+                raise self._lost(exchange, was_dead)
+        except EngineShutsDown as problem:
+            raise self._unusable(exchange, problem, cause=Cause.MIGRATED) from problem
+        except EngineReportedError as reported:
+            raise self._refused_late(exchange, reported.payload) from reported
+        except NoAnswer as problem:
+            raise self._unusable(exchange, problem, cause=Cause.NO_ANSWER) from problem
+        except BadChunk as problem:
+            cause = Cause.NO_ANSWER if happened is not Happened.WHOLE else None
+            raise self._unusable(exchange, problem, cause=cause) from problem
         return exchange
 
     @property
@@ -164,9 +189,28 @@ class Placer:
             raise PlacementFailed(_unreachable(str(error)), cause=gone, may_retry=True) from error
         return self.exchange
 
-    async def _begun(self, exchange: Exchange, events: bool) -> Happened:
-        limit = self._timeouts.first_token_s if events else self._timeouts.total_s
-        due = self._watch.clock() + limit
+    def _due(self, events: bool) -> float:
+        return self._watch.clock() + (self._timeouts.first_token_s if events else self._timeouts.total_s)
+
+    async def _first_choice(self, exchange: Exchange, due: float) -> bool:
+        """Waits until the answer begins, beyond events that have nothing of it. False: it was lost before.
+
+        Raises EngineReportedError, BadChunk, NoAnswer.
+        """
+        looked_at = 0
+        while exchange.pending or not exchange.done:
+            if any(map(begins, exchange.pending[looked_at:])):
+                return True
+            looked_at = len(exchange.pending)
+            if exchange.done:
+                raise NoAnswer("a stream without any choice")
+            if sum(map(len, exchange.pending)) > _MOST_BEFORE_A_CHOICE:
+                raise BadChunk("no choice among a stream's first events")
+            if await self._begun(exchange, due) is Happened.BROKE:
+                return False
+        return False
+
+    async def _begun(self, exchange: Exchange, due: float) -> Happened:
         while True:
             refused = exchange.status not in (0, 200)
             happened = await self._watch.event(exchange, min(due, exchange.heard_at + _REFUSAL_S) if refused else due)
@@ -179,14 +223,25 @@ class Placer:
                 self.end(failed=True)
                 error = UpstreamTimeout(
                     "The model did not begin to answer in time.",
-                    cause=f"{exchange.upstream}: no first token after {limit} s",
+                    cause=f"{exchange.upstream}: no first token after {now - exchange.began_at:.0f} s",
                 )
                 raise PlacementFailed(error, cause=Cause.STALLED, may_retry=False)
 
+    def _lost(self, exchange: Exchange, was_dead: bool) -> PlacementFailed:
+        # A killed process ends its connections before its listener: what comes back at once is taken up, and reset.
+        same_death = was_dead and not exchange.status
+        self.end(failed=True, lost=not same_death)
+        cause = Cause.REFUSED if same_death else Cause.LOST
+        why = f"{exchange.upstream}: {exchange.problem or 'an answer without any event'}"
+        error = _unreachable(why)
+        if exchange.status:
+            error = UpstreamError("The model's engine broke off before it answered.", cause=why)
+        return PlacementFailed(error, cause=cause, may_retry=True)
+
     def _refused(self, exchange: Exchange, path: str, events: bool) -> PlacementFailed:
         status, body = exchange.status, exchange.body
-        error = from_response(status, body, upstream=exchange.upstream, path=path)
-        if names_dead_engine(body):
+        error = from_response(status, body, upstream=exchange.upstream, path=path, headers=exchange.headers)
+        if names_dead_engine(status, body):
             # vLLM begins a stream with its 200 at once: what is refused instead had died before this request came.
             self.end(failed=True, lost=not events)
             return PlacementFailed(error, cause=Cause.REFUSED if events else Cause.ENGINE_ERROR, may_retry=True)
@@ -195,23 +250,45 @@ class Placer:
         transient = again or status in (404, 429)
         return PlacementFailed(error, cause=Cause.REFUSED if transient else None, may_retry=again)
 
-    def _refused_late(self, exchange: Exchange) -> PlacementFailed:
+    def _refused_late(self, exchange: Exchange, payload: bytes) -> PlacementFailed:
         """The engine refused after its 200: nothing was generated."""
-        dead = names_dead_engine(exchange.pending[0])
+        status = status_in(payload)
+        dead = names_dead_engine(status, payload)
         self.end(failed=dead, lost=dead)
-        error = from_error_event(exchange.pending[0], upstream=exchange.upstream)
-        return PlacementFailed(error, cause=Cause.ENGINE_ERROR if dead else None, may_retry=dead)
+        error = from_error_object(payload, upstream=exchange.upstream)
+        if dead:
+            return PlacementFailed(error, cause=Cause.ENGINE_ERROR, may_retry=True)
+        again = status in (502, 503)
+        return PlacementFailed(error, cause=Cause.REFUSED if again else None, may_retry=again)
+
+    def _read_whole(self, exchange: Exchange, path: str, *, events: bool, whole_will_do: bool) -> None:
+        """Raises EngineReportedError, BadChunk, NoAnswer, PlacementFailed."""
+        kind, encoded = media_type(exchange.headers), encoding(exchange.headers)
+        try:
+            if encoded:
+                raise BadChunk("an answer that is compressed, though nobody asked for that")
+            exchange.answer = whole_answer(exchange.body, path)
+            if not whole_will_do:
+                raise BadChunk("the whole answer in one piece")
+        except BadChunk as problem:
+            if whole_will_do and not encoded and kind in ("application/json", ""):
+                raise
+            what = (kind or "something") + (f" in {encoded}" if encoded else "")
+            asked = "an event stream" if events else "JSON"
+            error = UpstreamError(f"The model's engine answered with {what} where {asked} was asked for.")
+            error.cause = f"{exchange.upstream}: {what}, {problem}"
+            self.end(failed=True)
+            raise PlacementFailed(error, cause=None, may_retry=False) from problem
+
+    def _unusable(self, exchange: Exchange, problem: Exception, *, cause: Cause | None) -> PlacementFailed:
+        self.end(failed=True)
+        error = UpstreamError("The model's engine failed to answer.", cause=f"{exchange.upstream}: {problem}")
+        return PlacementFailed(error, cause=cause, may_retry=cause is not None)
 
 
 def _not_yet() -> bool:
     return False
 
 
-def _why(exchange: Exchange) -> str:
-    return f"{exchange.upstream}: {exchange.problem or 'an answer without any event'}"
-
-
 def _unreachable(cause: str) -> UpstreamError:
-    error = UpstreamError("The model's engine could not be reached.")
-    error.cause = cause
-    return error
+    return UpstreamError("The model's engine could not be reached.", cause=cause)

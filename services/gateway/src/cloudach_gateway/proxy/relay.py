@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,18 +12,21 @@ from openai_wire.errors import error_frame
 from openai_wire.requests import ChatRequest, CompletionRequest
 from openai_wire.sse import KEEP_ALIVE_FRAME
 
-from ..errors import GatewayError, UpstreamError
+from ..errors import GatewayError, InternalError, UpstreamError
 from ..settings import Failover, Timeouts
-from .chunk import parse
+from .chunk import BadChunk, EngineReportedError, parse
 from .collect import Collector
 from .conversation import Conversation, Observer, SlowReader
 from .engines import Engines
 from .exchange import Lane
 from .express import Express, Framed, Gathering
+from .first_words import shown
 from .placing import EngineRequest
 from .rewrite import ClientView, StreamRewriter, UsageForm
 from .tally import Tally
 from .transcript import Transcript
+
+_log = logging.getLogger("cloudach.gateway.relay")
 
 
 class Client(Protocol):
@@ -98,9 +102,9 @@ class Relay:
         conversation = self._conversation(request, progress, reader)
         try:
             await conversation.stream(streamed)
+            last = streamed.last_words()
             progress.complete()
-            streamed.state_usage()
-            await self._finish(client, streamed.rewriter.finish())
+            await self._finish(client, last)
         except asyncio.CancelledError:
             if client.paused_at is not None:  # last words would not reach it
                 client.cut()
@@ -109,9 +113,16 @@ class Relay:
             if not client.started:
                 raise
             conversation.close()
-            frame = error_frame(error.message, type=error.type, param=error.param, code=error.code)
-            await self._finish(client, frame)
+            await self._finish(client, _frame_of(error))
             return error
+        except Exception as fault:
+            if not client.started or isinstance(fault, SlowReader):
+                raise
+            _log.exception("unhandled in a stream")
+            conversation.close()
+            failure = InternalError("Something went wrong on our side.", cause=repr(fault)[:200])
+            await self._finish(client, _frame_of(failure))
+            return failure
         finally:
             conversation.close()
         return None
@@ -134,30 +145,29 @@ class Relay:
         gathered = _Gathered(asked, tally, progress, vllm=request.model.dialect == "vllm")
         conversation = self._conversation(request, progress)
         try:
-            await conversation.stream(gathered)
+            whole = await conversation.stream(gathered)
         finally:
             conversation.close()
+        try:
+            answer = gathered.collector.answer() if whole is None else _told_at_once(whole, asked, tally)
+        except BadChunk as problem:
+            raise UpstreamError("The model's engine failed to answer.", cause=str(problem)) from problem
         progress.complete()
-        return gathered.collector.answer()
+        return answer
 
     async def whole(self, request: EngineRequest, shown_model: str, tally: Tally, progress: Progress) -> bytes:
         """The engine's own JSON answer, with the model's name as the client used it. Raises GatewayError."""
         conversation = self._conversation(request, progress)
         try:
-            data = await conversation.whole()
+            answer = await conversation.whole()
         finally:
             conversation.close()
-        try:
-            answer: Any = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise UpstreamError("The model's engine failed to answer.", cause=f"no JSON: {len(data)} bytes") from error
-        if not isinstance(answer, dict):
-            raise UpstreamError("The model's engine failed to answer.", cause=f"JSON, but no object: {len(data)} bytes")
         if isinstance(answer.get("usage"), dict):
             tally.take_usage(answer["usage"])
-        if "model" in answer:
-            answer["model"] = shown_model
-        return orjson.dumps(answer)
+        try:
+            return shown(answer, shown_model)
+        except BadChunk as problem:
+            raise UpstreamError("The model's engine failed to answer.", cause=str(problem)) from problem
 
     def _conversation(
         self, request: EngineRequest, progress: Progress, reader: _BeatenClient | None = None
@@ -185,6 +195,10 @@ class _Streamed:
     @property
     def ids_shown(self) -> bool:
         return self.rewriter.view.token_ids
+
+    @property
+    def takes_whole(self) -> bool:
+        return False
 
     async def begin(self) -> None:
         await self._client.start()
@@ -215,7 +229,15 @@ class _Streamed:
             self._taken = Express(shape, self.transcript.running, self._client.framed, self._clock)
         return self._taken
 
-    def state_usage(self) -> None:
+    def last_words(self) -> bytes:
+        """The end of the stream. Raises UpstreamError."""
+        try:
+            self._state_usage()
+            return self.rewriter.finish()
+        except (BadChunk, EngineReportedError) as problem:
+            raise UpstreamError("The model's engine broke off its answer.", cause=str(problem)) from problem
+
+    def _state_usage(self) -> None:
         """As counted, where the engine that would have stated it had gone, and the client waits for it."""
         tally = self.rewriter.tally
         if tally.usage is None and tally.transcript.recent and self.rewriter.view.usage in _CHUNK_OF_ITS_OWN:
@@ -249,6 +271,10 @@ class _Gathered:
     def ids_shown(self) -> bool:
         return bool(self._asked.return_token_ids)
 
+    @property
+    def takes_whole(self) -> bool:
+        return True
+
     async def begin(self) -> None:
         pass
 
@@ -271,6 +297,21 @@ class _Gathered:
         self._tally.forget_answer()
         self.collector = Collector(self._asked, self._tally, vllm=self._vllm)
         return True
+
+
+def _told_at_once(answer: dict[str, Any], asked: ChatRequest | CompletionRequest, tally: Tally) -> bytes:
+    """The whole answer of an engine that was asked for a stream. Raises BadChunk."""
+    if isinstance(answer.get("usage"), dict):
+        tally.take_usage(answer["usage"])
+    if not asked.return_token_ids:  # we asked for them
+        for holder in (answer, *answer["choices"]):
+            holder.pop("token_ids", None)
+            holder.pop("prompt_token_ids", None)
+    return shown(answer, asked.model)
+
+
+def _frame_of(error: GatewayError) -> bytes:
+    return error_frame(error.message, type=error.type, param=error.param, code=error.code)
 
 
 def _nowhere(_: bytes) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from openai_wire.sse import DONE_FRAME
 
-from .chunk import BadChunk, parse
+from .chunk import SHAPE_ERRORS, BadChunk, parse
 from .express import Shape
 from .running import END, QUOTE, RunningForm, is_text
 from .tally import Tally
@@ -131,14 +131,17 @@ class StreamRewriter:
         """One event's payload. Raises EngineReportedError, BadChunk."""
         try:
             return self._edit_parsed(payload)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise BadChunk(f"not of a chunk's shape: {error}") from error
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
 
     def finish(self) -> bytes:
-        """The end of the client's stream, once the engine sent [DONE]."""
+        """The end of the client's stream, once the engine sent [DONE]. Raises BadChunk."""
         if self._held is not None and self.tally.completion_tokens:
             self._held["usage"] = self.tally.statement()
-        return self._release() + DONE_FRAME
+        try:
+            return self._release() + DONE_FRAME
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
 
     def _edit_parsed(self, payload: bytes) -> bytes:
         chunk = parse(payload)
@@ -203,8 +206,8 @@ class StreamRewriter:
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self.tally.take_usage(usage)
-        if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
-            return self._release() + _frame(chunk)
+            if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
+                return self._release() + _frame(chunk)
         return self._release()
 
     def _release(self) -> bytes:

@@ -1,0 +1,49 @@
+"""What an engine says first, or says whole: an answer, an error, or nothing that could be one. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, described, is_error, parse
+
+_A_CHOICE = b'"choices":[{'  # so every engine known writes it; quotes within a JSON string are escaped
+
+
+class NoAnswer(Exception):
+    """It is well-formed, and holds nothing. Its text is for the log."""
+
+
+def begins(payload: bytes) -> bool:
+    """Whether the answer begins with this event: it has a choice. Raises EngineReportedError, BadChunk."""
+    return _A_CHOICE in payload or bool(parse(payload)["choices"])
+
+
+def whole_answer(body: bytes, path: str) -> dict[str, Any]:
+    """Raises EngineReportedError, BadChunk, NoAnswer."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadChunk(f"no JSON: {len(body)} bytes") from error
+    if not isinstance(answer, dict):
+        raise BadChunk(f"JSON, but no object: {len(body)} bytes")
+    if is_error(answer):
+        raise EngineReportedError(described(answer, len(body)), body)
+    name = "data" if path == "/v1/embeddings" else "choices"
+    found = answer.get(name)
+    if found == []:
+        raise NoAnswer(f"an answer without {name}")
+    if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
+        raise BadChunk(f"{name} of another shape")
+    return answer
+
+
+def shown(answer: dict[str, Any], model: str) -> bytes:
+    """The answer with the model's name as the client used it. Raises BadChunk."""
+    if "model" in answer:
+        answer["model"] = model
+    try:
+        return orjson.dumps(answer)
+    except SHAPE_ERRORS as error:
+        raise BadChunk("an answer nested too deeply") from error
