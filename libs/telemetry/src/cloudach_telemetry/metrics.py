@@ -6,12 +6,22 @@ keeps the values in files there, which `exposition` adds up.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
-from wsgiref.simple_server import WSGIServer
+import time
+from collections.abc import Iterable
+from typing import Any
+from wsgiref.simple_server import WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer, _SilentHandler
 from prometheus_client.multiprocess import MultiProcessCollector  # type: ignore[import-untyped,unused-ignore]
+
+_MOST_AT_ONCE = 32
+_PATIENCE_S = 10.0
 
 
 def registry() -> CollectorRegistry:
@@ -29,4 +39,54 @@ def exposition() -> bytes:
 
 def serve(host: str, port: int) -> tuple[WSGIServer, threading.Thread]:
     """Serves /metrics in a thread. Port 0 picks a free one: `server.server_port`. Raises OSError when it is taken."""
-    return start_http_server(port, addr=host, registry=registry())
+    kind = _Server6 if ":" in host else _Server
+    server = make_server(host, port, _with_head(make_wsgi_app(registry())), kind, handler_class=_SilentHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    return server, thread
+
+
+class _Server(ThreadingWSGIServer):
+    """prometheus_client's, with bounds: it answers few at a time, and who takes long to ask is cut off."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._since: dict[socket.socket, float] = {}
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self._since) >= _MOST_AT_ONCE:
+            self.shutdown_request(request)
+            return
+        self._since[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._since.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second."""
+        super().service_actions()
+        late = time.monotonic() - _PATIENCE_S
+        for request, since in list(self._since.items()):
+            if since < late:
+                with contextlib.suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)  # its thread sees the end and closes it
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+def _with_head(app: WSGIApplication) -> WSGIApplication:
+    """HEAD is answered as GET is, without the body."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "HEAD":
+            return app(environ, start_response)
+        begun: list[Any] = []
+        body = b"".join(app({**environ, "REQUEST_METHOD": "GET"}, lambda *head: begun.extend(head)))  # type: ignore[arg-type]
+        start_response(begun[0], [*begun[1], ("Content-Length", str(len(body)))])
+        return []
+
+    return answer

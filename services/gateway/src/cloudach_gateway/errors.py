@@ -7,16 +7,21 @@
     ├── ModelNotFound         404  invalid_request_error / model_not_found
     ├── UnknownUrl            404  invalid_request_error / unknown_url
     ├── MethodNotAllowed      405  invalid_request_error / method_not_allowed
+    ├── RequestTimeout        408  invalid_request_error / request_timeout
     ├── RequestTooLarge       413  invalid_request_error / request_too_large
+    ├── UriTooLong            414  invalid_request_error / uri_too_long
     ├── UnsupportedMediaType  415  invalid_request_error / unsupported_media_type
+    ├── HeadTooLarge          431  invalid_request_error / head_too_large
     ├── RateLimited           429  requests | tokens / rate_limit_exceeded
     ├── NeverFits             429  tokens / rate_limit_exceeded, x-should-retry: false
     ├── ClientTooSlow         499  never sent: the client was cut off, and this is for the log
     ├── InternalError         500  server_error / internal_error
+    ├── NotImplementedHere    501  invalid_request_error / not_implemented
     ├── UpstreamError         502  server_error / upstream_error
     ├── Overloaded            503  server_error / server_is_overloaded
     ├── ModelNotReady         503  server_error / model_not_ready
-    └── UpstreamTimeout       504  server_error / timeout
+    ├── UpstreamTimeout       504  server_error / timeout
+    └── UnsupportedVersion    505  invalid_request_error / http_version_not_supported
 
 `message` is shown to the caller; `cause` is only logged, under the request id. No exception of a third party
 crosses a layer: the module that calls a library turns its errors into these.
@@ -145,10 +150,40 @@ class MethodNotAllowed(GatewayError):
     code = "method_not_allowed"
 
 
+class RequestTimeout(GatewayError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+
 class RequestTooLarge(GatewayError):
     status = 413
     type = "invalid_request_error"
     code = "request_too_large"
+
+
+class UriTooLong(GatewayError):
+    status = 414
+    type = "invalid_request_error"
+    code = "uri_too_long"
+
+
+class HeadTooLarge(GatewayError):
+    status = 431
+    type = "invalid_request_error"
+    code = "head_too_large"
+
+
+class NotImplementedHere(GatewayError):
+    status = 501
+    type = "invalid_request_error"
+    code = "not_implemented"
+
+
+class UnsupportedVersion(GatewayError):
+    status = 505
+    type = "invalid_request_error"
+    code = "http_version_not_supported"
 
 
 class UnsupportedMediaType(GatewayError):

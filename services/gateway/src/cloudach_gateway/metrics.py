@@ -27,6 +27,10 @@ FAILOVER_DURATION = Histogram(
 LOST = Counter("cloudach_lost_requests", "Requests of killed gateways that were billed as last noted")
 HEARTBEATS = Counter("cloudach_heartbeats", "Keep-alive comments sent into silent streams")
 RUNNING = Gauge("cloudach_running_requests", "Generations running now", multiprocess_mode="livesum")
+CONNECTIONS = Gauge("cloudach_connections", "Open connections of clients", multiprocess_mode="livesum")
+CONNECTIONS_REFUSED = Counter(
+    "cloudach_connections_refused", "Connections that were not served because listen.max_connections were open"
+)
 DRAINING = Gauge("cloudach_draining", "1 after SIGTERM", multiprocess_mode="livemax")
 DEGRADED = Gauge("cloudach_redis_degraded", "1 while Redis cannot be reached", multiprocess_mode="livemax")
 TTFT = Histogram(

@@ -33,6 +33,11 @@ class Listen(Group):
     processes: int = Field(
         1, ge=1, le=1024, description="gateway processes that share the port; one saturates about one core"
     )
+    max_connections: int = Field(
+        8192,
+        ge=1,
+        description="client connections of one process; a few more get answers about health, and 503 for all else",
+    )
 
     @model_validator(mode="after")
     def _two_ports(self) -> Listen:
@@ -89,8 +94,15 @@ class Usage(Group):
 
 
 class Timeouts(Group):
-    """The one table of timeouts towards an engine."""
+    """The one table of timeouts, towards clients and towards engines."""
 
+    keep_alive_s: Seconds = Field(
+        75.0,
+        description="a client's connection without a request is closed after so long; "
+        "above the 60 s of common load balancers, which must be the ones to close",
+    )
+    head_s: Seconds = Field(10.0, description="from the first byte of a request's head to its last; past it 408")
+    body_s: Seconds = Field(60.0, description="for a request's body to arrive; past it 408")
     connect_s: Seconds = Field(2.0, description="TCP connect; engines are near")
     first_token_s: Seconds = Field(120.0, description="request sent to first token: queue and prefill of a long prompt")
     between_tokens_s: Seconds = Field(30.0, description="silence in a running stream before it counts as broken")

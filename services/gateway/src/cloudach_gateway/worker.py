@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import signal
@@ -15,8 +16,9 @@ import uvicorn
 import uvloop
 from cloudach_telemetry import logs
 
-from .app import build
+from .app import HEALTH_PATHS, build
 from .lifecycle import Lifecycle
+from .middleware.door import Door, most_connections
 from .middleware.http_protocol import EnvelopeHttpProtocol
 from .settings import Settings
 
@@ -67,10 +69,12 @@ _PR_SET_PDEATHSIG = 1
 
 async def _serve(settings: Settings, redis_url: str, listener: socket.socket) -> None:
     lifecycle = Lifecycle()
+    door = Door(most_connections(settings.listen.max_connections), HEALTH_PATHS)
+    protocol = functools.partial(EnvelopeHttpProtocol, timeouts=settings.timeouts, door=door)
     server = _Server(
         uvicorn.Config(
             build(settings, redis_url=redis_url, lifecycle=lifecycle),
-            http=EnvelopeHttpProtocol,
+            http=protocol,  # type: ignore[arg-type]
             ws="none",
             lifespan="on",
             log_config=None,
@@ -79,7 +83,6 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
             server_header=False,
             proxy_headers=False,  # nothing here asks who the client is
             backlog=_BACKLOG,
-            timeout_keep_alive=75,  # above the 60 s of common load balancers, which must be the ones to close
             timeout_graceful_shutdown=1,
         )
     )

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from starlette.types import Receive, Scope
 
-from ..errors import InvalidRequest, RequestTooLarge
+from ..errors import RequestTimeout, RequestTooLarge
 from ..settings import Settings
 from ..tenancy import PresentedKey
 from .body import ClientGone, header
@@ -25,7 +25,6 @@ from .room import Room
 # connection instead of the 413.
 _SWALLOW_BYTES = 128 * 1024 * 1024
 _SWALLOW_S = 10.0
-_PATIENCE_S = 60.0
 _AT_ONCE = 65_536
 
 Given = ParamSpec("Given")
@@ -37,6 +36,7 @@ class Intake:
 
     def __init__(self, settings: Settings) -> None:
         self._limit = settings.max_body_bytes
+        self._patience_s = settings.timeouts.body_s
         bodies = settings.bodies
         self._room = Room(max(bodies.unfinished_bytes, 2 * self._limit), wait_s=bodies.wait_s)
         # One thread: with more of them the loop would wait for all of them in turn, as only one can run at a time.
@@ -51,7 +51,7 @@ class Intake:
     async def read(self, scope: Scope, receive: Receive, key: PresentedKey) -> bytes:
         """The body as it was before its encoding.
 
-        Raises RequestTooLarge, UnsupportedMediaType, InvalidRequest for one that does not come or cannot be unpacked,
+        Raises RequestTooLarge, RequestTimeout, UnsupportedMediaType, InvalidRequest for one that cannot be unpacked,
         Overloaded, ClientGone.
         """
         encoding = content_encoding(scope)
@@ -89,7 +89,7 @@ class Intake:
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(_PATIENCE_S) as patience:
+            async with asyncio.timeout(self._patience_s) as patience:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -109,7 +109,7 @@ class Intake:
                         break
         except TimeoutError:
             if not swallowing:
-                raise InvalidRequest(f"The request body did not arrive within {_PATIENCE_S:.0f} s.") from None
+                raise RequestTimeout(f"The request body did not arrive within {self._patience_s:g} s.") from None
         if swallowing:
             raise self._too_large()
         return parts[0] if len(parts) == 1 else b"".join(parts)

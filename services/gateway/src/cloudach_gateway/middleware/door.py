@@ -1,0 +1,78 @@
+"""How many connections a process takes.
+
+A process without file descriptors resets its clients and says nothing. So it takes fewer connections than it has
+descriptors for, and keeps a few of them back: on those, health is answered and everything else refused.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import resource
+import time
+
+from .. import metrics
+
+_log = logging.getLogger("cloudach.gateway")
+
+SPARE = 64
+"""Connections beyond the most: for those who ask how the process is."""
+
+_SPARE_HEAD_S = 3.0
+_OWN_FILES = 512  # listeners, Redis, logs, engines that are asked for other reasons than requests
+_SAY_EVERY_S = 10.0
+
+
+class Place(enum.Enum):
+    SERVED = 1
+    HEALTH_ONLY = 2
+    NONE = 3
+
+
+class Door:
+    """`health_paths`: what is answered on a spare connection."""
+
+    spare_head_s = _SPARE_HEAD_S
+
+    def __init__(self, most: int, health_paths: frozenset[str]) -> None:
+        self.most = most
+        self.health_paths = health_paths
+        self.open = 0
+        self._refused = 0
+        self._said_at = -_SAY_EVERY_S
+
+    def enter(self) -> Place:
+        """For each connection; `leave` when it has ended, whatever its place was."""
+        self.open += 1
+        metrics.CONNECTIONS.inc()
+        if self.open <= self.most:
+            return Place.SERVED
+        if self.open <= self.most + SPARE:
+            return Place.HEALTH_ONLY
+        self.refused()
+        return Place.NONE
+
+    def leave(self) -> None:
+        self.open -= 1
+        metrics.CONNECTIONS.dec()
+
+    def refused(self) -> None:
+        """Counts a connection that was not served, and says so in the log, every 10 s at most."""
+        self._refused += 1
+        metrics.CONNECTIONS_REFUSED.inc()
+        now = time.monotonic()
+        if now - self._said_at >= _SAY_EVERY_S:
+            self._said_at = now
+            _log.warning("too many connections", extra={"open": self.open, "most": self.most, "refused": self._refused})
+            self._refused = 0
+
+
+def most_connections(wanted: int) -> int:
+    """`wanted`, or what there are file descriptors for: a stream takes two, one of them towards its engine."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return wanted
+    room = max(1, (files - _OWN_FILES - SPARE) // 2)
+    if room < wanted:
+        _log.warning("fewer connections than wanted", extra={"wanted": wanted, "most": room, "descriptors": files})
+    return min(wanted, room)
