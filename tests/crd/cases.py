@@ -11,6 +11,7 @@ NOT_THE_GPUS = "resources must not hold the GPUs (gpu.resourceName): set gpu.per
 NO_SUCH_ENV = "the platform sets VLLM_API_KEY, HF_TOKEN, HUGGING_FACE_HUB_TOKEN and all that begin with RAY_ itself"
 BAD_NAME = "metadata.name must begin with a letter, hold only a-z, 0-9 and -, and be at most 47 long"
 OWN_ID = "aliases must not hold the model's id (spec.id, or metadata.name without it)"
+ADAPTER_IS_ANOTHER = "an adapter's id must not be what another one is called (<model id or alias>:<name>)"
 ADAPTER_IS_MODEL = "an adapter must not be called as the model is (its id, or an alias)"
 OWNED_ARGS = {
     "model": "set source",
@@ -112,6 +113,30 @@ RULES = (
         for name, instead in OWNED_ARGS.items()
         for kind, spelling in (("s", name), ("i", name.replace("_", "-")))
     ),
+    *(
+        Case(
+            f"arg-{number}",
+            "spec.engine.args",
+            "args must not hold tensor_parallel_size: set gpu.tensorParallel",
+            _args(**{spelling: 2}),
+        )
+        for number, spelling in enumerate(
+            ("--tensor-parallel-size", "--tensor_parallel_size", "tensor_parallel-size", "tensor-parallel_size")
+        )
+    ),
+    Case("arg-api-key-dashed", "spec.engine.args", "args must not hold api_key", _args(**{"--api-key": "x"})),
+    Case(
+        "requests-above-limits",
+        "spec.resources.requests",
+        "requests must not be above limits",
+        _spec(resources={"requests": {"memory": "2Gi"}, "limits": {"memory": "2G"}}),
+    ),
+    Case(
+        "cpus-above-limits",
+        "spec.resources.requests",
+        "requests must not be above limits",
+        _spec(resources={"requests": {"cpu": 2}, "limits": {"cpu": "1999m"}}),
+    ),
     Case("env-owned", "spec.engine.env[1].name", NO_SUCH_ENV, _env(name="HF_TOKEN", value="hf_x")),
     Case("env-ray", "spec.engine.env[1].name", NO_SUCH_ENV, _env(name="RAY_SERVE_ENABLE_HA_PROXY", value="0")),
     Case("env-nothing", "spec.engine.env[1]", "give exactly one of value and valueFrom", _env(name="A")),
@@ -165,6 +190,12 @@ RULES = (
         _spec(routing="prefixAware", **_args(enable_prefix_caching=False)),
     ),
     Case(
+        "routing-without-cache-dashed",
+        "spec.routing",
+        "prefixAware and kvAware need vLLM's prefix cache: remove engine.args.enable_prefix_caching: false",
+        _spec(routing="kvAware", **_args(**{"--enable-prefix-caching": False})),
+    ),
+    Case(
         "routing-of-simulator",
         "spec.routing",
         "prefixAware and kvAware need vLLM's prefix cache and its tokens: they do not go with a simulator",
@@ -205,6 +236,24 @@ RULES = (
         "spec.lora.adapters",
         "adapters of a simulator have the source simulator, and no others have",
         _spec(source={"simulator": {}}, **_lora(_adapter("a"))),
+    ),
+    Case(
+        "adapter-is-another",
+        "spec.lora.adapters",
+        ADAPTER_IS_ANOTHER,
+        _lora(_adapter("a", id="adapter-is-another:b"), _adapter("b")),
+    ),
+    Case(
+        "adapter-is-another-by-id",
+        "spec.lora.adapters",
+        ADAPTER_IS_ANOTHER,
+        _spec(id="Q:1", **_lora(_adapter("b", id="x"), _adapter("a", id="Q:1:b"))),
+    ),
+    Case(
+        "adapter-is-another-by-alias",
+        "spec.lora.adapters",
+        ADAPTER_IS_ANOTHER,
+        _spec(aliases=["small"], **_lora(_adapter("b"), _adapter("a", id="small:b"))),
     ),
     Case("adapter-is-name", "spec.lora.adapters", ADAPTER_IS_MODEL, _lora(_adapter("a", id="adapter-is-name"))),
     Case("adapter-is-id", "spec.lora.adapters", ADAPTER_IS_MODEL, _spec(id="Q", **_lora(_adapter("a", id="Q")))),

@@ -140,3 +140,18 @@ def test_when_the_gateways_asked() -> None:
     )
     assert read.wake_requested_at == datetime(2026, 11, 23, 6, 47, 0, 123000, UTC)
     assert read.last_request_at is None
+
+
+@pytest.mark.parametrize(
+    ("less", "more"),
+    [("500m", 1), ("1G", "1Gi"), ("100Mi", "0.1Gi"), ("999k", "1M"), ("1e3", "1001"), ("5n", "1u"), ("0", ".5")],
+)
+def test_quantities_are_compared_as_amounts(less: int | str, more: int | str) -> None:
+    Model.from_object(model({"resources": {"requests": {"cpu": less}, "limits": {"cpu": more}}}))
+    said = refusal({"resources": {"requests": {"cpu": more}, "limits": {"cpu": less}}})
+    assert said == "spec.resources.requests: requests must not be above limits"
+
+
+def test_an_argument_in_two_spellings_is_refused() -> None:
+    said = refusal({"engine": {"args": {"max_num_seqs": 1, "--max-num-seqs": 2}}})
+    assert said == "spec.engine.args: args must not hold an argument in two spellings"

@@ -172,6 +172,13 @@ def test_settings(settings: str, path: tuple[Any, ...], expected: Any) -> None:
     assert (found.get(path[-1]) if isinstance(found, dict) else found[path[-1]]) == expected
 
 
+def test_arguments_may_be_spelled_as_on_the_command_line() -> None:
+    of = model({"source": HF, "engine": {"args": {"--max-num-seqs": 8, "gpu-memory_utilization": 0.5}}})
+    assert application(of)["args"]["options"]["engine_kwargs"] == {"max_num_seqs": 8, "gpu_memory_utilization": 0.5}
+    simulated = model({"source": {"simulator": {}}, "engine": {"args": {"--ttft-ms": 5}}})
+    assert application(simulated)["args"]["options"]["ttft_ms"] == 5
+
+
 def test_streams_take_the_fast_way() -> None:
     found = env(worker(model({"source": HF}), "inference: {env: {A: b}}")[2])
     assert found["RAY_SERVE_ENABLE_HA_PROXY"] == "1"

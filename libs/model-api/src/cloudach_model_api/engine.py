@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -52,26 +54,62 @@ Quantity = Annotated[
     ),
 ]
 
-# The API server lets rules see declared fields alone, so what is refused has to be declared: in both spellings.
+_UNITS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "k": Decimal(1000)}
+_UNITS |= {unit: Decimal(1000) ** power for power, unit in enumerate("MGTPE", 2)}
+_UNITS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)}
+
+
+def amount(quantity: int | str) -> Decimal:
+    """The number that Kubernetes takes a quantity for, as 0.5 for `500m`."""
+    text = str(quantity)
+    unit = text.lstrip("+.0123456789")
+    if unit in _UNITS:
+        return Decimal(text.removesuffix(unit)) * _UNITS[unit]
+    return Decimal(text)  # 4, 0.5, 1e3
+
+
+def argument(spelling: str) -> str:
+    """The name of an argument that operators also write as on vLLM's command line: `--max-num-seqs`."""
+    return spelling.lstrip("-").replace("-", "_")
+
+
+def spellings(name: str) -> list[str]:
+    """All that `argument` takes for this name, without and with the dashes before it."""
+    first, *words = name.split("_")
+    joined = [
+        first + "".join(mark + word for mark, word in zip(marks, words, strict=True))
+        for marks in product("_-", repeat=len(words))
+    ]
+    return [dashes + spelling for dashes in ("", "--") for spelling in joined]
+
+
+# The API server lets rules see declared fields alone, so what is refused has to be declared: in all spellings.
 _ARGS_SCHEMA = {
     "type": "object",
     "x-kubernetes-preserve-unknown-fields": True,
     "properties": {
         spelling: {"x-kubernetes-int-or-string": True, "description": f"Refused: {instead}."}
         for name, instead in OWNED_ARGS.items()
-        for spelling in dict.fromkeys((name, name.replace("_", "-")))
+        for spelling in spellings(name)
     }
-    | {"enable_prefix_caching": {"type": "boolean", "description": "vLLM's prefix cache; on by default."}},
+    | {
+        spelling: {"type": "boolean", "description": "vLLM's prefix cache; on by default."}
+        for spelling in spellings("enable_prefix_caching")
+    },
 }
 
 
+def in_cel(spelling: str) -> str:
+    """How rules call a field of this name."""
+    return spelling.replace("-", "__dash__")
+
+
 def _owned_arg(name: str, instead: str) -> Rule:
-    spellings = dict.fromkeys((name, name.replace("_", "-")))
-    cel = " && ".join(f"!has(self.args.{spelling.replace('-', '__dash__')})" for spelling in spellings)
+    cel = " && ".join(f"!has(self.args.{in_cel(spelling)})" for spelling in spellings(name))
     return Rule(
         f"args must not hold {name}: {instead}",
         f"!has(self.args) || ({cel})",
-        lambda it: not (set(spellings) & set(it.args)),
+        lambda it: name not in map(argument, it.args),
         ".args",
     )
 
@@ -127,14 +165,27 @@ class Engine(Part):
     """The engine of every replica."""
 
     args: Annotated[dict[str, Any], WithJsonSchema(_ARGS_SCHEMA)] = Field(default_factory=dict)
-    """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are."""
+    """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are. Names as
+    on its command line (`--gpu-memory-utilization`) mean the same."""
     env: Annotated[
         tuple[EnvVar, ...],
         Field(max_length=64, json_schema_extra=list_map("name")),
     ] = ()
     """Environment variables of the engine's processes."""
 
-    rules = tuple(_owned_arg(name, instead) for name, instead in OWNED_ARGS.items())
+    rules = (
+        *(_owned_arg(name, instead) for name, instead in OWNED_ARGS.items()),
+        Rule(
+            "args must not hold an argument in two spellings",
+            None,  # rules cannot see arguments that are not declared
+            lambda it: len(set(map(argument, it.args))) == len(it.args),
+            ".args",
+        ),
+    )
+
+    def given(self, name: str) -> Any:
+        """The argument's value in whatever spelling it is given; None without."""
+        return next((value for spelling, value in self.args.items() if argument(spelling) == name), None)
 
 
 class Gpu(Part):
@@ -193,6 +244,19 @@ class Resources(Part):
 
     requests: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
     limits: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
+
+    rules = (
+        Rule(
+            "requests must not be above limits",
+            # Those of which a pod may use more than it asks for; all of them would be too much for a rule.
+            "!has(self.requests) || !has(self.limits) || ['cpu', 'memory', 'ephemeral-storage'].all(name,"
+            " !(name in self.requests) || !(name in self.limits) || !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
+            lambda it: all(
+                amount(value) <= amount(it.limits[name]) for name, value in it.requests.items() if name in it.limits
+            ),
+            ".requests",
+        ),
+    )
 
 
 class Toleration(Part):

@@ -102,6 +102,24 @@ class Model(Part):
             ".spec.lora.adapters",
         ),
         Rule(
+            "an adapter's id must not be what another one is called (<model id or alias>:<name>)",
+            # Taken apart, as below.
+            "!has(self.spec.lora) || self.spec.lora.adapters.all(a, !has(a.id) || a.id.lastIndexOf(':') < 1"
+            " || (a.id.substring(0, a.id.lastIndexOf(':')) != (has(self.spec.id) ? self.spec.id : self.metadata.name)"
+            " && (!has(self.spec.aliases) || !(a.id.substring(0, a.id.lastIndexOf(':')) in self.spec.aliases)))"
+            " || !self.spec.lora.adapters.exists(b, b.name != a.name"
+            " && b.name == a.id.substring(a.id.lastIndexOf(':') + 1)))",
+            lambda it: (
+                not any(
+                    a.id == f"{name}:{b.name}" and a.name != b.name
+                    for a in it.spec.adapters
+                    for b in it.spec.adapters
+                    for name in it.names
+                )
+            ),
+            ".spec.lora.adapters",
+        ),
+        Rule(
             "aliases must not hold what an adapter is called (<model id>:<name>)",
             # Taken apart, not put together: what the API server thinks a text of two others costs is too much for it.
             "!has(self.spec.lora) || !has(self.spec.aliases) || self.spec.aliases.all(x, x.lastIndexOf(':') < 1"

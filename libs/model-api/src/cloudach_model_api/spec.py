@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema
 
-from .engine import Engine, Gpu, Resources, Toleration
+from .engine import Engine, Gpu, Resources, Toleration, in_cel, spellings
 from .part import Part, Rule, list_map
 from .source import AdapterSource, ObjectName, SecretReference, Source
 
@@ -86,6 +86,11 @@ class Lora(Part):
         """Adapters in one batch."""
         return self.max_loaded or min(len(self.adapters), 8)
 
+
+_CACHE_IS_ON = " && ".join(
+    f"(!has(self.engine.args.{field}) || self.engine.args.{field})"
+    for field in map(in_cel, spellings("enable_prefix_caching"))
+)
 
 Routing = Literal["balanced", "prefixAware", "kvAware"]
 CacheSalt = Literal["tenant", "key", "none"]
@@ -192,9 +197,8 @@ class ModelSpec(Part):
         ),
         Rule(
             "prefixAware and kvAware need vLLM's prefix cache: remove engine.args.enable_prefix_caching: false",
-            "self.routing == 'balanced' || !has(self.engine) || !has(self.engine.args)"
-            " || !has(self.engine.args.enable_prefix_caching) || self.engine.args.enable_prefix_caching",
-            lambda it: it.routing == "balanced" or it.engine.args.get("enable_prefix_caching") is not False,
+            f"self.routing == 'balanced' || !has(self.engine) || !has(self.engine.args) || ({_CACHE_IS_ON})",
+            lambda it: it.routing == "balanced" or it.engine.given("enable_prefix_caching") is not False,
             ".routing",
         ),
         Rule(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cloudach_model_api.engine import argument
 from cloudach_model_api.model import Model
 
 from . import adapters
@@ -54,7 +55,7 @@ def logical_cpus(model: Model) -> int:
 
 def _simulator(model: Model) -> dict[str, Any]:
     length = {} if model.spec.max_model_len is None else {"max_model_len": model.spec.max_model_len}
-    return {**length, **model.spec.engine.args}
+    return {**length, **{argument(name): value for name, value in model.spec.engine.args.items()}}
 
 
 def _vllm(model: Model) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _engine_args(model: Model) -> dict[str, Any]:
         ours["pipeline_parallel_size"] = spec.gpu.pipeline_parallel
     if spec.source.hugging_face is not None and spec.source.hugging_face.revision is not None:
         ours |= {"revision": spec.source.hugging_face.revision, "tokenizer_revision": spec.source.hugging_face.revision}
-    return {**ours, **{name.replace("-", "_"): value for name, value in spec.engine.args.items()}}
+    return {**ours, **{argument(name): value for name, value in spec.engine.args.items()}}
 
 
 def _weights(model: Model) -> str | dict[str, Any]:
