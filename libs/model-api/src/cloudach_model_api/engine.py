@@ -250,7 +250,8 @@ class Resources(Part):
             "requests must not be above limits",
             # Those of which a pod may use more than it asks for; all of them would be too much for a rule.
             "!has(self.requests) || !has(self.limits) || ['cpu', 'memory', 'ephemeral-storage'].all(name,"
-            " !(name in self.requests) || !(name in self.limits) || !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
+            " !(name in self.requests) || !(name in self.limits)"
+            " || !quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
             lambda it: all(
                 amount(value) <= amount(it.limits[name]) for name, value in it.requests.items() if name in it.limits
             ),
