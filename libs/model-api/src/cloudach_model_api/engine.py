@@ -165,8 +165,8 @@ class Engine(Part):
     """The engine of every replica."""
 
     args: Annotated[dict[str, Any], WithJsonSchema(_ARGS_SCHEMA)] = Field(default_factory=dict)
-    """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are. Names as
-    on its command line (`--gpu-memory-utilization`) mean the same."""
+    """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are. Names
+    as on its command line (`--gpu-memory-utilization`) mean the same."""
     env: Annotated[
         tuple[EnvVar, ...],
         Field(max_length=64, json_schema_extra=list_map("name")),
