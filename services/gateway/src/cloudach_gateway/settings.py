@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import cloudach_settings
 from cloudach_settings import BaseUrl, ConfigError, Group, Host, MediaDomain, Name, Port, Seconds, Secret
 from openai_wire.fields import RESERVED
+from openai_wire.guided_bounds import GuidedBounds
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from . import address_redis
@@ -130,6 +131,27 @@ class Bodies(Group):
     max_values: int = Field(
         500_000, ge=1000, description="JSON values and member names in one body, token ids included; more get 413"
     )
+
+
+class Guided(Group):
+    """How much one request may ask of guided decoding; more gets 400. docs/configuration.md says why so much."""
+
+    bytes: int = Field(65_536, ge=1, description="of one schema, grammar, regular expression or list of choices")
+    tools: int = Field(256, ge=1, description="tools of one request")
+    tools_bytes: int = Field(262_144, ge=1, description="of all tools of a request together, as JSON")
+    depth: int = Field(64, ge=1, le=500, description="levels of JSON in one schema")
+    values: int = Field(1_000, ge=1, description="choices and entries of enums, all of a request together")
+    properties: int = Field(
+        3_000, ge=1, description="properties, definitions and alternatives of schemas, all of a request together"
+    )
+    object_properties: int = Field(300, ge=1, description="properties of one object in a schema")
+    places: int = Field(
+        1_024, ge=1, description="places where many characters may stand, in patterns and strings of limited length"
+    )
+
+    @property
+    def bounds(self) -> GuidedBounds:
+        return GuidedBounds(**self.model_dump())
 
 
 class Failover(Group):
@@ -252,6 +274,7 @@ class Settings(Group):
     models: tuple[Model, ...] = ()
     kubernetes: Kubernetes = Kubernetes()
     bodies: Bodies = Bodies()
+    guided: Guided = Guided()
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
     cache_salt_secret: Secret = Field(
         None,

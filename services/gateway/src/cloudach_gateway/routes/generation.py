@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from openai_wire.allowed import check_fields, check_media
 from openai_wire.errors import error_frame
+from openai_wire.guided_bounds import check_guided
 from openai_wire.json_values import values_in
 from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, parse
 from starlette.types import Receive, Scope, Send
@@ -89,6 +90,7 @@ class GenerationEndpoint:
         self._kind = kind
         self._path = path
         self._route = path.removeprefix("/v1/")
+        self._guided = services.settings.guided.bounds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestRecord = scope[SCOPE_KEY]
@@ -262,6 +264,8 @@ class GenerationEndpoint:
         try:
             check_fields(fields, allowed=rules.allowed_fields, unknown=rules.pass_unknown)
             check_media(fields, domains=rules.media_domains, allowed=rules.allowed_fields)
+            if not isinstance(parsed.asked, EmbeddingRequest):
+                check_guided(fields, self._guided)
         except BadField as bad:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
         wanted = fields.get("cache_salt")
