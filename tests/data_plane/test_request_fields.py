@@ -91,6 +91,15 @@ def test_media_of_a_domain_that_is_allowed_come_to_the_engine(stack: Stack) -> N
     )
 
 
+@pytest.mark.parametrize("name", ["stop", "bad_words"])
+def test_words_that_are_compared_with_every_token(stack: Stack, name: str) -> None:
+    before = asked_of_the_engine(stack)
+    answer = stack.post(json=chat(max_tokens=1, **{name: [f"word {n}" for n in range(257)]}))
+    error_of(answer, 400, INVALID, "invalid_value", name)
+    assert asked_of_the_engine(stack) == before
+    assert stack.post(json=chat(max_tokens=1, **{name: [f"word {n}" for n in range(256)]})).status_code == 200
+
+
 def test_embeddings_take_no_messages(stack: Stack) -> None:
     body = {**look("http://169.254.169.254/"), "input": "x"}
     error_of(stack.post("/v1/embeddings", json=body), 400, INVALID, "invalid_type", "messages")

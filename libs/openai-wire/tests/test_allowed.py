@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from openai_wire.allowed import check_fields, check_media
+from openai_wire.allowed import check_fields, check_media, check_words
 from openai_wire.fields import FIELDS, RESERVED, Who
 from openai_wire.requests import BadField
 
@@ -154,3 +154,10 @@ def test_bodies_of_any_shape_are_looked_at() -> None:
 def test_what_is_reserved() -> None:
     assert {"priority", "cache_salt", "request_id", "chat_template", "uuid", "prompt_embeds"} <= RESERVED
     assert not {"model", "messages", "chat_template_kwargs", "image_url"} & RESERVED
+
+
+@pytest.mark.parametrize("name", ["stop", "bad_words"])
+def test_words_that_are_compared_with_every_token(name: str) -> None:
+    assert refused(lambda: check_words({name: ["x"] * 257}, 256)) == name
+    for harmless in (["x"] * 256, "x" * 1_000, None, 5, {}):
+        check_words({name: harmless}, 256)

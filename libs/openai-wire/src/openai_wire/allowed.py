@@ -1,6 +1,6 @@
 """What a caller may put into a request: fields that are its own, and media from addresses that are allowed. Pure.
 
-Both functions look at the parsed body and raise `BadField` with the path of the first field that is refused.
+All functions look at the parsed body and raise `BadField` with the path of the first field that is refused.
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ def check_fields(body: dict[str, Any], *, allowed: Collection[str] = (), unknown
     inner = body.get("chat_template_kwargs")
     if isinstance(inner, Mapping) and "chat_template" in inner and "chat_template" not in allowed:
         raise _refused("chat_template_kwargs.chat_template", Who.NOBODY)
+
+
+def check_words(body: Mapping[str, Any], most: int) -> None:
+    """Refuses long lists of words that an engine compares with every token, while all other requests wait."""
+    for name in ("stop", "bad_words"):
+        words = body.get(name)
+        if isinstance(words, list) and len(words) > most:
+            what = f"it has {len(words)} entries, and at most {most} are accepted"
+            raise BadField(f"Invalid '{name}': {what}.", param=name, code="invalid_value")
 
 
 def check_media(body: Mapping[str, Any], *, domains: Collection[str] = (), allowed: Collection[str] = ()) -> None:

@@ -131,6 +131,9 @@ class Bodies(Group):
     max_values: int = Field(
         500_000, ge=1000, description="JSON values and member names in one body, token ids included; more get 413"
     )
+    max_words: int = Field(
+        256, ge=1, description="entries of `stop`, and of `bad_words`; an engine compares each with every token"
+    )
 
 
 class Guided(Group):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from openai_wire.allowed import check_fields, check_media
+from openai_wire.allowed import check_fields, check_media, check_words
 from openai_wire.errors import error_frame
 from openai_wire.guided_bounds import check_guided
 from openai_wire.json_values import values_in
@@ -265,6 +265,7 @@ class GenerationEndpoint:
             check_fields(fields, allowed=rules.allowed_fields, unknown=rules.pass_unknown)
             check_media(fields, domains=rules.media_domains, allowed=rules.allowed_fields)
             if not isinstance(parsed.asked, EmbeddingRequest):
+                check_words(fields, self._services.settings.bodies.max_words)
                 check_guided(fields, self._guided)
         except BadField as bad:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
