@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cloudach_gateway.catalog import Resource, ServedModel, Why
 from cloudach_gateway.catalog.cluster.entries import Refused, read, served
+from cloudach_gateway.catalog.served import Rules
 from cloudach_model_api import Model
 
 SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
@@ -52,6 +53,19 @@ def test_an_endpoint_that_no_request_could_be_sent_to(make_model: Any, endpoint:
     assert entry.absence is not None
     assert entry.absence.why is Why.STUCK
     assert "endpoint" in entry.absence.detail
+
+
+def test_what_callers_may_ask_for_holds_for_adapters_too(make_model: Any) -> None:
+    spec = {
+        "cacheSalt": "key",
+        "unknownFields": "refuse",
+        "allowedFields": ["priority"],
+        "allowedMediaDomains": ["images.example.com"],
+        "lora": {"adapters": [{"name": "sql", "source": {"simulator": {}}}]},
+    }
+    entries, _ = served(models(make_model("llama", **spec)), ())
+    rules = Rules("key", False, frozenset({"priority"}), frozenset({"images.example.com"}))
+    assert [entry.rules for entry in entries] == [rules, rules]
 
 
 def test_an_id_is_not_what_the_engine_answers_to(make_model: Any) -> None:

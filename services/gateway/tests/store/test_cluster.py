@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import redis
 from cloudach_gateway.auth import keys
+from cloudach_gateway.auth.salts import Salts
 from cloudach_gateway.errors import RateLimited
 from cloudach_gateway.ratelimit.limiter_scripts import TRIM, trimming
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.store.store import Store
 from cloudach_gateway.store.usage_redis import UsageStore
-from cloudach_gateway.tenancy import KeyLimits
+from cloudach_gateway.tenancy import KeyLimits, PresentedKey
 
-from ..conftest import Server, free_port
+from ..conftest import Server, free_port, until
 
 
 @pytest.fixture
@@ -75,3 +77,18 @@ async def test_everything_works_on_a_cluster(cluster_url: str, start_admission) 
         keys.limit(store, key.record.id, requests=5)
         keys.delete(store, key.record.id)
         assert [record.tenant for record in keys.listing(store)] == ["other"]
+
+
+async def test_gateways_agree_on_the_salts_on_a_cluster(cluster_url: str) -> None:
+    found = []
+    for _ in range(2):
+        store = Store(cluster_url, (), timeout_s=10.0)
+        salts = Salts(store, None)
+        salts.start()
+        await store.start()
+        await until(salts.known.is_set)
+        found.append(salts.of("tenant", PresentedKey("acme", "aaaaaaaaaa", "d")))
+        await salts.close()
+        await store.close()
+    assert found[0] is not None
+    assert found[0] == found[1]
