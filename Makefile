@@ -71,6 +71,7 @@ test-unit: setup ## the tests beside the libraries and services
 	$(PYTEST) -q -n 3 --dist worksteal libs services
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
+	@scripts/proxy-tools.sh
 	$(PYTEST) -q -n 3 $(BY_FILE) tests/data_plane tests/bench tests/vllm_suite/test_verdict.py
 
 test-chaos: setup ## replicas and gateways killed and replaced under load: no stream breaks; STREAMS=500
