@@ -7,6 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
+from openai_wire.fields import RESERVED
+
 from tests.support.inference import VLLM_PYTHON, base_weights
 from tests.support.processes import Server, free_port
 from tests.support.stack import Gateway, create_key, start_gateway
@@ -104,6 +106,9 @@ class Engines:
             "aliases": list(asked.names[1:]),
             "upstreams": [url + root_path],
             "api_key": ENGINE_KEY,
+            # vLLM's tests set whatever vLLM knows; what callers may set is tested elsewhere.
+            "allowed_fields": sorted(RESERVED),
+            "allowed_media_domains": ["*"],
         }
         self._gateway = start_gateway({"models": [entry], "timeouts": {"first_token_s": 300.0, "total_s": 600.0}})
         key = create_key(self._gateway)
