@@ -47,7 +47,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
 
     Raises AccessError where it is to ask a cluster and cannot.
     """
-    engines = Engines(connect_s=settings.timeouts.connect_s)
+    engines = Engines(connect_s=settings.timeouts.connect_s, largest_answer=settings.max_answer_bytes)
     admission = Admission(
         redis_url,
         settings.redis,

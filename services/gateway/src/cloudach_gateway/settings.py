@@ -279,6 +279,12 @@ class Settings(Group):
     bodies: Bodies = Bodies()
     guided: Guided = Guided()
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
+    max_answer_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024,
+        description="larger answers in one piece get 502; streams may be longer, but not one of their events, which "
+        "never has more than 16 MiB",
+    )
     cache_salt_secret: Secret = Field(
         None,
         description="what the salts of models[].cache_salt are made with; without it a random one that Redis keeps",

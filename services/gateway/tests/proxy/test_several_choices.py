@@ -244,7 +244,11 @@ class Gathered:
 
     def __init__(self, situation: Situation) -> None:
         asked: dict[str, Any] = {"model": ALIAS, "n": situation.n, "return_token_ids": situation.ids_shown}
-        asked |= {"messages": [{"role": "user", "content": "?"}]} if situation.chat else {"prompt": "?"}
+        asked |= (
+            {"messages": [{"role": "user", "content": "?"}]}
+            if situation.chat
+            else {"prompt": ["?"] * situation.prompts}
+        )
         body = orjson.dumps(asked)
         self.tally = Tally()
         self.collector = Collector(

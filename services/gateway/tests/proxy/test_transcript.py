@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cloudach_gateway.proxy.transcript import WINDOW, Transcript
+from cloudach_gateway.proxy.transcript import MOST_OF_ONE, WINDOW, Transcript
 
 
 def filled(events: int) -> Transcript:
@@ -31,3 +31,16 @@ def test_what_was_lost_stays_lost() -> None:
     transcript = filled(WINDOW - 1)
     transcript.rewind(tokens=9, events=9)
     assert transcript.whole
+
+
+def test_a_huge_event_takes_the_place_of_all_before() -> None:
+    """Others of its size would hold a gigabyte."""
+    transcript = Transcript()
+    transcript.remember(b"x" * MOST_OF_ONE)
+    transcript.remember(b"small")
+    assert (transcript.whole, len(transcript.recent)) == (True, 2)
+    huge = b"x" * (MOST_OF_ONE + 1)
+    for _ in range(3):
+        transcript.remember(huge)
+    transcript.remember(b"small")
+    assert (transcript.whole, list(transcript.recent)) == (False, [huge, b"small"])

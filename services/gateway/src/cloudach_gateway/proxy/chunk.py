@@ -27,6 +27,17 @@ class BadChunk(Exception):
     """The engine sent something that is no chunk. Its text says nothing of the content."""
 
 
+LARGEST_ANSWER = 64 * 1024 * 1024
+
+
+class TooLarge(BadChunk):
+    """The engine sent more than is kept in memory of one answer, or of one event of a stream. Its text is for the
+    client, too."""
+
+    def __init__(self, what: str, largest: int) -> None:
+        super().__init__(f"{what} of more than {largest} bytes")
+
+
 _DEEP = 250  # orjson writes what is nested 254 deep, and reads 1024
 
 

@@ -13,8 +13,9 @@ import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
 from . import logprobs
-from .chunk import SHAPE_ERRORS, BadChunk, parse
-from .running import RunningForm
+from .chunk import LARGEST_ANSWER, SHAPE_ERRORS, BadChunk, TooLarge, parse
+from .pieces import PIECE, grow, joined
+from .running import MOST_TEXTS, RunningForm
 from .tally import Tally
 
 # Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
@@ -44,6 +45,7 @@ _OF_USAGE = (
     *("prompt_tokens", "total_tokens", "completion_tokens"),
     *("prompt_tokens_details", "completion_tokens_details"),
 )
+_MOST_UNREAD = 1024 * 1024
 _OF_PROMPT_DETAILS = ("cached_tokens", "created_cache_tokens", "multimodal_tokens")
 
 
@@ -59,8 +61,19 @@ def _asks(value: Any) -> bool:
 class Collector:
     """Feed it the payloads of the engine's events in order; `answer()` is the whole response body."""
 
-    def __init__(self, request: ChatRequest | CompletionRequest, tally: Tally, *, vllm: bool = True) -> None:
-        """vllm: whether the engine is one, so that the answer has all that vLLM's own has."""
+    def __init__(
+        self,
+        request: ChatRequest | CompletionRequest,
+        tally: Tally,
+        *,
+        vllm: bool = True,
+        largest: int = LARGEST_ANSWER,
+    ) -> None:
+        """vllm: whether the engine is one, so that the answer has all that vLLM's own has. largest: bytes, about."""
+        self._largest = largest
+        self._held = 0  # bytes, about
+        self._unread = 0  # bytes of events whose texts are in `texts`, but for those of `Gathering`, which are short
+        self._choices_asked = request.choices
         self._chat = isinstance(request, ChatRequest)
         self._vllm = vllm
         self._model = request.model
@@ -78,18 +91,20 @@ class Collector:
 
     def relay(self, events: bytes) -> bytes | None:
         """b"" if these are whole events, all of them running chunks, and taken; None: `feed` them."""
-        found = None if self.form is None else self.form.split(events)
+        found = self.form.split(events) if self.form is not None and self._may_wait(events) else None
         if found is None:
             return None
         texts, ids = found
+        self._unread += len(events)
         self.tally.transcript.note(events, ids)
         self.texts += texts
         return b""
 
     def feed(self, payload: bytes) -> None:
-        """Raises EngineReportedError, BadChunk."""
-        found = None if self.form is None else self.form.one(payload)
+        """Raises EngineReportedError, BadChunk, TooLarge."""
+        found = self.form.one(payload) if self.form is not None and self._may_wait(payload) else None
         if found is not None:
+            self._unread += len(payload)
             self.tally.transcript.note(payload, found[1])
             self.texts.append(found[0])
             return
@@ -97,6 +112,10 @@ class Collector:
             self._feed(payload)
         except SHAPE_ERRORS as error:
             raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
+
+    def _may_wait(self, events: bytes) -> bool:
+        """Whether their texts may be taken unread, so that their size is not known yet."""
+        return len(self.texts) <= MOST_TEXTS and self._unread + len(events) <= _MOST_UNREAD
 
     def _feed(self, payload: bytes) -> None:
         chunk = parse(payload)
@@ -106,17 +125,19 @@ class Collector:
             if self.form is not None:
                 self.tally.transcript.form = self.form
         if chunk.get("choices"):
-            self.tally.transcript.recent.append(payload)
+            self.tally.transcript.remember(payload)
             self.tally.take_chunk(chunk, answers_per_prompt=self._answers_per_prompt)
         elif isinstance(chunk.get("usage"), dict):
             self.tally.take_usage(chunk["usage"])
         chunk.pop("usage", None)
         choices = chunk.pop("choices", None) or ()
         for key, value in chunk.items():
-            if value is not None:
-                self._head.setdefault(key, value)
+            if value is not None and key not in self._head:
+                self._held += grow(self._head, key, value)
         for choice in choices:
-            self._take(choice)
+            self._held += self._take(choice)
+        if self._held > self._largest:
+            raise TooLarge("an answer", self._largest)
 
     def answer(self) -> bytes:
         """Raises BadChunk."""
@@ -132,7 +153,7 @@ class Collector:
         if not self._token_ids:
             head.pop("prompt_token_ids", None)
         first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
-        choices = [self._choices[index] for index in sorted(self._choices)]
+        choices = [self._told(self._choices[index]) for index in sorted(self._choices)]
         usage = self.tally.statement()
         rest: dict[str, Any] = {}
         if self._vllm:
@@ -140,48 +161,61 @@ class Collector:
             if isinstance(usage["prompt_tokens_details"], dict):
                 usage["prompt_tokens_details"] = dict.fromkeys(_OF_PROMPT_DETAILS) | usage["prompt_tokens_details"]
             rest = dict.fromkeys(_OF_CHATS if self._chat else _OF_COMPLETIONS)
-            for choice in choices:
-                self._finish(choice)
         return orjson.dumps(first | {"choices": choices} | rest | {"usage": usage} | head)
 
-    def _finish(self, choice: dict[str, Any]) -> None:
-        """What vLLM says otherwise in whole answers than in streams."""
-        if self._chat:
-            message = choice["message"]
-            if message["reasoning"] and not message["content"]:
-                message["content"] = None
-        elif choice["logprobs"] is not None:
-            choice["logprobs"] |= logprobs.offsets(choice["logprobs"])
+    def _told(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A choice as whole answers have it; of vLLM's, some things are otherwise in streams."""
+        choice = joined(choice)
+        if choice["logprobs"] is not None:
+            choice["logprobs"] = joined(choice["logprobs"])
+        if not self._chat:
+            if self._vllm and choice["logprobs"] is not None:
+                choice["logprobs"] |= logprobs.offsets(choice["logprobs"])
+            return choice
+        message = joined(choice["message"])
+        if self._vllm and message["reasoning"] and not message["content"]:
+            message["content"] = None
+        return choice | {"message": message}
 
     def _settle_texts(self) -> None:
         if self.texts:
             text = orjson.loads(b'"%b"' % b"".join(self.texts))
+            self._held += PIECE * len(self.texts)
             self.texts.clear()
+            self._unread = 0
             choice = self._choices[0]
-            if self._chat:
-                choice["message"]["content"] += text
-            else:
-                choice["text"] += text
+            self._held += grow(choice["message"], "content", text) if self._chat else grow(choice, "text", text)
 
-    def _take(self, part: dict[str, Any]) -> None:
+    def _take(self, part: dict[str, Any]) -> int:
+        """About how many bytes more are held."""
         index = part.get("index", 0)
         choice = self._choices.get(index)
         if choice is None:
+            if index >= self._choices_asked:
+                raise BadChunk("a choice that nobody asked for")
             choice = self._choices[index] = self._empty_choice(index)
+        more = PIECE
         if self._token_ids:
-            if isinstance(part.get("prompt_token_ids"), list):
-                choice["prompt_token_ids"] = part["prompt_token_ids"]
-            if isinstance(part.get("token_ids"), list):
-                choice["token_ids"] = (choice.get("token_ids") or []) + part["token_ids"]
+            for key in ("prompt_token_ids", "token_ids"):
+                if isinstance(part.get(key), list):
+                    more += grow(choice, key, part[key])
         if self._chat:
-            _append_message(choice["message"], part.get("delta") or {})
+            message = choice["message"]
+            for key, value in (part.get("delta") or {}).items():
+                if key != "role" and value is not None:
+                    more += grow(message, key, value)
         else:
-            choice["text"] += part.get("text") or ""
-        if isinstance(part.get("logprobs"), dict):
-            choice["logprobs"] = _joined(choice["logprobs"] or {}, part["logprobs"])
+            more += grow(choice, "text", part.get("text") or "")
+        told = part.get("logprobs")
+        if isinstance(told, dict):
+            if choice["logprobs"] is None:
+                choice["logprobs"] = {}
+            for key, value in told.items():
+                more += grow(choice["logprobs"], key, value)
         for key in ("finish_reason", "stop_reason"):
             if part.get(key) is not None:
                 choice[key] = part[key]
+        return more
 
     def _empty_choice(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
@@ -190,23 +224,3 @@ class Collector:
             message |= dict.fromkeys(_OF_MESSAGES)
             fields = _OF_CHAT_CHOICES if self._chat else _OF_COMPLETION_CHOICES
         return {"index": index, **({"message": message} if self._chat else {"text": ""}), **dict.fromkeys(fields)}
-
-
-def _append_message(message: dict[str, Any], delta: dict[str, Any]) -> None:
-    for key, value in delta.items():
-        if key != "role" and value is not None:
-            message[key] = _appended(message.get(key), value)
-
-
-def _joined(held: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
-    """Log-probabilities are lists per token, in chat under `content`, in completions several side by side."""
-    return held | {key: _appended(held.get(key), value) for key, value in part.items()}
-
-
-def _appended(held: Any, value: Any) -> Any:
-    """Texts and lists grow; of anything else the last one counts."""
-    if isinstance(held, str) and isinstance(value, str):
-        return held + value
-    if isinstance(held, list) and isinstance(value, list):
-        return held + value
-    return value

@@ -13,14 +13,14 @@ from typing import Any, Protocol
 
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
-from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown
+from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown, TooLarge
 from .continuation import CannotContinue, Continuation, NotReproducible, plan, question
 from .engines import Engines
 from .exchange import Exchange, Happened, Lane
 from .failover import PROGRESS, Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
 from .placing import EngineRequest, PlacementFailed, Placer
 from .transcript import Transcript
-from .upstream_errors import blames_request
+from .upstream_errors import blames_request, too_large
 from .watch import Reader, Watch
 
 _FIRST_RETRY_S = 0.05
@@ -239,6 +239,8 @@ class Conversation:
         told = f"{broken.upstream}: {problem}"
         self._listening = False
         self._placer.end(failed=cause is not None, lost=cause is not None and cause.is_loss)
+        if isinstance(problem, TooLarge):
+            raise too_large(problem, upstream=broken.upstream)
         if cause is None or not self._request.failover:
             raise _broken_off(told)
         new_tokens = consumer.transcript.count - self._placed_at_count
@@ -330,7 +332,7 @@ def _adapted(
 
 def _cause_of(problem: Exception | str) -> Cause | None:
     """None: another engine would do no better."""
-    if isinstance(problem, NotReproducible):
+    if isinstance(problem, NotReproducible | TooLarge):
         return None
     if isinstance(problem, EngineShutsDown):
         return Cause.MIGRATED

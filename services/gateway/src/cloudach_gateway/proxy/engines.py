@@ -10,6 +10,7 @@ import orjson
 from ..catalog import ServedModel
 from .balance import Balancer
 from .breaks import Breaks
+from .chunk import LARGEST_ANSWER
 from .context_lengths import ContextLengths
 from .exchange import Exchange, Happened
 from .mailbox import Mailbox
@@ -27,7 +28,11 @@ class Unreachable(Exception):
 class Engines:
     """One a process. Every exchange that `open` gave is given back with `close`."""
 
-    def __init__(self, *, connect_s: float, balancer: Balancer | None = None) -> None:
+    def __init__(
+        self, *, connect_s: float, balancer: Balancer | None = None, largest_answer: int = LARGEST_ANSWER
+    ) -> None:
+        """largest_answer: bytes of one that is given in one piece."""
+        self.largest_answer = largest_answer
         self._balancer = balancer or Balancer()
         self._connect_s = connect_s
         self._pool: Pool | None = None
@@ -107,7 +112,7 @@ class Engines:
                 connection = await self._pool.connect(origin)
             except OSError as error:
                 raise Unreachable(f"{upstream}: {error or type(error).__name__}") from error
-        exchange = Exchange(upstream, connection, post, events=events)
+        exchange = Exchange(upstream, connection, post, events=events, largest=self.largest_answer)
         connection.send(_request(origin, path, body, request_id, model.api_key), exchange)
         return exchange
 

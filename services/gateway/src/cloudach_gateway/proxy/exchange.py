@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 from openai_wire.sse import DONE, EventSplitter, EventTooLarge, payloads
 
-from .chunk import BadChunk, EngineReportedError
+from .chunk import LARGEST_ANSWER, BadChunk, EngineReportedError, TooLarge
 from .connection import Connection, Shortcut
 from .continuation import NotReproducible
 from .engine_headers import Headers, may_be_events
 
-_LONGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
+_LARGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
+_LARGEST_EVENT = 16 * 1024 * 1024
 _LAST_BYTES_S = 1.0
 
 Sink = Callable[[list[bytes]], None]
@@ -49,6 +50,7 @@ class Exchange:
         "_done",
         "_events",
         "_heard_at",
+        "_largest",
         "_loop",
         "_open_lane",
         "_over",
@@ -67,13 +69,21 @@ class Exchange:
     )
 
     def __init__(
-        self, upstream: str, connection: Connection, post: Callable[[tuple[Exchange, Happened]], None], *, events: bool
+        self,
+        upstream: str,
+        connection: Connection,
+        post: Callable[[tuple[Exchange, Happened]], None],
+        *,
+        events: bool,
+        largest: int = LARGEST_ANSWER,
     ) -> None:
+        """largest: bytes of a whole answer; an event may not have more either."""
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = connection
         self._post = post
         self._events = events
-        self._splitter = EventSplitter()
+        self._largest = largest
+        self._splitter = EventSplitter(limit=min(largest, _LARGEST_EVENT))
         self._body = bytearray()
         self._done = False
         self._over = False
@@ -154,13 +164,12 @@ class Exchange:
         if self._over:
             return
         if not self._events or self.status != 200:
-            if len(self._body) < _LONGEST_REFUSAL or self.status == 200:
-                self._body += data
+            self._keep(data)
             return
         try:
             events = self._splitter.take(data)
-        except EventTooLarge as error:
-            self._broke(str(error))
+        except EventTooLarge:
+            self._broke(TooLarge("an event", min(self._largest, _LARGEST_EVENT)))
             return
         self._open_lane = self.lane if self._splitter.idle else None
         if not events:
@@ -171,6 +180,17 @@ class Exchange:
                 self._pass_on(self.lane, relayed)
                 return
         self._take(payloads(events))
+
+    def _keep(self, data: bytes) -> None:
+        """A part of a whole body."""
+        if self.status != 200:
+            if len(self._body) < _LARGEST_REFUSAL:
+                self._body += data
+        elif len(self._body) + len(data) <= self._largest:
+            self._body += data
+        else:
+            self._body.clear()
+            self._broke(TooLarge("an answer", self._largest))
 
     def _pass_on(self, lane: Lane, relayed: bytes) -> None:
         self._heard_at = self._loop.time()

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-from .connection import Shortcut
-from .running import QUOTE, RunningForm, is_text
+from .connection import Connection, Shortcut
+from .running import MOST_TEXTS, QUOTE, RunningForm, is_text
 
 _END = b"]}]}\n\n\r\n"
 _MODEL = b'"model":'
@@ -159,17 +159,24 @@ class Express(Shortcut):
 class Gathering(Shortcut):
     """The same where the answer is put together here: texts (inside of JSON strings) go to `texts`."""
 
-    __slots__ = ("_clock", "_running", "_texts", "form")
+    __slots__ = ("_clock", "_left", "_running", "_texts", "form")
 
     def __init__(self, form: RunningForm, running: bytearray, texts: list[bytes], clock: Callable[[], float]) -> None:
         self.form = form
         self._running = running
         self._texts = texts
         self._clock = clock
+        self._left = 0
+
+    def begin(self, connection: Connection) -> None:
+        super().begin(connection)
+        self._left = MOST_TEXTS  # then whoever gathers them has a look at their size
 
     def data_received(self, data: bytes) -> None:
         length = len(data)
-        if length < _LONGEST:
+        left = self._left
+        if length < _LONGEST and left:
+            self._left = left - 1
             beginning = _BEGINNINGS[length]
             at = len(beginning[0]) - 1
             if data.startswith(beginning) and data.endswith(_END) and data.find(b"\n", at) == length - 4:

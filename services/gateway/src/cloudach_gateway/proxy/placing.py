@@ -9,14 +9,14 @@ from typing import Any
 from ..catalog import ServedModel
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
 from ..settings import Timeouts
-from .chunk import BadChunk, EngineReportedError, EngineShutsDown
+from .chunk import BadChunk, EngineReportedError, EngineShutsDown, TooLarge
 from .engine_headers import encoding, media_type
 from .engines import Engines, Unreachable
 from .exchange import Exchange, Happened
 from .failover import Cause
 from .first_words import NoAnswer, begins, whole_answer
 from .placements import Placement
-from .upstream_errors import from_error_object, from_response, may_retry, names_dead_engine, status_in
+from .upstream_errors import from_error_object, from_response, may_retry, names_dead_engine, status_in, too_large
 from .watch import Watch
 
 _REFUSAL_S = 5.0
@@ -228,6 +228,10 @@ class Placer:
                 raise PlacementFailed(error, cause=Cause.STALLED, may_retry=False)
 
     def _lost(self, exchange: Exchange, was_dead: bool) -> PlacementFailed:
+        if isinstance(exchange.problem, TooLarge):
+            self.end(failed=False)
+            error = too_large(exchange.problem, upstream=exchange.upstream)
+            return PlacementFailed(error, cause=None, may_retry=False)
         # A killed process ends its connections before its listener: what comes back at once is taken up, and reset.
         same_death = was_dead and not exchange.status
         self.end(failed=True, lost=not same_death)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -142,7 +143,8 @@ class Relay:
         self, request: EngineRequest, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress
     ) -> bytes:
         """The JSON answer put together from the engine's stream. Raises GatewayError."""
-        gathered = _Gathered(asked, tally, progress, vllm=request.model.dialect == "vllm")
+        vllm, largest = request.model.dialect == "vllm", self._engines.largest_answer
+        gathered = _Gathered(partial(Collector, asked, tally, vllm=vllm, largest=largest), asked, tally, progress)
         conversation = self._conversation(request, progress)
         try:
             whole = await conversation.stream(gathered)
@@ -249,15 +251,21 @@ class _Streamed:
 class _Gathered:
     """An answer that is put together here."""
 
-    def __init__(self, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress, *, vllm: bool) -> None:
+    def __init__(
+        self,
+        collecting: Callable[[], Collector],
+        asked: ChatRequest | CompletionRequest,
+        tally: Tally,
+        progress: Progress,
+    ) -> None:
+        self._collecting = collecting
         self._asked = asked
-        self._vllm = vllm
         self._tally = tally
         self._progress = progress
         self._waiting = True
         self._clock = asyncio.get_running_loop().time
         self._taken: Gathering | None = None
-        self.collector = Collector(asked, tally, vllm=vllm)
+        self.collector = collecting()
 
     @property
     def lane(self) -> Lane:
@@ -295,7 +303,7 @@ class _Gathered:
 
     def start_over(self) -> bool:
         self._tally.forget_answer()
-        self.collector = Collector(self._asked, self._tally, vllm=self._vllm)
+        self.collector = self._collecting()
         return True
 
 

@@ -19,6 +19,7 @@ from .chunk import SHAPE_ERRORS, BadChunk, parse
 from .express import Shape
 from .running import END, QUOTE, RunningForm, is_text
 from .tally import Tally
+from .transcript import MOST_OF_ONE
 
 
 class UsageForm(Enum):
@@ -92,11 +93,12 @@ class StreamRewriter:
         """What goes on, possibly nothing, if these are whole events and all of them running chunks that can be edited
         as bytes; None if not: then `feed` them."""
         start, join = self._in_start, self._in_join
-        if self._held is not None or not events.endswith(END):  # what is held back comes first
+        length = len(events)
+        if self._held is not None or length > MOST_OF_ONE or not events.endswith(END):  # what is held back comes first
             return None
         if not events.startswith(start):
             return self._relay_silent(events)
-        if events.find(b"\n", len(start)) != len(events) - 2:
+        if events.find(b"\n", len(start)) != length - 2:
             return self._relay_several(events)
         cut = events.find(join, len(start))  # no text has it: its quotes are escaped
         text, ids = events[len(start) : cut], events[cut + len(join) : -6]
@@ -174,7 +176,7 @@ class StreamRewriter:
 
     def _count(self, payload: bytes, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
         """Counts the tokens and takes out what the client did not ask for."""
-        self.tally.transcript.recent.append(payload)
+        self.tally.transcript.remember(payload)
         self.tally.take_chunk(chunk, answers_per_prompt=self.view.answers_per_prompt)
         if self.view.usage is not UsageForm.EVERY_CHUNK:
             chunk.pop("usage", None)

@@ -12,6 +12,8 @@ _NOTHING = b"{}"
 _NEVER = b"data: \n"  # no event begins so
 END = b"]}]}\n\n"
 """How the event of a running chunk ends, after its token ids."""
+MOST_TEXTS = 1000
+"""How many texts of a gathered answer wait before they are read, so that its size is known in time."""
 
 # A running chunk as vLLM writes it: head, choice, text, then this up to the token ids.
 _RUNNING = re.compile(

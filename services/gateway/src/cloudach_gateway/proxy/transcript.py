@@ -9,6 +9,7 @@ from .running import RunningForm
 WINDOW = 64  # events; back to the last clean cut it is a few, with stop strings about as many as their characters
 
 
+MOST_OF_ONE = 256 * 1024  # bytes of an event that is remembered beside others
 _MOST_AT_ONCE = 16 * 1024  # bytes
 
 
@@ -63,6 +64,13 @@ class Transcript:
     def count(self) -> int:
         """Generated tokens."""
         return self.ids.count(b",")
+
+    def remember(self, event: bytes) -> None:
+        """One event, whose token ids are added apart. A huge one takes the place of all that came before."""
+        if len(event) > MOST_OF_ONE:
+            self.recent.clear()
+            self._lost = True
+        self.recent.append(event)
 
     def note(self, events: bytes, ids: bytes) -> None:
         """Several events at once. ids: theirs, as `b"12,345"`."""

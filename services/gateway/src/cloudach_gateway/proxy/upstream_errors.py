@@ -20,7 +20,7 @@ from ..errors import (
     UpstreamError,
     UpstreamTimeout,
 )
-from .chunk import described
+from .chunk import TooLarge, described
 from .engine_headers import Headers, media_type, retry_after_s
 
 OVERLOADED_RETRY_S = 2.0
@@ -65,6 +65,13 @@ def from_response(
     else:
         error = UpstreamError("The model's engine failed to answer.")
     error.cause = cause
+    return error
+
+
+def too_large(problem: TooLarge, *, upstream: str) -> GatewayError:
+    """Another attempt would generate it all once more, for nothing."""
+    error = UpstreamError(f"The model's engine sent {problem}.", cause=f"{upstream}: {problem}")
+    error.should_retry = False
     return error
 
 
