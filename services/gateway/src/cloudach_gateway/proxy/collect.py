@@ -148,7 +148,7 @@ class Collector:
 
     def _answer(self) -> bytes:
         self._settle_texts()
-        head = self._head | {"model": self._model}
+        head = joined(self._head) | {"model": self._model}
         head["object"] = "chat.completion" if self._chat else "text_completion"
         if not self._token_ids:
             head.pop("prompt_token_ids", None)
