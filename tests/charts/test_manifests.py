@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ssl
+from base64 import b64decode
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 from cloudach_controller import settings as controller_settings
+from cloudach_gateway import address_redis
 from cloudach_gateway import settings as gateway_settings
 from cloudach_model_api import Model
 
@@ -140,6 +144,64 @@ def test_images_are_pinned() -> None:
     for image in images:
         assert image.rpartition(":")[2] not in ("", "latest")
         assert any(sign.isdigit() for sign in image.rpartition(":")[2])
+
+
+def test_every_image_can_be_named_by_its_digest() -> None:
+    """Those of hooks and tests too, which use the platform's own; and the engines', which its configuration names."""
+    digest = "sha256:" + "0" * 64
+    image = {"image": {"digest": digest}}
+    model = {"name": "m", "spec": {**MODEL_SPEC, "image": f"example.com/engine@{digest}"}}
+    values = {
+        **EVERYTHING,
+        "gateway": {**image, "autoscaling": {"kind": "hpa"}},
+        "controller": {**image, "inferenceImage": {"digest": digest}},
+        "valkey": image,
+        "models": [model],
+    }
+    objects = render(values)
+    pods = [pod_template(workload)["spec"] for workload in workloads(objects)]
+    images = [c["image"] for pod in pods for c in [*pod["containers"], *pod.get("initContainers", [])]]
+    images += [objects.config("controller")["inference"]["image"], objects.all("Model")[0]["spec"]["image"]]
+    assert len(images) >= 8
+    assert [image for image in images if not image.endswith(f"@{digest}")] == []
+    assert Model.from_object(objects.all("Model")[0]).spec.image == model["spec"]["image"]
+
+
+def test_valkeys_certificate_is_good_for_the_name_that_gateways_ask(tmp_path: Path) -> None:
+    """A handshake as the gateway makes it, from the URL that the chart gives it."""
+    objects = render({"valkey": {"tls": {"enabled": True}}})
+    files = {name: b64decode(text) for name, text in objects.get("Secret", "valkey-tls")["data"].items()}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    password = {"$(CLOUDACH_REDIS_PASSWORD)": "pw", "/etc/valkey-ca": str(tmp_path)}
+    url = objects.env("gateway")["CLOUDACH_REDIS_URL"]
+    for placeholder, text in password.items():
+        url = url.replace(placeholder, text)
+    address = address_redis.parse(url)
+    client = address.ssl_context()
+    assert client is not None
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    ((host, _),) = address.nodes
+    assert host == objects.get("Service", "valkey")["metadata"]["name"]
+    assert _handshake(server, client, host) == ""
+    assert "Hostname mismatch" in _handshake(server, client, "elsewhere")
+    assert "certificate verify failed" in _handshake(server, ssl.create_default_context(), host)
+
+
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> str:
+    """What the client says against it, if anything; without a socket."""
+    up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [client.wrap_bio(down, up, server_hostname=host), server.wrap_bio(up, down, server_side=True)]
+    for _ in range(10):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLCertVerificationError as error:
+                return str(error)
+    return ""
 
 
 def test_only_who_asks_the_api_server_has_a_token() -> None:

@@ -317,6 +317,19 @@ def data() -> Iterator[Case]:
         yield Case("valkey.auth.existingSecretKey", "pw", look, {"name": f"{NAME}-valkey", "key": "pw"}, name=name)
     yield Case("valkey.auth.existingSecret", "mine", there("Secret", "valkey"), False, name="no other")
     lines = lambda o: o.get("ConfigMap", "valkey")["data"]["valkey.conf"].splitlines()
+    yield Case("valkey.tls.enabled", True, contains(lines, "tls-port 6379"), True)
+    yield Case("valkey.tls.enabled", True, contains(lines, "port 6379"), False, name="no other port")
+    yield Case("valkey.tls.enabled", True, there("Secret", "valkey-tls"), True, name="certificate")
+    yield Case("valkey.tls.enabled", True, lambda o: url(o).partition(":")[0], "rediss", name="gateway")
+    tls = {"valkey.tls.enabled": True, "firstKey.create": True}
+    yield Case("valkey.tls.existingSecret", "mine", there("Secret", "valkey-tls"), False, tls)
+    whole = lambda part: lambda o: [v["secret"] for v in o.pod(part)["volumes"] if "secret" in v]
+    yield Case(
+        "valkey.tls.existingSecret", "mine", whole("valkey"), [{"secretName": "mine", "defaultMode": 0o440}], tls
+    )
+    ca = [{"secretName": "mine", "items": [{"key": "ca.crt", "path": "ca.crt"}]}]
+    for part in ("gateway", "first-key", "test"):
+        yield Case("valkey.tls.existingSecret", "mine", whole(part), ca, tls, name=part)
     yield Case("valkey.appendfsync", "always", contains(lines, "appendfsync always"), True)
     yield Case("valkey.maxMemory", "2gb", contains(lines, "maxmemory 2gb"), True)
     yield Case("valkey.extraConfig", "io-threads 2", contains(lines, "io-threads 2"), True)

@@ -113,7 +113,8 @@ namespaces: {{ default (list .Release.Namespace) .Values.watchNamespaces | uniq 
       name: {{ default (printf "%s-valkey" (include "cloudach.fullname" .)) .Values.valkey.auth.existingSecret | quote }}
       key: {{ .Values.valkey.auth.existingSecretKey | quote }}
 - name: CLOUDACH_REDIS_URL
-  value: "redis://:$(CLOUDACH_REDIS_PASSWORD)@{{ include "cloudach.fullname" . }}-valkey:6379/0"
+  {{- $tls := include "cloudach.valkeyTls" . }}
+  value: "redis{{ if $tls }}s{{ end }}://:$(CLOUDACH_REDIS_PASSWORD)@{{ include "cloudach.fullname" . }}-valkey:6379/0{{ if $tls }}?ssl_ca_certs=/etc/valkey-ca/ca.crt{{ end }}"
 {{- else -}}
 - name: CLOUDACH_REDIS_URL
   valueFrom:
