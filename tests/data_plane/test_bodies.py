@@ -232,10 +232,11 @@ def test_a_byte_order_mark(stack: Stack, body: bytes) -> None:
 def test_a_key_hears_nothing_of_the_models_that_it_may_not_use(stack: Stack, path: str) -> None:
     """The same words for a model, its alias, one that asks too much of it, and none at all."""
     key = create_key(stack.gateway, models="down")
+    said = {"chat/completions": {"messages": [{"role": "user", "content": "x"}]}, "completions": {"prompt": "x"}}
     told = set()
     for name in ("sim", "llama3-8b", "gpt-9"):
-        for more in ({}, {"max_tokens": 100_000}):
-            body = {"model": name, "messages": [{"role": "user", "content": "x"}], "prompt": "x", "input": "x", **more}
+        for more in ({}, {} if path == "embeddings" else {"max_tokens": 100_000}):
+            body = {"model": name, **said.get(path, {"input": "x"}), **more}
             answer = stack.post(f"/v1/{path}", key=key, json=body)
             message = error_of(answer, 403, "permission_error", "model_not_allowed", "model")
             told.add(message.replace(name, "NAME"))

@@ -64,6 +64,8 @@ class Simulator(Server):
 class Gateway(Server):
     """`cloudach-gateway` with a configuration file and a data folder of its own."""
 
+    program: tuple[str | Path, ...] = (BIN / "cloudach-gateway",)
+
     def __init__(
         self,
         config: Mapping[str, Any],
@@ -82,7 +84,7 @@ class Gateway(Server):
             **{name: value for name, value in config.items() if name not in ("listen", "redis", "timeouts")},
         }
         self.config_file.write_text(yaml.safe_dump(self.config))
-        super().__init__([BIN / "cloudach-gateway", "--config", self.config_file], env=env, own_group=own_group)
+        super().__init__([*self.program, "--config", self.config_file], env=env, own_group=own_group)
         try:
             if ready:
                 self._await_readiness()

@@ -31,8 +31,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 from openai_wire.errors import error_body
+
+Error = TypeVar("Error", bound=BaseException)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,17 @@ class GatewayError(Exception):
         if should_retry is not None:
             found.append((b"x-should-retry", b"true" if should_retry else b"false"))
         return found
+
+
+def without_frames(error: Error) -> Error:
+    """The same error for keeping: an exception holds the frames that it came through, and those of its causes, and they
+    hold all of their request, which would wait for a garbage collector."""
+    left: list[BaseException] = [error]
+    while left:
+        one = left.pop()
+        left += [other for other in (one.__cause__, one.__context__) if other is not None]
+        one.__traceback__ = one.__cause__ = one.__context__ = None
+    return error
 
 
 # Above this the official SDKs ignore Retry-After and retry too early, so they are told not to retry at all.

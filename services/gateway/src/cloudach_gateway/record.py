@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import GatewayError, LimitState
+from .errors import GatewayError, LimitState, without_frames
 
 SCOPE_KEY = "cloudach.record"
 
@@ -62,6 +62,10 @@ class RequestRecord:
 
     def complete(self) -> None:
         self.completed = True
+
+    def end_with(self, error: GatewayError) -> None:
+        """What went wrong, for the log and the metrics."""
+        self.error = without_frames(error)
 
     def retried(self, cause: str) -> None:
         self.retries.append(cause)

@@ -40,7 +40,7 @@ class Envelope:
         try:
             await self._app(scope, receive, send_with_headers)
         except GatewayError as error:
-            record.error = error
+            record.end_with(error)
             if record.status is None:
                 await respond(error, send_with_headers, record)
         except Exception as exception:

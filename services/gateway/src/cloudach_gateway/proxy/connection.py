@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import httptools
 
@@ -117,18 +117,7 @@ class Connection(asyncio.Protocol):
         self._inside = deque((False, True))  # whether within an HTTP chunk: turned by the parser, without a frame
         self.used = False  # an idle connection may have been closed by the engine just now
         self.idle_since = 0.0
-        # `list.append` as the callback: no Python frame per piece of a body.
-        self._parser = httptools.HttpResponseParser(
-            SimpleNamespace(
-                on_message_begin=self._on_begin,
-                on_header=self._on_header,
-                on_headers_complete=self._on_head,
-                on_body=self._bodies.append,
-                on_chunk_header=self._inside.rotate,
-                on_chunk_complete=self._inside.rotate,
-                on_message_complete=self._on_complete,
-            )
-        )
+        self._parser: Any = None  # from `connection_made` to `connection_lost`: it and this hold each other
 
     @property
     def closed(self) -> bool:
@@ -155,6 +144,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def given_up(self) -> None:
+        """Nobody waits any more for it to be made. The loop closes it, and may not say so."""
+        self._transport = self._parser = None
+
     def pause_reading(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
@@ -165,6 +158,18 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
+        # `list.append` as the callback: no Python frame per piece of a body.
+        self._parser = httptools.HttpResponseParser(
+            SimpleNamespace(
+                on_message_begin=self._on_begin,
+                on_header=self._on_header,
+                on_headers_complete=self._on_head,
+                on_body=self._bodies.append,
+                on_chunk_header=self._inside.rotate,
+                on_chunk_complete=self._inside.rotate,
+                on_message_complete=self._on_complete,
+            )
+        )
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
@@ -214,11 +219,12 @@ class Connection(asyncio.Protocol):
         self._on_gone(self)
         receiver, self._receiver = self._receiver, None
         if receiver is None:
-            return
-        if exc is None and self._head_seen and not self._framed:
+            pass
+        elif exc is None and self._head_seen and not self._framed:
             receiver.end()
         else:
             receiver.lost(f"connection lost: {exc!r}" if exc else "connection closed")
+        self._parser = self.shortcut = self.offered = None
 
     def _on_begin(self) -> None:
         if self._complete:  # more than it was asked for: nobody knows for whom
@@ -259,3 +265,4 @@ class Connection(asyncio.Protocol):
         else:
             self.abort()
         receiver.end()
+        self.shortcut = None  # it holds the client's connection and what its request has kept

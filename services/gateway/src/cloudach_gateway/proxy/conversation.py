@@ -18,7 +18,7 @@ from .continuation import CannotContinue, Continuation, NotReproducible, plan, q
 from .engines import Engines
 from .exchange import Exchange, Happened, Lane
 from .failover import PROGRESS, Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
-from .placing import EngineRequest, PlacementFailed, Placer, PromptMeter
+from .placing import EngineRequest, PlacementFailed, Placer
 from .transcript import Transcript
 from .upstream_errors import blames_request, too_large
 from .watch import Reader, Watch
@@ -87,7 +87,6 @@ class Conversation:
         failover: Failover,
         request: EngineRequest,
         observer: Observer,
-        meter: PromptMeter,
         *,
         reader: PacedReader | None = None,
     ) -> None:
@@ -95,11 +94,10 @@ class Conversation:
         self._timeouts = timeouts
         self._request = request
         self._observer = observer
-        self._meter = meter
         self._reader = reader
         self._patience_s = failover.budget_s
         self._watch = Watch(timeouts, reader, spent_s=request.spent_s)
-        self._placer = Placer(engines, timeouts, request, self._watch, meter)
+        self._placer = Placer(engines, timeouts, request, self._watch)
         self._budget = FailoverBudget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
         self._placed_at_count = 0  # tokens that were there when the present engine took over
         self._listening = False  # beyond its first events
@@ -136,7 +134,7 @@ class Conversation:
 
     def close(self) -> None:
         """Gives the connection back, or cuts it, which ends the engine's work, if the answer is not at its end."""
-        self._placer.end(failed=False)
+        self._placer.close()
 
     async def _listen(
         self, exchange: Exchange, consumer: Consumer, continuation: Continuation | None
@@ -226,13 +224,7 @@ class Conversation:
     ) -> Exchange:
         """Raises PlacementFailed, UpstreamTimeout."""
         until = self._watch.clock() + self._patience_s if apart else None
-        try:
-            exchange = await self._placer.place(
-                path, body, events=events, whole_will_do=whole_will_do, alone_until=until
-            )
-        except PlacementFailed:
-            self._meter.engine_lost()
-            raise
+        exchange = await self._placer.place(path, body, events=events, whole_will_do=whole_will_do, alone_until=until)
         self._budget.placed(self._watch.clock())
         return exchange
 
@@ -246,7 +238,6 @@ class Conversation:
         broke_at = self._watch.clock()
         told = f"{broken.upstream}: {problem}"
         self._listening = False
-        self._meter.engine_lost()
         self._placer.end(failed=cause is not None, lost=cause is not None and cause.is_loss)
         if isinstance(problem, TooLarge):
             raise too_large(problem, upstream=broken.upstream)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from openai_wire.sse import DONE, EventSplitter, EventTooLarge, payloads
 
+from ..errors import without_frames
 from .chunk import LARGEST_ANSWER, BadChunk, EngineReportedError, TooLarge
 from .connection import Connection, Shortcut
 from .continuation import NotReproducible
@@ -118,6 +119,7 @@ class Exchange:
     def close(self) -> None:
         """Cuts the connection, which ends the engine's work, unless the answer is whole."""
         self._over = True
+        self._post = _to_nobody
         self.sink = self.lane = self._open_lane = None
         connection = self._connection
         if connection is None:
@@ -241,7 +243,7 @@ class Exchange:
     def _broke(self, problem: Exception | str) -> None:
         self._over = True
         self.lane = self._open_lane = None
-        self.problem = problem
+        self.problem = problem if isinstance(problem, str) else without_frames(problem)
         self._done = False
         self._cut()
         self._post((self, Happened.BROKE))
@@ -255,3 +257,7 @@ class Exchange:
         self._heard_at = self.heard_at
         connection, self._connection = self._connection, None
         return connection
+
+
+def _to_nobody(_: tuple[Exchange, Happened]) -> None:
+    """Who asked hears no more."""

@@ -70,14 +70,19 @@ class Pool:
                 waiting.pop(0).abort()
             waiting.append(connection)
 
-        async with asyncio.timeout(self._connect_s):
-            _, connection = await loop.create_connection(
-                lambda: Connection(free, self._open.discard),
-                origin.host,
-                origin.port,
-                ssl=self._context() if origin.tls else None,
-                server_hostname=origin.host if origin.tls else None,
-            )
+        connection = Connection(free, self._open.discard)
+        try:
+            async with asyncio.timeout(self._connect_s):
+                await loop.create_connection(
+                    lambda: connection,
+                    origin.host,
+                    origin.port,
+                    ssl=self._context() if origin.tls else None,
+                    server_hostname=origin.host if origin.tls else None,
+                )
+        except BaseException:
+            connection.given_up()
+            raise
         if connection.closed:
             raise ConnectionResetError("closed as soon as it was open")
         self._open.add(connection)

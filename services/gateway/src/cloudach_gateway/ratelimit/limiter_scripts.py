@@ -105,7 +105,6 @@ class Encoder:
             done.duration_ms,
             done.failovers,
             done.day,
-            "" if done.window_tokens is None else done.window_tokens,
         )
 
     def renew(

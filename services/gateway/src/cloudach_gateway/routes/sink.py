@@ -45,6 +45,7 @@ class SseSink:
     def __exit__(self, *_: object) -> None:
         if self._connection.watcher is self:
             self._connection.watcher = None
+        self._on_flow = self._on_gone = None
 
     @property
     def framed(self) -> Framed:

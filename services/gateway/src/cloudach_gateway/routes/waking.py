@@ -86,7 +86,7 @@ class Waking:
         except GatewayError as error:
             if not sink.started:
                 raise
-            record.error = error
+            record.end_with(error)
             await sink.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
             return None
 
