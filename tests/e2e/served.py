@@ -58,8 +58,9 @@ class Served:
         """How many each engine has answered to the end; in an order that stays."""
         found = []
         for port in self.ray.replica_ports:
+            url, headers = f"http://127.0.0.1:{port}/metrics", {"authorization": f"Bearer {self.api_key}"}
             with suppress(httpx.TransportError):
-                text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=20).text
+                text = httpx.get(url, headers=headers, trust_env=False, timeout=20).text
                 lines = [line for line in text.splitlines() if line.startswith("vllm:request_success_total{")]
                 if lines:
                     found.append(sum(float(line.rpartition(" ")[2]) for line in lines))

@@ -14,7 +14,7 @@ import pytest
 from cloudach_inference.processes import descendants
 from openai import AuthenticationError, OpenAI
 
-from tests.support.inference import Inference, start_ray_sim
+from tests.support.inference import CLOSED, Inference, start_ray_sim
 from tests.support.processes import dies_with_parent
 
 from .leaving import until
@@ -57,8 +57,21 @@ def test_the_same_lock_as_vllms(sims: Inference) -> None:
             stranger.models.list()
 
 
-def stats(url: str) -> dict[str, int]:
-    counts: dict[str, int] = httpx.get(f"{url}/sim/stats", timeout=60).json()
+def test_only_what_the_gateway_uses_is_served_and_only_with_the_key(sims: Inference) -> None:
+    good = {"authorization": f"Bearer {sims.api_key}"}
+    for url in sims.base_urls.values():
+        assert httpx.get(f"{url}/health", timeout=60).status_code == 200
+        for method, path in CLOSED:
+            assert httpx.request(method, url + path, json={}, timeout=60).status_code == 401, path
+            assert httpx.request(method, url + path, json={}, headers=good, timeout=60).status_code == 404, path
+        for path in ("/sim/stats", "/metrics", "/v1/models"):
+            assert httpx.get(url + path, timeout=60).status_code == 401, path
+            assert httpx.get(url + path, headers=good, timeout=60).status_code == 200, path
+
+
+def stats(sims: Inference, url: str) -> dict[str, int]:
+    headers = {"authorization": f"Bearer {sims.api_key}"}
+    counts: dict[str, int] = httpx.get(f"{url}/sim/stats", headers=headers, timeout=60).json()
     return counts
 
 
@@ -67,14 +80,14 @@ def test_a_client_that_leaves_is_seen_by_the_engine(sims: Inference) -> None:
     with OpenAI(base_url=f"{url}/v1", api_key=sims.api_key, max_retries=0) as client:
         with client.completions.create(model="sim-one", prompt="Hi", max_tokens=5000, stream=True) as stream:
             next(iter(stream))
-            before = stats(url)
+            before = stats(sims, url)
             assert before["running"] == 1
-        until(lambda: stats(url)["running"] == 0)
-        after = stats(url)
+        until(lambda: stats(sims, url)["running"] == 0)
+        after = stats(sims, url)
         assert after["aborted_total"] == before["aborted_total"] + 1
         assert after["generated_tokens_total"] < before["generated_tokens_total"] + 1000
         client.completions.create(model="sim-one", prompt="Hi", max_tokens=5)
-    assert stats(url)["generated_tokens_total"] == after["generated_tokens_total"] + 5
+    assert stats(sims, url)["generated_tokens_total"] == after["generated_tokens_total"] + 5
 
 
 def test_a_killed_starter_takes_all_along(tmp_path: Path) -> None:

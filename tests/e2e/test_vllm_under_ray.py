@@ -11,7 +11,7 @@ import httpx
 import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-from tests.support.inference import Inference
+from tests.support.inference import CLOSED, Inference
 
 from .conftest import MODEL
 from .leaving import ENDLESS, Engine, posted, until
@@ -113,6 +113,23 @@ def test_locked_without_the_key(vllm: Inference) -> None:
         with pytest.raises(AuthenticationError):
             stranger.completions.create(model=MODEL, prompt="Hi")
     assert httpx.post(f"{url}/v1/completions", json={"model": MODEL, "prompt": "Hi"}).status_code == 401
+
+
+def test_only_what_the_gateway_uses_is_served_and_only_with_the_key(vllm: Inference, client: OpenAI) -> None:
+    """vLLM's own lock guards /v1 and little else: before ours, POST /invocations generated for anyone."""
+    good = {"authorization": f"Bearer {vllm.api_key}"}
+    body = {"model": MODEL, "prompt": "Hi", "max_tokens": 2, "tokens": [504]}
+    with httpx.Client(base_url=vllm.base_urls[MODEL], timeout=60) as anyone:
+        assert anyone.get("/health").status_code == 200
+        for method, path in CLOSED:
+            assert anyone.request(method, path, json=body).status_code == 401, path
+            assert anyone.request(method, path, json=body, headers=good).status_code == 404, path
+        assert anyone.get("/metrics").status_code == 401
+        assert "vllm:generation_tokens_total" in anyone.get("/metrics", headers=good).text
+        assert anyone.post("/detokenize", json=body).status_code == 401
+        assert anyone.post("/detokenize", json=body, headers=good).status_code == 200
+    stream = client.completions.create(model=MODEL, prompt="Once", max_tokens=8, stream=True)
+    assert len(list(stream)) >= 8
 
 
 def test_refusals(client: OpenAI) -> None:

@@ -20,6 +20,11 @@ import yaml
 from .processes import ROOT, Server
 
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
+CLOSED = (
+    *(("POST", path) for path in ("/invocations", "/tokenize", "/scale_elastic_ep", "/v1/load_lora_adapter")),
+    *(("GET", path) for path in ("/docs", "/openapi.json", "/version", "/v1/chat/completions")),
+)
+"""Some of what vLLM serves and the gateway has no use for."""
 _READY = re.compile(r"answers at (http://\S+)\n(?:.* answers at .*\n)*engines ready")
 
 
@@ -41,7 +46,8 @@ class Inference(Server):
 
     def metric(self, model: str, name: str) -> float:
         """One of vLLM's own, over all its labels, as of the engine's last step."""
-        text = httpx.get(f"{self.base_urls[model]}/metrics", timeout=60).text
+        headers = {"authorization": f"Bearer {self.api_key}"}
+        text = httpx.get(f"{self.base_urls[model]}/metrics", headers=headers, timeout=60).text
         values = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"vllm:{name}{{")]
         assert values, f"no vllm:{name} among the metrics"
         return sum(values)

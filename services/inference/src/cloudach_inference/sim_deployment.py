@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ray import serve
 
+from .lock import Keys, Lock
 from .sim.asgi import create_app
 from .sim.config import SimConfig
 
@@ -15,8 +15,7 @@ def simulator(options: dict[str, Any]) -> type:
     """A deployment class whose replicas each hold a simulator of their own, locked as vLLM's are."""
 
     def application() -> Any:
-        key = os.environ.get("VLLM_API_KEY")
-        return create_app(sim_config(options, api_key=key))
+        return Lock(create_app(sim_config(options)), Keys.taken_from_environment(), more=("/sim/",))
 
     @serve.ingress(application)
     class Simulator:
@@ -25,9 +24,9 @@ def simulator(options: dict[str, Any]) -> type:
     return Simulator
 
 
-def sim_config(options: dict[str, Any], *, api_key: str | None) -> SimConfig:
+def sim_config(options: dict[str, Any]) -> SimConfig:
     """Raises TypeError for an option that the simulator does not know."""
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in options.items()
     }
-    return SimConfig(**(given | {"api_keys": (api_key,) if api_key else ()}))
+    return SimConfig(**(given | {"api_keys": ()}))  # the key is the lock's to ask for

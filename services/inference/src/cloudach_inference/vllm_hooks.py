@@ -11,6 +11,7 @@ from ray.llm._internal.serve.core.server import llm_server
 
 from .adapters import Adapter, AdapterError, Lora, engine_args, engine_name, fetch
 from .late_cancel import LateCancel
+from .lock import Keys, Lock
 
 
 class NoDownload(CallbackBase):  # type: ignore[misc]
@@ -43,10 +44,11 @@ class WithAdapters(CallbackBase):  # type: ignore[misc]
 
 
 class LLMServer(llm_server.LLMServer):  # type: ignore[misc]
-    """Ray's, with three changes. It has the same name because the deployment is named after it.
+    """Ray's, with four changes. It has the same name because the deployment is named after it.
 
     No telemetry actor: that takes 400 MB and 6 s of the start, even where usage stats are off.
     Whoever goes away before an answer in one piece stops the engine: see late_cancel.
+    The engine's key guards every path but health, and only what the gateway uses is served: see lock.
     And LoRA adapters are loaded before the first request: vLLM's own `lora_modules` would do, but not say which failed.
     """
 
@@ -54,9 +56,11 @@ class LLMServer(llm_server.LLMServer):  # type: ignore[misc]
         app = await super().__serve_build_asgi_app__()
         app.middleware_stack = None  # vLLM has built it; with None it is built anew
         app.add_middleware(LateCancel)
+        app.add_middleware(Lock, keys=self._keys)  # the last one added is asked first
         return app
 
     async def _start_engine(self) -> None:
+        self._keys = Keys.taken_from_environment()
         await self.engine.start()
         callback = self._llm_config.get_or_create_callback()
         if isinstance(callback, WithAdapters):
