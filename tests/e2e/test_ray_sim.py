@@ -15,6 +15,7 @@ from cloudach_inference.processes import descendants
 from openai import AuthenticationError, OpenAI
 
 from tests.support.inference import CLOSED, Inference, start_ray_sim
+from tests.support.listening import open_to_all
 from tests.support.processes import dies_with_parent
 
 from .leaving import until
@@ -67,6 +68,11 @@ def test_only_what_the_gateway_uses_is_served_and_only_with_the_key(sims: Infere
         for path in ("/sim/stats", "/metrics", "/v1/models"):
             assert httpx.get(url + path, timeout=60).status_code == 401, path
             assert httpx.get(url + path, headers=good, timeout=60).status_code == 200, path
+
+
+def test_no_port_is_open_on_other_interfaces(sims: Inference) -> None:
+    """Ray's own are meant as well: metrics, gRPC, and the one where Serve's replicas unpickle what comes."""
+    assert open_to_all(sims.process.pid) == []
 
 
 def stats(sims: Inference, url: str) -> dict[str, int]:

@@ -12,6 +12,7 @@ import pytest
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
 from tests.support.inference import CLOSED, Inference
+from tests.support.listening import open_to_all
 
 from .conftest import MODEL
 from .leaving import ENDLESS, Engine, posted, until
@@ -142,7 +143,7 @@ def test_refusals(client: OpenAI) -> None:
 
 
 def test_nothing_of_it_answers_on_other_interfaces(vllm: Inference) -> None:
-    """HTTP, that is: Ray's own gRPC ports are open, and want the cluster's token."""
+    assert open_to_all(vllm.process.pid) == []
     port = urlsplit(vllm.base_urls[MODEL]).port
     assert port is not None
     listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]

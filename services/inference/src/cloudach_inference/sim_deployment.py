@@ -7,6 +7,7 @@ from typing import Any
 from ray import serve
 
 from .lock import Keys, Lock
+from .own_address import keep_to_own_address
 from .sim.asgi import create_app
 from .sim.config import SimConfig
 
@@ -15,6 +16,7 @@ def simulator(options: dict[str, Any]) -> type:
     """A deployment class whose replicas each hold a simulator of their own, locked as vLLM's are."""
 
     def application() -> Any:
+        keep_to_own_address()
         return Lock(create_app(sim_config(options)), Keys.taken_from_environment(), more=("/sim/",))
 
     @serve.ingress(application)

@@ -12,6 +12,7 @@ from ray.llm._internal.serve.core.server import llm_server
 from .adapters import Adapter, AdapterError, Lora, engine_args, engine_name, fetch
 from .late_cancel import LateCancel
 from .lock import Keys, Lock
+from .own_address import keep_to_own_address
 
 
 class NoDownload(CallbackBase):  # type: ignore[misc]
@@ -60,6 +61,7 @@ class LLMServer(llm_server.LLMServer):  # type: ignore[misc]
         return app
 
     async def _start_engine(self) -> None:
+        keep_to_own_address()
         self._keys = Keys.taken_from_environment()
         await self.engine.start()
         callback = self._llm_config.get_or_create_callback()

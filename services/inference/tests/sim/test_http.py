@@ -164,8 +164,20 @@ async def test_keys_guard_the_api_alone(start_sim: StartSim) -> None:
             response = await sim.http.get(path, headers=headers)
             assert (response.status_code, response.text) == (401, '{"error":"Unauthorized"}')
     assert (await sim.http.get("/v1/models", headers={"authorization": "Bearer two"})).status_code == 200
-    for path in ("/health", "/version", "/metrics", "/sim/stats"):
+    for path in ("/health", "/version", "/metrics"):
         assert (await sim.http.get(path)).status_code == 200
+    assert (await sim.http.get("/sim/stats")).status_code == 401
+    assert (await sim.http.get("/sim/stats", headers={"authorization": "Bearer one"})).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}])
+async def test_web_pages_have_no_say(start_sim: StartSim, headers: dict[str, str]) -> None:
+    sim = await start_sim()
+    armed = await sim.http.post("/sim/faults", json={"fault": "refuse"}, headers=headers)
+    assert armed.status_code == 403
+    assert "access-control-allow-origin" not in armed.headers
+    assert (await sim.http.get("/sim/requests", headers=headers)).status_code == 403
+    assert (await sim.chat(max_tokens=1)).status_code == 200
 
 
 async def test_routes_lie_under_the_root_path_too(start_sim: StartSim) -> None:

@@ -24,8 +24,14 @@ from .request import Ask, read
 from .run import Pace, Run, Sink, StreamRun, WholeRun
 
 JSON = b"application/json"
-_GUARDED = ("/v1", "/v2", "/inference", "/cohere")
+_GUARDED = ("/v1", "/v2", "/inference", "/cohere", "/sim/")
+"""vLLM's, and our own."""
 _GENERATE = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+def _of_a_web_page(headers: Mapping[bytes, bytes]) -> bool:
+    """Any page that a developer has open could send requests to a simulator on the same machine."""
+    return b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"
 
 
 class Simulator:
@@ -55,6 +61,8 @@ class Simulator:
         try:
             if method != "OPTIONS" and path.startswith(_GUARDED) and not self._admitted(headers):
                 sink.reply(401, JSON, b'{"error":"Unauthorized"}')
+            elif path.startswith("/sim/") and _of_a_web_page(headers):
+                sink.reply(403, JSON, b'{"error":"The routes below /sim/ are not for web pages."}')
             elif path.startswith("/sim/"):
                 admin.handle(self, method, path, query, body, sink)
             elif path in _GENERATE and method == "POST":

@@ -12,7 +12,9 @@ from typing import Any
 
 import orjson
 
-from .errors import invalid, schema_error
+from .errors import Refusal, invalid, schema_error
+from .regex import least_text
+from .schema import instance
 from .tokenizer import decode, encode
 from .vocabulary import END_TOOLS, EOS, IM_START, TOOLS
 
@@ -27,33 +29,6 @@ class ToolChoice:
 
 def _dump(value: object) -> str:
     return orjson.dumps(value).decode()
-
-
-def instance(schema: object, depth: int = 0) -> Any:
-    """The least value that fits a simple JSON schema."""
-    if not isinstance(schema, dict) or depth > 20:
-        return {}
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    for key in ("anyOf", "oneOf", "allOf"):
-        if schema.get(key):
-            return instance(schema[key][0], depth + 1)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    if isinstance(kind, list):
-        kind = kind[0]
-    if kind == "object":
-        properties = schema.get("properties") or {}
-        names = schema.get("required") or list(properties)
-        return {name: instance(properties.get(name, {"type": "string"}), depth + 1) for name in names}
-    if kind == "array":
-        return [instance(schema.get("items", {"type": "string"}), depth + 1)] * max(1, int(schema.get("minItems", 1)))
-    if kind == "string":
-        return "word".ljust(int(schema.get("minLength", 0)), "s")[: int(schema.get("maxLength", 1_000_000))]
-    if kind in ("integer", "number"):
-        return max(1, schema.get("minimum", 1)) if schema.get("maximum", 1) >= 1 else schema["maximum"]
-    return {"boolean": True, "null": None}.get(str(kind), {})
 
 
 def guided_text(body: dict[str, Any]) -> str | None:
@@ -77,6 +52,10 @@ def guided_text(body: dict[str, Any]) -> str | None:
             return _dump(instance(schema.get("schema")))
     outputs = body.get("structured_outputs")
     if isinstance(outputs, dict):
+        if outputs.get("regex") is not None:
+            if not isinstance(outputs["regex"], str):
+                raise schema_error("string_type", "structured_outputs", "Input should be a valid string", outputs)
+            return least_text(outputs["regex"])
         if outputs.get("choice"):
             return str(outputs["choice"][0])
         if outputs.get("json") is not None:
@@ -146,7 +125,7 @@ def scripted_call(prompt: list[int]) -> tuple[int, ...] | None:
     try:
         tools = orjson.loads(decode(prompt[prompt.index(TOOLS) + 1 : prompt.index(END_TOOLS)]))
         call = (*encode(tool_text(tools)), EOS)
-    except (orjson.JSONDecodeError, LookupError, TypeError):
+    except (orjson.JSONDecodeError, LookupError, TypeError, Refusal):
         return None
     opening = [IM_START, *encode("assistant\n")]
     turns = [i for i, token in enumerate(prompt) if token == IM_START]

@@ -1,0 +1,121 @@
+"""The least value that fits a JSON schema, references among its parts included. Pure.
+
+Whoever sends a schema may be hostile, so that the value is bounded, and so is the work on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+from .errors import invalid
+
+_MOST_STEPS = 10_000
+_LONGEST = 100_000
+"""Characters of a string, and items of an array."""
+
+
+class _Endless(Exception):
+    """No finite value fits here."""
+
+
+def instance(schema: object) -> Any:
+    """Raises Refusal for a schema that no value of a bearable size fits, and for a reference to nothing."""
+    try:
+        return _Making(schema).value(schema, ())
+    except (_Endless, RecursionError):
+        raise invalid("The schema refers to itself without an end.", "response_format") from None
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        raise invalid(f"Invalid JSON schema: {error}", "response_format") from None
+
+
+class _Making:
+    def __init__(self, root: object) -> None:
+        self._root = root
+        self._steps = 0
+
+    def value(self, schema: object, inside: tuple[str, ...]) -> Any:
+        """inside: the references that led here; one that comes again would go on for ever."""
+        self._steps += 1
+        if self._steps > _MOST_STEPS:
+            raise invalid("The schema is too complex.", "response_format")
+        if not isinstance(schema, dict):
+            return {}
+        if "$ref" in schema:
+            reference = schema["$ref"]
+            if reference in inside:
+                raise _Endless
+            return self.value(self._target(reference), (*inside, reference))
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return schema["enum"][0]
+        for key in ("anyOf", "oneOf"):
+            if schema.get(key):
+                return self._first(schema[key], inside)
+        if schema.get("allOf"):
+            return self.value(schema["allOf"][0], inside)
+        kind = schema.get("type", "object" if "properties" in schema else "string")
+        if isinstance(kind, list):
+            kind = kind[0] if kind else "string"
+        return self._of_kind(str(kind), schema, inside)
+
+    def _of_kind(self, kind: str, schema: dict[str, Any], inside: tuple[str, ...]) -> Any:
+        if kind == "object":
+            return self._object(schema, inside)
+        if kind == "array":
+            return self._array(schema, inside)
+        if kind == "string":
+            least, most = _size(schema, "minLength", 0), _size(schema, "maxLength", _LONGEST)
+            return "word".ljust(least, "s")[:most]
+        if kind in ("integer", "number"):
+            return max(1, schema.get("minimum", 1)) if schema.get("maximum", 1) >= 1 else schema["maximum"]
+        return {"boolean": True, "null": None}.get(kind, {})
+
+    def _object(self, schema: dict[str, Any], inside: tuple[str, ...]) -> dict[str, Any]:
+        properties = schema.get("properties") or {}
+        required = schema.get("required")
+        made = {}
+        for name in required or list(properties):
+            try:
+                made[name] = self.value(properties.get(name, {"type": "string"}), inside)
+            except _Endless:
+                if required:
+                    raise
+        return made
+
+    def _array(self, schema: dict[str, Any], inside: tuple[str, ...]) -> list[Any]:
+        least = _size(schema, "minItems", 0)
+        try:
+            return [self.value(schema.get("items", {"type": "string"}), inside)] * max(1, least)
+        except _Endless:
+            if least:
+                raise
+            return []
+
+    def _first(self, choices: list[object], inside: tuple[str, ...]) -> Any:
+        """Of those that have an end."""
+        for choice in choices:
+            try:
+                return self.value(choice, inside)
+            except _Endless:
+                continue
+        raise _Endless
+
+    def _target(self, reference: object) -> object:
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            raise invalid(f"Cannot find field {reference}", "response_format")
+        found: Any = self._root
+        for step in reference[1:].split("/")[1:]:
+            name = unquote(step).replace("~1", "/").replace("~0", "~")
+            if not isinstance(found, dict) or name not in found:
+                raise invalid(f"Cannot find field {name} in {reference}", "response_format")
+            found = found[name]
+        return found
+
+
+def _size(schema: dict[str, Any], name: str, default: int) -> int:
+    size = int(schema.get(name, default))
+    if size > _LONGEST:
+        raise invalid(f"The schema's {name} is too large.", "response_format", size)
+    return size
