@@ -17,7 +17,6 @@ from tests.support.raw_engine import RawEngine, events, response
 from tests.support.stack import Gateway, create_key, start_gateway
 
 LARGEST = 100_000
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
 
 
 @dataclass
@@ -68,11 +67,11 @@ def assert_too_large(wordy: Wordy, answer: httpx.Response) -> None:
 
 def test_a_whole_answer(wordy: Wordy) -> None:
     wordy.engine.says(whole(LARGEST - 1000))
-    assert wordy.ask(tools=[TOOL]).status_code == 200
+    assert wordy.ask(prompt_logprobs=0).status_code == 200
     wordy.engine.says(whole(LARGEST))
-    assert_too_large(wordy, wordy.ask(tools=[TOOL]))
+    assert_too_large(wordy, wordy.ask(prompt_logprobs=0))
     wordy.engine.says(whole(20_000_000))
-    assert_too_large(wordy, wordy.ask(tools=[TOOL]))
+    assert_too_large(wordy, wordy.ask(prompt_logprobs=0))
 
 
 def test_an_answer_in_one_piece_where_a_stream_was_asked_for(wordy: Wordy) -> None:
