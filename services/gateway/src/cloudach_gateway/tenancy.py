@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .errors import InvalidApiKey, LimitState
@@ -89,6 +89,7 @@ class KeyRecord:
     expires_at_ms: int | None = None
     disabled: bool = False
     previous_valid_until_ms: int | None = None
+    earlier_valid_until_ms: tuple[int, ...] = ()  # of secrets that were replaced before the previous one
 
     def allows(self, names: Sequence[str]) -> bool:
         return self.models is None or any(name in self.models for name in names)
@@ -121,6 +122,7 @@ class KeyRecord:
             expires_at_ms=_number(fields.get("expires_at_ms")),
             disabled=fields.get("disabled") == "1",
             previous_valid_until_ms=_number(fields.get("prev_valid_until_ms")),
+            earlier_valid_until_ms=tuple(until for _, until in unpack_secrets(fields.get("older", ""))),
         )
 
 
@@ -131,6 +133,16 @@ def pack_models(models: Sequence[str] | None) -> str:
 
 def unpack_models(packed: str) -> tuple[str, ...] | None:
     return tuple(packed.strip("\n").split("\n")) if packed.strip("\n") else (() if packed else None)
+
+
+def pack_secrets(secrets: Iterable[tuple[str, int]]) -> str:
+    """Digests and until when they are valid (ms), in the field `older`, which only admit.lua and rotations read."""
+    return "\n".join(f"{digest}:{until}" for digest, until in secrets)
+
+
+def unpack_secrets(packed: str) -> list[tuple[str, int]]:
+    pairs = (line.split(":") for line in packed.split("\n") if line)
+    return [(digest, int(until)) for digest, until in pairs]
 
 
 def _text(value: int | None) -> str:

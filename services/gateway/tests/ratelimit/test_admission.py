@@ -68,6 +68,37 @@ async def test_rotation_keeps_limits_and_usage(start_admission, make_key, key_st
     assert key_store.usage(new.record.tenant, new.record.id, _today())["requests"] == 3
 
 
+async def test_a_second_rotation_leaves_the_first_ones_grace(start_admission, make_key, key_store: KeyStore) -> None:
+    door = await _door(start_admission, make_key)
+    key_id = door.key.record.id
+    long_s, short_s = 8.0, 2.0
+    began = time.monotonic()
+    second = keys.rotate(key_store, key_id, grace_ms=round(long_s * 1000))
+    third = keys.rotate(key_store, key_id, grace_ms=round(short_s * 1000))
+    for api_key in (door.key.api_key, second.api_key, third.api_key):
+        await door.admission.authenticate(api_key)
+    await asyncio.sleep(max(0.0, began + short_s + 1.0 - time.monotonic()))
+    with pytest.raises(InvalidApiKey):
+        await door.admission.authenticate(second.api_key)
+    if time.monotonic() < began + long_s - 1.0:  # on a busy machine it may have ended, too
+        await door.admission.authenticate(door.key.api_key)
+    await asyncio.sleep(max(0.0, began + long_s + 0.5 - time.monotonic()))
+    with pytest.raises(InvalidApiKey):
+        await door.admission.authenticate(door.key.api_key)
+    await door.admission.authenticate(third.api_key)
+
+
+async def test_no_grace_ends_every_earlier_secret(start_admission, make_key, key_store: KeyStore) -> None:
+    door = await _door(start_admission, make_key)
+    second = keys.rotate(key_store, door.key.record.id, grace_ms=60_000)
+    third = keys.rotate(key_store, door.key.record.id, grace_ms=0)
+    assert len(third.ended_ms) == 1
+    for api_key in (door.key.api_key, second.api_key):
+        with pytest.raises(InvalidApiKey):
+            await door.admission.authenticate(api_key)
+    await door.admission.authenticate(third.api_key)
+
+
 async def test_a_changed_limit_counts_at_once(start_admission, make_key, key_store: KeyStore) -> None:
     door = await _door(start_admission, make_key, requests=1)
     await door.ask()

@@ -14,19 +14,42 @@ from typing import Any
 
 from ..errors import InvalidApiKey
 from ..store.keys_redis import KeyStore
-from ..tenancy import KEY_ID, TENANT, KeyLimits, KeyRecord, digest, new_api_key, new_key_id, parse_api_key
+from ..store.trouble import StoreDown
+from ..tenancy import (
+    KEY_ID,
+    TENANT,
+    KeyLimits,
+    KeyRecord,
+    digest,
+    new_api_key,
+    new_key_id,
+    pack_secrets,
+    parse_api_key,
+)
 
 LONGEST_NAME = 100
+MOST_EARLIER = 8  # secrets of before the previous one that may still be valid
 
 
 class KeyProblem(Exception):
     """The message says what is wrong with the request."""
 
 
+class InDoubt(Exception):
+    """Redis did not say whether it has stored the new secret: it may be in force."""
+
+    def __init__(self, api_key: str, cause: StoreDown) -> None:
+        super().__init__(str(cause))
+        self.api_key = api_key
+
+
 @dataclass(frozen=True, slots=True)
 class NewKey:
+    """ended_ms: until when earlier secrets would have been valid that have ended with this rotation."""
+
     record: KeyRecord
     api_key: str  # shown once
+    ended_ms: tuple[int, ...] = ()
 
 
 def create(
@@ -52,7 +75,10 @@ def create(
         expires_at_ms=_expiry(expires_at_ms, now_ms),
     )
     api_key = new_api_key(tenant, record.id)
-    store.add(record, digest(api_key))
+    try:
+        store.add(record, digest(api_key))
+    except StoreDown as error:
+        raise InDoubt(api_key, error) from error
     return NewKey(record, api_key)
 
 
@@ -116,19 +142,39 @@ def expire(store: KeyStore, which: str, at_ms: int | None) -> KeyRecord:
 
 
 def rotate(store: KeyStore, which: str, *, grace_ms: int) -> NewKey:
-    """A new secret for the same key: id, limits and usage stay. The old secret works for `grace_ms` more."""
+    """A new secret for the same key: id, limits and usage stay. The old secret works for `grace_ms` more; those that it
+    had replaced keep their own grace. With a grace of 0 all of them end at once.
+    """
     record = find(store, which)
     old = store.digest(record.tenant, record.id)
+    now_ms = store.now_ms()
+    earlier = [(secret, until) for secret, until in store.replaced(record.tenant, record.id) if until > now_ms]
+    ended = () if grace_ms else tuple(until for _, until in earlier)
+    kept = earlier if grace_ms else []
+    if len(kept) > MOST_EARLIER:
+        raise KeyProblem(
+            f"{len(kept)} earlier secrets of {record.id} are still valid, and no more are kept: "
+            "wait until one has ended, or end all of them with --grace 0"
+        )
     api_key = new_api_key(record.tenant, record.id)
-    changed = replace(record, previous_valid_until_ms=store.now_ms() + grace_ms)
+    changed = replace(
+        record,
+        previous_valid_until_ms=now_ms + grace_ms,
+        earlier_valid_until_ms=tuple(until for _, until in kept),
+    )
     fields = {
         "hash": digest(api_key),
         "prev_hash": old or "",
         "prev_valid_until_ms": changed.to_hash()["prev_valid_until_ms"],
+        "older": pack_secrets(kept),
     }
-    if old is None or not store.change(record.tenant, record.id, fields, only_if_digest=old):
+    try:
+        stored = old is not None and store.change(record.tenant, record.id, fields, only_if_digest=old)
+    except StoreDown as error:
+        raise InDoubt(api_key, error) from error
+    if not stored:
         raise KeyProblem(f"the key {record.id} was changed by someone else meanwhile; try again")
-    return NewKey(changed, api_key)
+    return NewKey(changed, api_key, ended)
 
 
 def delete(store: KeyStore, which: str) -> KeyRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from ..auth import keys
 from ..store.keys_redis import KeyStore
 from ..tenancy import KeyLimits, KeyRecord
 from . import output
+from .terminal import interrupted_afterwards, nobody_reads, say_at_once
 from .values import count, duration, milliseconds, moment, names
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def add_to(commands: Commands, where: argparse.ArgumentParser) -> None:
         type=duration,
         default=duration("24h"),
         metavar="DURATION",
-        help="how long the old secret works beside the new one, 0 for not at all (default: 24h)",
+        help="how long the old secret works beside the new one; earlier ones keep their own grace. "
+        "0: neither it nor they work any more (default: 24h)",
     )
     key_action("delete", _delete, "Delete a key for good (401 from then on). What it used stays on the books.")
 
@@ -83,15 +86,16 @@ def _with_store(run: Callable[[argparse.Namespace, KeyStore], int], options: arg
 
 def _create(options: argparse.Namespace, store: KeyStore) -> int:
     limits = KeyLimits(options.requests_per_minute, options.tokens_per_minute, options.concurrent_streams)
-    made = keys.create(
-        store,
-        tenant=options.tenant,
-        name=options.name,
-        models=options.models,
-        limits=limits,
-        expires_at_ms=milliseconds(options.expires),
-    )
-    return _show_secret(options, made)
+    with interrupted_afterwards():
+        made = keys.create(
+            store,
+            tenant=options.tenant,
+            name=options.name,
+            models=options.models,
+            limits=limits,
+            expires_at_ms=milliseconds(options.expires),
+        )
+        return _show_secret(options, made)
 
 
 def _list(options: argparse.Namespace, store: KeyStore) -> int:
@@ -143,7 +147,11 @@ def _expire(options: argparse.Namespace, store: KeyStore) -> int:
 
 def _rotate(options: argparse.Namespace, store: KeyStore) -> int:
     grace_ms = round(options.grace.total_seconds() * 1000)
-    return _show_secret(options, keys.rotate(store, options.key, grace_ms=grace_ms))
+    with interrupted_afterwards():
+        made = keys.rotate(store, options.key, grace_ms=grace_ms)
+        for until in made.ended_ms:
+            print(f"cloudach: an earlier secret, valid until {output.iso(until)}, has ended", file=sys.stderr)
+        return _show_secret(options, made)
 
 
 def _delete(options: argparse.Namespace, store: KeyStore) -> int:
@@ -153,13 +161,17 @@ def _delete(options: argparse.Namespace, store: KeyStore) -> int:
 
 
 def _show_secret(options: argparse.Namespace, made: keys.NewKey) -> int:
-    if options.json:
-        print(output.as_json(output.key_json(made.record, made.api_key)))
-        return 0
-    print(made.api_key)
-    print()
-    print(output.details(made.record))
-    print("\nKeep the key now: only its hash is stored, and it is not shown again.")
+    """The secret comes first, and is on stderr if stdout does not take it: nobody can show it again."""
+    try:
+        say_at_once(output.as_json(output.key_json(made.record, made.api_key)) if options.json else made.api_key)
+    except OSError as error:
+        print(f"cloudach: stdout took nothing ({error.strerror or error}). The key: {made.api_key}", file=sys.stderr)
+        nobody_reads()
+        return 1
+    if not options.json:
+        print()
+        print(output.details(made.record))
+        print("\nKeep the key now: only its hash is stored, and it is not shown again.")
     return 0
 
 

@@ -11,21 +11,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..auth.keys import KeyProblem
+from ..auth.keys import InDoubt, KeyProblem
 from ..settings import ConfigError
 from ..store.embedded import EmbeddedError
 from ..store.trouble import StoreDown
 from . import keys, usage
 from .target import NoTarget, redis_url
+from .terminal import nobody_reads, take_any_text
 from .values import WrongUsage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    take_any_text()
     options = build_parser().parse_args(arguments)
     try:
         with redis_url(options.redis_url, options.config) as url:
             code: int = options.run(options, url)
+            if sys.stdout is not None:
+                sys.stdout.flush()
             return code
+    except BrokenPipeError:
+        nobody_reads()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except InDoubt as error:
+        print(f"cloudach: {error}", file=sys.stderr)
+        print(f"This key may be in force, try it: {error.api_key}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk behind stdout, or a file that cannot be read
+        print(f"cloudach: {error}", file=sys.stderr)
+        nobody_reads()
+        return 1
     except (ConfigError, NoTarget, WrongUsage) as error:
         print(f"cloudach: {error}", file=sys.stderr)
         return 2

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ..tenancy import KeyRecord
+
+_EARLIEST_MS = round(datetime.min.replace(tzinfo=UTC).timestamp() * 1000)
+_LATEST_MS = round(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp() * 1000)
 
 
 def key_json(record: KeyRecord, api_key: str | None = None) -> dict[str, Any]:
@@ -23,15 +27,17 @@ def key_json(record: KeyRecord, api_key: str | None = None) -> dict[str, Any]:
         "requests_per_minute": record.limits.requests,
         "tokens_per_minute": record.limits.tokens,
         "concurrent_streams": record.limits.concurrency,
-        "created_at": _iso(record.created_at_ms),
-        "expires_at": _iso(record.expires_at_ms),
+        "created_at": iso(record.created_at_ms),
+        "expires_at": iso(record.expires_at_ms),
         "disabled": record.disabled,
-        "previous_secret_valid_until": _iso(record.previous_valid_until_ms),
+        "previous_secret_valid_until": iso(record.previous_valid_until_ms),
+        "earlier_secrets_valid_until": [iso(until) for until in record.earlier_valid_until_ms],
     }
 
 
 def as_json(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    utf8 = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, indent=2, ensure_ascii=not utf8)
 
 
 def details(record: KeyRecord) -> str:
@@ -86,7 +92,7 @@ def _row(record: KeyRecord, now_ms: int) -> tuple[str, ...]:
         state(record, now_ms),
         *("-" if value is None else str(value) for value in (limits.requests, limits.tokens, limits.concurrency)),
         "all" if record.models is None else ",".join(record.models),
-        _iso(record.expires_at_ms) or "never",
+        iso(record.expires_at_ms) or "never",
     )
 
 
@@ -95,10 +101,14 @@ def _plain(value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value == []:
+        return "-"
     return ", ".join(value) if isinstance(value, list) else str(value)
 
 
-def _iso(milliseconds: int | None) -> str | None:
+def iso(milliseconds: int | None) -> str | None:
+    """What is stored is shown in any case: of times that no date can name, the first or the last one."""
     if milliseconds is None:
         return None
+    milliseconds = min(max(milliseconds, _EARLIEST_MS), _LATEST_MS)
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

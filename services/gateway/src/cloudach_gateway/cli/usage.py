@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _KEPT = timedelta(days=400)  # totals
+_SKEW = timedelta(days=1)
 _SKEW_MS = 3_600_000  # between the clocks of a gateway, which names the day, and of Redis
 _BY = {"day": ("day",), "key": ("tenant", "key"), "tenant": ("tenant",), None: ("day", "tenant", "key")}
 
@@ -116,7 +117,8 @@ def _totals(options: argparse.Namespace, store: UsageStore) -> int:
     first = options.first or last.replace(day=1)
     if first > last:
         raise WrongUsage(f"--from: {first} is after {last}")
-    days = [f"{found:%Y%m%d}" for found in _days(max(first, today - _KEPT), last)]
+    # A gateway's clock, which names the day, may be ahead of Redis'.
+    days = [f"{found:%Y%m%d}" for found in _days(max(first, today - _KEPT), min(last, today + _SKEW))]
     rows = (
         ({"day": _iso(of), "tenant": name, "key": key}, totals)
         for name in _tenants(options, store)
@@ -170,7 +172,7 @@ def _records(options: argparse.Namespace, store: UsageStore) -> int:
 
 def _reconcile(options: argparse.Namespace, store: UsageStore) -> int:
     when = options.day or _today(store)
-    name, begin_ms = f"{when:%Y%m%d}", _ms(when) - _SKEW_MS
+    name, begin_ms = f"{when:%Y%m%d}", max(0, _ms(when) - _SKEW_MS)
     found: list[dict[str, str | int]] = []
     requests = 0
     for of in _tenants(options, store):

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
 from typing import TextIO
 
 from ..ratelimit.books import RECORD_FIELDS, typed
 from ..store.usage_redis import Entry, UsageStore
 from . import output
+from .terminal import interrupted_afterwards, nobody_reads
 
 _AT_ONCE = 1000
 _WAIT_MS = 2000
@@ -44,7 +41,7 @@ class Writer:
 def look(store: UsageStore, tenant: str, *, first: str, last: str, follow: bool) -> Iterator[list[Entry]]:
     """Batches of what is there; with `follow` also of what comes, without end."""
     batch: list[Entry] = []
-    after = "0-0" if first == "-" else f"{int(first) - 1}-{2**64 - 1}"
+    after = "0-0" if first in ("-", "0") else f"{int(first) - 1}-{2**64 - 1}"
     for entry in store.records(tenant, first, last):
         after = entry[0]
         batch.append(entry)
@@ -71,7 +68,8 @@ def write(found: Iterator[list[Entry]], writer: Writer, most: int | None) -> int
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        return _nobody_reads()
+        nobody_reads()
+        return 1
     return 0
 
 
@@ -102,7 +100,7 @@ def consume(
                 continue
             # Records that were dropped unread have nothing to say, but would come again and again.
             there = [entry for entry in entries if entry[1]]
-            with _interrupted_afterwards():
+            with interrupted_afterwards():
                 writer.write(there)
                 if acknowledge:
                     store.acknowledge(tenant, group, entries)
@@ -112,35 +110,6 @@ def consume(
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
-        return _nobody_reads()
+        nobody_reads()
+        return 1
     return 0
-
-
-@contextmanager
-def _interrupted_afterwards() -> Iterator[None]:
-    """A Ctrl-C waits for the block's end, so that what was written is acknowledged too; a second one does not wait."""
-    waiting = False
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        nonlocal waiting
-        if waiting:
-            raise KeyboardInterrupt
-        waiting = True
-
-    before = signal.getsignal(signal.SIGINT)
-    if before == signal.SIG_IGN:  # in the background: it stays so
-        yield
-        return
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if waiting:
-        raise KeyboardInterrupt
-
-
-def _nobody_reads() -> int:
-    """As when `| head` has seen enough. Python would complain again at its own end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1

@@ -14,8 +14,11 @@ class WrongUsage(Exception):
     """Options that do not go together; the message names one of them."""
 
 
-_DURATION = re.compile(r"(\d+)([smhdw])")
+_DURATION = re.compile(r"(\d+)([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+# What can be reckoned with and shown wherever it is read again, whatever the time zone.
+_LONGEST = timedelta(days=36_500)
+_FIRST, _LAST = date(1970, 1, 1), date(9998, 12, 31)
 
 
 def duration(text: str) -> timedelta:
@@ -23,12 +26,15 @@ def duration(text: str) -> timedelta:
     if text == "0":
         return timedelta()
     match = _DURATION.fullmatch(text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration: a number and s, m, h, d or w, as in 24h")
     try:
-        if match is not None:
-            return timedelta(**{_UNITS[match[2]]: int(match[1])})
-    except OverflowError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is no duration: a number and s, m, h, d or w, as in 24h")
+        found = timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except (OverflowError, ValueError):
+        found = timedelta.max
+    if found > _LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long: at most {_LONGEST.days}d")
+    return found
 
 
 def moment(text: str) -> datetime | None:
@@ -37,14 +43,16 @@ def moment(text: str) -> datetime | None:
         return None
     if text == "now":
         return datetime.now(UTC)
+    if _DURATION.fullmatch(text):
+        return datetime.now(UTC) + duration(text)
     try:
-        if _DURATION.fullmatch(text):
-            return datetime.now(UTC) + duration(text)
         found = datetime.fromisoformat(text)
-    except (ValueError, OverflowError, argparse.ArgumentTypeError):
+    except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no time: 30d, 2030-01-31, 2030-01-31T12:00:00Z, now or never"
         ) from None
+    if not _FIRST <= found.date() <= _LAST:
+        raise argparse.ArgumentTypeError(f"{text!r} is out of range: {_FIRST} to {_LAST}, or never for no end")
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
@@ -66,9 +74,13 @@ def positive(text: str) -> int:
 def day(text: str) -> date:
     if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
         try:
-            return date.fromisoformat(text)
+            found = date.fromisoformat(text)
         except ValueError:
             pass
+        else:
+            if not _FIRST <= found <= _LAST:
+                raise argparse.ArgumentTypeError(f"{text!r} is out of range: {_FIRST} to {_LAST}")
+            return found
     raise argparse.ArgumentTypeError(f"{text!r} is no day: YYYY-MM-DD")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..tenancy import KeyRecord
+from ..tenancy import KeyRecord, unpack_secrets
 from . import layout
 from .client_redis import BlockingStore, translated
 
@@ -34,6 +34,14 @@ class KeyStore(BlockingStore):
         with translated(self._address):
             found = self._client.hget(layout.key_record(tenant, key_id), "hash")
         return str(found) if found else None
+
+    def replaced(self, tenant: str, key_id: str) -> list[tuple[str, int]]:
+        """Digests of the secrets that a rotation has replaced, the latest first, and until when they are valid (ms)."""
+        names = ("prev_hash", "prev_valid_until_ms", "older")
+        with translated(self._address):
+            digest, until, older = self._client.hmget(layout.key_record(tenant, key_id), *names)
+        latest = [(digest, int(until))] if digest and until else []
+        return [*latest, *unpack_secrets(older or "")]
 
     def add(self, record: KeyRecord, digest: str) -> None:
         """A new key. The record comes last: what is listed and not there is not shown."""

@@ -1,0 +1,54 @@
+"""The terminal's ends of a command: Ctrl-C, and a stdout that nobody reads or that takes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+def take_any_text() -> None:
+    """A name that the terminal's encoding does not have is shown with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def nobody_reads() -> None:
+    """As when `| head` has seen enough. Python would complain again at its own end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def say_at_once(text: str) -> None:
+    """On stdout. Raises OSError if it is not taken."""
+    if sys.stdout is None:
+        raise OSError("stdout is closed")
+    print(text, flush=True)
+
+
+@contextmanager
+def interrupted_afterwards() -> Iterator[None]:
+    """A Ctrl-C waits for the block's end, so that what was written is acknowledged too; a second one does not wait."""
+    waiting = False
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        nonlocal waiting
+        if waiting:
+            raise KeyboardInterrupt
+        waiting = True
+
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:  # in the background: it stays so
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        raise KeyboardInterrupt
