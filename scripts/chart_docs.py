@@ -181,6 +181,8 @@ def _settings() -> dict[str, Schema]:
     for prefix, settings in {"gateway": gateway.Settings, "controller": controller.Settings}.items():
         made |= _hoisted(prefix, settings.model_json_schema())
         del made[f"{prefix}Config"]["properties"]["listen"]
+    del made["controllerConfig"]["properties"]["network_policy"]
+    del made["controllerNetworkPolicy"]
     for group, names in OF_THE_CHART.items():
         for name in names:
             del made[group]["properties"][name]

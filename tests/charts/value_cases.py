@@ -370,17 +370,21 @@ def keys() -> Iterator[Case]:
 def network() -> Iterator[Case]:
     peer = {"namespaceSelector": {"matchLabels": {"x": "y"}}}
     yield Case("networkPolicy.enabled", False, has_kind("NetworkPolicy"), False)
+    yield Case("networkPolicy.enabled", False, config("controller", "network_policy", "enabled"), False, name="models")
     rule = lambda part, index: spec("NetworkPolicy", part, "ingress", index, "from", 0)
+    of_models = lambda *path: config("controller", "network_policy", *path)
     yield Case("networkPolicy.gatewayFrom", [peer], rule("gateway", 0), peer)
-    for part, index in {"gateway": 1, "controller": 0, "ray": 4}.items():
+    for part, index in {"gateway": 1, "controller": 0}.items():
         yield Case("networkPolicy.metricsFrom", [peer], rule(part, index), peer, name=part)
-    yield Case("networkPolicy.kuberayFrom", [peer], rule("ray", 3), peer)
-    places = lambda o: [
-        one["metadata"]["namespace"] for one in o.all("NetworkPolicy") if one["metadata"]["name"].endswith("-ray")
-    ]
-    yield Case("networkPolicy.modelNamespaces", ["x", "y"], places, ["x", "y"])
+    yield Case("networkPolicy.metricsFrom", [peer], of_models("metrics"), [peer], name="models")
+    yield Case("networkPolicy.kuberayFrom", [peer], of_models("kuberay"), [peer])
     more = {"ports": [{"port": 9999}], "from": [peer]}
-    yield Case("networkPolicy.extraModelIngress", [more], spec("NetworkPolicy", "ray", "ingress", 5), more)
+    yield Case("networkPolicy.extraModelIngress", [more], of_models("extra_ingress"), [more])
+    yield Case("networkPolicy.egress.enabled", False, of_models("egress"), False)
+    yield Case("networkPolicy.egress.alsoClosed", ["8.8.0.0/16"], of_models("also_closed"), ["8.8.0.0/16"])
+    out = {"ports": [{"port": 3128}], "to": [{"ipBlock": {"cidr": "10.0.0.9/32"}}]}
+    yield Case("networkPolicy.egress.apiServer", [out], of_models("api_server"), [out])
+    yield Case("networkPolicy.egress.extra", [out], of_models("extra_egress"), [out])
 
 
 def monitoring() -> Iterator[Case]:

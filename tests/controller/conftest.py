@@ -79,9 +79,11 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
     for server in running:
         server.stop(PATIENCE_S)
     kubectl = cluster.kubectl
-    for kind in ("models", "rayservices", "modeluses"):
-        names = kubectl("-n", NAMESPACE, "get", kind, "-o", "name").split()
+    made = ("-l", "app.kubernetes.io/managed-by=cloudach-controller")
+    for kind, which in {"models": (), "rayservices": made, "modeluses": made, "networkpolicies": made}.items():
+        names = kubectl("-n", NAMESPACE, "get", kind, *which, "-o", "name").split()
         for name in names:
             kubectl("-n", NAMESPACE, "patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
             kubectl("-n", NAMESPACE, "delete", name, "--ignore-not-found")
-    kubectl("-n", NAMESPACE, "delete", "lease", "cloudach-controller", "--ignore-not-found")
+    for one in ("lease/cloudach-controller", "secret/cloudach-engine-keys"):
+        kubectl("-n", NAMESPACE, "delete", one, "--ignore-not-found")

@@ -233,7 +233,7 @@ def test_a_model_in_use_does_not_sleep_and_its_use_is_kept_again_when_deleted(
         "metadata": {
             "name": "sim",
             "namespace": NAMESPACE,
-            "labels": {"cloudach.dev/model": "sim"},
+            "labels": {"cloudach.dev/model": "sim", "app.kubernetes.io/managed-by": "cloudach-controller"},
             "ownerReferences": [
                 {
                     "apiVersion": "cloudach.dev/v1alpha1",
@@ -284,6 +284,40 @@ def test_each_model_gets_a_key_of_its_own(start: Start, shop: Shop) -> None:
     until(lambda: shop.status("one")["engineKey"] == key_id("ab" * 32), "the new key's id")
     shop.run("delete", "model", "one", f"--timeout={PATIENCE_S:g}s")
     until(lambda: set(keys()) == {"two"}, "its keys' end")
+
+
+def test_each_model_has_network_policies_of_its_own(start: Start, shop: Shop) -> None:
+    def policy(name: str) -> dict[str, Any]:
+        spec: dict[str, Any] = shop.get("networkpolicy", name).get("spec") or {}
+        return spec
+
+    peers = {"gateways": [{"podSelector": {"matchLabels": {"part": "gateway"}}}]}
+    shop.apply(model())
+    first = start(network_policy={"enabled": True, **peers})
+    shop.state("Ready")
+    assert policy("sim.engines")["podSelector"] == {"matchLabels": {"cloudach.dev/model": "sim"}}
+    assert policy("sim.engines")["policyTypes"] == ["Ingress", "Egress"]
+    head = {"cloudach.dev/model": "sim", "ray.io/node-type": "head"}
+    assert policy("sim.head")["podSelector"] == {"matchLabels": head}
+    version = shop.get("networkpolicy", "sim.engines")["metadata"]["resourceVersion"]
+    open_to_all = {"spec": {"ingress": [{}]}}
+    shop.run("patch", "networkpolicy", "sim.engines", "--type=merge", "-p", json.dumps(open_to_all))
+    until(lambda: len(policy("sim.engines")["ingress"]) == 2, "what somebody opened is closed again")
+    shop.run("delete", "networkpolicy", "sim.engines")
+    until(lambda: policy("sim.engines"), "what somebody deleted is made again")
+    assert shop.get("networkpolicy", "sim.engines")["metadata"]["resourceVersion"] != version
+    first.stop(PATIENCE_S)
+    start()  # without policies
+    until(lambda: not policy("sim.engines") and not policy("sim.head"), "their end")
+    assert shop.state("Ready")
+
+
+def test_engines_without_their_policies_are_not_begun(start: Start, shop: Shop, cluster: Cluster) -> None:
+    """Here the API server refuses one for its content; without the right to make them it is the same."""
+    shop.apply(model())
+    start(network_policy={"enabled": True, "extra_ingress": [{"from": [{"ipBlock": {"cidr": "nonsense"}}]}]})
+    until(lambda: "networkpolicies" in shop.condition("Degraded"), "the refusal")
+    assert not shop.get("rayservice")
 
 
 def test_switched_off_and_on(start: Start, shop: Shop) -> None:

@@ -304,7 +304,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 def test_an_engine_that_hangs_over_a_whole_answer(impatient: Stack, sim: Simulator) -> None:
     """Requests that are not run as streams have the total time."""
     sim.arm("hang")
-    error_of(impatient.post(json=chat(tools=[TOOL])), 504, "server_error", "timeout")
+    error_of(impatient.post(json=chat(prompt_logprobs=1)), 504, "server_error", "timeout")
     until(lambda: sim.stats()["running"] == 0)
 
 

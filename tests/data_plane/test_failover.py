@@ -514,8 +514,6 @@ def test_the_official_sdk_raises_what_cannot_be_continued(two: Fleet) -> None:
 
 
 WHOLE_BREAKS = [(fault, reason) for fault in ("end@4", "abort@4", "error@4:nodone") for reason in IMPOSSIBLE]
-# Such an answer is asked for whole: the error has its status, and may be the request's own doing.
-WHOLE_BREAKS.remove(("error@4:nodone", "tool calls"))
 
 
 @pytest.mark.parametrize(("fault", "reason"), WHOLE_BREAKS)

@@ -29,6 +29,9 @@
 - apiGroups: [cloudach.dev]
   resources: [modeluses]
   verbs: [get, list, watch, create]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies] # two for each Model
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch, delete]

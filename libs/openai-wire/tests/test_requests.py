@@ -102,6 +102,27 @@ def test_every_form_of_prompt(prompt: Any) -> None:
     assert request.choices == (2 if prompt in (["a", "b"], [[1], [2, 3]]) else 1)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f", "description": "word " * 600}}]},
+        {"documents": [{"text": "word " * 600}]},
+        *(
+            {"messages": [{"role": "assistant", "content": None, **said}]}
+            for said in (
+                {"content": "word " * 600},
+                {"content": [{"type": "text", "text": "word " * 600}]},
+                {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "word " * 600}}]},
+                {"reasoning": "word " * 600},
+                {"reasoning_content": "word " * 600},
+            )
+        ),
+    ],
+)
+def test_an_estimate_has_all_that_becomes_prompt(more: dict[str, Any]) -> None:
+    assert 600 <= parse(ChatRequest, json.dumps(GOOD | more).encode()).prompt_estimate() <= 1200
+
+
 def test_a_bad_prompt() -> None:
     assert refused({"model": "m", "prompt": {"a": 1}}, CompletionRequest).param == "prompt"
     assert refused({"model": "m", "prompt": [-1]}, CompletionRequest).param == "prompt[0]"

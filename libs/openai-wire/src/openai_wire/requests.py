@@ -45,6 +45,8 @@ class Message(Struct):
     name: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
 
 
 class Generation(Struct, kw_only=True):
@@ -89,6 +91,7 @@ class ChatRequest(Generation, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
+    documents: Any = None
     reasoning_effort: str | None = None
 
     @property
@@ -103,8 +106,12 @@ class ChatRequest(Generation, kw_only=True):
                 total += _tokens_in(message.content)
             elif message.content:
                 total += sum(_tokens_in(part["text"]) for part in message.content if isinstance(part.get("text"), str))
-        if self.tools:
-            total += len(msgspec.json.encode(self.tools)) // _BYTES_PER_TOKEN
+            for said_before in (message.tool_calls, message.reasoning, message.reasoning_content):
+                if said_before:
+                    total += _tokens_in_json(said_before)
+        for said_to_all in (self.tools, self.documents):
+            if said_to_all:
+                total += _tokens_in_json(said_to_all)
         return total
 
 
@@ -151,6 +158,10 @@ _TOKENS_PER_MESSAGE = 8
 
 def _tokens_in(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass")) // _BYTES_PER_TOKEN + 1
+
+
+def _tokens_in_json(value: Any) -> int:
+    return len(msgspec.json.encode(value)) // _BYTES_PER_TOKEN
 
 
 def _tokens_in_prompt(prompt: str | list[Any]) -> int:

@@ -12,8 +12,9 @@ from cloudach_model_api.keys import ENGINE_KEYS_SECRET
 from cloudach_model_api.names import LABEL_MODEL
 
 from . import metrics
+from .companions import Companions
 from .engine_keys import EngineKeys
-from .kube.client import MODEL_USES, MODELS, PODS, RAY_SERVICES, SECRETS, KubeClient
+from .kube.client import MODEL_USES, MODELS, NETWORK_POLICIES, PODS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError
 from .kube.events import Events
 from .observe import Observer
@@ -32,6 +33,9 @@ class Manager:
         spaces: tuple[str | None, ...] = settings.kubernetes.namespaces or (None,)
         self._models = [Informer(api, MODELS, space, self._model_changed) for space in spaces]
         self._uses = [Informer(api, MODEL_USES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
+        self._policies = [
+            Informer(api, NETWORK_POLICIES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces
+        ]
         self._keys = [Informer(api, SECRETS, space, self._keys_changed, name=ENGINE_KEYS_SECRET) for space in spaces]
         self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         self._pods = [Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
@@ -39,12 +43,17 @@ class Manager:
             models=_Merged(self._models),
             ray_services=_Merged(self._ray),
             pods=_Merged(self._pods),
-            uses=_Merged(self._uses),
-            uses_missing=lambda: any(each.missing for each in self._uses),
             kuberay_missing=lambda: any(each.missing for each in self._ray),
         )
+        companions = Companions(
+            api,
+            settings,
+            uses=_Merged(self._uses),
+            uses_missing=lambda: any(each.missing for each in self._uses),
+            policies=_Merged(self._policies),
+        )
         keys = EngineKeys(api, _Merged(self._keys))
-        self._reconciler = Reconciler(api, cache, observer, events, keys, settings)
+        self._reconciler = Reconciler(api, cache, observer, events, companions, keys, settings)
 
     @property
     def unready(self) -> str:
@@ -53,7 +62,7 @@ class Manager:
 
     @property
     def _informers(self) -> list[Informer]:
-        return [*self._models, *self._uses, *self._keys, *self._ray, *self._pods]
+        return [*self._models, *self._uses, *self._keys, *self._policies, *self._ray, *self._pods]
 
     async def run(self) -> None:
         """Until cancelled."""

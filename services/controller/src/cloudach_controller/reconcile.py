@@ -13,18 +13,18 @@ from typing import Any
 from cloudach_model_api.model import InvalidModel, Model
 from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 from cloudach_model_api.status import ConditionType, ModelStatus, State
-from cloudach_model_api.use import ModelUse, use_object
 
 from . import metrics
 from . import status as tell
+from .companions import Companions
 from .engine_keys import EngineKeys
-from .kube.client import MODEL_USES, MODELS, RAY_SERVICES, SECRETS, KubeClient
+from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
 from .observation import Observation, cluster_started
 from .observe import Observer
 from .plan import Plan, plan
-from .replicas import Demand, demand, may_sleep
+from .replicas import Demand, demand
 from .resources.cluster import is_locked
 from .resources.ray_service import live
 from .runtime.informer import Key
@@ -42,8 +42,6 @@ class Cache:
     models: Mapping[Key, dict[str, Any]]
     ray_services: Mapping[Key, dict[str, Any]]
     pods: Mapping[Key, dict[str, Any]]
-    uses: Mapping[Key, dict[str, Any]]
-    uses_missing: Callable[[], bool]
     kuberay_missing: Callable[[], bool]
 
 
@@ -54,10 +52,12 @@ class Reconciler:
         cache: Cache,
         observer: Observer,
         events: Events,
+        companions: Companions,
         keys: EngineKeys,
         settings: Settings,
     ) -> None:
         self._api = api
+        self._companions = companions
         self._keys = keys
         self._cache = cache
         self._observer = observer
@@ -76,12 +76,12 @@ class Reconciler:
             model = Model.from_object(obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
-        wanted = demand(model, now, self._use(key, model), untold=self._cache.uses_missing())
+        wanted = demand(model, now, self._companions.use(key, model), untold=self._companions.uses_missing())
         if wanted.mode == "deleting":
             return await self._delete(key, obj, model, wanted, now)
         if FINALIZER not in model.metadata.finalizers:
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
-        await self._keep_use(key, model)
+        await self._companions.keep_use(key, model)
         taken = tell.name_taken(model, self._other_models(key))
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
@@ -91,29 +91,17 @@ class Reconciler:
             self._seen.discard(key)
             seen = await self._look(key, model, None)
             return await self._say(obj, model, wanted, Plan("none", None), seen, now, blocked=taken[0])
-        done, refused, applied = await self._bring_about(key, model, wanted, there)
+        exposed = await self._companions.protect(key, model)
+        if exposed and there is None:  # rather no engine than one that everybody reaches
+            done, refused, applied = Plan("none", None), exposed, None
+        else:
+            done, refused, applied = await self._bring_about(key, model, wanted, there)
+            refused = refused or exposed
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
         again = await self._say(obj, model, wanted, done, seen, now, blocked=taken[0] if taken is not None else None)
         if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew
             self._seen.discard(key)
         return again
-
-    def _use(self, key: Key, model: Model) -> ModelUse | None:
-        """What gateways tell of this Model. What they told of one of the same name before it does not count."""
-        obj = self._cache.uses.get(key)
-        if obj is None:
-            return None
-        owners = obj["metadata"].get("ownerReferences") or ()
-        return ModelUse.from_object(obj) if any(one.get("uid") == model.metadata.uid for one in owners) else None
-
-    async def _keep_use(self, key: Key, model: Model) -> None:
-        """Makes the object that gateways mark, where it is missing."""
-        if not may_sleep(model) or self._cache.uses_missing() or self._use(key, model) is not None:
-            return
-        try:
-            await self._api.create(MODEL_USES, key[0], use_object(model))
-        except (Conflict, NotFound):
-            pass  # It is there already, that of a Model before this one still goes, or the kind has just been removed.
 
     async def _bring_about(
         self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -135,6 +136,47 @@ class Ray(Group):
     )
 
 
+_PRIVATE = (
+    *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
+    *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
+    *("64:ff9b::/96", "fc00::/7", "fe80::/10", "ff00::/8"),
+)
+
+
+def _network(block: str) -> str:
+    ip_network(block)
+    return block
+
+
+Cidr = Annotated[str, AfterValidator(_network)]
+Peers = tuple[dict[str, Any], ...]
+"""As in `from` of a NetworkPolicy."""
+
+
+class NetworkPolicy(Group):
+    """Who reaches the engines' pods, and what these reach. The controller makes policies for each Model."""
+
+    enabled: bool = Field(False, description="off: none are made, and every pod of the cluster reaches the engines")
+    gateways: Peers = Field((), description="who may ask the engines, as `from` of a NetworkPolicy")
+    controllers: Peers = Field((), description="who may ask Ray's dashboard; this controller has to be among them")
+    kuberay: Peers = Field((), description="where KubeRay's operator runs")
+    metrics: Peers = Field((), description="who may read Ray's metrics")
+    extra_ingress: tuple[dict[str, Any], ...] = Field((), description="further NetworkPolicyIngressRules")
+    egress: bool = Field(True, description="off: pods reach everything, also the cloud's metadata service")
+    also_closed: tuple[Cidr, ...] = Field(
+        (), description="ranges that are not the internet, beside the private ones: such as public addresses of pods"
+    )
+    api_server: tuple[dict[str, Any], ...] = Field(
+        (), description="NetworkPolicyEgressRules by which a head, whose autoscaler asks it, reaches the API server"
+    )
+    extra_egress: tuple[dict[str, Any], ...] = Field((), description="further NetworkPolicyEgressRules of all pods")
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Where weights and media by URL are not fetched from."""
+        return (*_PRIVATE, *self.also_closed)
+
+
 class Rollout(Group):
     replacement: Literal["ask", "at_once"] = Field(
         "ask",
@@ -148,6 +190,7 @@ class Settings(Group):
     leader_election: LeaderElection = LeaderElection()
     inference: Inference = Inference()
     ray: Ray = Ray()
+    network_policy: NetworkPolicy = NetworkPolicy()
     rollout: Rollout = Rollout()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="JSON lines on stderr")
 

@@ -291,6 +291,13 @@ class Settings(Group):
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @field_validator("cache_salt_secret")
+    @classmethod
+    def _not_guessed(cls, secret: str | None) -> str | None:
+        if secret is not None and len(secret) < 16:
+            raise ValueError("it has fewer than 16 characters")
+        return secret
+
     @model_validator(mode="after")
     def _some_models(self) -> Settings:
         if not self.models and not self.kubernetes.enabled:

@@ -64,6 +64,12 @@ def test_an_answer_of_vllm_has_its_null_fields() -> None:
     }
 
 
+def test_an_answer_has_the_head_of_its_chunks() -> None:
+    answer = gathered({"delta": {"content": "Hi"}}, system_fingerprint="vllm-1")
+    head = {name: answer[name] for name in ("id", "object", "created", "model", "system_fingerprint")}
+    assert head == HEAD | {"object": "chat.completion", "model": "alias", "system_fingerprint": "vllm-1"}
+
+
 def test_another_engines_answer_has_none_of_them() -> None:
     answer = gathered({"delta": {"content": "Hi"}, "finish_reason": "stop"}, vllm=False)
     assert None not in answer.values()

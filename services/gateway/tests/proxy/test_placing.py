@@ -17,6 +17,7 @@ from cloudach_gateway.proxy.engines import Engines
 from cloudach_gateway.proxy.exchange import Exchange, Lane
 from cloudach_gateway.proxy.failover import Cause
 from cloudach_gateway.proxy.placing import EngineRequest, PlacementFailed, Placer
+from cloudach_gateway.proxy.tally import Tally
 from cloudach_gateway.proxy.transcript import Transcript
 from cloudach_gateway.proxy.watch import Watch
 from cloudach_gateway.settings import Failover, Model, Timeouts
@@ -58,10 +59,11 @@ class Run:
         self.request = EngineRequest(self.model, PATH, b"{}", "req", fields=fields)
 
     def placer(self) -> Placer:
-        return Placer(self.engines, self.timeouts, self.request, Watch(self.timeouts, None))
+        return Placer(self.engines, self.timeouts, self.request, Watch(self.timeouts, None), Tally())
 
     def conversation(self, observer: Any) -> Conversation:
-        return Conversation(self.engines, self.timeouts, Failover(spread_s=0.02, budget_s=20), self.request, observer)
+        failover = Failover(spread_s=0.02, budget_s=20)
+        return Conversation(self.engines, self.timeouts, failover, self.request, observer, Tally())
 
     @property
     def left(self) -> dict[str, Any]:

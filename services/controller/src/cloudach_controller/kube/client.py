@@ -38,6 +38,7 @@ MODELS = Kind(GROUP, VERSION, PLURAL)
 MODEL_USES = Kind(GROUP, VERSION, USE_PLURAL)
 RAY_SERVICES = Kind("ray.io", "v1", "rayservices")
 PODS = Kind("", "v1", "pods")
+NETWORK_POLICIES = Kind("networking.k8s.io", "v1", "networkpolicies")
 SECRETS = Kind("", "v1", "secrets")
 EVENTS = Kind("", "v1", "events")
 LEASES = Kind("coordination.k8s.io", "v1", "leases")
@@ -198,6 +199,7 @@ __all__ = [
     "LEASES",
     "MODELS",
     "MODEL_USES",
+    "NETWORK_POLICIES",
     "PODS",
     "RAY_SERVICES",
     "SECRETS",

@@ -1,8 +1,8 @@
 """A stream gathered into the one JSON answer of a request that did not ask for a stream: pure.
 
 Plain requests without `stream` still run as streams towards the engine, so that the gateway knows at every moment
-what was generated: a caller that goes away is billed exactly. What cannot be gathered faithfully (tools, which engines
-parse differently in streams, and fields that only whole answers have) is asked for whole: see `can_collect`.
+what was generated: a caller that goes away is billed exactly. What cannot be gathered faithfully (fields that only
+whole answers have) is asked for whole: see `can_collect`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from openai_wire.requests import ChatRequest, CompletionRequest
 
-from . import logprobs
+from . import collect_calls, logprobs
 from .chunk import LARGEST_ANSWER, SHAPE_ERRORS, BadChunk, TooLarge, parse
 from .pieces import PIECE, grow, joined
 from .running import MOST_TEXTS, RunningForm
@@ -20,8 +20,6 @@ from .tally import Tally
 
 # Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
 _ONLY_WHOLE = (
-    "tools",
-    "functions",
     "echo",
     "suffix",
     "best_of",
@@ -76,6 +74,7 @@ class Collector:
         self._choices_asked = request.choices
         self._chat = isinstance(request, ChatRequest)
         self._vllm = vllm
+        self._forced = isinstance(request, ChatRequest) and request.tool_choice not in (None, "auto")
         self._model = request.model
         self._token_ids = bool(request.return_token_ids)
         self._answers_per_prompt = request.n or 1
@@ -148,7 +147,7 @@ class Collector:
 
     def _answer(self) -> bytes:
         self._settle_texts()
-        head = self._head | {"model": self._model}
+        head = joined(self._head) | {"model": self._model}
         head["object"] = "chat.completion" if self._chat else "text_completion"
         if not self._token_ids:
             head.pop("prompt_token_ids", None)
@@ -172,7 +171,7 @@ class Collector:
             if self._vllm and choice["logprobs"] is not None:
                 choice["logprobs"] |= logprobs.offsets(choice["logprobs"])
             return choice
-        message = joined(choice["message"])
+        message = collect_calls.told(choice["message"], keep_blank=self._vllm and self._forced)
         if self._vllm and message["reasoning"] and not message["content"]:
             message["content"] = None
         return choice | {"message": message}
@@ -202,7 +201,9 @@ class Collector:
         if self._chat:
             message = choice["message"]
             for key, value in (part.get("delta") or {}).items():
-                if key != "role" and value is not None:
+                if key in collect_calls.NAMES and value:
+                    more += collect_calls.take(message, key, value)
+                elif key != "role" and value is not None:
                     more += grow(message, key, value)
         else:
             more += grow(choice, "text", part.get("text") or "")

@@ -18,7 +18,7 @@ from .continuation import CannotContinue, Continuation, NotReproducible, plan, q
 from .engines import Engines
 from .exchange import Exchange, Happened, Lane
 from .failover import PROGRESS, Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
-from .placing import EngineRequest, PlacementFailed, Placer
+from .placing import EngineRequest, PlacementFailed, Placer, PromptMeter
 from .transcript import Transcript
 from .upstream_errors import blames_request, too_large
 from .watch import Reader, Watch
@@ -87,6 +87,7 @@ class Conversation:
         failover: Failover,
         request: EngineRequest,
         observer: Observer,
+        meter: PromptMeter,
         *,
         reader: PacedReader | None = None,
     ) -> None:
@@ -94,10 +95,11 @@ class Conversation:
         self._timeouts = timeouts
         self._request = request
         self._observer = observer
+        self._meter = meter
         self._reader = reader
         self._patience_s = failover.budget_s
         self._watch = Watch(timeouts, reader, spent_s=request.spent_s)
-        self._placer = Placer(engines, timeouts, request, self._watch)
+        self._placer = Placer(engines, timeouts, request, self._watch, meter)
         self._budget = FailoverBudget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
         self._placed_at_count = 0  # tokens that were there when the present engine took over
         self._listening = False  # beyond its first events
@@ -224,7 +226,13 @@ class Conversation:
     ) -> Exchange:
         """Raises PlacementFailed, UpstreamTimeout."""
         until = self._watch.clock() + self._patience_s if apart else None
-        exchange = await self._placer.place(path, body, events=events, whole_will_do=whole_will_do, alone_until=until)
+        try:
+            exchange = await self._placer.place(
+                path, body, events=events, whole_will_do=whole_will_do, alone_until=until
+            )
+        except PlacementFailed:
+            self._meter.engine_lost()
+            raise
         self._budget.placed(self._watch.clock())
         return exchange
 
@@ -238,6 +246,7 @@ class Conversation:
         broke_at = self._watch.clock()
         told = f"{broken.upstream}: {problem}"
         self._listening = False
+        self._meter.engine_lost()
         self._placer.end(failed=cause is not None, lost=cause is not None and cause.is_loss)
         if isinstance(problem, TooLarge):
             raise too_large(problem, upstream=broken.upstream)

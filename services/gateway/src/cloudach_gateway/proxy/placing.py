@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ..catalog import ServedModel
 from ..errors import GatewayError, UpstreamError, UpstreamTimeout
@@ -37,6 +37,16 @@ class EngineRequest:
     spent_s: float = 0.0
 
 
+class PromptMeter(Protocol):
+    """Who has to know whether an engine works on the prompt."""
+
+    def prompt_sent(self) -> None:
+        """An engine has the request from now on."""
+
+    def engine_lost(self) -> None:
+        """That engine has refused the request or has broken off."""
+
+
 class PlacementFailed(Exception):
     """It came to nothing. cause: None when another engine would say the same. may_retry: also before the first byte,
     where an error may still have its own status."""
@@ -54,7 +64,10 @@ class Placer:
     progressed: set by who knows how far the current placement has brought the request.
     """
 
-    def __init__(self, engines: Engines, timeouts: Timeouts, request: EngineRequest, watch: Watch) -> None:
+    def __init__(
+        self, engines: Engines, timeouts: Timeouts, request: EngineRequest, watch: Watch, meter: PromptMeter
+    ) -> None:
+        self._meter = meter
         self._engines = engines
         self._timeouts = timeouts
         self._request = request
@@ -192,6 +205,7 @@ class Placer:
         except Unreachable as error:
             self.end(failed=True, lost=gone is Cause.LOST)
             raise PlacementFailed(_unreachable(str(error)), cause=gone, may_retry=True) from error
+        self._meter.prompt_sent()
         return self.exchange
 
     def _due(self, events: bool) -> float:

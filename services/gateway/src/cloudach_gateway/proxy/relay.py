@@ -100,7 +100,7 @@ class Relay:
         report = progress.failover_report if report_failovers else list
         streamed = _Streamed(StreamRewriter(view, tally, on_begun=progress.first_token, report=report), client)
         reader = _BeatenClient(client, progress)
-        conversation = self._conversation(request, progress, reader)
+        conversation = self._conversation(request, progress, tally, reader)
         try:
             await conversation.stream(streamed)
             last = streamed.last_words()
@@ -145,7 +145,7 @@ class Relay:
         """The JSON answer put together from the engine's stream. Raises GatewayError."""
         vllm, largest = request.model.dialect == "vllm", self._engines.largest_answer
         gathered = _Gathered(partial(Collector, asked, tally, vllm=vllm, largest=largest), asked, tally, progress)
-        conversation = self._conversation(request, progress)
+        conversation = self._conversation(request, progress, tally)
         try:
             whole = await conversation.stream(gathered)
         finally:
@@ -159,7 +159,7 @@ class Relay:
 
     async def whole(self, request: EngineRequest, shown_model: str, tally: Tally, progress: Progress) -> bytes:
         """The engine's own JSON answer, with the model's name as the client used it. Raises GatewayError."""
-        conversation = self._conversation(request, progress)
+        conversation = self._conversation(request, progress, tally)
         try:
             answer = await conversation.whole()
         finally:
@@ -172,9 +172,9 @@ class Relay:
             raise UpstreamError("The model's engine failed to answer.", cause=str(problem)) from problem
 
     def _conversation(
-        self, request: EngineRequest, progress: Progress, reader: _BeatenClient | None = None
+        self, request: EngineRequest, progress: Progress, tally: Tally, reader: _BeatenClient | None = None
     ) -> Conversation:
-        return Conversation(self._engines, self._timeouts, self._failover, request, progress, reader=reader)
+        return Conversation(self._engines, self._timeouts, self._failover, request, progress, tally, reader=reader)
 
 
 _CHUNK_OF_ITS_OWN = (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK)

@@ -56,16 +56,31 @@ class Stated:
 class Tally:
     """Token counts of one request. `usage` is the engine's final statement once it came; it then overrides the counts
     that were collected on the way. On the way token ids are exact; `Stated` is for choices without them.
+
+    estimate: about how many tokens all `prompts` have. It counts for what an engine has taken up, until that engine
+    says how many they are. A prompt that no engine has taken up counts for nothing.
     """
 
-    prompt_tokens: int = 0
+    estimate: int = 0
+    prompts: int = 1
     cached_tokens: int = 0
     usage: dict[str, Any] | None = None
     by_chunk: bool = False  # an engine without token ids: a chunk with text counts as one token until it says more
     transcript: Transcript = field(default_factory=Transcript)
+    _at_engine: bool = False
     _final: int | None = None
+    _final_prompt: int | None = None
     _prompts: dict[int, int] = field(default_factory=dict)  # tokens of each prompt
     _stated: Stated | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        if self._final_prompt is not None:
+            return self._final_prompt
+        told = sum(self._prompts.values())
+        if len(self._prompts) >= self.prompts:
+            return told
+        return max(told, self.estimate) if self._at_engine or self.completion_tokens else 0
 
     @property
     def completion_tokens(self) -> int:
@@ -76,6 +91,21 @@ class Tally:
     def so_far(self) -> tuple[int, int, int]:
         """Prompt, completion and cached tokens."""
         return self.prompt_tokens, self.completion_tokens, self.cached_tokens
+
+    def prompt_sent(self) -> None:
+        """An engine has the request from now on."""
+        self._at_engine = True
+
+    def engine_lost(self) -> None:
+        """That engine has refused the request or has broken off. What it has said before still counts."""
+        self._at_engine = False
+
+    def came_to_nothing(self) -> None:
+        """The request has failed. Who has not got any token pays for none."""
+        self._at_engine = False
+        if not self.completion_tokens:
+            self._prompts.clear()
+            self._final_prompt = None
 
     def take_chunk(self, chunk: dict[str, Any], *, answers_per_prompt: int) -> None:
         """A chunk with choices."""
@@ -96,16 +126,14 @@ class Tally:
     def take_usage(self, usage: dict[str, Any]) -> None:
         """The engine's final statement of the whole request."""
         self._take_cached(usage)
-        self.prompt_tokens = _count(usage, "prompt_tokens", self.prompt_tokens)
+        self._final_prompt = _count(usage, "prompt_tokens", self.prompt_tokens)
         self._final = _count(usage, "completion_tokens", self.completion_tokens)
         self.usage = usage
 
     def forget_answer(self) -> None:
         """What was generated counts for nothing: nobody got it, and it is generated again."""
-        self._final, self._stated, self.usage = None, None, None
-        if not self.by_chunk:  # its prompt will be told again, too
-            self._prompts.clear()
-            self.prompt_tokens = 0
+        self._final, self._final_prompt, self._stated, self.usage = None, None, None, None
+        self._prompts.clear()
         self.transcript = Transcript()
 
     def statement(self) -> dict[str, Any]:
@@ -124,7 +152,6 @@ class Tally:
     def _take_prompt(self, number: int, tokens: int) -> None:
         """number: of the prompt within the request, from 0."""
         self._prompts[number] = tokens
-        self.prompt_tokens = sum(self._prompts.values())
 
     def _take_running(self, usage: dict[str, Any], choice: dict[str, Any], answers_per_prompt: int) -> None:
         """The usage of a chunk with this choice, whose token ids have been counted if it names them."""

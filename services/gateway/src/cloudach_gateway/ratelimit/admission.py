@@ -153,12 +153,14 @@ class Admission:
         ttft_s: float | None = None,
         duration_s: float = 0.0,
         failovers: int = 0,
+        window_tokens: int | None = None,
     ) -> None:
         """Frees the stream, corrects the reservation to the real tokens, adds to the day's totals, writes the usage
         record; once for a grant.
 
-        outcome: finished, cancelled or failed. failovers: how often the request went on with another engine. Safe in a
-        cancelled task's `finally`: nothing is awaited. If Redis is away, it is written later.
+        outcome: finished, cancelled or failed. failovers: how often the request went on with another engine.
+        window_tokens: what counts in the tokens a minute, if it is not what is billed. Safe in a cancelled task's
+        `finally`: nothing is awaited. If Redis is away, it is written later.
         """
         if outcome not in OUTCOMES:
             raise ValueError(f"no such outcome: {outcome}")
@@ -168,7 +170,8 @@ class Admission:
         self._leases.remove(grant)
         caller = grant.caller
         if grant.degraded:
-            self._local.settle(caller, grant.request_id, prompt_tokens + completion_tokens)
+            used = prompt_tokens + completion_tokens if window_tokens is None else window_tokens
+            self._local.settle(caller, grant.request_id, used)
         self.settlements.put(
             Settlement(
                 tenant=caller.tenant,
@@ -185,6 +188,7 @@ class Admission:
                 ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
                 duration_ms=round(duration_s * 1000),
                 failovers=failovers,
+                window_tokens=window_tokens,
             )
         )
 

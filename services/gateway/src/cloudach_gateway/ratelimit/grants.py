@@ -70,7 +70,10 @@ class Grant:
 
 
 class Settlement(NamedTuple):
-    """What a request used. `day` is yyyymmdd, UTC. `day` and all else stay the same when it is sent again."""
+    """What a request used. `day` is yyyymmdd, UTC. `day` and all else stay the same when it is sent again.
+
+    window_tokens: what counts in the tokens a minute, if it is not what is billed.
+    """
 
     tenant: str
     key_id: str
@@ -86,3 +89,4 @@ class Settlement(NamedTuple):
     ttft_ms: int | None = None
     duration_ms: int = 0
     failovers: int = 0
+    window_tokens: int | None = None

@@ -105,6 +105,7 @@ class Encoder:
             done.duration_ms,
             done.failovers,
             done.day,
+            "" if done.window_tokens is None else done.window_tokens,
         )
 
     def renew(

@@ -28,7 +28,7 @@ from ..errors import (
     RateLimited,
     RequestTooLarge,
 )
-from ..lifecycle import Lifecycle
+from ..lifecycle import Lifecycle, Running
 from ..proxy.collect import can_collect
 from ..proxy.conversation import SlowReader
 from ..proxy.placing import EngineRequest
@@ -102,7 +102,7 @@ class GenerationEndpoint:
             SseSink(scope, send, on_lost=running.client_gone) as sink,
         ):
             try:
-                await self._serve(scope, receive, send, key, presented, record, sink)
+                await self._serve(scope, receive, send, key, presented, record, sink, running)
             except ClientGone:
                 record.outcome = "cancelled"
             except SlowReader:
@@ -125,6 +125,7 @@ class GenerationEndpoint:
         presented: PresentedKey,
         record: RequestRecord,
         sink: SseSink,
+        running: Running,
     ) -> None:
         services = self._services
         if not (services.intake.is_ordinary(scope) or services.admission.knows(presented)):
@@ -148,9 +149,7 @@ class GenerationEndpoint:
         record.model = model.id
         record.stream = bool(getattr(asked, "stream", False))
         grant = await self._admit(key, parsed, model, record, scope)
-        tally = Tally(by_chunk=model.dialect == "openai")
-        if tally.by_chunk:
-            tally.prompt_tokens = parsed.prompt
+        tally = Tally(estimate=parsed.prompt, prompts=getattr(asked, "prompts", 1), by_chunk=model.dialect == "openai")
         grant.progress = tally.so_far
         record.outcome = "failed"
         request = EngineRequest(
@@ -172,23 +171,36 @@ class GenerationEndpoint:
                         await self._answer(asked, request, prepared, record, tally, sink, send, wish)
             else:
                 await self._answer(asked, request, prepared, record, tally, sink, send, wish)
-        except (asyncio.CancelledError, SlowReader):
+        except SlowReader:
             record.outcome = "cancelled"
             raise
+        except asyncio.CancelledError:
+            if not running.cut:  # what the drain deadline ends is not its client's doing
+                record.outcome = "cancelled"
+            raise
         finally:
-            if record.completed:
-                record.outcome = "finished"
-            record.count(tally.prompt_tokens, tally.completion_tokens, tally.cached_tokens)
-            services.admission.settle_soon(
-                grant,
-                prompt_tokens=tally.prompt_tokens,
-                completion_tokens=tally.completion_tokens,
-                cached_tokens=tally.cached_tokens,
-                outcome=record.outcome,
-                ttft_s=record.ttft_s,
-                duration_s=record.age_s,
-                failovers=len(record.failovers),
-            )
+            self._settle(grant, record, tally, whole=prepared.whole)
+
+    def _settle(self, grant: Grant, record: RequestRecord, tally: Tally, *, whole: bool) -> None:
+        """whole: whether the engine was asked for an answer in one piece."""
+        outcome = "finished" if record.completed else record.outcome or "failed"
+        if outcome == "failed":
+            tally.came_to_nothing()
+        record.outcome = outcome
+        record.count(tally.prompt_tokens, tally.completion_tokens, tally.cached_tokens)
+        # What was generated of it nobody knows: it is not billed, but counts for the limit as what was reserved.
+        unseen = whole and outcome == "cancelled" and tally.usage is None and tally.prompt_tokens > 0
+        self._services.admission.settle_soon(
+            grant,
+            prompt_tokens=tally.prompt_tokens,
+            completion_tokens=tally.completion_tokens,
+            cached_tokens=tally.cached_tokens,
+            outcome=outcome,
+            ttft_s=record.ttft_s,
+            duration_s=record.age_s,
+            failovers=len(record.failovers),
+            window_tokens=grant.tokens if unseen else None,
+        )
 
     async def _admit(self, key: str, parsed: Parsed, model: ServedModel, record: RequestRecord, scope: Scope) -> Grant:
         asked, default_answer = parsed.asked, self._services.settings.limits.default_max_tokens

@@ -57,6 +57,7 @@ class Admission(Protocol):
         ttft_s: float | None,
         duration_s: float,
         failovers: int,
+        window_tokens: int | None,
     ) -> None:
         """Writes the usage record and puts what was really used in the place of what was reserved; in the background,
-        once per request id."""
+        once per request id. window_tokens: what counts in the minute if it is not what is billed."""

@@ -8,6 +8,7 @@
 --       10 settled mark, without a lease
 -- ARGV  1 test clock or ''  2 request id  3 lease, '' or '?'  4 window us  5 prompt  6 completion  7 cached tokens  8 outcome
 --       9 tenant  10 key  11 model  12 route  13 ttft ms or ''  14 duration ms  15 failovers  16 day, yyyymmdd
+--       17 tokens that count in the window, or '' for those billed
 -- Returns 1 if this call settled it, 0 if it was settled before.
 
 --@include clock.lua
@@ -56,7 +57,7 @@ local done = {
   prompt = tonumber(ARGV[5]), completion = tonumber(ARGV[6]), cached = tonumber(ARGV[7]),
   ttft = ARGV[13], duration = ARGV[14], outcome = ARGV[8], failovers = tonumber(ARGV[15]), day = ARGV[16],
 }
-correct(k, tonumber(ARGV[4]), tonumber(state[3]) or 0, done.id, done.prompt + done.completion)
+correct(k, tonumber(ARGV[4]), tonumber(state[3]) or 0, done.id, tonumber(ARGV[17]) or done.prompt + done.completion)
 if withdrawn then return 1 end
 book(k, now, done, before)
 return 1

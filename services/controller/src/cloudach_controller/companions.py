@@ -1,0 +1,69 @@
+"""What stands beside a Model's RayService: the object that gateways mark, and its network policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudach_model_api.model import Model
+from cloudach_model_api.use import ModelUse, use_object
+
+from .kube.client import MODEL_USES, NETWORK_POLICIES, KubeClient
+from .kube.errors import Conflict, NotFound, Refused
+from .plan import covers
+from .replicas import may_sleep
+from .resources import network
+from .runtime.informer import Key
+from .settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """`uses` and `policies`: as the informers hold them. All methods raise KubeError."""
+
+    api: KubeClient
+    settings: Settings
+    uses: Mapping[Key, dict[str, Any]]
+    uses_missing: Callable[[], bool]
+    """Whether the API server does not know the kind."""
+    policies: Mapping[Key, dict[str, Any]]
+
+    def use(self, key: Key, model: Model) -> ModelUse | None:
+        """What gateways tell of this Model. What they told of one of the same name before it does not count."""
+        obj = self.uses.get(key)
+        if obj is None:
+            return None
+        owners = obj["metadata"].get("ownerReferences") or ()
+        return ModelUse.from_object(obj) if any(one.get("uid") == model.metadata.uid for one in owners) else None
+
+    async def keep_use(self, key: Key, model: Model) -> None:
+        """Makes the object that gateways mark, where it is missing."""
+        if not may_sleep(model) or self.uses_missing() or self.use(key, model) is not None:
+            return
+        try:
+            await self.api.create(MODEL_USES, key[0], use_object(model))
+        except (Conflict, NotFound):
+            pass  # It is there already, that of a Model before this one still goes, or the kind has just been removed.
+
+    async def protect(self, key: Key, model: Model) -> str:
+        """Brings its network policies about; what the API server said if it refused one."""
+        namespace = key[0]
+        wanted = {one["metadata"]["name"]: one for one in network.policies(model, self.settings)}
+        try:
+            for name in network.names(model):
+                there = self.policies.get((namespace, name))
+                if name in wanted and not _same(there, wanted[name]):
+                    await self.api.apply(NETWORK_POLICIES, namespace, name, wanted[name])
+                elif name not in wanted and there is not None:
+                    await self.api.delete(NETWORK_POLICIES, namespace, name)
+        except NotFound:
+            pass  # somebody was faster
+        except Refused as error:
+            return str(error)
+        return ""
+
+
+def _same(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
+    """Whatever else is in its spec would open or close something."""
+    return there is not None and covers(there, wanted) and there["spec"].keys() == wanted["spec"].keys()

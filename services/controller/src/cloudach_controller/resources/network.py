@@ -1,0 +1,134 @@
+"""What reaches a Model's pods, and what they reach: NetworkPolicies of each Model, which go with it. Pure.
+
+They select by the Model's own label, so one Model's engines are closed to another's. Two policies, because the head
+alone asks the API server (Ray's autoscaler) and the store of Ray's state.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from cloudach_model_api.model import Model
+from cloudach_model_api.names import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
+from cloudach_model_api.source import AdapterSource, ObjectStore, Source
+from cloudach_model_api.use import owner
+
+from ..settings import Settings
+
+Rule = dict[str, Any]
+
+_NODE = "ray.io/node-type"
+_DNS = {"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}
+"""To anywhere: a cache on the node has an address of its own."""
+_METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128")
+"""Clouds tell machines their credentials there; no address that somebody names opens them."""
+
+
+def names(model: Model) -> tuple[str, str]:
+    """Of all policies that it may have. After the dot, which no Model's name has, no two Models' are alike."""
+    return f"{model.metadata.name}.engines", f"{model.metadata.name}.head"
+
+
+def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
+    """What to apply, in order; empty where none are wanted."""
+    wanted = settings.network_policy
+    if not wanted.enabled:
+        return []
+    of_all: dict[str, Any] = {"ingress": _ingress(model, settings), "policyTypes": ["Ingress"]}
+    engines, head = names(model)
+    made = [_policy(model, engines, {}, of_all)]
+    if wanted.egress:
+        of_all |= {"egress": _egress(model, settings), "policyTypes": ["Ingress", "Egress"]}
+        of_heads = {"egress": _egress_of_head(settings), "policyTypes": ["Egress"]}
+        made.append(_policy(model, head, {_NODE: "head"}, of_heads))
+    return made
+
+
+def _policy(model: Model, name: str, more: dict[str, str], spec: dict[str, Any]) -> dict[str, Any]:
+    own = {LABEL_MODEL: model.metadata.name}
+    spec["podSelector"] = {"matchLabels": {**own, **more}}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {
+            "name": name,
+            "namespace": model.metadata.namespace,
+            "labels": {**own, LABEL_MANAGED_BY: MANAGER},
+            "ownerReferences": [owner(model)],
+        },
+        "spec": spec,
+    }
+
+
+def _own_pods(model: Model) -> dict[str, Any]:
+    return {"podSelector": {"matchLabels": {LABEL_MODEL: model.metadata.name}}}
+
+
+def _ingress(model: Model, settings: Settings) -> list[Rule]:
+    wanted = settings.network_policy
+    rules: list[Rule] = [{"from": [_own_pods(model)]}]
+    # Without anybody there is no rule, because a rule without `from` lets everybody in.
+    for peers, ports in (
+        (wanted.gateways, (8000,)),
+        (wanted.controllers, (8265,)),
+        (wanted.kuberay, (8265, 52365, 8000)),  # dashboard, dashboard agent, and the proxy's health
+        (wanted.metrics, (8080, 44217, 44227)),
+    ):
+        if peers:
+            rules.append({"ports": _tcp(*ports), "from": list(peers)})
+    return [*rules, *wanted.extra_ingress]
+
+
+def _egress(model: Model, settings: Settings) -> list[Rule]:
+    rules: list[Rule] = [_DNS, {"to": [_own_pods(model)]}]
+    spec = model.spec
+    sources: list[Source | AdapterSource] = [spec.source, *(adapter.source for adapter in spec.adapters)]
+    stores = [source.object_store for source in sources if source.object_store is not None]
+    if any(source.hugging_face is not None for source in sources) or any(store.endpoint is None for store in stores):
+        rules.append({"ports": _tcp(443), "to": _anywhere_but(settings.network_policy.closed)})
+    if spec.allowed_media_domains:
+        named = {int(domain.partition(":")[2]) for domain in spec.allowed_media_domains if ":" in domain}
+        rules.append({"ports": _tcp(*sorted({80, 443} | named)), "to": _anywhere_but(settings.network_policy.closed)})
+    rules += _unique(_store(store) for store in stores if store.endpoint is not None)
+    return [*rules, *settings.network_policy.extra_egress]
+
+
+def _egress_of_head(settings: Settings) -> list[Rule]:
+    rules = list(settings.network_policy.api_server)
+    if settings.ray.gcs_redis_address:
+        port = settings.ray.gcs_redis_address.rpartition(":")[2]
+        rules.append({"ports": _tcp(int(port) if port.isdigit() else 6379), "to": _anywhere_but(_METADATA)})
+    return rules
+
+
+def _store(store: ObjectStore) -> Rule:
+    """The operator has named it, so it may be in a private range; by a name it may be anywhere."""
+    url = urlsplit(store.endpoint or "")
+    host = url.hostname or ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        to = _anywhere_but(_METADATA)
+    else:
+        to = [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}]
+    return {"ports": _tcp(url.port or (80 if url.scheme == "http" else 443)), "to": to}
+
+
+def _anywhere_but(closed: tuple[str, ...]) -> list[dict[str, Any]]:
+    old = [block for block in closed if ":" not in block]
+    new = [block for block in closed if ":" in block]
+    return [{"ipBlock": {"cidr": "0.0.0.0/0", "except": old}}, {"ipBlock": {"cidr": "::/0", "except": new}}]
+
+
+def _tcp(*ports: int) -> list[dict[str, Any]]:
+    return [{"port": port, "protocol": "TCP"} for port in ports]
+
+
+def _unique(rules: Any) -> list[Rule]:
+    found: list[Rule] = []
+    for rule in rules:
+        if rule not in found:
+            found.append(rule)
+    return found
