@@ -25,10 +25,6 @@ CHUNKED = -1
 _HOST = re.compile(rb"[A-Za-z0-9.\-_~:\[\]%!$&'()*+,;=]*")
 
 
-def wants_continue(name: bytes, value: bytes) -> bool:
-    return name == b"expect" and value.lower() == b"100-continue"
-
-
 def invalid_http(message: str) -> InvalidRequest:
     return InvalidRequest(message, code="invalid_http")
 

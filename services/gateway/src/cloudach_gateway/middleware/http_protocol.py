@@ -40,7 +40,6 @@ from .head import (
     connect_refused,
     invalid_http,
     url_too_long,
-    wants_continue,
 )
 from .response_writers import HeadCork, Unchunked
 
@@ -73,8 +72,9 @@ class _Flow(FlowControl):
     held = False
 
     def resume_reading(self) -> None:
-        if not self.held:
-            super().resume_reading()
+        if self.read_paused and not self.held:
+            self.read_paused = False
+            self._transport.resume_reading()
 
 
 class EnvelopeHttpProtocol(HttpToolsProtocol):
@@ -221,10 +221,9 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
             else:
                 end = min(self._end_of_head(data, at), at + MOST_HEAD_BYTES + 1 - self._head_bytes)
                 self._head_bytes += end - at
-                tail = (self._tail + data[max(at, end - 3) : end])[-3:]
                 self._feed(data[at:end])
-                if self._head_bytes:  # it has not ended
-                    self._tail = tail
+                if self._head_bytes and not self._in_body:  # it has not ended
+                    self._tail = (self._tail + data[max(at, end - 3) : end])[-3:]
                     self._bound_head()
             at = end
 
@@ -285,6 +284,8 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         self.headers.append((name, value))
         if name in FRAMING:
             self._framing.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         parser, scope = self.parser, self.scope
@@ -309,7 +310,9 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         if spare and scope["path"] not in self._door.health_paths:
             self._door.refused()
             self._stop(Overloaded("The server has too many connections.", retry_after_s=1.0))
-        self._in_body, self._overhead = True, 0
+        self._tail = b""
+        self._in_body = True
+        self._overhead = 0
         cycle = RequestResponseCycle(
             scope=scope,
             transport=self._cork,  # type: ignore[arg-type]
@@ -319,7 +322,7 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
             access_log=False,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=version == "1.1" and any(wants_continue(*header) for header in self._framing),
+            expect_100_continue=self.expect_100_continue and version == "1.1",
             keep_alive=version == "1.1" and not spare and parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
@@ -347,7 +350,8 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self._upgrading:
             return
-        self._head_bytes, self._tail, self._in_body = 0, b"", False
+        self._head_bytes = 0
+        self._in_body = False
         if not self.cycle.response_complete:
             self.cycle.more_body = False
             self.cycle.message_event.set()
@@ -413,17 +417,22 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         if error is None or self._told or self.closed:
             return
         self._told = True
-        record = RequestRecord(method="", path="")
-        record.error, record.status = error, error.status
-        metrics.observe(record, 0.0)
+        request_id = RequestRecord(method="", path="").id
+        metrics.REJECTIONS.labels(error.code).inc()
         peer = None if self.client is None else ":".join(map(str, self.client))
-        said = {"peer": peer, "request_id": record.id, "status": error.status, "code": error.code, "cause": error.cause}
+        said = {
+            "peer": peer,
+            "request_id": request_id,
+            "status": error.status,
+            "code": error.code,
+            "cause": error.cause,
+        }
         _log.warning("refused what is no request", extra=said)
         body = error.body()
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", record.id.encode()),
+            (b"x-request-id", request_id.encode()),
             *error.retry_headers(),
             *error.headers,
             (b"connection", b"close"),
