@@ -57,6 +57,19 @@ def test_the_guides_form_usage_rides_on_the_last_choice() -> None:
     assert (tally.prompt_tokens, tally.completion_tokens) == (3, 4)
 
 
+def test_the_engines_fingerprint_stands_beside_the_usage() -> None:
+    stream = [*STREAM[:-1], USAGE[:-1] + b',"system_fingerprint":"vllm-1"}']
+    chunks, _ = run(ClientView(model="alias"), stream)
+    assert (chunks[-1]["usage"], chunks[-1]["system_fingerprint"]) == (USAGE_FIGURES, "vllm-1")
+    assert not any("system_fingerprint" in chunk for chunk in chunks[:-1])
+
+
+def test_a_chunk_that_says_nothing_does_not_part_the_last_choice_from_its_usage() -> None:
+    for nothing in (chunk(""), chunk("", more=',"usage":null'), chunk("", more=',"prompt_filter_results":[]')):
+        chunks, _ = run(ClientView(model="m"), [*STREAM[:-1], nothing, USAGE])
+        assert chunks == run(ClientView(model="m"), STREAM)[0]
+
+
 def test_nothing_the_gateway_asked_for_leaks() -> None:
     chunks, _ = run(ClientView(model="alias"), STREAM)
     assert "token_ids" not in json.dumps([{**c, "choices": [{**c["choices"][0], "delta": None}]} for c in chunks])

@@ -206,10 +206,13 @@ class StreamRewriter:
 
     def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")
-        if isinstance(usage, dict):
-            self.tally.take_usage(usage)
-            if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
-                return self._release() + _frame(chunk)
+        if not isinstance(usage, dict):  # it says nothing, and the usage may be yet to come
+            return b""
+        self.tally.take_usage(usage)
+        if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
+            return self._release() + _frame(chunk)
+        if self._held is not None and chunk.get("system_fingerprint") is not None:
+            self._held["system_fingerprint"] = chunk["system_fingerprint"]  # as vLLM has it where nobody asks for usage
         return self._release()
 
     def _release(self) -> bytes:
