@@ -41,6 +41,8 @@ def key_of(secret: Mapping[str, Any], model: str) -> str | None:
     if not isinstance(value, str):
         return None
     try:
-        return b64decode(value, validate=True).decode("ascii").strip() or None
+        key = b64decode(value, validate=True).decode("ascii").strip()
     except ValueError:  # no base64, or no ASCII
         return None
+    # A control character would end the header that it is sent in, and begin another one.
+    return key if key and key.isprintable() else None

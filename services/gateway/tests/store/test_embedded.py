@@ -39,6 +39,24 @@ def test_it_is_private(tmp_path: Path) -> None:
         assert f"00000000:{port:04X}" not in listening.stdout
 
 
+def test_a_folder_that_is_there_is_closed_to_others(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    folder.chmod(0o755)
+    with EmbeddedValkey(folder) as valkey, redis.Redis.from_url(valkey.url) as client:
+        client.set("a", "1")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        for path in folder.rglob("*"):
+            assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / 'a "b" \\c\nd'
+    with EmbeddedValkey(folder) as valkey, redis.Redis.from_url(valkey.url) as client:
+        client.set("a", "1")
+        assert (folder / "appendonlydir").is_dir()
+
+
 def test_one_folder_has_one_server(tmp_path: Path) -> None:
     with EmbeddedValkey(tmp_path) as first:
         assert running_url(tmp_path) == first.url

@@ -19,6 +19,7 @@ class AlreadyRunning(Exception):
 def held(folder: Path) -> Iterator[None]:
     """Makes the folder ours until the block ends, or until this process does. Raises AlreadyRunning."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)  # logs, data and keys lie there, and one that is there may be open
     with _pid_file(folder).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

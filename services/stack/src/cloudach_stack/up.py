@@ -189,5 +189,6 @@ def _tool(name: str) -> str:
 def _write_private(path: Path, text: str) -> None:
     """For files that hold keys."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.fchmod(descriptor, 0o600)  # one that is there keeps its mode otherwise
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

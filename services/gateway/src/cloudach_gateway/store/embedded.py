@@ -54,6 +54,7 @@ class EmbeddedValkey:
         """Returns the URL, password included. Raises EmbeddedError."""
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _close_to_others(self.data_dir)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise EmbeddedError(f"cannot use {self.data_dir} for Valkey's data: {error.strerror}") from error
@@ -99,13 +100,14 @@ class EmbeddedValkey:
         port, password = _free_port(), secrets.token_hex(24)
         config = self.data_dir / "valkey.conf"
         _write_private(config, _config(port, password, self.data_dir))
-        with (self.data_dir / "valkey.log").open("ab") as output:
+        with open(self.data_dir / "valkey.log", "ab", opener=_private) as output:
             self._process = subprocess.Popen(
                 [str(get_binary_path()), str(config)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=(lock,),
+                umask=0o077,
                 preexec_fn=_die_with(os.getpid()),
                 start_new_session=True,  # Ctrl-C is for the gateway, which stops this one last
             )
@@ -183,7 +185,7 @@ def _config(port: int, password: str, data_dir: Path) -> str:
             "bind 127.0.0.1",
             f"port {port}",
             f"requirepass {password}",
-            f'dir "{data_dir}"',
+            f"dir {_quoted(str(data_dir))}",
             "appendonly yes",
             "appendfsync everysec",  # a crash of the machine loses a second; a crash of the server nothing
             'save ""',
@@ -192,6 +194,23 @@ def _config(port: int, password: str, data_dir: Path) -> str:
             "",
         )
     )
+
+
+def _quoted(text: str) -> str:
+    """As Valkey reads it from its configuration."""
+    inner = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'"{inner}"'
+
+
+def _close_to_others(folder: Path) -> None:
+    """One that is there may be open, and files of earlier starts in it as well."""
+    with contextlib.suppress(PermissionError):  # somebody else's: then only what is made from now on is private
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _write_private(path: Path, text: str) -> None:
