@@ -11,6 +11,9 @@ from .sequence import Sampling
 from .vocabulary import EOS
 
 _MAX_N = 16384
+_PARTS = {"text", "thinking", "input_text", "output_text", "refusal", "tool_reference"}
+_MEDIA = {"input_image", "image_url", "image_embeds", "audio_embeds", "video_embeds", "image_pil"}
+_MEDIA |= {"audio_url", "input_audio", "video_url"}
 
 
 @dataclass(slots=True)
@@ -261,6 +264,26 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
     return messages
 
 
+def _check_parts(messages: list[dict[str, Any]], limits: Limits) -> None:
+    """Refuses all but text, as a model for text does."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict):
+                continue
+            kind = part.get("type")
+            if not isinstance(kind, str | None):
+                raise schema_error("string_type", "messages", "Input should be a valid string", kind)
+            if kind in _MEDIA or (kind is None and not _MEDIA.isdisjoint(part)):
+                raise bad_request(f"{limits.models[0]} is not a multimodal model")
+            if kind == "prompt_embeds":
+                raise bad_request("You must set `--enable-prompt-embeds` to input `prompt_embeds`")
+            if kind is not None and kind not in _PARTS:
+                supported = ", ".join(sorted(_PARTS | _MEDIA | {"prompt_embeds"}))
+                message_text = f"Unsupported chat content part type: {kind!r}. Supported types: {supported}."
+                raise invalid(message_text, "type", kind)
+
+
 def _chat_logprobs(body: dict[str, Any]) -> int | None:
     top = body.get("top_logprobs")
     if top is not None and not isinstance(top, int | float):
@@ -329,6 +352,7 @@ def read_chat(body: dict[str, Any], limits: Limits) -> Ask:
         )
     if not messages:
         raise bad_request("list index out of range")
+    _check_parts(messages, limits)
     prompt = template.render(
         messages,
         tools if choice.kind != "none" else None,
