@@ -26,7 +26,7 @@ CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
 
-TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+IN_ONE_PIECE = {"prompt_logprobs": 1}  # what the engine is asked for without a stream
 REFUSAL_TEXT = "the prompt is too long by seven"
 
 
@@ -195,8 +195,7 @@ def test_a_stream_without_any_choice_is_no_success(broken: Broken, nothing: str,
     answer = broken.ask(model=model, stream=stream)
     error_of(answer, 502, "server_error", "upstream_error")
     assert broken.logged(answer)["outcome"] == "failed"
-    if model == "vllm":
-        assert broken.billed(answer) == (0, 0)
+    assert broken.billed(answer) == (0, 0)
     assert len(broken.engine.requests) <= 2
 
 
@@ -226,7 +225,7 @@ def test_after_a_stream_without_any_choice_another_attempt_is_made(broken: Broke
     ],
 )
 def test_a_whole_answer_without_any_is_no_success(broken: Broken, path: str, whole: Any) -> None:
-    more = {"tools": [TOOL]} if path == CHAT else {}
+    more = IN_ONE_PIECE if path == CHAT else {}
     broken.engine.says(response(json.dumps(whole)))
     answer = broken.ask(path=path, **more)
     error_of(answer, 502, "server_error", "upstream_error")
@@ -236,7 +235,7 @@ def test_a_whole_answer_without_any_is_no_success(broken: Broken, path: str, who
 def test_a_whole_answer_too_deep_to_be_written_again(broken: Broken) -> None:
     deep = json.dumps({**WHOLE, "x": 0}).replace('"x": 0', '"x":' + "[" * 300 + "]" * 300)
     broken.engine.says(response(deep))
-    error_of(broken.ask(tools=[TOOL]), 502, "server_error", "upstream_error")
+    error_of(broken.ask(**IN_ONE_PIECE), 502, "server_error", "upstream_error")
 
 
 LATE_REFUSALS = [
@@ -252,21 +251,19 @@ LATE_REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize("tools", [None, [TOOL]])
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("asked", [{"stream": True}, {}, IN_ONE_PIECE])
 @pytest.mark.parametrize("refusal", LATE_REFUSALS, ids=range(len(LATE_REFUSALS)))
-def test_a_refusal_behind_a_200(broken: Broken, refusal: dict[str, Any], stream: bool, tools: Any) -> None:
+def test_a_refusal_behind_a_200(broken: Broken, refusal: dict[str, Any], asked: dict[str, Any]) -> None:
     """As the first event of a stream, after one that has no choice, or whole."""
-    more = {"tools": tools} if tools else {}
     said = json.dumps(refusal)
-    if tools and not stream:
+    if asked is IN_ONE_PIECE:
         forms = [response(said)]
     else:
         forms = [events(said, "[DONE]"), events(USAGE_CHUNK, said), response(sse(said), kind="text/event-stream")]
         forms.append(response(said))
     for form in forms:
         broken.engine.says(form)
-        answer = broken.ask(stream=stream, **more)
+        answer = broken.ask(**asked)
         assert error_of(answer, 400, INVALID, None) == REFUSAL_TEXT
         assert len(broken.engine.requests) == 1
         assert broken.billed(answer) == (0, 0)
@@ -370,10 +367,10 @@ def test_a_whole_completion_is_the_answer_for_who_wants_it_whole(broken: Broken,
     assert len(broken.engine.requests) == 1
 
 
-@pytest.mark.parametrize("tools", [None, [TOOL]])
-def test_what_is_no_json(broken: Broken, tools: Any) -> None:
+@pytest.mark.parametrize("asked", [{}, IN_ONE_PIECE])
+def test_what_is_no_json(broken: Broken, asked: dict[str, Any]) -> None:
     broken.engine.says(response("<html>Welcome</html>", kind="text/html"))
-    message = error_of(broken.ask(**({"tools": tools} if tools else {})), 502, "server_error", "upstream_error")
+    message = error_of(broken.ask(**asked), 502, "server_error", "upstream_error")
     assert "text/html" in message
     assert len(broken.engine.requests) == 1
 
@@ -446,3 +443,61 @@ def test_the_engines_words_stay_out_of_the_log(broken: Broken, form: bytes) -> N
         answer = broken.ask(stream=stream, n=2)
         assert broken.logged(answer)["cause"]
     assert SECRET not in broken.gateway.output
+
+
+def stating(form: str, **usage: Any) -> bytes:
+    """A good answer of two tokens to a prompt of three, and what the engine says that these were."""
+    stated = USAGE | usage
+    if form == "whole":
+        return response(json.dumps(WHOLE | {"usage": stated}))
+    if form == "on each chunk":
+        return events(ROLE, chunk("a", 7, usage=stated), chunk("b", 8, end="stop", usage=stated), "[DONE]")
+    last = json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": stated})
+    return events(ROLE, chunk("a", 7), chunk("b", 8, end="stop"), last, "[DONE]")
+
+
+@pytest.mark.parametrize("form", ["at the end", "on each chunk", "whole"])
+@pytest.mark.parametrize("model", ["vllm", "openai"])
+@pytest.mark.parametrize("stated", [2**63, 2**64 - 1, 2**64, 289_971, 10**30, 51])
+def test_usage_is_believed_up_to_what_was_asked(broken: Broken, stated: int, model: str, form: str) -> None:
+    """For the answer that is `max_tokens`, for the prompt a text's bytes and a template."""
+    broken.engine.says(stating(form, completion_tokens=stated, prompt_tokens=stated, total_tokens=stated))
+    more: dict[str, Any] = IN_ONE_PIECE if form == "whole" else {"stream": True}
+    answer = broken.ask(model=model, max_tokens=50, **more)
+    assert answer.status_code == 200
+    prompt, completion = broken.billed(answer)
+    assert completion <= 50
+    assert prompt <= 4096 if model == "vllm" else prompt <= 20_000
+    usage = answer.json()["usage"] if form == "whole" else Streamed(answer.content).usage
+    if usage is not None:
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (prompt, completion)
+        assert usage["total_tokens"] == prompt + completion
+    if stated != 51:
+        assert f'"request_id":"{answer.headers["x-request-id"]}"' in "".join(
+            line for line in broken.gateway.output.splitlines() if "is not believed" in line
+        )
+
+
+@pytest.mark.parametrize("stated", [0, 1, -5, "2", 2.0, True, None, [], {}])
+def test_usage_is_believed_down_to_what_was_seen(broken: Broken, stated: Any) -> None:
+    """Token ids were told of the prompt and of the answer."""
+    broken.engine.says(stating("at the end", completion_tokens=stated, prompt_tokens=stated))
+    answer = broken.ask(stream=True, max_tokens=50)
+    assert Streamed(answer.content).done
+    assert broken.billed(answer) == (3, 2)
+
+
+def test_no_more_of_a_prompt_was_cached_than_it_has(broken: Broken) -> None:
+    broken.engine.says(stating("at the end", prompt_tokens_details={"cached_tokens": 2**63}))
+    answer = broken.ask(stream=True)
+    assert broken.logged(answer)["cached_tokens"] == 3
+    told = [chunk["usage"] for chunk in Streamed(answer.content).chunks if chunk.get("usage")]
+    assert told[-1]["prompt_tokens_details"]["cached_tokens"] == 3
+
+
+def test_what_a_right_engine_states_is_believed(broken: Broken) -> None:
+    broken.engine.says(stating("whole", completion_tokens=50, prompt_tokens=4000, total_tokens=4050))
+    answer = broken.ask(max_tokens=50, **IN_ONE_PIECE)
+    assert broken.billed(answer) == (4000, 50)
+    line = [line for line in broken.gateway.output.splitlines() if answer.headers["x-request-id"] in line]
+    assert not any("is not believed" in entry for entry in line)

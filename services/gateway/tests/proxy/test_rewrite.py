@@ -112,7 +112,7 @@ def test_empty_deltas_that_only_carry_token_ids_are_dropped() -> None:
         rewriter = StreamRewriter(ClientView(model="m"), tally)
         out = [rewriter.feed(p) for p in stream]
         assert out.count(b"") == 2  # the placeholder, and the last chunk, which waits for its usage
-        assert tally.completion_tokens == 4
+        assert tally.completion_tokens == 6  # as many were seen, whatever the engine states
     kept, _ = run(ClientView(model="m", token_ids=True), [ROLE, placeholder, *STREAM[1:]])
     assert len(kept) == 5
 
@@ -131,7 +131,7 @@ def test_several_choices() -> None:
     assert len(chunks) == 6
     assert [bool(c.get("usage")) for c in chunks] == [False] * 5 + [True]
     assert [c["choices"][0]["index"] for c in chunks] == [0, 0, 1, 0, 1, 1]
-    assert tally.completion_tokens == 4  # the engine's own statement
+    assert tally.completion_tokens == 5  # as many were seen, whatever the engine states
 
 
 def test_loose_json_is_understood_too() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .bounds import UNBOUNDED, Bounds
 from .chunk import has_text
 from .transcript import Transcript
 
+_MOST_NAMED = 4
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 
@@ -58,7 +60,8 @@ class Tally:
     that were collected on the way. On the way token ids are exact; `Stated` is for choices without them.
 
     estimate: about how many tokens all `prompts` have. It counts for what an engine has taken up, until that engine
-    says how many they are. A prompt that no engine has taken up counts for nothing.
+    says how many they are. A prompt that no engine has taken up counts for nothing. No statement is believed beyond
+    `most`, or below what has been seen; `disbelieved` is what was stated instead, for the log.
     """
 
     estimate: int = 0
@@ -66,7 +69,9 @@ class Tally:
     cached_tokens: int = 0
     usage: dict[str, Any] | None = None
     by_chunk: bool = False  # an engine without token ids: a chunk with text counts as one token until it says more
+    most: Bounds = UNBOUNDED
     transcript: Transcript = field(default_factory=Transcript)
+    disbelieved: list[str] = field(default_factory=list)
     _at_engine: bool = False
     _final: int | None = None
     _final_prompt: int | None = None
@@ -77,7 +82,7 @@ class Tally:
     def prompt_tokens(self) -> int:
         if self._final_prompt is not None:
             return self._final_prompt
-        told = sum(self._prompts.values())
+        told = min(sum(self._prompts.values()), self._most_prompt)
         if len(self._prompts) >= self.prompts:
             return told
         return max(told, self.estimate) if self._at_engine or self.completion_tokens else 0
@@ -86,7 +91,8 @@ class Tally:
     def completion_tokens(self) -> int:
         if self._final is not None:
             return self._final
-        return self.transcript.count + (0 if self._stated is None else self._stated.count())
+        count = self.transcript.count + (0 if self._stated is None else self._stated.count())
+        return min(count, self.most.answer)
 
     def so_far(self) -> tuple[int, int, int]:
         """Prompt, completion and cached tokens."""
@@ -124,10 +130,16 @@ class Tally:
             self._take_running(usage, chunk["choices"][0], answers_per_prompt)
 
     def take_usage(self, usage: dict[str, Any]) -> None:
-        """The engine's final statement of the whole request."""
+        """The engine's final statement of the whole request, in which what cannot be is put right."""
+        told, most = len(self.transcript.prompt_ids or ()), self._most_prompt
+        seen = 0 if self.by_chunk else min(self.transcript.count, self.most.answer)
+        prompt = self._believed(usage, "prompt_tokens", told, most, self.prompt_tokens)
+        answer = self._believed(usage, "completion_tokens", seen, self.most.answer, self.completion_tokens)
+        self._final_prompt, self._final = prompt, answer
+        total = prompt + answer
+        if usage.get("total_tokens", total) != total:
+            usage["total_tokens"] = total
         self._take_cached(usage)
-        self._final_prompt = _count(usage, "prompt_tokens", self.prompt_tokens)
-        self._final = _count(usage, "completion_tokens", self.completion_tokens)
         self.usage = usage
 
     def forget_answer(self) -> None:
@@ -155,12 +167,19 @@ class Tally:
 
     def _take_running(self, usage: dict[str, Any], choice: dict[str, Any], answers_per_prompt: int) -> None:
         """The usage of a chunk with this choice, whose token ids have been counted if it names them."""
-        self._take_cached(usage)
         index = choice.get("index", 0)
+        for name, most in (("prompt_tokens", self.most.prompt), ("completion_tokens", self.most.answer)):
+            self._believed(usage, name, 0, most, 0)
         tokens = _count(usage, "prompt_tokens", -1)
         if tokens >= 0:
             self._take_prompt(index // answers_per_prompt, tokens)
+        self._take_cached(usage)
         self._of_choices().take_usage(index, usage, has_ids=isinstance(choice.get("token_ids"), list))
+
+    @property
+    def _most_prompt(self) -> int:
+        """Token ids that were told are no mere statement."""
+        return max(self.most.prompt, len(self.transcript.prompt_ids or ()))
 
     def _of_choices(self) -> Stated:
         if self._stated is None:
@@ -170,12 +189,25 @@ class Tally:
     def _take_cached(self, usage: dict[str, Any]) -> None:
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict):
-            self.cached_tokens = _count(details, "cached_tokens", self.cached_tokens)
+            self.cached_tokens = self._believed(details, "cached_tokens", 0, self.prompt_tokens, self.cached_tokens)
+
+    def _believed(self, usage: dict[str, Any], name: str, least: int, most: int, default: int) -> int:
+        """One figure of the engine's, brought within its bounds where it stands. default: where there is none."""
+        if name not in usage:
+            return max(least, min(default, most))
+        stated = usage[name]
+        count = max(least, min(_count(usage, name, default), most))
+        if count != stated and stated is not None:
+            usage[name] = count
+            if len(self.disbelieved) < _MOST_NAMED:
+                said = stated if isinstance(stated, int | float) else type(stated).__name__
+                self.disbelieved.append(f"{name} {said}, taken for {count}")
+        return count
 
 
 def _count(usage: dict[str, Any], name: str, default: int) -> int:
     value = usage.get(name)
-    return value if isinstance(value, int) and value >= 0 else default
+    return value if type(value) is int and value >= 0 else default
 
 
 def _sum(held: Any, more: Any) -> Any:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import codecs
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
+from cloudach_telemetry import logs
 from openai_wire.allowed import check_fields, check_media, check_words
 from openai_wire.errors import error_frame
 from openai_wire.guided_bounds import check_guided
@@ -29,6 +31,7 @@ from ..errors import (
     RequestTooLarge,
 )
 from ..lifecycle import Lifecycle, Running
+from ..proxy.bounds import bounds
 from ..proxy.collect import can_collect
 from ..proxy.conversation import SlowReader
 from ..proxy.placing import EngineRequest
@@ -47,6 +50,8 @@ from .sink import SseSink, send_json
 from .waking import Waking
 
 Asked = ChatRequest | CompletionRequest | EmbeddingRequest
+
+_log = logging.getLogger("cloudach.gateway.usage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,12 @@ class GenerationEndpoint:
         record.model = model.id
         record.stream = bool(getattr(asked, "stream", False))
         grant = await self._admit(key, parsed, model, record, scope)
-        tally = Tally(estimate=parsed.prompt, prompts=getattr(asked, "prompts", 1), by_chunk=model.dialect == "openai")
+        tally = Tally(
+            estimate=parsed.prompt,
+            prompts=getattr(asked, "prompts", 1),
+            by_chunk=model.dialect == "openai",
+            most=bounds(asked, size=len(body), max_model_len=model.max_model_len),
+        )
         grant.progress = tally.so_far
         record.outcome = "failed"
         request = EngineRequest(
@@ -188,6 +198,9 @@ class GenerationEndpoint:
             tally.came_to_nothing()
         record.outcome = outcome
         record.count(tally.prompt_tokens, tally.completion_tokens, tally.cached_tokens)
+        if tally.disbelieved:
+            said = {"request_id": record.id, "model": record.model, "stated": tally.disbelieved}
+            logs.event(_log, logging.WARNING, "an engine's usage is not believed", said)
         # What was generated of it nobody knows: it is not billed, but counts for the limit as what was reserved.
         unseen = whole and outcome == "cancelled" and tally.usage is None and tally.prompt_tokens > 0
         self._services.admission.settle_soon(
