@@ -135,6 +135,11 @@ def test_rights_in_watched_namespaces_follow_the_values(helm: Helm) -> None:
     for namespace in ("default", "kube-system"):
         may(helm, "demo-cloudach-controller", namespace, CONTROLLER)
         may(helm, "demo-cloudach-gateway", namespace, GATEWAY)
+    # Rights that are tied to a name let the controller watch that one in all namespaces, and no other.
+    controller = helm.as_account("demo-cloudach-controller")
+    for name, refused in (("cloudach-engine-keys", False), ("demo-cloudach-valkey", True)):
+        listed = controller.run("get", "secrets", "-A", f"--field-selector=metadata.name={name}")
+        assert ("forbidden" in listed.stderr) is refused, listed.stderr
 
 
 def test_kubectl_says_the_same(helm: Helm) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.charts.cluster import CRDS, Helm, prepare, upgrade_crds
+from tests.charts.cluster import CRDS, LATEST, Helm, prepare, upgrade_crds
 from tests.charts.test_install import GATEWAY, may
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
@@ -72,6 +72,8 @@ def test_from_the_release_before(before: Cluster, way: str) -> None:
         assert image(helm, "gateway").endswith(f":{VERSION}")
         assert image(helm, "controller").endswith(f":{VERSION}")
         may(helm, "demo-cloudach-gateway", "serving", GATEWAY)  # the right to patch Models is gone
+        policies = {one["metadata"]["name"] for one in helm.get("networkpolicies", "-l", LATEST)["items"]}
+        assert "demo-cloudach-ray" not in policies, "it would open all Models of the namespace to each other"
         pod = helm.get("deployment", "demo-cloudach-gateway")["spec"]
         assert (pod["replicas"], pod["template"]["spec"]["terminationGracePeriodSeconds"]) == (3, 115)
         assert helm.get("secret", "demo-cloudach-valkey")["data"] == password["data"], (

@@ -9,6 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cloudach_controller.plan import covers
+from cloudach_controller.resources.network import policies
+from cloudach_controller.settings import parse
+from cloudach_model_api import Model
 from cloudach_model_api.keys import key_id
 
 from tests.support.kube import Cluster
@@ -310,6 +314,22 @@ def test_each_model_has_network_policies_of_its_own(start: Start, shop: Shop) ->
     start()  # without policies
     until(lambda: not policy("sim.engines") and not policy("sim.head"), "their end")
     assert shop.state("Ready")
+
+
+def test_the_api_server_takes_the_policies_of_all_kinds_of_models(cluster: Cluster) -> None:
+    egress = {"ports": [{"port": 6443, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    ray = {"gcs_redis_address": "redis.ray:6379"}
+    settings = parse(json.dumps({"network_policy": {"enabled": True, "api_server": [egress]}, "ray": ray}))
+    hub = {"huggingFace": {"repo": "a/b"}}
+    stores = [{"uri": "s3://b/m"}, {"uri": "s3://b/m", "endpoint": "http://minio:9000"}]
+    stores += [{"uri": "s3://b/m", "endpoint": "https://[fd00::7]:8443"}]
+    for source in ({"simulator": {}}, hub, *({"objectStore": store} for store in stores)):
+        media = {} if "simulator" in source else {"allowedMediaDomains": ["images.example.com"]}
+        of = Model.from_object(model(source=source, **media))
+        for policy in policies(of, settings):
+            policy["metadata"]["ownerReferences"][0]["uid"] = "u"
+            said = cluster.kubectl("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=json.dumps(policy))
+            assert covers(json.loads(said), policy), "else it would be applied again and again"
 
 
 def test_engines_without_their_policies_are_not_begun(start: Start, shop: Shop, cluster: Cluster) -> None:

@@ -68,7 +68,7 @@ def leaves(
     return not chosen or any(
         on_port(rule, port, protocol) and ("to" not in rule or any(_holds(peer, to) for peer in rule["to"]))
         for each in chosen
-        for rule in each["spec"]["egress"]
+        for rule in each["spec"].get("egress", [])
     )
 
 
@@ -170,6 +170,13 @@ def test_openings_and_what_else_is_closed() -> None:
 def test_egress_and_all_of_it_can_be_switched_off() -> None:
     assert leaves(model(), "169.254.169.254", 80, settings=f"{SETTINGS}  egress: false\n")
     assert policies(model(), parse("")) == []
+
+
+def test_a_head_that_may_reach_nothing_more_has_no_empty_rules() -> None:
+    """The API server drops empty lists, so the policy would never be as wanted."""
+    engines, head = policies(model(), parse("network_policy: {enabled: true}"))
+    assert head["spec"].keys() == {"podSelector", "policyTypes"}
+    assert engines["spec"].keys() == {"podSelector", "policyTypes", "ingress", "egress"}
 
 
 def test_no_two_models_have_a_policy_of_the_same_name() -> None:

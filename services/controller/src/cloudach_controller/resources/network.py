@@ -36,18 +36,19 @@ def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
     wanted = settings.network_policy
     if not wanted.enabled:
         return []
-    of_all: dict[str, Any] = {"ingress": _ingress(model, settings), "policyTypes": ["Ingress"]}
     engines, head = names(model)
-    made = [_policy(model, engines, {}, of_all)]
-    if wanted.egress:
-        of_all |= {"egress": _egress(model, settings), "policyTypes": ["Ingress", "Egress"]}
-        of_heads = {"egress": _egress_of_head(settings), "policyTypes": ["Egress"]}
-        made.append(_policy(model, head, {_NODE: "head"}, of_heads))
-    return made
+    ingress = {"ingress": _ingress(model, settings), "policyTypes": ["Ingress"]}
+    if not wanted.egress:
+        return [_policy(model, engines, {}, ingress)]
+    both = {**ingress, "egress": _egress(model, settings), "policyTypes": ["Ingress", "Egress"]}
+    of_heads = {"egress": _egress_of_head(settings), "policyTypes": ["Egress"]}
+    return [_policy(model, engines, {}, both), _policy(model, head, {_NODE: "head"}, of_heads)]
 
 
 def _policy(model: Model, name: str, more: dict[str, str], spec: dict[str, Any]) -> dict[str, Any]:
     own = {LABEL_MODEL: model.metadata.name}
+    # An empty list says the same as none, and the API server drops it: it would be applied again and again.
+    spec = {field: value for field, value in spec.items() if value != []}
     spec["podSelector"] = {"matchLabels": {**own, **more}}
     return {
         "apiVersion": "networking.k8s.io/v1",
