@@ -8,6 +8,7 @@ from cloudach_gateway.settings import (
     Adapter,
     Bodies,
     ConfigError,
+    Cors,
     Failover,
     Guided,
     Kubernetes,
@@ -40,6 +41,7 @@ def test_every_setting_is_documented() -> None:
         "failover.": Failover,
         "usage.": Usage,
         "bodies.": Bodies,
+        "cors.": Cors,
         "guided.": Guided,
         "kubernetes.": Kubernetes,
         "models[].": Model,
@@ -143,3 +145,16 @@ def test_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ENGINE")
     with pytest.raises(ConfigError, match="ENGINE"):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    "origin", ["chat.example.com", "https://chat.example.com/", "https://a.com/b", "https://*.a.com", "null", "", "a b"]
+)
+def test_what_is_no_origin(origin: str) -> None:
+    with pytest.raises(ConfigError, match=r"cors\.origins"):
+        parse(MODEL + f"cors: {{origins: ['{origin}']}}")
+
+
+def test_origins() -> None:
+    found = parse(MODEL + "cors: {origins: ['https://a.com', 'http://localhost:3000', '*']}").cors.origins
+    assert found == ("https://a.com", "http://localhost:3000", "*")

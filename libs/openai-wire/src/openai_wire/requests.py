@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 CountOrZero = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
+Logprobs = Annotated[int, Meta(ge=-1, le=2**31 - 1)]  # how many an engine gives is its own to say; -1: all
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -86,7 +87,7 @@ class ChatRequest(Generation, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    top_logprobs: Logprobs | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
@@ -118,7 +119,7 @@ class ChatRequest(Generation, kw_only=True):
 class CompletionRequest(Generation, kw_only=True):
     prompt: Prompt
     max_tokens: CountOrZero | None = None  # 0 with echo scores a prompt
-    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    logprobs: Logprobs | None = None
     echo: bool | None = None
     best_of: Choices | None = None
     suffix: str | None = None
@@ -184,13 +185,58 @@ _MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$")
 def parse(kind: type[Request], body: bytes) -> Request:
     """Raises BadField; its code is `invalid_json` when the body is not JSON at all."""
     try:
-        request: Request = _DECODERS[kind].decode(body)
-        return request
+        try:
+            return _decoded(kind, body)
+        except msgspec.ValidationError as error:
+            fields = msgspec.json.decode(body)
+            if not mend(fields):
+                raise _bad_field(str(error)) from None
+            return _decoded(kind, msgspec.json.encode(fields))
     except msgspec.ValidationError as error:
         raise _bad_field(str(error)) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise BadField(f"The request body is not valid JSON: {reason}.", param=None, code="invalid_json") from None
+
+
+def _decoded(kind: type[Request], body: bytes) -> Request:
+    request: Request = _DECODERS[kind].decode(body)
+    return request
+
+
+_WHOLE_NUMBERS = (
+    "max_tokens",
+    "max_completion_tokens",
+    "n",
+    "best_of",
+    "seed",
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "dimensions",
+)
+
+
+def mend(fields: Any) -> bool:
+    """Whether something had to be changed in a body that other servers take: whole numbers written as `3.0`."""
+    if not isinstance(fields, dict):
+        return False
+    written = [name for name in _WHOLE_NUMBERS if isinstance(number := fields.get(name), float) and number.is_integer()]
+    for name in written:
+        fields[name] = int(fields[name])
+    return bool(written)
+
+
+def drop_empty_tools(fields: dict[str, Any]) -> None:
+    """An empty list of tools is none, and a choice among them says nothing. Raises BadField if it asks for one."""
+    if fields.get("tools") != []:
+        return
+    if fields.get("tool_choice") not in (None, "auto", "none"):
+        raise BadField(
+            "'tool_choice' asks for a tool, and 'tools' is empty.", param="tool_choice", code="invalid_value"
+        )
+    for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        fields.pop(name, None)
 
 
 def _bad_field(text: str) -> BadField:
@@ -218,5 +264,7 @@ __all__ = [
     "Generation",
     "Message",
     "StreamOptions",
+    "drop_empty_tools",
+    "mend",
     "parse",
 ]

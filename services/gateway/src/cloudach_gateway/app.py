@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI, Request
 from openai_wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,9 +25,10 @@ from .proxy.engines import Engines
 from .proxy.relay import Relay
 from .ratelimit.admission import Admission
 from .routes.generation import GenerationEndpoint, Services
-from .routes.health import HealthEndpoint
+from .routes.health import BareHealthEndpoint, HealthEndpoint
 from .routes.intake import Intake
 from .routes.models import ModelsEndpoint
+from .routes.unknown import told_the_way
 from .routes.waking import Waking
 from .settings import Settings
 
@@ -34,8 +36,17 @@ if TYPE_CHECKING:
     from .catalog.cluster import ClusterModels
 
 
-HEALTH_PATHS = frozenset(("/healthz", "/readyz"))
+HEALTH_PATHS = frozenset(("/health", "/healthz", "/readyz"))
 """Answered even where there is no room for another connection."""
+
+
+_TOLD_TO_BROWSERS = (
+    "x-request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    *(f"x-ratelimit-{what}-{kind}" for kind in ("requests", "tokens") for what in ("limit", "remaining", "reset")),
+)
 
 
 _MODEL_NAMES = b"/v1/models/"
@@ -93,17 +104,20 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         (EmbeddingRequest, "/v1/embeddings"),
     )
     generation = {path: GenerationEndpoint(services, kind, path) for kind, path in kinds}
+    models = ModelsEndpoint(services, engines.context_lengths)
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.router.routes += [
         *(Route(path, endpoint, methods=["POST"]) for path, endpoint in generation.items()),
-        Route("/v1/models", ModelsEndpoint(services), methods=["GET"]),
-        Route("/v1/models/{model:path}", ModelsEndpoint(services), methods=["GET"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{model:path}", models, methods=["GET"]),
+        Route("/health", BareHealthEndpoint(lifecycle), methods=["GET"]),
         Route("/healthz", HealthEndpoint(lifecycle, readiness=False), methods=["GET"]),
         Route("/readyz", HealthEndpoint(lifecycle, readiness=True, notes=_notes(admission, cluster)), methods=["GET"]),
     ]
     app.add_exception_handler(HTTPException, _in_our_words)
     app.add_middleware(Envelope, lifecycle=lifecycle)
-    return _short_way(app, {path: Envelope(endpoint, lifecycle) for path, endpoint in generation.items()})
+    served = _short_way(app, {path: Envelope(endpoint, lifecycle) for path, endpoint in generation.items()})
+    return _for_browsers(served, settings.cors.origins) if settings.cors.origins else served
 
 
 def _cluster(settings: Settings, catalog: Catalog) -> tuple[ClusterModels, Waking]:
@@ -146,6 +160,13 @@ def _notes(admission: Admission, cluster: ClusterModels | None) -> Callable[[], 
     return notes
 
 
+def _for_browsers(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    """Around all else, so that errors can be read too. The key is a header, no cookie: no credentials."""
+    return CORSMiddleware(
+        app, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=_TOLD_TO_BROWSERS
+    )
+
+
 def _short_way(app: ASGIApp, generation: dict[str, Envelope]) -> ASGIApp:
     """Generation requests pass FastAPI's middleware and routing by, which would cost a sixth of a short one.
 
@@ -175,7 +196,7 @@ def _in_our_words(request: Request, exception: Exception) -> Response:
         allow = (getattr(exception, "headers", None) or {}).get("Allow", "")
         error.headers.append((b"allow", allow.encode()))
     elif status == 404:
-        error = UnknownUrl(f"Unknown request URL: {request.method} {request.url.path}.")
+        error = UnknownUrl(told_the_way(request.url.path))
     else:
         error = InvalidRequest(str(exception))
     raise error

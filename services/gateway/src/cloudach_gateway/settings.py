@@ -157,6 +157,25 @@ class Guided(Group):
         return GuidedBounds(**self.model_dump())
 
 
+_ORIGIN = re.compile(r"https?://[^/\s?#@*]+")
+
+
+class Cors(Group):
+    """Web pages that may call the gateway from a browser: docs/adr/0014-browsers.md."""
+
+    origins: tuple[str, ...] = Field(
+        (), description="their origins, as https://chat.example.com, or `*` for every one; empty: no page may"
+    )
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: scheme, host and port alone, as https://chat.example.com")
+        return origins
+
+
 class Failover(Group):
     """What happens when an engine breaks off in mid-stream: another one goes on from the same token."""
 
@@ -277,6 +296,7 @@ class Settings(Group):
     models: tuple[Model, ...] = ()
     kubernetes: Kubernetes = Kubernetes()
     bodies: Bodies = Bodies()
+    cors: Cors = Cors()
     guided: Guided = Guided()
     max_body_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="larger request bodies get 413")
     max_answer_bytes: int = Field(

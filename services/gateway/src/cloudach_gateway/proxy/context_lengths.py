@@ -36,15 +36,16 @@ class ContextLengths:
         if asyncio.get_running_loop().time() >= self._not_before.get(key, 0.0) and key not in self._tasks:
             self._tasks[key] = asyncio.create_task(self._learn(model), name=f"context length of {model.id}")
 
-    async def of(self, model: ServedModel) -> int | None:
-        """Waits a little if need be."""
+    async def of(self, model: ServedModel, *, patience_s: float | None = None) -> int | None:
+        """Waits a little if need be. None when it is not known by then."""
         if model.max_model_len is not None:
             return model.max_model_len
-        self.learn(model)
+        if model.absence is None:  # otherwise there is nobody to ask
+            self.learn(model)
         key = _key(model)
         task = self._tasks.get(key)
         if task is not None and key not in self._known:
-            await asyncio.wait({task}, timeout=self._patience_s)
+            await asyncio.wait({task}, timeout=self._patience_s if patience_s is None else patience_s)
         return self._known.get(key)
 
     def stop(self) -> None:

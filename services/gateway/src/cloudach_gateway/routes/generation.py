@@ -15,7 +15,15 @@ from openai_wire.allowed import check_fields, check_media, check_words
 from openai_wire.errors import error_frame
 from openai_wire.guided_bounds import check_guided
 from openai_wire.json_values import values_in
-from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, parse
+from openai_wire.requests import (
+    BadField,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    drop_empty_tools,
+    mend,
+    parse,
+)
 from starlette.types import Receive, Scope, Send
 
 from ..auth.salts import Salts
@@ -244,6 +252,9 @@ class GenerationEndpoint:
         try:
             asked = parse(self._kind, body)
             fields = orjson.loads(body)
+            mend(fields)
+            if self._kind is ChatRequest:
+                drop_empty_tools(fields)
         except BadField as bad:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
         except orjson.JSONDecodeError as error:

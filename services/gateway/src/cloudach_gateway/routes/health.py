@@ -1,4 +1,4 @@
-"""GET /healthz (this process lives) and /readyz (send it requests)."""
+"""GET /healthz (this process lives), /readyz (send it requests) and /health (the same, as vLLM says it)."""
 
 from __future__ import annotations
 
@@ -31,3 +31,16 @@ class HealthEndpoint:
 
     async def _say(self, send: Send, status: str, code: int) -> None:
         await send_json(send, orjson.dumps({"status": status, **self._notes()}), status=code)
+
+
+class BareHealthEndpoint:
+    """200 while it is ready, otherwise 503, without a body: what load tools and routers made for vLLM ask for."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[SCOPE_KEY].route = "health"
+        status = 200 if self._lifecycle.ready else 503
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})

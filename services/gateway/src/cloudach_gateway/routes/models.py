@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -9,16 +10,20 @@ from starlette.types import Receive, Scope, Send
 
 from ..catalog import ServedModel
 from ..errors import ModelNotFound
+from ..proxy.context_lengths import ContextLengths
 from ..record import SCOPE_KEY, RequestRecord
 from .body import bearer_key
 from .generation import Services
 from .ports import KnownKey
 from .sink import send_json
 
+_PATIENCE_S = 0.5  # for an engine that is asked what it states of a model
+
 
 class ModelsEndpoint:
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, lengths: ContextLengths) -> None:
         self._services = services
+        self._lengths = lengths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record: RequestRecord = scope[SCOPE_KEY]
@@ -26,32 +31,33 @@ class ModelsEndpoint:
         caller = await self._services.admission.authenticate(bearer_key(scope))
         record.tenant, record.key_id, record.limits = caller.tenant, caller.key_id, caller.limits
         wanted: str | None = scope["path_params"].get("model")
-        answer = self._list(caller) if wanted is None else self._one(caller, wanted)
+        answer = await (self._list(caller) if wanted is None else self._one(caller, wanted))
         await send_json(send, orjson.dumps(answer))
 
-    def _list(self, caller: KnownKey) -> dict[str, Any]:
-        found = [_entry(name, model) for name, model in self._services.catalog if caller.may_use(model.names)]
-        return {"object": "list", "data": found}
+    async def _list(self, caller: KnownKey) -> dict[str, Any]:
+        found = [(name, model) for name, model in self._services.catalog if caller.may_use(model.names)]
+        entries = await asyncio.gather(*(self._entry(name, model) for name, model in found))
+        return {"object": "list", "data": entries}
 
-    def _one(self, caller: KnownKey, name: str) -> dict[str, Any]:
+    async def _one(self, caller: KnownKey, name: str) -> dict[str, Any]:
         model = self._services.catalog.find(name)
         if model is None:
             raise self._services.catalog.missing(name)
         if not caller.may_use(model.names):
             raise ModelNotFound(name)
-        return _entry(name, model)
+        return await self._entry(name, model)
 
-
-def _entry(name: str, model: ServedModel) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "id": name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "cloudach",
-        "root": model.id,
-    }
-    if model.parent is not None:
-        entry["parent"] = model.parent
-    if model.max_model_len is not None:
-        entry["max_model_len"] = model.max_model_len
-    return entry
+    async def _entry(self, name: str, model: ServedModel) -> dict[str, Any]:
+        entry: dict[str, Any] = {
+            "id": name,
+            "object": "model",
+            "created": model.created,
+            "owned_by": "cloudach",
+            "root": model.id,
+        }
+        if model.parent is not None:
+            entry["parent"] = model.parent
+        length = await self._lengths.of(model, patience_s=_PATIENCE_S)
+        if length is not None:
+            entry["max_model_len"] = length
+        return entry
