@@ -53,7 +53,7 @@ def test_unknown_fields_are_left_alone() -> None:
         ("seed", 0.5, "seed"),
         ("user", 1, "user"),
         ("logprobs", 1, "logprobs"),
-        ("top_logprobs", 21, "top_logprobs"),
+        ("top_logprobs", -2, "top_logprobs"),
         ("tools", {}, "tools"),
         ("tool_choice", 1, "tool_choice"),
         ("response_format", "json", "response_format"),
