@@ -132,7 +132,8 @@ class Collector:
         choices = chunk.pop("choices", None) or ()
         for key, value in chunk.items():
             if value is not None and key not in self._head:
-                self._held += grow(self._head, key, value)
+                self._head[key] = value
+                self._held += len(payload)
         for choice in choices:
             self._held += self._take(choice)
         if self._held > self._largest:
@@ -147,7 +148,7 @@ class Collector:
 
     def _answer(self) -> bytes:
         self._settle_texts()
-        head = joined(self._head) | {"model": self._model}
+        head = self._head | {"model": self._model}
         head["object"] = "chat.completion" if self._chat else "text_completion"
         if not self._token_ids:
             head.pop("prompt_token_ids", None)

@@ -36,4 +36,4 @@ def joined(holder: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(value: Any) -> int:
-    return PIECE + len(orjson.dumps(value))
+    return PIECE + (len(orjson.dumps(value)) if isinstance(value, list | dict) else 0)
