@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from typing import Any
 
 import pytest
@@ -47,6 +48,7 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.reading = True
         self.closed = False
+        self.ended = False  # before the client left
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -102,11 +104,13 @@ async def requests_of(parts: list[bytes], *, most_waiting: int = 4) -> tuple[lis
     for part in parts:
         protocol.data_received(part)
         assert len(protocol.pipeline) <= most_waiting
+        if transport.closed:
+            break
         while not transport.reading:  # noqa: ASYNC110
             await asyncio.sleep(0)
     for _ in range(20 * len(REQUESTS)):
         await asyncio.sleep(0)
-    assert not transport.closed
+    transport.ended = transport.closed
     protocol.connection_lost(None)
     return seen, transport
 
@@ -125,6 +129,7 @@ def test_any_requests_in_any_pieces(names: list[str], places: list[int]) -> None
     bodies = [REQUESTS[name][1] for name in names]
     assert [body for _, body in seen] == bodies
     assert transport.written.count(b"HTTP/1.1 200 OK") == len(names)
+    assert not transport.ended
 
 
 @pytest.mark.parametrize("names", [["plain"] * 400, ["plain", "length", "upgrade"] * 100])
@@ -132,3 +137,42 @@ async def test_only_a_few_wait(names: list[str]) -> None:
     """One read with hundreds of requests."""
     seen, _ = await requests_of([b"".join(REQUESTS[name][0] for name in names)])
     assert len(seen) >= 5
+
+
+OTHERS = (
+    b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"HEAD /head HTTP/1.0\r\n\r\n",
+    b"GET http://a/b?c#d HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+)
+PIECES = (b"\r\n", b"\r\n\r\n", b"\n", b" ", b"a" * 100, b"\x00", b":", b"0")
+
+
+def mutated(dice: random.Random) -> bytes:
+    data = bytearray(b"".join(dice.choice([one for one, _ in REQUESTS.values()] + [*OTHERS]) for _ in range(3)))
+    for _ in range(dice.randint(1, 4)):
+        at = dice.randrange(len(data))
+        match dice.randrange(4):
+            case 0:
+                data[at] = dice.randrange(256)
+            case 1:
+                del data[at : at + dice.randint(1, 20)]
+            case 2:
+                data[at:at] = dice.choice(PIECES)
+            case _:
+                data[at:at] = data[dice.randrange(len(data)) :][: dice.randint(1, 60)]
+    return bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_what_is_nearly_http(seed: int) -> None:
+    """Answers or refusals, and nothing that was not foreseen."""
+    dice = random.Random(seed)
+    unforeseen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unforeseen.append(context))
+    for _ in range(500):
+        data = mutated(dice)
+        places = [dice.randrange(10_000) for _ in range(dice.choice((0, 2, 20)))]
+        _, transport = await requests_of(cut(data, places), most_waiting=60)
+        statuses = {int(one[:3]) for one in transport.written.split(b"HTTP/1.1 ")[1:] if one[:3].isdigit()}
+        assert statuses <= {100, 200, 400, 405, 414, 431, 501, 505}, (data, statuses)
+        assert unforeseen == [], data

@@ -57,7 +57,7 @@ def body_length(version: str, url: bytes, framing: Iterable[tuple[bytes, bytes]]
         elif name == b"content-length":  # the parser has seen to it that there is one, of digits
             length = int(value)
         elif name == b"transfer-encoding":
-            codings.append(value.strip().lower())
+            codings.append(value.strip(b" \t").lower())
     if hosts > 1:
         raise invalid_http("The request has more than one Host header.")
     if hosts == 0 and version == "1.1":
