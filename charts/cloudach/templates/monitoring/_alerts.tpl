@@ -53,6 +53,11 @@ rules:
     for: 5m
     severity: warning
     summary: Requests are refused because the service is overloaded.
+  - alert: CloudachConnectionsRefused
+    expr: sum by (pod) (rate(cloudach_connections_refused_total{ {{- $ns -}} }[5m])) > 0
+    for: 5m
+    severity: warning
+    summary: The gateway {{ "{{ $labels.pod }}" }} has no room for more connections.
   - alert: CloudachRedisDegraded
     expr: max by (pod) (cloudach_redis_degraded{ {{- $ns -}} }) == 1
     for: 1m
