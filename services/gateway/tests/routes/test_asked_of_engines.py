@@ -54,6 +54,7 @@ def test_where_vllm_names_no_token_ids_its_chunks_state_usage() -> None:
         ({"echo": False}, False),
         ({"echo": True}, True),
         ({"tools": []}, False),
+        ({"prompt_embeds": ["AA=="]}, True),  # more prompts, and so more choices
         ({"kv_transfer_params": {}}, True),
     ],
 )

@@ -24,6 +24,7 @@ _ONLY_WHOLE = (
     "suffix",
     "best_of",
     "prompt_logprobs",
+    "prompt_embeds",
     "use_beam_search",
     "return_prompt_text",
     "kv_transfer_params",
