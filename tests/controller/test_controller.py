@@ -249,7 +249,7 @@ def test_a_model_in_use_does_not_sleep_and_its_use_is_kept_again_when_deleted(
         },
     }
     shop.kubectl.apply(use)
-    told = json.dumps({"status": {"lastRequestAt": _now(ahead_s=3600)}})
+    told = json.dumps({"status": {"lastRequestAt": _now(ahead_s=1800)}})
     shop.run("patch", "modeluse", "sim", "--subresource=status", "--type=merge", "-p", told)
     start()
     shop.state("Ready", ready=1)

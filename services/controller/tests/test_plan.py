@@ -307,6 +307,8 @@ OLD_MARK = {"cloudach.dev/wake-requested-at": at(9998)}
         (use(lastRequestAt=at(661)), {}, "sleeping"),
         (use(lastRequestAt=at(900)), {"annotations": {"cloudach.dev/last-request-at": at(650)}}, "running"),
         (use(lastRequestAt="soon"), {}, "sleeping"),
+        (use(wakeRequestedAt=at(-3000)), {}, "running"),  # by a clock that is ahead
+        (use(wakeRequestedAt="2099-01-01T00:00:00Z", lastRequestAt="2099-01-01T00:00:00Z"), {}, "sleeping"),
         (use(created=599), {}, "running"),  # before that no gateway could say that it is in use
     ],
 )

@@ -9,12 +9,15 @@ from typing import Any, Literal
 from cloudach_model_api.model import Model, latest
 from cloudach_model_api.reasons import Reason
 from cloudach_model_api.status import ConditionType, State
-from cloudach_model_api.use import ModelUse
+from cloudach_model_api.use import ModelUse, UseStatus
 
 Mode = Literal["running", "sleeping", "off", "deleting"]
 
 MARK_S = 60.0
 """How old a gateway's mark of use may be while the Model is in use: they write it at most once a minute."""
+
+AHEAD_S = 3600.0
+"""How far a gateway's clock may be ahead of ours."""
 
 START_S = 1800.0
 """A Model that is starting does not go to sleep again so soon: whoever woke it would never be served."""
@@ -47,8 +50,10 @@ def demand(model: Model, now: datetime, use: ModelUse | None = None, *, untold: 
         return Demand("running" if spec.replicas else "off", spec.replicas)
     look_again = wanted_at = None
     if may_sleep(model):
-        wanted_at = latest(model.wake_requested_at, use.status.wake_requested_at if use is not None else None)
-        left = (_sleeps_at(model, scaling.idle_seconds, wanted_at, use) - now).total_seconds()
+        told = use.status if use is not None else UseStatus()
+        wanted_at = _latest(now, model.wake_requested_at, told.wake_requested_at)
+        used_at = _latest(now, model.last_request_at, told.last_request_at)
+        left = (_sleeps_at(model, scaling.idle_seconds, wanted_at, used_at, use) - now).total_seconds()
         if left <= 0 and not untold:
             return Demand("sleeping", 0, wake_requested_at=wanted_at)
         look_again = left if left > 0 else None
@@ -56,12 +61,19 @@ def demand(model: Model, now: datetime, use: ModelUse | None = None, *, untold: 
     return Demand("running", begin, autoscaled=True, look_again_s=look_again, wake_requested_at=wanted_at)
 
 
-def _sleeps_at(model: Model, idle_s: float, wanted_at: datetime | None, use: ModelUse | None) -> datetime:
+def _latest(now: datetime, *moments: datetime | None) -> datetime | None:
+    """Those that lie far ahead do not count: they would keep a Model awake for as long as somebody likes."""
+    limit = now + timedelta(seconds=AHEAD_S)
+    return latest(*(moment for moment in moments if moment is not None and moment <= limit))
+
+
+def _sleeps_at(
+    model: Model, idle_s: float, wanted_at: datetime | None, used_at: datetime | None, use: ModelUse | None
+) -> datetime:
     idle = timedelta(seconds=idle_s)
     moments = []
-    last = latest(model.last_request_at, use.status.last_request_at if use is not None else None)
-    if last is not None:
-        moments.append(last + idle + timedelta(seconds=MARK_S))
+    if used_at is not None:
+        moments.append(used_at + idle + timedelta(seconds=MARK_S))
     marks = [mark for mark in (wanted_at, model.metadata.creation_timestamp) if mark is not None]
     ready = model.status.condition(ConditionType.READY)
     # Before its ModelUse was there, no gateway could say that it is in use. One that sleeps already stays asleep.
