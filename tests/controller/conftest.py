@@ -33,7 +33,12 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="package")
 def account(cluster: Cluster) -> Path:
     """A kubeconfig with the service account that the chart gives the controller."""
-    token = cluster.kubectl("create", "token", ACCOUNT, "-n", NAMESPACE, "--duration=2h").strip()
+    return kubeconfig_of(cluster, ACCOUNT)
+
+
+def kubeconfig_of(cluster: Cluster, account: str) -> Path:
+    """With a service account of the namespace."""
+    token = cluster.kubectl("create", "token", account, "-n", NAMESPACE, "--duration=2h").strip()
     authority = b64encode((cluster.home / "pki/ca.crt").read_bytes()).decode()
     config = {
         "apiVersion": "v1",
@@ -43,7 +48,7 @@ def account(cluster: Cluster) -> Path:
         "users": [{"name": "it", "user": {"token": token}}],
         "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
     }
-    path = cluster.home / "controller.kubeconfig"
+    path = cluster.home / f"{account}.kubeconfig"
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(config))
     return path

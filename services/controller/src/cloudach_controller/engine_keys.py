@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloudach_model_api.keys import ENGINE_KEYS_SECRET, also_entry, key_entry, key_id, key_of
@@ -18,10 +18,14 @@ _BYTES = 32
 
 
 class EngineKeys:
-    """`held`: the Secrets as they were last seen. All methods raise KubeError."""
+    """`held`: the Secrets as last seen. `unseen`: whether we lack the right to see them, so that there are none.
 
-    def __init__(self, api: KubeClient, held: Mapping[Key, dict[str, Any]]) -> None:
+    All methods raise KubeError.
+    """
+
+    def __init__(self, api: KubeClient, held: Mapping[Key, dict[str, Any]], *, unseen: Callable[[], bool]) -> None:
         self._api = api
+        self.unseen = unseen
         self._held = held
         self._made: dict[Key, str] = {}  # ids of keys that the watch has not told of yet
 
@@ -40,6 +44,8 @@ class EngineKeys:
         """With its Model: the next one of this name gets another key."""
         namespace, name = model
         self._made.pop(model, None)
+        if self.unseen():
+            return
         held = self._held.get((namespace, ENGINE_KEYS_SECRET)) or {}
         gone = {entry: None for entry in (key_entry(name), also_entry(name)) if entry in (held.get("data") or {})}
         if gone:

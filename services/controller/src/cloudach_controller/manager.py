@@ -32,11 +32,18 @@ class Manager:
         self._queue: WorkQueue[Key] = WorkQueue(retry_max_s=settings.kubernetes.retry_max_s)
         spaces: tuple[str | None, ...] = settings.kubernetes.namespaces or (None,)
         self._models = [Informer(api, MODELS, space, self._model_changed) for space in spaces]
-        self._uses = [Informer(api, MODEL_USES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
-        self._policies = [
-            Informer(api, NETWORK_POLICIES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces
+        self._uses = [
+            Informer(api, MODEL_USES, space, self._part_changed, selector=LABEL_MODEL, optional=True)
+            for space in spaces
         ]
-        self._keys = [Informer(api, SECRETS, space, self._keys_changed, name=ENGINE_KEYS_SECRET) for space in spaces]
+        self._policies = [
+            Informer(api, NETWORK_POLICIES, space, self._part_changed, selector=LABEL_MODEL, optional=True)
+            for space in spaces
+        ]
+        self._keys = [
+            Informer(api, SECRETS, space, self._keys_changed, name=ENGINE_KEYS_SECRET, optional=True)
+            for space in spaces
+        ]
         self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         self._pods = [Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         cache = Cache(
@@ -52,7 +59,7 @@ class Manager:
             uses_missing=lambda: any(each.missing for each in self._uses),
             policies=_Merged(self._policies),
         )
-        keys = EngineKeys(api, _Merged(self._keys))
+        keys = EngineKeys(api, _Merged(self._keys), unseen=lambda: any(each.missing for each in self._keys))
         self._reconciler = Reconciler(api, cache, observer, events, companions, keys, settings)
 
     @property

@@ -59,6 +59,8 @@ class Reconciler:
         self._api = api
         self._companions = companions
         self._keys = keys
+        inference = settings.inference.model_copy(update={"engine_keys": False})
+        self._without_keys = settings.model_copy(update={"inference": inference})
         self._cache = cache
         self._observer = observer
         self._events = events
@@ -108,13 +110,14 @@ class Reconciler:
     ) -> tuple[Plan, str, dict[str, Any] | None]:
         """The plan, why it was refused if it was, and the RayService as it is then."""
         target = model.status.desired_replicas if wanted.autoscaled else None
-        done = plan(model, wanted, there, self._settings, target=target)
+        settings = self._without_keys if self._keys.unseen() else self._settings
+        done = plan(model, wanted, there, settings, target=target)
         if done.manifest is None or self._cache.kuberay_missing():
             return done, "", there
         try:
             if self._settings.ray.token_auth and done.change == "create":
                 await self._token_secret(model.metadata.namespace)
-            if is_locked(live(done.manifest).cluster):
+            if is_locked(live(done.manifest).cluster) and not self._keys.unseen():
                 await self._keys.keep(key)  # before a pod wants it
             applied = await self._api.apply(RAY_SERVICES, *key, done.manifest)
         except Refused as error:
@@ -201,7 +204,9 @@ class Reconciler:
         blocked: Any = None,
     ) -> float:
         locked = seen.ray_service is not None and is_locked(live(seen.ray_service).cluster)
-        engine_key = await self._keys.keep(_key(obj)) if locked else None
+        engine_key = None
+        if locked:
+            engine_key = model.status.engine_key if self._keys.unseen() else await self._keys.keep(_key(obj))
         new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
         await self._write(obj, model.status, new)
         self._measure(model, new)

@@ -31,7 +31,10 @@ class Source(Protocol):
 
 
 class Informer:
-    """`name`: only objects that are called so."""
+    """`name`: only objects that are called so. `optional`: without the right to see them, there are none.
+
+    Rights that a new version needs may come later than that version, and Models are not to wait for them.
+    """
 
     def __init__(
         self,
@@ -42,15 +45,17 @@ class Informer:
         *,
         selector: str = "",
         name: str = "",
+        optional: bool = False,
     ) -> None:
         self._source = source
         self._kind = kind
         self._namespace = namespace
         self._changed = changed
+        self._optional = optional
         self._which = {"selector": selector, "name": name}
         self.objects: dict[Key, dict[str, Any]] = {}
         self.synced = asyncio.Event()
-        self.missing = False  # the API server does not know the kind
+        self.missing = False  # the API server does not know the kind, or does not let us see it
         self.connected = False
 
     @property
@@ -71,7 +76,7 @@ class Informer:
             except NotFound:
                 self._lose(missing=True)
             except KubeError as error:
-                self._lose(missing=False)
+                self._lose(missing=self._optional and error.status == 403)
                 log.warning("watch lost", extra={"kind": self._kind.plural, "error": str(error), "retry_s": pause})
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, _RETRY_S[1])
