@@ -115,6 +115,58 @@ async def test_concurrent_streams(gateway: Gateway, engine: Simulator) -> None:
         assert (await post(client, gateway, key, max_tokens=20, min_tokens=20)).status_code == 200
 
 
+async def test_the_first_wait_for_a_stream_is_short(gateway: Gateway, engine: Simulator) -> None:
+    """Nothing is known of this key's streams yet: the one that runs may be over in a moment."""
+    key = create_key(gateway, concurrent_streams=1)
+    engine.reset()
+    engine.arm("stall@3", times=None)
+    async with many_connections() as client:
+        running = asyncio.create_task(post(client, gateway, key, max_tokens=20, min_tokens=20))
+        await asyncio.to_thread(until, lambda: engine.stats()["generated_tokens_total"] == 3)
+        refused = await post(client, gateway, key)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        engine.reset()
+        engine.wake()
+        assert (await running).status_code == 200
+        await asyncio.sleep(1)
+        assert (await post(client, gateway, key)).status_code == 200
+
+
+GUIDED = {
+    "response_format": {"response_format": {"type": "json_object"}},
+    "structured_outputs": {"structured_outputs": {"choice": ["yes", "no"]}},
+    "required tool": {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
+        "tool_choice": "required",
+    },
+}
+
+
+async def test_guided_requests_at_a_time(gateway: Gateway, engine: Simulator) -> None:
+    """Over four processes exactly as many as the tenant may have; the others go on; who leaves is billed."""
+    key = create_key(gateway, tenant="guided", guided_requests=3)
+    engine.reset()
+    engine.arm("prefill:60000", times=3)
+    bodies = [{**GUIDED[name], "stream": stream} for name in GUIDED for stream in (True, False)] * 2
+    async with many_connections() as client:
+        asked = [asyncio.create_task(post(client, gateway, key, max_tokens=20, **body)) for body in bodies]
+        async with asyncio.timeout(30):
+            while sum(task.done() for task in asked) < len(bodies) - 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        answers = [task.result() for task in asked if task.done()]
+        assert {answer.status_code for answer in answers} == {429}
+        assert {answer.json()["error"]["code"] for answer in answers} == {"rate_limit_exceeded"}
+        assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+        assert (await post(client, gateway, key, tools=GUIDED["required tool"]["tools"])).status_code == 200
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+    await asyncio.to_thread(until, lambda: used(gateway, key).get("cancelled", 0) == 3)
+    assert used(gateway, key)["prompt_tokens"] >= 3 * 5, "what was started is billed"
+    async with many_connections() as client:
+        assert (await post(client, gateway, key, max_tokens=20, **GUIDED["response_format"])).status_code == 200
+
+
 def test_the_sdk_waits_as_told(gateway: Gateway) -> None:
     key = create_key(gateway, requests_per_minute=1)
     with openai.OpenAI(base_url=gateway.base_url, api_key=key, max_retries=1) as sdk:

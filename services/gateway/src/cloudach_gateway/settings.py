@@ -81,6 +81,12 @@ class Limits(Group):
         ge=1.5,  # Retry-After in whole seconds is rounded up, and the way takes a while too
         description="how long a slot promised by Retry-After is kept for the one who was told to wait",
     )
+    guided_requests: int | None = Field(
+        32,
+        ge=1,
+        le=1_000_000,
+        description="guided requests (schema, grammar, forced tool) that a tenant may run at a time; null: any number",
+    )
     degraded_memory_s: Seconds = Field(
         600.0, description="without Redis, keys seen in this time go on under a local limit; others get 503"
     )

@@ -53,11 +53,16 @@ def new_api_key(tenant: str, key_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """None: no such limit. Requests and tokens are per minute, `concurrency` is streams at a time."""
+    """None: no such limit. Requests and tokens are per minute, `concurrency` is streams at a time.
+
+    guided: how many guided requests may run at a time for the key's whole tenant; None: as many as the gateway's
+    settings say.
+    """
 
     requests: int | None = None
     tokens: int | None = None
     concurrency: int | None = None
+    guided: int | None = None
 
 
 # The fields of the Redis hash, in the order in which `admit.lua` reads and returns them.
@@ -73,6 +78,7 @@ FIELDS = (
     "expires_at_ms",
     "disabled",
     "created_at_ms",
+    "guided",
 )
 
 
@@ -102,6 +108,7 @@ class KeyRecord:
             "rpm": _text(self.limits.requests),
             "tpm": _text(self.limits.tokens),
             "concurrency": _text(self.limits.concurrency),
+            "guided": _text(self.limits.guided),
             "expires_at_ms": _text(self.expires_at_ms),
             "disabled": "1" if self.disabled else "",
             "created_at_ms": _text(self.created_at_ms),
@@ -115,9 +122,7 @@ class KeyRecord:
             tenant=tenant,
             name=fields.get("name", ""),
             models=unpack_models(fields.get("models", "")),
-            limits=KeyLimits(
-                _number(fields.get("rpm")), _number(fields.get("tpm")), _number(fields.get("concurrency"))
-            ),
+            limits=KeyLimits(*(_number(fields.get(name)) for name in ("rpm", "tpm", "concurrency", "guided"))),
             created_at_ms=_number(fields.get("created_at_ms")) or 0,
             expires_at_ms=_number(fields.get("expires_at_ms")),
             disabled=fields.get("disabled") == "1",

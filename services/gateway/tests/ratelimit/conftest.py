@@ -37,7 +37,12 @@ class Door:
         self.admission._local._clock = lambda: self.now
 
     async def ask(
-        self, body: str | None = None, tokens: int = 1, retry: bool = False, models: tuple[str, ...] = ("m",)
+        self,
+        body: str | None = None,
+        tokens: int = 1,
+        retry: bool = False,
+        models: tuple[str, ...] = ("m",),
+        guided: bool = False,
     ) -> Grant:
         number = next(_numbers)
         return await self.admission.admit(
@@ -47,6 +52,7 @@ class Door:
             tokens=tokens,
             fingerprint=f"body {number}" if body is None else body,
             retry=retry,
+            guided=guided,
         )
 
     async def wait_for(self, body: str, tokens: int = 1, kind: str | None = None) -> float:
@@ -124,20 +130,30 @@ async def open_door(request: pytest.FixtureRequest, start_admission, make_key, t
     """The same contract on both: with Redis, and without it for a key that was seen. The door's clock is the test's."""
 
     async def with_redis(
-        requests: int | None = None, tokens: int | None = None, concurrency: int | None = None, **rest: object
+        requests: int | None = None,
+        tokens: int | None = None,
+        concurrency: int | None = None,
+        most_guided: int | None = 32,
+        **rest: object,
     ) -> Door:
-        door = Door(await start_admission(window_s=1.0), make_key(requests, tokens, concurrency, **rest), time.time())
+        admission = await start_admission(window_s=1.0, guided_requests=most_guided)
+        door = Door(admission, make_key(requests, tokens, concurrency, **rest), time.time())
         door.passes(0)
         return door
 
     async def without_redis(
-        requests: int | None = None, tokens: int | None = None, concurrency: int | None = None, **rest: object
+        requests: int | None = None,
+        tokens: int | None = None,
+        concurrency: int | None = None,
+        most_guided: int | None = 32,
+        **rest: object,
     ) -> Door:
         with EmbeddedValkey(tmp_path / "valkey") as valkey:
             with KeyStore(valkey.url) as store:
                 limits = KeyLimits(requests, tokens, concurrency)
                 key = keys.create(store, tenant="acme", limits=limits, **rest)  # type: ignore[arg-type]
-            door = Door(await start_admission(valkey.url, window_s=1.0), key, time.time())
+            admission = await start_admission(valkey.url, window_s=1.0, guided_requests=most_guided)
+            door = Door(admission, key, time.time())
             door.passes(0)
             await door.admission.authenticate(key.api_key)
         return door

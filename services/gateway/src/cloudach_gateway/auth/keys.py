@@ -107,13 +107,14 @@ def limit(
     models: Sequence[str] | EllipsisType | None = ...,
     **limits: int | None,
 ) -> KeyRecord:
-    """Changes what is named of requests, tokens, concurrency and models; None takes a limit away."""
+    """Changes what is named of requests, tokens, concurrency, guided and models; None takes a limit away."""
     record = find(store, which)
     changed = replace(record, limits=_limits(replace(record.limits, **limits)))
     if models is not ...:
         changed = replace(changed, models=_models(models))
     fields: dict[str, str] = changed.to_hash()
-    return _changed(store, record, changed, {name: fields[name] for name in ("rpm", "tpm", "concurrency", "models")})
+    names = ("rpm", "tpm", "concurrency", "guided", "models")
+    return _changed(store, record, changed, {name: fields[name] for name in names})
 
 
 def used_today(store: KeyStore, record: KeyRecord) -> dict[str, int]:
@@ -206,6 +207,7 @@ def _limits(limits: KeyLimits) -> KeyLimits:
         "requests per minute": limits.requests,
         "tokens per minute": limits.tokens,
         "concurrent streams": limits.concurrency,
+        "guided requests": limits.guided,
     }
     for what, value in named.items():
         if value is not None and not 1 <= value <= 10**12:

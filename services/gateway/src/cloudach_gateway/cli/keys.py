@@ -12,7 +12,7 @@ from ..store.keys_redis import KeyStore
 from ..tenancy import KeyLimits, KeyRecord
 from . import output
 from .terminal import interrupted_afterwards, nobody_reads, say_at_once
-from .values import count, duration, milliseconds, moment, names
+from .values import count, count_or_default, duration, milliseconds, moment, names
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -72,6 +72,8 @@ def _add_limits(parser: argparse.ArgumentParser, default: Any, meaning: str) -> 
     add("--requests-per-minute", count, "N|none", "requests in any 60 s")
     add("--tokens-per-minute", count, "N|none", "tokens of prompts and answers in any 60 s")
     add("--concurrent-streams", count, "N|none", "requests that run at a time")
+    guided = "guided requests that its tenant runs at a time, all its keys together"
+    add("--guided-requests", count_or_default, "N|default", guided)
     add("--models", names, "A,B|all", "model names that it may use")
 
 
@@ -85,7 +87,9 @@ def _with_store(run: Callable[[argparse.Namespace, KeyStore], int], options: arg
 
 
 def _create(options: argparse.Namespace, store: KeyStore) -> int:
-    limits = KeyLimits(options.requests_per_minute, options.tokens_per_minute, options.concurrent_streams)
+    limits = KeyLimits(
+        options.requests_per_minute, options.tokens_per_minute, options.concurrent_streams, options.guided_requests
+    )
     with interrupted_afterwards():
         made = keys.create(
             store,
@@ -125,6 +129,7 @@ def _limit(options: argparse.Namespace, store: KeyStore) -> int:
         "requests": options.requests_per_minute,
         "tokens": options.tokens_per_minute,
         "concurrency": options.concurrent_streams,
+        "guided": options.guided_requests,
     }
     changes = {name: value for name, value in named.items() if value is not _UNCHANGED}
     models = ... if options.models is _UNCHANGED else options.models

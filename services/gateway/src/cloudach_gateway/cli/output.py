@@ -27,6 +27,7 @@ def key_json(record: KeyRecord, api_key: str | None = None) -> dict[str, Any]:
         "requests_per_minute": record.limits.requests,
         "tokens_per_minute": record.limits.tokens,
         "concurrent_streams": record.limits.concurrency,
+        "guided_requests": record.limits.guided,
         "created_at": iso(record.created_at_ms),
         "expires_at": iso(record.expires_at_ms),
         "disabled": record.disabled,

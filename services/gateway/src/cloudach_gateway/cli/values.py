@@ -65,6 +65,16 @@ def count(text: str) -> int | None:
     raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor none")
 
 
+def count_or_default(text: str) -> int | None:
+    """A positive number; `default` for what the gateway's settings say."""
+    if text == "default":
+        return None
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor default") from None
+
+
 def positive(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)

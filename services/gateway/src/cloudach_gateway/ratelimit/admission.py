@@ -46,7 +46,7 @@ class Admission:
         on_lost: Callable[[int], None] = lambda _: None,
     ) -> None:
         redis, limits = redis or Redis(), limits or Limits()
-        self.rules = Rules(limits.window_s, limits.promise_grace_s, limits.lease_ttl_s)
+        self.rules = Rules(limits.window_s, limits.promise_grace_s, limits.lease_ttl_s, limits.guided_requests)
         self.encoder = Encoder(self.rules)
         self.store = Store(url, ALL, timeout_s=redis.timeout_s, probe_every_s=redis.probe_every_s)
         self.settlements = Settlements(self.store, self.encoder)
@@ -109,21 +109,25 @@ class Admission:
         retry: bool = False,
         model: str = "",
         route: str = "",
+        guided: bool = False,
     ) -> Grant:
         """`tokens`: the most that the request may use; reserved until `settle`.
 
         fingerprint: of the request's body; with it a retry finds the place that it was promised. retry: the client says
         that this is one. model (default: the first of `models`), route: for the usage record; no spaces in `route`.
+        guided: whether a schema, a grammar or a tool guides its answer.
         Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded, with `limits`.
         """
         key = parse_api_key(api_key)
         name = hashlib.blake2b(f"{tokens}:{fingerprint}".encode(), digest_size=12).hexdigest()
-        ask = Ask(request_id, models, tokens, name, retry, model or (models[0] if models else ""), route)
+        ask = Ask(request_id, models, tokens, name, retry, model or (models[0] if models else ""), route, guided)
         try:
             verdict = await self._ask(key, ask)
         except StoreDown as away:
             try:
-                grant = self._local.admit(key, ask, self._leases.running_of(key.tenant, key.key_id))
+                running = self._leases.running_of(key.tenant, key.key_id)
+                guided_ones = self._leases.guided_of(key.tenant) if guided else 0
+                grant = self._local.admit(key, ask, running, guided_ones)
             except GatewayError:
                 if isinstance(away, Unanswered):
                     self._withdraw(key, ask)
@@ -133,7 +137,7 @@ class Admission:
         else:
             record = self._accepted(key, verdict, ask)
             grant = Grant(Caller(record, verdict.limits), request_id, tokens, verdict.lease)
-        grant.model, grant.route = ask.model, ask.route
+        grant.model, grant.route, grant.guided = ask.model, ask.route, ask.guided
         self._leases.add(grant)
         return grant
 
@@ -232,6 +236,7 @@ class Admission:
                 state=verdict.limits,
                 wait_s=verdict.wait_s,
                 tokens=ask.tokens if ask else 0,
+                guided=self.rules.guided,
                 model=ask.models[0] if ask and ask.models else "",
             )
         return record

@@ -25,7 +25,7 @@ class Ask(NamedTuple):
     """One request for admission. `models`: the names of the model asked for, its id and its aliases.
 
     tokens: to reserve. print: names this request's body and size, so that its retry is known again (no ':' in it).
-    model, route: as the usage record names them.
+    model, route: as the usage record names them. guided: whether it is a guided request.
     """
 
     request_id: str
@@ -35,6 +35,7 @@ class Ask(NamedTuple):
     retry: bool = False
     model: str = ""
     route: str = ""
+    guided: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class Grant:
     settled: bool = False
     model: str = ""
     route: str = ""
+    guided: bool = False
     progress: Callable[[], tuple[int, int, int]] | None = None
 
     @property

@@ -41,6 +41,11 @@ class Leases:
     def running_of(self, tenant: str, key_id: str) -> int:
         return len(self._running.get((tenant, key_id), ()))
 
+    def guided_of(self, tenant: str) -> int:
+        """Guided requests of all the tenant's keys."""
+        of_tenant = (grants for (whose, _), grants in self._running.items() if whose == tenant)
+        return sum(grant.guided for grants in of_tenant for grant in grants.values())
+
     def add(self, grant: Grant) -> None:
         caller = grant.caller
         self._running.setdefault((caller.tenant, caller.key_id), {})[id(grant)] = grant

@@ -25,11 +25,12 @@ ALL = (ADMIT, SETTLE, RENEW, SCAN, TRIM)
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The limiter's settings, all in seconds."""
+    """The limiter's settings, in seconds. guided: requests of that kind that a tenant may run; None: any number."""
 
     window_s: float = 60.0
     grace_s: float = 5.0
     lease_ttl_s: float = 20.0
+    guided: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ class Encoder:
             "1" if ask.retry else "",
             f"{ask.route} {ask.model}",
             key.key_id,
+            "1" if ask.guided else "",
+            "" if self.rules.guided is None else self.rules.guided,
         )
 
     def settle(self, done: Settlement) -> tuple[tuple[str, ...], Sequence[Argument]]:

@@ -18,8 +18,8 @@ from .limiter_scripts import Rules
 from .refusals import limit_state, refusal
 from .window import Window
 
-# When a stream ends is not known; this is about what a short one takes.
-_STREAM_WAIT_S = 5.0
+# When a stream ends is not known; as in lua/streams.lua it is a short wait at first.
+_STREAM_WAIT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -73,8 +73,11 @@ class LocalLimiter:
         seen = self._known(key)
         return Caller(seen.record, self._state(seen, self._window(seen)))
 
-    def admit(self, key: PresentedKey, ask: Ask, running: int) -> Grant:
-        """`running`: requests of this key that this process has admitted. Raises as Admission.admit."""
+    def admit(self, key: PresentedKey, ask: Ask, running: int, guided: int = 0) -> Grant:
+        """running: requests of this key that this process has admitted. guided: such requests of its whole tenant.
+
+        Raises as Admission.admit.
+        """
         seen = self._known(key)
         record, limits = seen.record, seen.record.limits
         window = self._window(seen)
@@ -87,6 +90,9 @@ class LocalLimiter:
             raise refusal("model", state=state(), model=model)
         if limits.tokens is not None and ask.tokens > limits.tokens:
             raise refusal("never", limits=limits, state=state(), tokens=ask.tokens)
+        most_guided = self._rules.guided if limits.guided is None else limits.guided
+        if ask.guided and most_guided is not None and guided >= most_guided:
+            raise refusal("guided", limits=limits, state=state(), wait_s=_STREAM_WAIT_S, guided=most_guided)
         if limits.concurrency is not None and running >= limits.concurrency:
             raise refusal("streams", limits=limits, state=state(), wait_s=_STREAM_WAIT_S)
         if limits.requests is not None or limits.tokens is not None:

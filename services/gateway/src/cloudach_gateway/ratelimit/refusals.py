@@ -16,7 +16,7 @@ from ..errors import (
 )
 from ..tenancy import KeyLimits
 
-Status = Literal["unknown", "expired", "disabled", "model", "never", "requests", "tokens", "streams"]
+Status = Literal["unknown", "expired", "disabled", "model", "never", "requests", "tokens", "streams", "guided"]
 
 
 def limit_state(limits: KeyLimits, requests_used: int, tokens_used: int, reset_s: float) -> LimitState:
@@ -36,14 +36,17 @@ def refusal(
     wait_s: float = 0.0,
     tokens: int = 0,
     model: str = "",
+    guided: int | None = None,
 ) -> GatewayError:
-    found = _refusal(status, limits or KeyLimits(), state, wait_s, tokens, model)
+    """guided: how many of those the tenant may run where its key does not say."""
+    limits = limits or KeyLimits()
+    found = _refusal(status, limits, wait_s, tokens, model, guided if limits.guided is None else limits.guided)
     found.limits = state
     return found
 
 
 def _refusal(
-    status: Status, limits: KeyLimits, state: LimitState | None, wait_s: float, tokens: int, model: str
+    status: Status, limits: KeyLimits, wait_s: float, tokens: int, model: str, guided: int | None
 ) -> GatewayError:
     if status == "unknown":
         return InvalidApiKey("Incorrect API key provided.")
@@ -63,6 +66,12 @@ def _refusal(
     wait = f"Please try again in {_duration(wait_s)}."
     if status == "streams":
         what = f"Too many concurrent requests: this key may have {limits.concurrency} at a time."
+        return RateLimited(f"{what} {wait}", kind="requests", retry_after_s=wait_s)
+    if status == "guided":
+        what = (
+            "Too many guided requests (response_format, structured outputs, required tools): "
+            f"this tenant may have {guided} at a time."
+        )
         return RateLimited(f"{what} {wait}", kind="requests", retry_after_s=wait_s)
     if status == "requests":
         what = f"Rate limit reached: {limits.requests} requests per minute."

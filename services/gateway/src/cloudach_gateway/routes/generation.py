@@ -13,6 +13,7 @@ import orjson
 from cloudach_telemetry import logs
 from openai_wire.allowed import check_fields, check_media, check_words
 from openai_wire.errors import error_frame
+from openai_wire.guided import is_guided
 from openai_wire.guided_bounds import check_guided
 from openai_wire.json_values import values_in
 from openai_wire.requests import (
@@ -87,12 +88,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A body as we see it. fields: all of it. prompt: about how many tokens the prompt has. fingerprint: the body's."""
+    """A body as we see it. fields: all of it. prompt: about how many tokens the prompt has. fingerprint: the body's.
+
+    guided: whether a schema, a grammar or a tool guides the answer.
+    """
 
     asked: Asked
     fields: dict[str, Any]
     prompt: int
     fingerprint: str
+    guided: bool
 
 
 class GenerationEndpoint:
@@ -235,6 +240,7 @@ class GenerationEndpoint:
                 retry=header(scope, b"x-stainless-retry-count") not in (None, b"0"),
                 model=model.id,
                 route=self._route,
+                guided=parsed.guided,
             )
         except (RateLimited, NeverFits, PermissionDenied):  # the key itself is good: say in the log whose it is
             known = parse_api_key(key)
@@ -259,7 +265,8 @@ class GenerationEndpoint:
             raise InvalidRequest(bad.message, param=bad.param, code=bad.code) from bad
         except orjson.JSONDecodeError as error:
             raise InvalidRequest(f"The request body cannot be read as JSON: {error}.", code="invalid_json") from error
-        return Parsed(asked, fields, asked.prompt_estimate(), hashlib.blake2b(body, digest_size=12).hexdigest())
+        fingerprint = hashlib.blake2b(body, digest_size=12).hexdigest()
+        return Parsed(asked, fields, asked.prompt_estimate(), fingerprint, is_guided(fields))
 
     def _names(self, asked: Asked) -> tuple[str, ...]:
         """Those of the model that is asked for, the one first that the client uses for it."""

@@ -43,6 +43,7 @@ class Admission(Protocol):
         retry: bool,
         model: str,
         route: str,
+        guided: bool,
     ) -> Grant:
         """Key, model, limits and a lease in one round trip. Raises those, RateLimited and NeverFits."""
 

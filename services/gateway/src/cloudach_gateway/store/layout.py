@@ -12,6 +12,7 @@ cloudach:{t}:held:<id>                ZSET  promises that also hold a stream -> 
 cloudach:{t}:state:<id>               HASH  running sums of the windows, stream durations (lua/window.lua)
 cloudach:{t}:leases:<id>              ZSET  running request "<start us>:<request id>" (its lease) -> lease end, us
 cloudach:{t}:running:<id>             HASH  lease -> checkpoint "<us> <prompt> <completion> <cached> <route> <model>"
+cloudach:{t}:guided                   ZSET  running guided requests of all keys: lease -> lease end, us
 cloudach:{t}:open                     SET   key ids with leases, so that those of killed gateways are found
 cloudach:{t}:lost                     HASH  lease declared lost -> "<us> <records> <prompt> <completion> <cached>"
 cloudach:{t}:usage:<id>:<yyyymmdd>    HASH  totals of a UTC day (USAGE_FIELDS); kept 400 days
@@ -76,6 +77,10 @@ def open_keys(tenant: str) -> str:
     return f"cloudach:{{{tenant}}}:open"
 
 
+def guided(tenant: str) -> str:
+    return f"cloudach:{{{tenant}}}:guided"
+
+
 def settled(tenant: str, request_id: str) -> str:
     return f"cloudach:{{{tenant}}}:settled:{request_id}"
 
@@ -107,6 +112,7 @@ def admission(tenant: str, key_id: str) -> tuple[str, ...]:
         leases(tenant, key_id),
         running(tenant, key_id),
         open_keys(tenant),
+        guided(tenant),
     )
 
 
@@ -131,6 +137,7 @@ def settlement(tenant: str, key_id: str, day: str) -> tuple[str, ...]:
         usage(tenant, key_id, day),
         used(tenant, day),
         records(tenant),
+        guided(tenant),
     )
 
 

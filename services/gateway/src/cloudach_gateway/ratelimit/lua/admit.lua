@@ -1,11 +1,12 @@
 -- Admission in one round trip: the key, its rules, requests and tokens a minute, a stream's lease.
 --
--- KEYS  1 record  2 log  3 cost  4 promises  5 prints  6 held  7 state  8 leases  9 running  10 open   (store/layout.py)
+-- KEYS  1 record  2 log  3 cost  4 promises  5 prints  6 held  7 state  8 leases  9 running  10 open  11 guided (store/layout.py)
 -- ARGV  1 test clock or ''   2 'admit' or 'look'   3 digest of the key   4 window us   5 grace us   6 lease ttl us
 --       7 request id   8 the model's names, one a line   9 tokens to reserve   10 fingerprint   11 '1' for a retry
---       12 "<route> <model>", for the books   13 the key's id
+--       12 "<route> <model>", for the books   13 the key's id   14 '1' for a guided request
+--       15 how many of those a tenant may run, where its key does not say, or ''
 -- Returns {status, wait us, requests booked, tokens booked, reset us, lease, {fields of the record}}, where status is
---   ok | unknown | expired | disabled | model | never | requests | tokens | streams
+--   ok | unknown | expired | disabled | model | never | requests | tokens | streams | guided
 
 --@include clock.lua
 --@include window.lua
@@ -13,13 +14,13 @@
 
 local keys = {
   record = KEYS[1], log = KEYS[2], cost = KEYS[3], promises = KEYS[4], prints = KEYS[5], held = KEYS[6],
-  state = KEYS[7], leases = KEYS[8], running = KEYS[9], open = KEYS[10],
+  state = KEYS[7], leases = KEYS[8], running = KEYS[9], open = KEYS[10], guided = KEYS[11],
 }
 local now = clock(ARGV[1])
 local window, grace = tonumber(ARGV[4]), tonumber(ARGV[5])
 
 local record = redis.call('HMGET', keys.record, 'hash', 'prev_hash', 'prev_valid_until_ms', 'name', 'models', 'rpm', 'tpm',
-  'concurrency', 'expires_at_ms', 'disabled', 'created_at_ms')
+  'concurrency', 'expires_at_ms', 'disabled', 'created_at_ms', 'guided')
 local digest = ARGV[3]
 if not record[1] then return {'unknown'} end
 if record[1] ~= digest then
@@ -38,6 +39,7 @@ if record[10] == '1' then return {'disabled', 0, 0, 0, 0, '', record} end
 local rpm, tpm, concurrency = tonumber(record[6]), tonumber(record[7]), tonumber(record[8])
 local fingerprint = ARGV[10]
 local looking = ARGV[2] == 'look'
+local most_guided = ARGV[14] == '1' and (tonumber(record[12]) or tonumber(ARGV[15]))
 
 -- What runs: freed by settle, or when nobody renews it. What stands in `running` is billed if its gateway is lost.
 local function lease()
@@ -48,6 +50,11 @@ local function lease()
   if redis.call('ZCARD', keys.leases) == 1 then -- from then on renew.lua prolongs them
     redis.call('SADD', keys.open, ARGV[13])
     for _, kept in ipairs({keys.leases, keys.running, keys.open}) do redis.call('PEXPIRE', kept, 2592000000) end -- 30 days
+  end
+  if ARGV[14] == '1' then
+    redis.call('ZREMRANGEBYSCORE', keys.guided, '-inf', whole(now - 172800000000)) -- two days: nobody comes back then
+    redis.call('ZADD', keys.guided, whole(now + tonumber(ARGV[6])), name)
+    redis.call('PEXPIRE', keys.guided, 2592000000)
   end
   return name
 end
@@ -63,6 +70,8 @@ end
 if not (rpm or tpm or concurrency) then
   if looking then return {'ok', 0, 0, 0, 0, '', record} end
   if not allowed() then return {'model', 0, 0, 0, 0, '', record} end
+  local wait = most_guided and guided_wait(keys, now, most_guided)
+  if wait then return {'guided', wait, 0, 0, 0, '', record} end
   return {'ok', 0, 0, 0, 0, lease(), record}
 end
 
@@ -90,6 +99,8 @@ if not allowed() then return answer('model') end
 
 local id, cost = ARGV[7], tonumber(ARGV[9])
 if tpm and cost > tpm then return answer('never') end
+local wait = most_guided and guided_wait(keys, now, most_guided)
+if wait then return answer('guided', wait) end
 local retry = ARGV[11] == '1'
 local ready = own and own_due <= now
 
@@ -111,7 +122,7 @@ if concurrency then
       forget(w, own, own_due)
       if mine then waiting = waiting - 1 end
     end
-    local due = now + (c.active < concurrency and HOLD or estimate(c, c.active + waiting - concurrency + 1))
+    local due = now + (c.active < concurrency and HOLD or estimate(c, c.active + waiting - concurrency + 1, keys.leases))
     -- With room to spare no place in the windows is kept: it would only push the others back.
     local book = not everything_fits(w, cost)
     if book then due = next_place(w, cost, due) end

@@ -4,7 +4,8 @@
 -- A request that was settled meanwhile stays gone. One that was declared lost while its gateway was only paused or cut off
 -- runs again; the rest of it is booked when it ends.
 --
--- KEYS  1 log  2 cost  3 state  4 leases  5 running  6 lost  7 usage of the day  8 keys used that day  9 records  10 open
+-- KEYS  1 log  2 cost  3 state  4 leases  5 running  6 lost  7 usage of the day  8 keys used that day  9 records  10 guided
+--       11 open
 -- ARGV  1 test clock or ''  2 lease ttl us  3 window us  4 tenant  5 key  6 day, yyyymmdd  7 how many may be declared lost
 --       8… lease, "<prompt> <completion> <cached> <route> <model>"
 -- Returns the ids of the requests declared lost.
@@ -13,7 +14,7 @@
 --@include book.lua
 
 local now, ttl, key = clock(ARGV[1]), tonumber(ARGV[2]), ARGV[5]
-local leases, running, lost, open = KEYS[4], KEYS[5], KEYS[6], KEYS[10]
+local leases, running, lost, guided, open = KEYS[4], KEYS[5], KEYS[6], KEYS[10], KEYS[11]
 local k = {
   log = KEYS[1], cost = KEYS[2], state = KEYS[3], usage = KEYS[7], used = KEYS[8], records = KEYS[9],
 }
@@ -26,7 +27,10 @@ for i = 8, #ARGV, 2 do
     redis.call('ZADD', leases, till, lease)
     runs = true
   end
-  if runs then redis.call('HSET', running, lease, seen .. ARGV[i + 1]) end
+  if runs then
+    redis.call('HSET', running, lease, seen .. ARGV[i + 1])
+    redis.call('ZADD', guided, 'XX', till, lease)
+  end
 end
 
 local function bury(lease, front)

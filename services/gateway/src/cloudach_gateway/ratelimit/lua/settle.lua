@@ -5,7 +5,7 @@
 -- `withdrawn`: lease and reservation go, and nothing is booked.
 --
 -- KEYS  1 log  2 cost  3 state  4 leases  5 running  6 lost  7 usage of the day  8 keys used that day  9 records
---       10 settled mark, without a lease
+--       10 guided  11 settled mark, without a lease
 -- ARGV  1 test clock or ''  2 request id  3 lease, '' or '?'  4 window us  5 prompt  6 completion  7 cached tokens  8 outcome
 --       9 tenant  10 key  11 model  12 route  13 ttft ms or ''  14 duration ms  15 failovers  16 day, yyyymmdd
 --       17 tokens that count in the window, or '' for those billed
@@ -37,7 +37,7 @@ if withdrawn then
   lease = lease_of(ARGV[2])
   if lease == '' then return 0 end
 elseif lease == '' or lease == '?' then
-  if not redis.call('SET', KEYS[10], '1', 'NX', 'EX', 172800) then return 0 end
+  if not redis.call('SET', KEYS[11], '1', 'NX', 'EX', 172800) then return 0 end
   if lease == '?' then lease = lease_of(ARGV[2]) end
 end
 if lease ~= '' then
@@ -49,6 +49,7 @@ if lease ~= '' then
     return 0
   end
   redis.call('HDEL', KEYS[5], lease)
+  redis.call('ZREM', KEYS[10], lease)
   if before then redis.call('HDEL', KEYS[6], lease) end
 end
 

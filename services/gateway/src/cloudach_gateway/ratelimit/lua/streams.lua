@@ -6,9 +6,9 @@
 -- What cannot be promised: that the running streams have ended by then. A key whose callers mostly do not come back gets
 -- no holds (`trust`), or they would stand empty for nobody.
 
-local UNKNOWN_DURATION = 10 * 1000000
 local HOLD = 2 * 1000000 -- waits are rounded up to whole seconds, and a request is on its way for a while
 local LONGEST, SHORTEST = 60 * 1000000, 1000000
+local UNKNOWN_DURATION = SHORTEST -- without history a short wait at first: what has run for long is told a longer one
 
 -- `s`: the fields dur, dev and trust of the state, as strings.
 local function open_streams(keys, now, s, grace, limit)
@@ -30,11 +30,11 @@ local function trust(c, came_back)
   redis.call('HSET', c.keys.state, 'trust', string.format('%.4f', c.trust))
 end
 
--- Time from now, us, until the `place`-th stream from now should be free.
-local function estimate(c, place)
+-- Time from now, us, until the `place`-th stream from now should be free. leases: of those that run.
+local function estimate(c, place, leases)
   local typical = c.dur + 2 * c.dev
   local left = {}
-  local running = redis.call('ZRANGEBYSCORE', c.keys.leases, '(' .. whole(c.now), '+inf', 'LIMIT', 0, 256)
+  local running = redis.call('ZRANGEBYSCORE', leases, '(' .. whole(c.now), '+inf', 'LIMIT', 0, 256)
   for i = 1, #running do
     local gone = c.now - tonumber(string.match(running[i], '^(%d+):'))
     -- Longer than typical already: the longer it has run, the longer it will.
@@ -62,4 +62,12 @@ local function learn_duration(state, dur, dev, us)
   end
   redis.call('HSET', state, 'dur', whole(dur), 'dev', whole(dev))
   if first then redis.call('PEXPIRE', state, 86400000) end
+end
+
+-- Guided requests count together for all keys of a tenant. Returns nil if one more may run, else when to come again, us.
+-- No place is kept: such a request waits for its own kind, and must not hold up others.
+local function guided_wait(keys, now, limit)
+  if redis.call('ZCOUNT', keys.guided, '(' .. whole(now), '+inf') < limit then return nil end
+  local s = redis.call('HMGET', keys.state, 'dur', 'dev')
+  return estimate({now = now, dur = tonumber(s[1]) or UNKNOWN_DURATION, dev = tonumber(s[2]) or 0}, 1, keys.guided)
 end
