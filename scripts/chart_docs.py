@@ -24,7 +24,7 @@ CRD = ROOT / "k8s" / "crds" / "models.cloudach.dev.yaml"
 BEGIN, END = "<!-- values: made by scripts/chart_docs.py -->", "<!-- end of values -->"
 
 OF_THE_CHART = {
-    "gatewayRedis": ("url", "data_dir"),
+    "gatewayRedis": ("url", "password", "data_dir"),
     "gatewayTimeouts": ("drain_s",),
     "gatewayKubernetes": ("enabled", "namespaces", "kubeconfig", "context", "cache_file"),
     "controllerKubernetes": ("namespaces", "kubeconfig"),

@@ -135,6 +135,7 @@ def test_a_numeric_release_name_can_be_installed(release: str) -> None:
 def test_settings_in_config_maps_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a template writes as YAML is read by another library, which knows other numbers."""
     monkeypatch.setenv("CLOUDACH_REDIS_URL", "redis://valkey")
+    monkeypatch.setenv("CLOUDACH_REDIS_PASSWORD", "pw")
     models = [{"id": name, "upstreams": ["http://engine"], "api_key": name} for name in IDS]
     env = {f"A{number}": name for number, name in enumerate(IDS)}
     values = {"gateway": {"config": {"models": models}}, "controller": {"config": {"inference": {"env": env}}}}

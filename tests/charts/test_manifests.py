@@ -81,7 +81,8 @@ def test_models_are_valid() -> None:
 
 
 def test_the_gateway_takes_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLOUDACH_REDIS_URL", "redis://:pw@valkey:6379/0")
+    monkeypatch.setenv("CLOUDACH_REDIS_URL", "redis://valkey:6379/0")
+    monkeypatch.setenv("CLOUDACH_REDIS_PASSWORD", "p/w\n")
     models = [{"id": "m", "upstreams": ["http://engine:8000"]}]
     config = {"max_body_bytes": 20971520, "timeouts": {"total_s": 1200}, "models": models}
     values = {"gateway": {"config": config, "processes": 2, "watchModels": False}}
@@ -89,7 +90,7 @@ def test_the_gateway_takes_its_configuration(monkeypatch: pytest.MonkeyPatch) ->
     taken = gateway_settings.parse(text)
     assert (taken.listen.port, taken.listen.metrics_port, taken.listen.processes) == (8000, 9090, 2)
     assert (taken.max_body_bytes, taken.timeouts.total_s, taken.timeouts.drain_s) == (20971520, 1200, 60)
-    assert taken.redis.url == "redis://:pw@valkey:6379/0"
+    assert taken.redis.target == "redis://:p%2Fw%0A@valkey:6379/0"
 
 
 @pytest.mark.parametrize(("watched", "namespaces"), [(["a", "b"], ("a", "b")), (["*"], ()), ([], (NAMESPACE,))])
@@ -97,6 +98,7 @@ def test_gateway_and_controller_watch_the_same(
     monkeypatch: pytest.MonkeyPatch, watched: list[str], namespaces: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("CLOUDACH_REDIS_URL", "redis://valkey")
+    monkeypatch.setenv("CLOUDACH_REDIS_PASSWORD", "pw")
     objects = render({"watchNamespaces": watched, "gateway": {"config": {"timeouts": {"total_s": 1200}}}})
     gateway = gateway_settings.parse(yaml.safe_dump(objects.config("gateway")))
     controller = controller_settings.parse(yaml.safe_dump(objects.config("controller")))
@@ -173,10 +175,7 @@ def test_valkeys_certificate_is_good_for_the_name_that_gateways_ask(tmp_path: Pa
     files = {name: b64decode(text) for name, text in objects.get("Secret", "valkey-tls")["data"].items()}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    password = {"$(CLOUDACH_REDIS_PASSWORD)": "pw", "/etc/valkey-ca": str(tmp_path)}
-    url = objects.env("gateway")["CLOUDACH_REDIS_URL"]
-    for placeholder, text in password.items():
-        url = url.replace(placeholder, text)
+    url = objects.env("gateway")["CLOUDACH_REDIS_URL"].replace("/etc/valkey-ca", str(tmp_path))
     address = address_redis.parse(url)
     client = address.ssl_context()
     assert client is not None

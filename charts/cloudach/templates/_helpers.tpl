@@ -114,7 +114,7 @@ namespaces: {{ default (list .Release.Namespace) .Values.watchNamespaces | uniq 
       key: {{ .Values.valkey.auth.existingSecretKey | quote }}
 - name: CLOUDACH_REDIS_URL
   {{- $tls := include "cloudach.valkeyTls" . }}
-  value: "redis{{ if $tls }}s{{ end }}://:$(CLOUDACH_REDIS_PASSWORD)@{{ include "cloudach.fullname" . }}-valkey:6379/0{{ if $tls }}?ssl_ca_certs=/etc/valkey-ca/ca.crt{{ end }}"
+  value: "redis{{ if $tls }}s{{ end }}://{{ include "cloudach.fullname" . }}-valkey:6379/0{{ if $tls }}?ssl_ca_certs=/etc/valkey-ca/ca.crt{{ end }}"
 {{- else -}}
 - name: CLOUDACH_REDIS_URL
   valueFrom:

@@ -5,7 +5,20 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from cloudach_gateway.address_redis import parse
+from cloudach_gateway.address_redis import parse, with_password
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://host:6379/0", "rediss://host?ssl_cert_reqs=none", "redis+sentinel://a:1,b:2/s", "unix:///s.sock"]
+)
+@pytest.mark.parametrize("password", ["pw", "pw\n", "a/b#c?d@e:f %41", "ü"])
+def test_a_password_may_have_any_characters(url: str, password: str) -> None:
+    assert parse(with_password(url, password)).password == password
+
+
+def test_a_password_in_the_url_stays() -> None:
+    assert parse(with_password("redis://:own@host", "other")).password == "own"
+    assert with_password("redis://host", None) == with_password("redis://host", "") == "redis://host"
 
 
 def test_plain() -> None:

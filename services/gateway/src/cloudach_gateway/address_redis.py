@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import parse_qs, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from redis.asyncio.connection import parse_url
 
@@ -99,6 +99,14 @@ def anchored(url: str, folder: Path) -> str:
     options = parse_qsl(query, keep_blank_values=True)
     there = [(name, str(folder / value) if name in _FILES else value) for name, value in options]
     return url if there == options else base + question + urlencode(there)
+
+
+def with_password(url: str, password: str | None) -> str:
+    """The URL with this password, whatever characters it has; one that has its own keeps that."""
+    scheme, mark, rest = url.strip().partition("://")
+    if not password or not mark or "@" in re.split(r"[?#]", rest)[0]:
+        return url
+    return f"{scheme}://:{quote(password, safe='')}@{rest}"
 
 
 def _checked(tls_options: dict[str, Any]) -> dict[str, Any]:

@@ -54,6 +54,9 @@ class Redis(Group):
         None,
         description="redis://, rediss:// (TLS), unix://, redis+sentinel://host:port,…/service, redis+cluster://host:port",
     )
+    password: str | None = Field(
+        None, repr=False, description="for a `url` without one; as it is, whatever characters it has"
+    )
     data_dir: Path = Field(
         Path(".run/valkey"), description="where the embedded Valkey keeps its data (append-only file)"
     )
@@ -66,6 +69,11 @@ class Redis(Group):
         if url is not None:
             address_redis.parse(url)
         return url
+
+    @property
+    def target(self) -> str | None:
+        """The URL with the password."""
+        return None if self.url is None else address_redis.with_password(self.url, self.password)
 
 
 class Limits(Group):

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from cloudach_gateway.cli import main
 from cloudach_gateway.store.embedded import EmbeddedValkey, running_url
 from cloudach_gateway.tenancy import parse_api_key
@@ -161,6 +163,25 @@ def test_nothing_says_where(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path:
     code, _, err = run("list", "--config", str(tmp_path / "bad.yaml"))
     assert code == 2
     assert "models" in err
+
+
+def test_a_password_of_any_characters(
+    run: Run, own_server: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tenant: str
+) -> None:
+    """A Secret made by `echo` ends in a newline, and Valkey takes it as part of the password."""
+    password = "a/b#c?d@e:f %41\n"
+    with redis.Redis.from_url(own_server.url) as client:
+        client.config_set("requirepass", password)
+    monkeypatch.setenv("CLOUDACH_REDIS_URL", own_server.url)
+    assert run("list")[0] == 1
+    monkeypatch.setenv("CLOUDACH_REDIS_PASSWORD", password)
+    made = _create(run, tenant)
+    monkeypatch.delenv("CLOUDACH_REDIS_URL")
+    config = tmp_path / "gateway.yaml"
+    settings = f"redis: {{url: '{own_server.url}', password: '${{CLOUDACH_REDIS_PASSWORD}}'}}\n"
+    config.write_text("models: [{id: m, upstreams: ['http://127.0.0.1:1']}]\n" + settings)
+    listed = json.loads(run("list", "--json", "--config", str(config))[1])
+    assert [key["id"] for key in listed] == [made["id"]]
 
 
 def test_by_configuration(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tenant: str) -> None:

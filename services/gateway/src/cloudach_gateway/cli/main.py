@@ -70,7 +70,8 @@ def _where() -> argparse.ArgumentParser:
         "--redis-url",
         default=os.environ.get("CLOUDACH_REDIS_URL"),
         metavar="URL",
-        help="the Redis that the gateways use (default: $CLOUDACH_REDIS_URL)",
+        help="the Redis that the gateways use (default: $CLOUDACH_REDIS_URL); for one without a password "
+        "$CLOUDACH_REDIS_PASSWORD is taken",
     )
     where.add_argument(
         "--config",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..address_redis import with_password
 from ..settings import load
 from ..store.embedded import EmbeddedValkey, running_url
 
@@ -23,10 +25,10 @@ def redis_url(url: str | None, config: Path | None) -> Iterator[str]:
         )
     if url is None and config is not None:
         settings = load(Path(config)).redis
-        url = settings.url or running_url(settings.data_dir)
+        url = settings.target or running_url(settings.data_dir)
         if url is None:
             with EmbeddedValkey(settings.data_dir) as valkey:
                 yield valkey.url
             return
     assert url is not None
-    yield url
+    yield with_password(url, os.environ.get("CLOUDACH_REDIS_PASSWORD"))

@@ -155,8 +155,8 @@ class EmbeddedValkey:
 @contextlib.contextmanager
 def redis_server(settings: Redis) -> Iterator[str]:
     """The URL to use: the configured one, or that of an embedded Valkey which runs as long as the context does."""
-    if settings.url is not None:
-        yield settings.url
+    if settings.target is not None:
+        yield settings.target
         return
     with EmbeddedValkey(settings.data_dir) as valkey:
         yield valkey.url
