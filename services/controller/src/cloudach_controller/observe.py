@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from cloudach_model_api.model import Model
+from cloudach_settings import header_text
 
 from .causes import last_error
 from .dashboard import Dashboard, Unanswered
@@ -71,8 +72,12 @@ class Observer:
     async def _token(self, namespace: str) -> str | None:
         if not self._settings.ray.token_auth:
             return None
-        secret = await self._api.get(SECRETS, namespace, self._settings.ray.token_secret)
-        return base64.b64decode((secret.get("data") or {}).get("auth_token", "")).decode()
+        name = self._settings.ray.token_secret
+        secret = await self._api.get(SECRETS, namespace, name)
+        try:
+            return header_text(base64.b64decode((secret.get("data") or {}).get("auth_token", "")).decode())
+        except ValueError as error:  # neither base64 nor UTF-8, or nothing for a header
+            raise Unanswered(f"auth_token in the Secret {name} cannot be sent: {error}") from error
 
     async def _crash_log(self, pods: tuple[Mapping[str, Any], ...]) -> str:
         """Of the first container that has ended with an error; its last exception says why."""

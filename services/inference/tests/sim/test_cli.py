@@ -64,5 +64,5 @@ def test_the_environment_sets_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert configuration([])[0].api_keys == ("from-vllm",)
     monkeypatch.setenv("SIM_API_KEY", "own")
     assert configuration([])[0].api_keys == ("own",)
-    assert configuration(["--api-key", "a", "--api-key", "b", "--flat"])[0].api_keys == ("a", "b")
+    assert configuration(["--api-key", "a\n", "--api-key", "b", "--flat"])[0].api_keys == ("a", "b")
     assert configuration(["--flat"])[0].rate == 0

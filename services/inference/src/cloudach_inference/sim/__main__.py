@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 
 import uvloop
+from cloudach_settings import header_text
 
 from . import admin, faults
 from .app import Simulator
@@ -76,6 +77,10 @@ def configuration(arguments: list[str] | None = None) -> tuple[SimConfig, argpar
     for name in ("tokens_per_chunk", "burst", "max_model_len"):
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    try:
+        keys = [header_text(key) for key in keys]
+    except ValueError as error:
+        parser.error(f"--api-key: {error}")
     try:
         faults.parse(options.fault)
     except faults.BadFault as error:

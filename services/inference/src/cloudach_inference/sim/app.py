@@ -132,7 +132,7 @@ class Simulator:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() != b"bearer":
             return False
-        return any(hmac.compare_digest(key, known.encode()) for known in self.config.api_keys)
+        return any(hmac.compare_digest(key, known.encode("latin-1")) for known in self.config.api_keys)
 
     def _generate(self, path: str, headers: Mapping[bytes, bytes], body: bytes, sink: Sink) -> Run | None:
         parsed = read_json(headers, body)
