@@ -199,6 +199,14 @@ def test_a_stream_without_any_choice_is_no_success(broken: Broken, nothing: str,
     assert len(broken.engine.requests) <= 2
 
 
+def test_a_choice_that_nobody_asked_for_ends_no_answer(broken: Broken) -> None:
+    """It had finished, so that nothing seemed to be left to generate when the next chunk was malformed."""
+    broken.engine.says(events(chunk("a", 7, end="stop", index=7), "{", "[DONE]"))
+    answer = broken.ask()
+    error_of(answer, 502, "server_error", "upstream_error")
+    assert broken.billed(answer) == (0, 0)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_after_a_stream_without_any_choice_another_attempt_is_made(broken: Broken, stream: bool) -> None:
     broken.engine.says(events(USAGE_CHUNK, "[DONE]"), events(*GOOD))

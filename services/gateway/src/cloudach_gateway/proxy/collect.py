@@ -124,7 +124,9 @@ class Collector:
             self.form = RunningForm.of(payload)
             if self.form is not None:
                 self.tally.transcript.form = self.form
-        if chunk.get("choices"):
+        if any(choice.get("index", 0) >= self._choices_asked for choice in chunk["choices"]):
+            raise BadChunk("a choice that nobody asked for")  # before anything is kept of it
+        if chunk["choices"]:
             self.tally.transcript.remember(payload)
             self.tally.take_chunk(chunk, answers_per_prompt=self._answers_per_prompt)
         elif isinstance(chunk.get("usage"), dict):
@@ -155,6 +157,8 @@ class Collector:
             head.pop("prompt_token_ids", None)
         first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
         choices = [self._told(self._choices[index]) for index in sorted(self._choices)]
+        if not choices:
+            raise BadChunk("no choice")
         usage = self.tally.statement()
         rest: dict[str, Any] = {}
         if self._vllm:
@@ -192,8 +196,6 @@ class Collector:
         index = part.get("index", 0)
         choice = self._choices.get(index)
         if choice is None:
-            if index >= self._choices_asked:
-                raise BadChunk("a choice that nobody asked for")
             choice = self._choices[index] = self._empty_choice(index)
         more = PIECE
         if self._token_ids:
