@@ -301,8 +301,7 @@ def test_each_model_has_network_policies_of_its_own(start: Start, shop: Shop) ->
     shop.state("Ready")
     assert policy("sim.engines")["podSelector"] == {"matchLabels": {"cloudach.dev/model": "sim"}}
     assert policy("sim.engines")["policyTypes"] == ["Ingress", "Egress"]
-    head = {"cloudach.dev/model": "sim", "ray.io/node-type": "head"}
-    assert policy("sim.head")["podSelector"] == {"matchLabels": head}
+    assert policy("sim.head")["podSelector"]["matchLabels"] == {"cloudach.dev/model": "sim"}
     version = shop.get("networkpolicy", "sim.engines")["metadata"]["resourceVersion"]
     open_to_all = {"spec": {"ingress": [{}]}}
     shop.run("patch", "networkpolicy", "sim.engines", "--type=merge", "-p", json.dumps(open_to_all))

@@ -35,8 +35,12 @@ def pod(node: str = WORKER, name: str = "qwen") -> dict[str, str]:
 
 
 def selected(policy: dict[str, Any], labels: dict[str, str], direction: str) -> bool:
-    spec = policy["spec"]
-    return direction in spec["policyTypes"] and spec["podSelector"]["matchLabels"].items() <= labels.items()
+    spec, selector = policy["spec"], policy["spec"]["podSelector"]
+    fits = selector["matchLabels"].items() <= labels.items()
+    for each in selector.get("matchExpressions", ()):
+        assert each["operator"] == "In"
+        fits = fits and labels.get(each["key"]) in each["values"]
+    return direction in spec["policyTypes"] and fits
 
 
 def on_port(rule: dict[str, Any], port: int, protocol: str = "TCP") -> bool:
@@ -158,6 +162,8 @@ def test_only_heads_reach_the_api_server_and_the_store_of_rays_state() -> None:
     for node, wanted in ((HEAD, True), (WORKER, False)):
         assert leaves(model(), "10.0.0.1", 6443, node=node, settings=settings) is wanted
         assert leaves(model(), "10.9.9.9", 6380, node=node, settings=settings) is wanted
+    # KubeRay's Job has the labels of the head's template, but for this one.
+    assert leaves(model(), "10.9.9.9", 6380, node="redis-cleanup", settings=settings)
 
 
 def test_openings_and_what_else_is_closed() -> None:

@@ -1,7 +1,7 @@
 """What reaches a Model's pods, and what they reach: NetworkPolicies of each Model, which go with it. Pure.
 
 They select by the Model's own label, so one Model's engines are closed to another's. Two policies, because the head
-alone asks the API server (Ray's autoscaler) and the store of Ray's state.
+alone asks the API server (Ray's autoscaler) and the store of Ray's state, which KubeRay's Job cleans up in the end.
 """
 
 from __future__ import annotations
@@ -39,17 +39,20 @@ def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
     engines, head = names(model)
     ingress = {"ingress": _ingress(model, settings), "policyTypes": ["Ingress"]}
     if not wanted.egress:
-        return [_policy(model, engines, {}, ingress)]
+        return [_policy(model, engines, ingress)]
     both = {**ingress, "egress": _egress(model, settings), "policyTypes": ["Ingress", "Egress"]}
     of_heads = {"egress": _egress_of_head(settings), "policyTypes": ["Egress"]}
-    return [_policy(model, engines, {}, both), _policy(model, head, {_NODE: "head"}, of_heads)]
+    return [_policy(model, engines, both), _policy(model, head, of_heads, nodes=("head", "redis-cleanup"))]
 
 
-def _policy(model: Model, name: str, more: dict[str, str], spec: dict[str, Any]) -> dict[str, Any]:
+def _policy(model: Model, name: str, spec: dict[str, Any], *, nodes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """`nodes`: only pods of these types, as KubeRay calls them."""
     own = {LABEL_MODEL: model.metadata.name}
     # An empty list says the same as none, and the API server drops it: it would be applied again and again.
     spec = {field: value for field, value in spec.items() if value != []}
-    spec["podSelector"] = {"matchLabels": {**own, **more}}
+    spec["podSelector"] = {"matchLabels": own}
+    if nodes:
+        spec["podSelector"]["matchExpressions"] = [{"key": _NODE, "operator": "In", "values": list(nodes)}]
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
