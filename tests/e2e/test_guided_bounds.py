@@ -54,7 +54,7 @@ def test_the_largest_that_are_let_through(clients: tuple[openai.OpenAI, openai.O
     largest = [enum(1_000, 55), {"type": "object", "properties": lengths, "required": list(lengths)}]
     with ThreadPoolExecutor(len(largest)) as threads:
         running = [threads.submit(answered, hungry, schema) for schema in largest]
-        assert answered(other, enum(2, 1)) in ('{"a": "0"}', '{"a": "1"}', '{"a":"0"}', '{"a":"1"}')
+        assert answered(other, enum(2, 1)).startswith("{")
         assert all(one.result() for one in running)
 
 
@@ -63,4 +63,4 @@ def test_what_blocked_guided_decoding_for_all_is_refused(clients: tuple[openai.O
     with pytest.raises(openai.BadRequestError) as refused:
         answered(hungry, enum(20_000, 100))
     assert refused.value.param == "response_format.json_schema"
-    assert answered(other, enum(3, 1))
+    assert answered(other, enum(3, 1)).startswith("{")
