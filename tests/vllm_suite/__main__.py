@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
-import tempfile
 import tomllib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -21,6 +21,7 @@ from .verdict import Verdict, judge
 
 HERE = Path(__file__).parent
 CACHE = ROOT / ".cache" / "vllm-suite"
+RESULTS = CACHE / "results.jsonl"
 KNOWN = HERE / "known.toml"
 
 # All files of the suite that ask a server and can be served by a small text model.
@@ -66,14 +67,22 @@ def main() -> int:
     except SourceError as error:
         print(f"vLLM's tests could not be had: {error}", file=sys.stderr)
         return 2
-    results = run(root, asked.files, asked.k)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(root, asked.files, asked.k)
+        cut = False
+    except KeyboardInterrupt:
+        cut = True
+        print("\nThe run was cut short.")
+    results = [json.loads(line) for line in RESULTS.read_text().splitlines()]
     verdict = judge(results, tomllib.loads(KNOWN.read_text()).get("known", {}))
     tell(verdict)
-    return 0 if verdict.good else 1
+    return 0 if verdict.good and not cut else 1
 
 
-def run(root: Path, files: list[str] | tuple[str, ...], chosen: str | None) -> list[dict[str, str]]:
+def run(root: Path, files: list[str] | tuple[str, ...], chosen: str | None) -> None:
     """Runs the tests in the engine's environment, and gives them the servers that they ask for."""
+    RESULTS.write_text("")
     site = CACHE / "site"
     uv = [ROOT / ".tools/bin/uv", "pip", "install", "--quiet", "--python", VLLM_PYTHON, "--target", site, "--no-deps"]
     needed = ["-r", HERE / "requirements.txt", "iniconfig", "pluggy", "pygments"]
@@ -94,17 +103,17 @@ def run(root: Path, files: list[str] | tuple[str, ...], chosen: str | None) -> l
 
         def log_message(self, *_: object) -> None: ...
 
-    with tempfile.NamedTemporaryFile(suffix=".jsonl") as results, HTTPServer(("127.0.0.1", 0), Control) as control:
+    with HTTPServer(("127.0.0.1", 0), Control) as control:
         env = os.environ | {
             "PYTHONPATH": f"{HERE / 'within'}:{site}",
             "HF_HUB_OFFLINE": "1",
             "VLLM_SUITE_CONTROL": f"http://127.0.0.1:{control.server_port}",
             "VLLM_SUITE_WEIGHTS": str(base_weights()),
-            "VLLM_SUITE_RESULTS": results.name,
+            "VLLM_SUITE_RESULTS": str(RESULTS),
         }
         command = [VLLM_PYTHON, "-m", "pytest", "-p", "vllm_suite_plugin", "-p", "no:cacheprovider", "--rootdir", root]
         command += ["-c", HERE / "within" / "pytest.ini", "--confcutdir", root]
-        command += ["--timeout=600", "--tb=line", "-q", *(["-k", chosen] if chosen else [])]
+        command += ["--timeout=600", "--tb=no", "-v", "--no-header", *(["-k", chosen] if chosen else [])]
         command += [f"tests/entrypoints/openai/{file}" for file in files]
         tests = subprocess.Popen(command, cwd=root, env=env, preexec_fn=dies_with_parent())
         control.timeout = 0.5
@@ -115,7 +124,6 @@ def run(root: Path, files: list[str] | tuple[str, ...], chosen: str | None) -> l
             tests.kill()
             tests.wait()
             engines.stop()
-        return [json.loads(line) for line in Path(results.name).read_text().splitlines()]
 
 
 def tell(verdict: Verdict) -> None:
