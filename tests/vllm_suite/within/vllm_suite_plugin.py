@@ -13,11 +13,13 @@ import re
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import httpx
 import huggingface_hub
 import openai
 import pytest
+import requests
 import transformers
 import vllm.tokenizers
 import vllm.transformers_utils.repo_utils
@@ -34,14 +36,24 @@ _way = WAYS[0]
 class RemoteOpenAIServer:
     """Has the interface of vLLM's own class; it asks for a server, and gives the address for the test's way."""
 
+    ways: ClassVar[dict[str, dict[str, str]]] = {}
+    """Those of the server that was asked for last: the root URL and the key, by way."""
+
     def __init__(self, model: str, args: list[str], *, env_dict: dict[str, str] | None = None, **_: Any) -> None:
-        asked = json.dumps({"model": model, "args": args, "env": env_dict or {}}).encode()
-        request = urllib.request.Request(os.environ["VLLM_SUITE_CONTROL"], asked, {"content-type": "application/json"})
+        self._asked = json.dumps({"model": model, "args": args, "env": env_dict or {}}).encode()
+        self.address()
+
+    def address(self) -> dict[str, str]:
+        """Asked for anew each time: one server runs at a time, and a file may hold several of this class."""
+        asked = urllib.request.Request(
+            os.environ["VLLM_SUITE_CONTROL"], self._asked, {"content-type": "application/json"}
+        )
         try:
-            with urllib.request.urlopen(request, timeout=_START_S) as answer:
-                self._ways = json.load(answer)
+            with urllib.request.urlopen(asked, timeout=_START_S) as answer:
+                RemoteOpenAIServer.ways = json.load(answer)
         except urllib.error.HTTPError as error:
             pytest.fail(error.read().decode()[-3000:], pytrace=False)
+        return self.ways[_way]
 
     def __enter__(self) -> RemoteOpenAIServer:
         return self
@@ -51,11 +63,11 @@ class RemoteOpenAIServer:
 
     @property
     def DUMMY_API_KEY(self) -> str:
-        return self._ways[_way]["key"]
+        return self.address()["key"]
 
     @property
     def url_root(self) -> str:
-        return self._ways[_way]["url"]
+        return self.address()["url"]
 
     def url_for(self, *parts: str) -> str:
         return f"{self.url_root}/{'/'.join(part.strip('/') for part in parts if part)}"
@@ -98,8 +110,22 @@ def pytest_configure(config: pytest.Config) -> None:
     vllm.tokenizers.get_tokenizer = served(vllm.tokenizers.get_tokenizer)
     transformers.AutoConfig.from_pretrained = served(transformers.AutoConfig.from_pretrained)
     transformers.AutoTokenizer.from_pretrained = served(transformers.AutoTokenizer.from_pretrained)
+    requests.Session.send = _with_a_key(requests.Session.send)
+    httpx.Client.send = _with_a_key(httpx.Client.send)
+    httpx.AsyncClient.send = _with_a_key(httpx.AsyncClient.send)
     huggingface_hub.HfApi.snapshot_download = lambda *_, **__: WEIGHTS
     vllm.transformers_utils.repo_utils.hf_api().snapshot_download = lambda *_, **__: WEIGHTS
+
+
+def _with_a_key(send: Any) -> Any:
+    """Requests without an SDK carry no key, because vLLM alone asks for none; the gateway does."""
+
+    def with_a_key(client: Any, request: Any, **options: Any) -> Any:
+        if RemoteOpenAIServer.ways:
+            request.headers.setdefault("authorization", f"Bearer {RemoteOpenAIServer.ways[_way]['key']}")
+        return send(client, request, **options)
+
+    return with_a_key
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
