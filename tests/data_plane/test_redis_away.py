@@ -33,7 +33,9 @@ WINDOW_S = 8.0
 class Valkey:
     """A Valkey that keeps its data over `kill` and `start`, on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
+        """options: further ones of its command line."""
+        self._options = options
         self.port = quiet_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._folder = folder
@@ -41,7 +43,12 @@ class Valkey:
 
     def start(self) -> None:
         self._process = subprocess.Popen(
-            [get_binary_path(), *f"--port {self.port} --bind 127.0.0.1 --dir {self._folder}".split(), *_DURABLE],
+            [
+                get_binary_path(),
+                *f"--port {self.port} --bind 127.0.0.1 --dir {self._folder}".split(),
+                *_DURABLE,
+                *self._options,
+            ],
             stdout=subprocess.DEVNULL,
             preexec_fn=dies_with_parent(),
         )
@@ -66,9 +73,9 @@ class Valkey:
 
 
 @contextmanager
-def valkey() -> Iterator[Valkey]:
+def valkey(*options: str) -> Iterator[Valkey]:
     with tempfile.TemporaryDirectory() as folder:
-        running = Valkey(Path(folder))
+        running = Valkey(Path(folder), *options)
         try:
             yield running
         finally:

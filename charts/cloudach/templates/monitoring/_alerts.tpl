@@ -63,6 +63,11 @@ rules:
     for: 1m
     severity: critical
     summary: The gateway {{ "{{ $labels.pod }}" }} cannot reach Redis; keys that it has not seen are refused.
+  - alert: CloudachRedisEvicts
+    expr: max(cloudach_redis_evicts{ {{- $ns -}} }) == 1
+    for: 5m
+    severity: warning
+    summary: Redis may evict keys and usage when its memory is full.
   - alert: CloudachManyFailovers
     expr: |
       sum by (model) (rate(cloudach_failovers_total{ {{- $ns -}} }[15m]))

@@ -66,6 +66,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         records_keep_s=settings.usage.keep_days * 86400,
         on_degraded=metrics.DEGRADED.set,
         on_lost=metrics.LOST.inc,
+        on_evicts=metrics.EVICTS.set,
     )
     salts = Salts(admission.store, settings.cache_salt_secret)
     catalog = Catalog(of_file(settings.models))
@@ -153,6 +154,8 @@ def _notes(admission: Admission, cluster: ClusterModels | None) -> Callable[[], 
         said = {}
         if not admission.reached.is_set():
             said["redis"] = "not reached yet"
+        elif (policy := admission.eviction.policy) is not None:
+            said["redis"] = f"may evict keys and usage: its maxmemory-policy is {policy}, set it to noeviction"
         if cluster is not None and (since := cluster.out_of_touch_since) is not None:
             said["models"] = f"as last known: the API server is out of reach since {since:%Y-%m-%dT%H:%M:%SZ}"
         return said

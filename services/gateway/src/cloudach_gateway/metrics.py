@@ -33,6 +33,11 @@ CONNECTIONS_REFUSED = Counter(
 )
 DRAINING = Gauge("cloudach_draining", "1 after SIGTERM", multiprocess_mode="livemax")
 DEGRADED = Gauge("cloudach_redis_degraded", "1 while Redis cannot be reached", multiprocess_mode="livemax")
+EVICTS = Gauge(
+    "cloudach_redis_evicts",
+    "1 while Redis may evict keys and usage: its maxmemory-policy is not noeviction",
+    multiprocess_mode="livemax",
+)
 TTFT = Histogram(
     "cloudach_time_to_first_token_seconds",
     "From the request's arrival to the first token",

@@ -62,6 +62,9 @@ class Redis(Group):
     )
     timeout_s: Seconds = Field(0.5, description="one round trip; past it the request goes on without Redis")
     probe_every_s: Seconds = Field(1.0, description="how often a lost Redis is tried again")
+    eviction_check_every_s: Seconds = Field(
+        60.0, description="how often its maxmemory-policy is looked at: one that evicts loses keys and usage"
+    )
 
     @field_validator("url")
     @classmethod

@@ -14,6 +14,7 @@ from ..settings import Limits, Redis
 from ..store import layout
 from ..store.store import Reply, Store, StoreDown, StoreError, Unanswered
 from ..tenancy import Caller, KeyRecord, PresentedKey, parse_api_key
+from .eviction import Eviction
 from .grants import IN_DOUBT, OUTCOMES, WITHDRAWN, Ask, Grant, Settlement
 from .leases import Leases
 from .limiter_scripts import ADMIT, ALL, Decoder, Encoder, Rules, Verdict
@@ -32,7 +33,8 @@ class Admission:
     lately go on under a limiter of its own; what they used is written when Redis is back.
 
     records_keep_s: usage records stay at least that long, and until every consumer group has acknowledged them.
-    on_lost: is told how many requests of gateways that are gone were found and billed.
+    on_lost: is told how many requests of gateways that are gone were found and billed. on_evicts: is told whether Redis
+    may evict what it holds, each time that changes.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Admission:
         records_keep_s: float = 7 * 86400.0,
         on_degraded: Callable[[bool], None] = lambda _: None,
         on_lost: Callable[[int], None] = lambda _: None,
+        on_evicts: Callable[[bool], None] = lambda _: None,
     ) -> None:
         redis, limits = redis or Redis(), limits or Limits()
         self.rules = Rules(limits.window_s, limits.promise_grace_s, limits.lease_ttl_s, limits.guided_requests)
@@ -55,6 +58,7 @@ class Admission:
         self.sweep = Sweep(self.store, self.encoder, records_keep_s, on_lost)
         self._local = LocalLimiter(self.rules, limits.degraded_memory_s, redis.probe_every_s)
         self._on_degraded = on_degraded
+        self.eviction = Eviction(self.store, redis.eviction_check_every_s, on_evicts)
         self.store.on_change.append(self._redis_changed)
 
     @property
@@ -74,12 +78,14 @@ class Admission:
 
     async def start(self) -> None:
         await self.store.start()
+        await self.eviction.start()
         self._leases.start()
         self.sweep.start()
 
     async def close(self, flush_s: float = 2.0) -> None:
         """Waits at most `flush_s` for settlements to reach Redis."""
         await self.settlements.flush(flush_s)
+        await self.eviction.close()
         await self.sweep.close()
         await self._leases.close()
         await self.settlements.close()

@@ -20,7 +20,8 @@ SETTLE = scripts.load(_FOLDER, "settle")
 RENEW = scripts.load(_FOLDER, "renew")
 SCAN = scripts.load(_FOLDER, "scan")
 TRIM = scripts.load(_FOLDER, "trim")
-ALL = (ADMIT, SETTLE, RENEW, SCAN, TRIM)
+MEMORY = scripts.load(_FOLDER, "memory")
+ALL = (ADMIT, SETTLE, RENEW, SCAN, TRIM, MEMORY)
 
 
 @dataclass(frozen=True, slots=True)
