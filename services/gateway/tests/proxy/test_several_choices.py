@@ -154,8 +154,8 @@ def counts(events: Sequence[bytes], prompts_of: int) -> tuple[int, int]:
 
 
 texts = st.one_of(
-    st.none(),
     st.text(max_size=8),
+    st.none(),
     st.sampled_from(['","logprobs":null', "]}]}\n\n", "data: {", "{}", '"', '\\"', '"},"logprobs":null,"x":"', "\\"]),
 )
 tokens = st.lists(st.integers(0, 200_000), min_size=1, max_size=3).map(tuple)
@@ -169,7 +169,7 @@ def situations(draw: st.DrawFn) -> Situation:
     chat = draw(st.booleans())
     n = draw(st.integers(1, 3))
     prompts = 1 if chat else draw(st.integers(1, 3))
-    said = [draw(st.lists(events_said, min_size=1, max_size=6)) for _ in range(n * prompts)]
+    said = [draw(st.lists(events_said, min_size=1, max_size=9)) for _ in range(n * prompts)]
     return Situation(
         chat=chat,
         n=n,
@@ -194,8 +194,42 @@ ENDS_BESIDE_ANOTHER = Situation(
     order=[0, 1, 0, 0, 1, 1],
 )
 
+# One choice has ended, and its last chunk waits for the usage; chunks of the other one are taken the short ways.
+GOES_ON_BEHIND_ANOTHER = Situation(
+    chat=False,
+    n=2,
+    prompts=1,
+    said=[[Said(text, (number,)) for number, text in enumerate("abcdefgh")], [Said("x", (9,))]],
+    order=[0, 0, 0, 1, 0, 0, 0],
+)
+# Events with two choices, of which the second one runs.
+TWO_IN_ONE = Situation(
+    chat=True,
+    n=2,
+    prompts=1,
+    said=[[Said(text, (number,)) for number, text in enumerate("abcdef")] for _ in range(2)],
+    order=[0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1],
+    together=frozenset({4, 6, 10}),
+)
+
+# One choice ends in the event in which the other one begins.
+ENDS_WITHIN_ANOTHERS = Situation(
+    chat=True,
+    n=2,
+    prompts=1,
+    said=[[Said(text, (number,)) for number, text in enumerate("abcd")], [Said("x", (8,)), Said("y", (9,))]],
+    order=[0, 0, 0, 0, 1],
+    together=frozenset({4}),
+)
+
 
 @settings(max_examples=400, deadline=None)
+@example(situation=ENDS_WITHIN_ANOTHERS, merged=set(), cut=set(), left_after=100)
+@example(situation=ENDS_WITHIN_ANOTHERS, merged={5}, cut=set(), left_after=100)
+@example(situation=GOES_ON_BEHIND_ANOTHER, merged=set(), cut=set(), left_after=100)
+@example(situation=GOES_ON_BEHIND_ANOTHER, merged=set(range(5, 40)), cut=set(), left_after=100)
+@example(situation=TWO_IN_ONE, merged=set(), cut=set(), left_after=100)
+@example(situation=TWO_IN_ONE, merged=set(range(4, 40)), cut=set(), left_after=100)
 @example(situation=ENDS_BESIDE_ANOTHER, merged={4}, cut=set(), left_after=100)
 @example(situation=ENDS_BESIDE_ANOTHER, merged={4}, cut=set(), left_after=5)
 @given(situation=situations(), merged=merges, cut=cuts, left_after=st.integers(0, 100))
@@ -225,6 +259,8 @@ def test_streams(situation: Situation, merged: set[int], cut: set[int], left_aft
 
 
 @settings(max_examples=200, deadline=None)
+@example(situation=TWO_IN_ONE, merged=set(), cut=set())
+@example(situation=TWO_IN_ONE, merged=set(range(4, 40)), cut=set())
 @example(situation=ENDS_BESIDE_ANOTHER, merged={4}, cut=set())
 @given(situation=situations(), merged=merges, cut=cuts)
 def test_gathered_answers(situation: Situation, merged: set[int], cut: set[int]) -> None:
