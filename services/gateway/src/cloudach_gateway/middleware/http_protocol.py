@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with bounds on all that a client may send, and a way beneath ASGI for streams.
+"""uvicorn's HTTP protocol with bounds on all that a client may send: docs/adr/0015-what-a-client-may-send.md.
 
-Uses uvicorn's internals (transport, scope, the flow callbacks): its version is pinned, docs/adr/0004-relay.md says why.
-What a request's head may be is in `head`, how many connections there may be in `door`.
+What a request's head may be is in `head`, how many connections there may be in `door`. The way that streams take
+beneath ASGI is in `client_connection`.
 
 The parser gets no byte beyond a head's end together with it, so that a request whose turn has not come stays unread:
 `_MOST_AHEAD` requests wait, and the rest are bytes in one buffer, or in the kernel.
@@ -11,24 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import fcntl
 import logging
-import socket
-import struct
-import sys
-import termios
 import urllib.parse
 from typing import Any
 
 import httptools
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from .. import metrics
 from ..errors import GatewayError, HeadTooLarge, Overloaded, RequestTimeout
 from ..record import RequestRecord
 from ..settings import Timeouts
+from .client_connection import StreamingConnection
 from .deadline import Deadline
 from .door import Door, Place
 from .head import (
@@ -41,11 +36,9 @@ from .head import (
     invalid_http,
     url_too_long,
 )
-from .response_writers import HeadCork, Unchunked
 
 _log = logging.getLogger("cloudach.gateway")
 
-_NO_LINGERING = struct.pack("ii", 1, 0)
 _MOST_AHEAD = 4  # requests that wait behind a running one, each with little of its body
 _END_OF_HEAD = b"\r\n\r\n"
 _CHUNKS_AT_ONCE = 1024  # bytes: where a chunked body ends, and the next request begins, is the parser's to find
@@ -66,24 +59,10 @@ class _Stop(Exception):
     """Ends the parser's work from inside one of its callbacks; `_refusal` says why."""
 
 
-class _Flow(FlowControl):
-    """`held`: nothing is read, whoever asks for it."""
+class EnvelopeHttpProtocol(StreamingConnection):
+    """Reads requests from a client, hands them to the application one by one, and says what it refuses."""
 
-    held = False
-
-    def resume_reading(self) -> None:
-        if self.read_paused and not self.held:
-            self.read_paused = False
-            self._transport.resume_reading()
-
-
-class EnvelopeHttpProtocol(HttpToolsProtocol):
-    """`watcher`: of the request that is being answered; it hears `lost`, `paused` and `resumed`."""
-
-    watcher: Any = None
-    flow: _Flow
     url = b""
-    _running: RequestResponseCycle | None = None
     _place = Place.SERVED
     _awaited = _Awaited.NOTHING
     _refusal: GatewayError | None = None
@@ -110,9 +89,6 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.flow = _Flow(transport)
-        self._cork = HeadCork(transport)
-        self._out: Any = transport
         self._place = self._door.enter()
         if self._place is Place.NONE:
             self.abort()
@@ -142,55 +118,6 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
         """Who sends no more has gone; what is written would be waited for before anybody is told."""
         if self._running is not None and not self._running.response_complete:
             self.abort()
-
-    def abort(self) -> None:
-        """With a reset: the kernel would go on offering what it has to one that takes nothing."""
-        if not self.closed:
-            raw = self.transport.get_extra_info("socket")
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
-        self.transport.abort()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self.watcher is not None:
-            self.watcher.paused()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self.watcher is not None:
-            self.watcher.resumed()
-
-    # What streams use: routes/connection.py.
-
-    @property
-    def body_is_here(self) -> bool:
-        return self._running is None or not self._running.more_body
-
-    @property
-    def closed(self) -> bool:
-        return self.transport.is_closing()
-
-    @property
-    def full(self) -> bool:
-        return self.flow.write_paused
-
-    @property
-    def unsent(self) -> int:
-        if self.closed:
-            return 0
-        queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        return int.from_bytes(queued, sys.byteorder) + self.transport.get_write_buffer_size()
-
-    def write_chunk(self, data: bytes) -> None:
-        chunk = b"%x\r\n%b\r\n" % (len(data), data)
-        if self._cork.head:
-            self._cork.write(chunk)
-        else:
-            self._out.write(chunk)
-
-    @property
-    def framed(self) -> Any:
-        return self._out
 
     # What comes in.
 
@@ -362,14 +289,6 @@ class EnvelopeHttpProtocol(HttpToolsProtocol):
     def _busy(self) -> bool:
         running = self._running
         return running is not None and not (running.response_complete or running.disconnected)
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._running = cycle
-        if cycle.scope["http_version"] == "1.0":  # it is the last one on its connection
-            self._out = Unchunked(self.transport)
-            self._cork = HeadCork(self._out)
-            cycle.transport = self._cork  # type: ignore[assignment]
-        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1

@@ -1,4 +1,4 @@
-"""A client's connection beneath ASGI: what middleware/http_protocol.py offers to those who stream."""
+"""A client's connection beneath ASGI: what middleware/client_connection.py offers to those who stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from ..proxy.express import Framed
 
 CONNECTION = "cloudach.connection"
-"""The ASGI extension under which the server's protocol puts itself: middleware/http_protocol.py."""
+"""The ASGI extension under which the server's protocol puts itself: middleware/client_connection.py."""
 
 
 class ClientConnection(Protocol):
