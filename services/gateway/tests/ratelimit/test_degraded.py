@@ -13,7 +13,7 @@ from cloudach_gateway.auth import keys
 from cloudach_gateway.errors import InvalidApiKey, Overloaded, RateLimited
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
-from cloudach_gateway.tenancy import KeyLimits, new_api_key, new_key_id
+from cloudach_gateway.tenancy import KeyLimits, new_api_key, new_key_id, parse_api_key
 
 from ..conftest import Server, until
 from .conftest import Door
@@ -183,3 +183,24 @@ async def test_more_settlements_than_can_be_kept(start_admission, own_server: Se
     own_server.start()
     assert await door.admission.settlements.flush(20)
     assert _requests_counted(own_server, door) == 6
+
+
+async def test_a_key_is_known_once_redis_has_accepted_it(start_admission, key_store: KeyStore, make_key) -> None:
+    admission = await start_admission()
+    key = make_key()
+    shown = parse_api_key(key.api_key)
+    assert not admission.knows(shown)
+    await admission.authenticate(key.api_key)
+    assert admission.knows(shown)
+    assert not admission.knows(parse_api_key(new_api_key(shown.tenant, shown.key_id))), "the secret belongs to it"
+    keys.delete(key_store, key.api_key)
+    with pytest.raises(InvalidApiKey):
+        await admission.authenticate(key.api_key)
+    assert not admission.knows(shown)
+
+
+async def test_a_key_that_was_not_seen_for_long_is_not_known(start_admission, make_key) -> None:
+    admission = await start_admission(degraded_memory_s=0.05)
+    key = make_key()
+    await admission.authenticate(key.api_key)
+    await until(lambda: not admission.knows(parse_api_key(key.api_key)))

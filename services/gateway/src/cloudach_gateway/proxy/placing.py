@@ -73,6 +73,7 @@ class Placer:
         self._request = request
         self._watch = watch
         self._tried: list[str] = []
+        self._owner = object()  # what is remembered of a request that was lost with its engine is only who it was
         self._placement: Placement | None = None
         self._apart: str | None = None  # the engine where it is in quarantine
         self.progressed: Callable[[], bool] = _not_yet
@@ -100,7 +101,7 @@ class Placer:
             upstream = await self._apart_from_others(alone_until)
         self._tried.append(upstream)
         was_dead = self._engines.placements.died_lately(upstream, self._watch.clock())
-        self._placement = self._engines.placements.began(upstream, self, self.progressed)
+        self._placement = self._engines.placements.began(upstream, self._owner, self.progressed)
         exchange = await self._open(upstream, path, body, events)
         due = self._due(events)
         happened = await self._begun(exchange, due)
@@ -145,7 +146,7 @@ class Placer:
 
     def alone(self) -> bool:
         """Whether, of the requests that the engine just lost had been given lately, this was the only one."""
-        return self._engines.placements.alone(self._tried[-1], self, self._watch.clock())
+        return self._engines.placements.alone(self._tried[-1], self._owner, self._watch.clock())
 
     def end(self, *, failed: bool, lost: bool = False) -> None:
         """failed: by the engine's own fault. lost: the engine may have died."""
