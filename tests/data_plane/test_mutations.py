@@ -16,11 +16,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.data_plane import request_cases
 from tests.data_plane.engine_cases import MAX_TOKENS, Case, case
 from tests.support.raw_engine import RawEngine
-from tests.support.stack import Gateway, create_key, start_gateway
+from tests.support.stack import Gateway, create_key, start_gateway, start_sim
 
 ANSWERS = 1500
+REQUESTS = 3000
 AT_ONCE = 16
 MOST_GROWTH = 24 * 1024 * 1024  # bytes, after a first third that fills caches and arenas
 STATUSES = {200, 400, 413, 502, 503, 504}
@@ -143,6 +145,57 @@ def told(asked: Case, answer: httpx.Response) -> str:
     whole = answer.json()
     assert whole["data" if asked.path == "/v1/embeddings" else "choices"]
     return "whole"
+
+
+MODELS = ("vllm", "openai", "vectors")
+
+
+@pytest.fixture(scope="module")
+def before_a_simulator() -> Iterator[Gateway]:
+    with start_sim(rate=0, model=["vllm", "openai"], embedding_model="vectors", max_model_len=256) as sim:
+        models: list[dict[str, Any]] = [
+            {"id": "vllm", "upstreams": [sim.url], "max_model_len": 256},
+            {"id": "openai", "upstreams": [sim.url], "dialect": "openai"},
+            {"id": "vectors", "upstreams": [sim.url]},
+        ]
+        with start_gateway({"models": models, "timeouts": {"retries": 0}, "failover": {"budget_s": 0.3}}) as running:
+            yield running
+
+
+def test_whatever_a_client_asks(before_a_simulator: Gateway) -> None:
+    gateway = before_a_simulator
+    headers = {"authorization": f"Bearer {create_key(gateway)}"}
+    seen: dict[int, int] = {}
+    memory: list[int] = []
+
+    with httpx.Client(base_url=gateway.url, headers=headers, timeout=60) as client:
+
+        def ask(number: int) -> None:
+            asked = request_cases.case(number, MODELS)
+            try:
+                named = {name: value.encode("latin-1") for name, value in asked.headers.items()}
+                answer = client.post(asked.path, content=asked.body, headers=named)
+                assert answer.status_code in {200, 400, 404, 413, 415, 503}, answer.text
+                assert answer.headers["x-request-id"]
+                if answer.status_code != 200:
+                    error_in(answer.content)
+                elif answer.headers["content-type"] == "text/event-stream":
+                    ends_well(answer.content)
+                else:
+                    assert answer.json()["data" if asked.path == "/v1/embeddings" else "choices"]
+            except (AssertionError, httpx.HTTPError, ValueError) as problem:
+                raise AssertionError(f"case {number}: {asked}: {problem!r}") from problem
+            seen[answer.status_code] = seen.get(answer.status_code, 0) + 1
+
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            for part in parts(range(REQUESTS), 3):
+                list(threads.map(ask, part))
+                memory.append(resident(gateway))
+
+    no_fault_of_ours(gateway)
+    assert seen[200] > REQUESTS / 20, seen
+    assert seen[400] > REQUESTS / 20, seen
+    assert max(memory[1:]) - memory[0] < MOST_GROWTH, memory
 
 
 def parts(numbers: Iterable[int], count: int) -> Iterator[list[int]]:

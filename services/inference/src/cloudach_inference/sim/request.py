@@ -15,6 +15,8 @@ _PARTS = {"text", "thinking", "input_text", "output_text", "refusal", "tool_refe
 _MEDIA = {"input_image", "image_url", "image_embeds", "audio_embeds", "video_embeds", "image_pil"}
 _MEDIA |= {"audio_url", "input_audio", "video_url"}
 
+_MAX_LOGPROBS = 20  # vLLM's default for `--max-logprobs`
+
 
 @dataclass(slots=True)
 class Ask:
@@ -313,6 +315,9 @@ def _prompt_logprobs(body: dict[str, Any], stream: bool) -> int | None:
 def _finish(ask: Ask, body: dict[str, Any]) -> Ask:
     ask.return_token_ids = _flag(body, "return_token_ids")
     ask.prompt_logprobs = _prompt_logprobs(body, ask.stream)
+    for kind, top in (("sample", ask.logprobs), ("prompt", ask.prompt_logprobs)):
+        if top is not None and top > _MAX_LOGPROBS:
+            raise invalid(f"Requested {kind} logprobs of {top}, which is greater than max allowed: {_MAX_LOGPROBS}")
     ask.echo = _flag(body, "echo")
     ask.interval = _number(body, "stream_interval", int, 1)
     if ask.interval < 1:

@@ -57,13 +57,25 @@ def guided_text(body: dict[str, Any]) -> str | None:
                 raise schema_error("string_type", "structured_outputs", "Input should be a valid string", outputs)
             return least_text(outputs["regex"])
         if outputs.get("choice"):
-            return str(outputs["choice"][0])
+            choice = outputs["choice"]
+            if not isinstance(choice, list):
+                raise schema_error("list_type", "structured_outputs", "Input should be a valid list", choice)
+            return str(choice[0])
         if outputs.get("json") is not None:
-            schema = outputs["json"]
-            return _dump(instance(orjson.loads(schema) if isinstance(schema, str) else schema))
+            return _dump(instance(_schema(outputs["json"])))
         if outputs.get("json_object"):
             return '{"answer": "word"}'
     return None
+
+
+def _schema(given: object) -> object:
+    if not isinstance(given, str):
+        return given
+    try:
+        schema: object = orjson.loads(given)
+    except orjson.JSONDecodeError as error:
+        raise invalid("Invalid JSON schema.", "structured_outputs") from error
+    return schema
 
 
 def tool_choice(body: dict[str, Any]) -> ToolChoice:
