@@ -42,7 +42,8 @@ def plan(model: Model, wanted: Demand, there: dict[str, Any] | None, settings: S
         config = build.serve_config(model, app, override(model, wanted))
         return Plan("create", build.ray_service(model, settings, cluster=cluster, made_from=None, config=config))
     live = build.live(there)
-    cluster = taken_over(model, settings, live.cluster_hash) or cluster
+    if cluster_hash(cluster) != live.cluster_hash:
+        cluster = taken_over(model, settings, live.cluster_hash) or cluster
     change: Change = "none"
     waiting = ""
     made_from: str | None = None
