@@ -425,3 +425,38 @@ async def test_a_request_that_is_refused_before_it_is_out(start_engine: Any) -> 
         await heard.over.wait()
     assert heard.whole == ([413], b"no", 1, [])
     assert (freed.free, connection.closed) == ([], True)
+
+
+ENDLESS = {
+    "one header": [HEAD + b"x: ", *[b"y" * 65536] * 400],
+    "many headers": [HEAD, *[b"x: %b\r\n" % (b"y" * 1000) * 64] * 400],
+    "informational answers": [b"HTTP/1.1 100 Continue\r\n\r\n" * 2500] * 400,
+    "an extension of a chunk's size": [
+        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n5;",
+        *[b"y" * 65536] * 400,
+    ],
+    "trailers": [
+        HEAD + b"transfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n",
+        *[b"x: %b\r\n" % (b"y" * 1000) * 64] * 400,
+    ],
+}
+
+
+@pytest.mark.parametrize("where", ENDLESS)
+async def test_what_stands_beside_the_body_has_a_bound(start_engine: Any, where: str) -> None:
+    """25 MB of it; all that is kept of an answer's head are four headers, and of those the last value."""
+    said = 0
+
+    async def play(peer: Any) -> None:
+        nonlocal said
+        await peer.request()
+        for piece in ENDLESS[where]:
+            said += len(piece)
+            await peer.say(piece)
+
+    heard, connection, freed = await ask((await start_engine(play)).port)
+    await heard.over.wait()
+    assert heard.causes == ["not HTTP: ValueError: a head or trailers without an end"]
+    assert connection.closed
+    assert freed.free == []
+    assert said < 10_000_000

@@ -62,7 +62,7 @@ def parse(payload: bytes) -> dict[str, Any]:
         raise BadChunk("choices that are no list")
     for choice in choices:
         _check(choice, payload)
-    if payload.count(b"[") + payload.count(b"{") > _DEEP:
+    if len(payload) > 2 * _DEEP and payload.count(b"[") + payload.count(b"{") > _DEEP:
         try:
             orjson.dumps(chunk)
         except orjson.JSONEncodeError as error:
@@ -85,6 +85,8 @@ def _check(choice: Any, payload: bytes) -> None:
     if ids is not None and not (isinstance(ids, list) and _ONLY_NUMBERS.issuperset(map(type, ids))):
         raise BadChunk("token ids that are no numbers")
     reason = choice.get("finish_reason")
+    if reason is None:
+        return
     if reason == "abort":
         raise EngineShutsDown("the engine aborted the answer", payload)
     if reason == "error":
