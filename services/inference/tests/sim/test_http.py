@@ -90,6 +90,23 @@ async def test_a_connection_is_closed_when_the_client_wants_it(
     raw.writer.close()
 
 
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_wish_to_upgrade_is_ignored(start_sim: StartSim, late: bool) -> None:
+    """And what stands in the body is no request."""
+    sim = await start_sim()
+    raw = await connect(sim)
+    inner = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
+    sent = post(inner, "connection: upgrade", "upgrade: h2c")
+    raw.writer.write(sent[: -len(inner)])
+    if late:
+        await asyncio.sleep(0.05)
+    raw.writer.write(inner + post(HELLO, "connection: upgrade", "upgrade: h2c"))
+    assert (await raw.response())[0] == 400
+    status, _, body = await raw.response()
+    assert (status, json.loads(body)["usage"]["completion_tokens"]) == (200, 3)
+    raw.writer.close()
+
+
 async def test_what_is_no_http_is_refused(start_sim: StartSim) -> None:
     sim = await start_sim()
     raw = await connect(sim)

@@ -172,14 +172,25 @@ class Connection(asyncio.Protocol):
         """Parse."""
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
+        except httptools.HttpParserUpgrade as paused:
+            self._go_on_without_upgrade(data[paused.args[0] :])
         except httptools.HttpParserError:
             self.write(
                 b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
                 b"connection: close\r\n\r\nInvalid HTTP request received."
             )
             self._transport.close()
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """The parser takes the head for the end of all HTTP: a new one reads it without the wish, then the body."""
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._transport.close()
+            return
+        lines = [b"%b %b HTTP/%b" % (method, self._target, self._parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self._headers.items() if header[0] != b"upgrade"]
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join((*lines, b"", rest)))
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
@@ -210,7 +221,7 @@ class Connection(asyncio.Protocol):
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        if self._headers.get(b"expect", b"").lower() == b"100-continue":
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._parser.should_upgrade():
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
@@ -220,6 +231,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         parser = self._parser
+        if parser.should_upgrade():
+            return
         modern = parser.get_http_version() == "1.1"
         item = (
             parser.get_method().decode(),
