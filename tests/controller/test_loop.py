@@ -147,6 +147,16 @@ def loop(cluster: Cluster, account: Path, tmp_path_factory: pytest.TempPathFacto
                 until(lambda: not shop.get("model"), "the Model's end", within_s=REPLICAS_S)
 
 
+def test_only_the_gateway_gets_an_answer_of_the_engines(loop: Loop) -> None:
+    """By the key that the controller made, from the Secret to Ray's replicas and to the gateway."""
+    url, body = f"{loop.operator.endpoint}/v1/completions", {"model": "sim", "prompt": "Hi", "max_tokens": 1}
+    for key in (None, loop.key):
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        assert httpx.post(url, json=body, headers=headers, timeout=120, trust_env=False).status_code == 401
+    assert loop.answers("sim") == 200
+    assert loop.shop.status()["engineKey"]
+
+
 def test_scaling_under_streams(loop: Loop) -> None:
     (first,) = running(loop.operator)
     with loop.crowd(STREAMS, TOKENS, per_s=PER_S, repeat=True) as crowd:
