@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import redis
+from cloudach_gateway.store.embedded import running_url
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
 from tests.data_plane.test_errors import INVALID, error_of
@@ -22,6 +24,7 @@ from tests.support.stack import create_key, served_by, start_gateway
 
 UNKNOWN = "sk-cld-tests-aaaaaaaaaa-" + "a" * 40
 LARGE = 1_000_000
+SMALL = json.dumps(chat(max_tokens=1)).encode()
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,35 @@ def test_more_values_than_can_be_parsed_at_once(narrow: Stack, hostile: str) -> 
     assert "20000" in error_of(answer, 413, INVALID, "request_too_large")
 
 
+def scripts_run(stack: Stack) -> int:
+    """How many scripts Redis has run; each is a round trip."""
+    url = running_url(stack.gateway.folder / "valkey")
+    assert url is not None
+    with redis.Redis.from_url(url) as client:
+        return int(client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["with the head", "late"])
+def test_a_known_keys_body_costs_no_round_trip_of_its_own(narrow: Stack, late: bool) -> None:
+    """One for the admission, one for the settlement. What else asks meanwhile is far less than one a request."""
+    with connected(narrow) as connection:
+        before = 0
+        for number in range(61):
+            top = head(narrow, narrow.key, f"content-length: {len(SMALL)}")
+            if late:
+                connection.sendall(top)
+                time.sleep(0.01)
+                connection.sendall(SMALL)
+            else:
+                connection.sendall(top + SMALL)
+            assert answer_of(connection)[0] == 200
+            if number == 0:  # by then the key is known
+                time.sleep(0.3)
+                before = scripts_run(narrow)
+        time.sleep(0.3)
+        assert 120 <= scripts_run(narrow) - before < 150
+
+
 def test_what_stands_inside_of_strings_is_no_value(narrow: Stack) -> None:
     text = json.dumps([{"a": ["\\", '"', 1, 2]}] * 10_000)
     assert narrow.post(json=chat(max_tokens=1, metadata={"note": text})).status_code == 200
@@ -166,7 +198,6 @@ def encoded(stack: Stack, body: bytes, encoding: str, key: str | None = None) ->
     return stack.post(content=body, headers=headers, key=key)
 
 
-SMALL = json.dumps(chat(max_tokens=1)).encode()
 LONG = json.dumps(chat(max_tokens=1, metadata={"note": "x" * 500_000})).encode()
 
 
