@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -284,3 +286,23 @@ def test_what_came_before_a_break_is_billed(redis: Valkey, raw: RawEngine, broke
     _, bill = bill_of(redis, broken, CHAT, chat(LONG, model="openai", stream=True))
     assert (bill["failed"], bill["completion_tokens"]) == (1, 2)
     assert bill["prompt_tokens"] > 1000, "the engine gives no figure: the estimate"
+
+
+def test_what_a_drain_cuts_is_not_the_clients_doing(redis: Valkey, slow: Stack) -> None:
+    """It has failed, and who got nothing pays nothing."""
+    key = new_key(redis, tokens=50_000)
+    slow.sim.arm("prefill:60000", times=None)
+    config = {"models": [served_by(slow.sim)], "redis": {"url": redis.url}, "timeouts": {**PATIENT, "drain_s": 0.2}}
+    with start_gateway(config) as gateway, ThreadPoolExecutor() as pool:
+        before = slow.sim.stats()["requests_total"]
+        headers = {"authorization": f"Bearer {key}"}
+        url = gateway.url + CHAT
+        asked = [
+            pool.submit(httpx.post, url, headers=headers, json=chat(LONG, stream=stream), timeout=60)
+            for stream in (True, False)
+        ]
+        until(lambda: slow.sim.stats()["requests_total"] == before + 2)
+        gateway.process.send_signal(signal.SIGTERM)
+        assert [answer.result().status_code for answer in asked] == [503, 503]
+    bill = billed(redis, key, requests=2)
+    assert (bill["failed"], bill["cancelled"], bill["prompt_tokens"]) == (2, 0, 0)
