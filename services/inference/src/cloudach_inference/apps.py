@@ -19,8 +19,10 @@ def build(app: App) -> Any:
 def _vllm(app: App) -> Any:
     from ray.serve.llm import LLMConfig, build_openai_app
 
+    from . import router_hooks
     from .vllm_hooks import LLMServer
 
+    router_hooks.install()
     options = with_defaults(app.options)
     if app.lora is not None:
         callback = {"lora": app.lora, "download_model": "callback_config" not in options}
