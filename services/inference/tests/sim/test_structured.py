@@ -47,7 +47,6 @@ def test_a_tree_ends_where_it_may() -> None:
         {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
         {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
         {"$ref": "#/$defs/missing"},
-        {"$ref": "http://127.0.0.1:1/schema"},
         {"$ref": 7},
         {"type": "string", "minLength": 10**12},
         {"type": "string", "minLength": "many"},
@@ -66,6 +65,28 @@ async def test_a_hostile_schema_is_refused_and_the_simulator_goes_on(start_sim: 
     auto = await sim.chat(tools=[tool])
     assert auto.status_code == 200, "tools that may be called decide nothing before the answer"
     assert (await sim.chat(max_tokens=2)).status_code == 200
+
+
+async def test_refusals_are_vllms(start_sim: StartSim) -> None:
+    sim = await start_sim()
+
+    async def said(**fields: Any) -> str:
+        answer = await sim.chat(**fields)
+        error = answer.json()["error"]
+        assert (answer.status_code, error["type"], error["param"], error["code"]) == (400, "BadRequestError", None, 400)
+        message: str = error["message"]
+        return message
+
+    schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/B"}}, "required": ["a"]}
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    assert await said(response_format=form) == "Grammar error: Pointer '/$defs/B' does not exist"
+    assert (await said(structured_outputs={"regex": "(["})).startswith("Grammar error: invalid regex")
+    both = {"regex": "a", "choice": ["b"]}
+    assert (await said(structured_outputs=both)).startswith("You can only use one kind of constraints")
+
+
+def test_a_reference_to_elsewhere_decides_nothing() -> None:
+    assert instance({"$ref": "http://127.0.0.1:1/schema"}) == "word"
 
 
 def test_a_schema_that_doubles_is_bounded() -> None:

@@ -10,10 +10,9 @@ from re import _constants as op  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
 
-from .errors import invalid
+from .errors import bad_request
 
 _LONGEST = 100_000
-_PARAM = "structured_outputs"
 _OF_CATEGORY: dict[Any, str] = {
     op.CATEGORY_DIGIT: "0",
     op.CATEGORY_WORD: "a",
@@ -31,7 +30,7 @@ def least_text(pattern: str) -> str:
         tree = parser.parse(pattern)
         return _text(tree)
     except (re.error, OverflowError, RecursionError) as error:
-        raise invalid(f"Invalid regular expression: {error}", _PARAM) from None
+        raise bad_request(f"Grammar error: invalid regex: {error}") from None
 
 
 def _text(tree: Any) -> str:
@@ -39,7 +38,7 @@ def _text(tree: Any) -> str:
     for kind, given in tree:
         made += _one(kind, given)
         if len(made) > _LONGEST:
-            raise invalid("The regular expression asks for too long a text.", _PARAM)
+            raise bad_request("Grammar error: the regex asks for too long a text")
     return made
 
 
@@ -62,11 +61,11 @@ def _one(kind: Any, given: Any) -> str:
         times, _, repeated = given
         part = _text(repeated) if times else ""
         if times * len(part) > _LONGEST:
-            raise invalid("The regular expression asks for too long a text.", _PARAM)
+            raise bad_request("Grammar error: the regex asks for too long a text")
         return part * int(times)
     if kind is op.AT and given in (op.AT_BEGINNING, op.AT_BEGINNING_STRING, op.AT_END, op.AT_END_STRING):
         return ""
-    raise invalid(f"Regular expressions with {str(kind).lower()} are not supported.", _PARAM)
+    raise bad_request(f"Grammar error: invalid regex: {str(kind).lower()} is not supported")
 
 
 def _member(members: Any) -> str:
@@ -79,7 +78,7 @@ def _member(members: Any) -> str:
     for character in _LIKELY:
         if not any(_holds(kind, given, character) for kind, given in inverse):
             return character
-    raise invalid("The regular expression matches no text.", _PARAM)
+    raise bad_request("Grammar error: the regex matches no text")
 
 
 def _holds(kind: Any, given: Any, character: str) -> bool:

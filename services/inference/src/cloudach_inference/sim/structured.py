@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from .errors import Refusal, invalid, schema_error
+from .errors import Refusal, bad_request, invalid, schema_error
 from .regex import least_text
 from .schema import instance
 from .tokenizer import decode, encode
@@ -52,6 +52,10 @@ def guided_text(body: dict[str, Any]) -> str | None:
             return _dump(instance(schema.get("schema")))
     outputs = body.get("structured_outputs")
     if isinstance(outputs, dict):
+        if sum(outputs.get(name) is not None for name in ("json", "regex", "choice")) > 1:
+            raise bad_request(
+                "You can only use one kind of constraints for structured outputs ('json', 'regex' or 'choice')."
+            )
         if outputs.get("regex") is not None:
             if not isinstance(outputs["regex"], str):
                 raise schema_error("string_type", "structured_outputs", "Input should be a valid string", outputs)
