@@ -116,7 +116,7 @@ def test_whatever_an_engine_answers(gateway: Gateway, engine: RawEngine) -> None
             try:
                 answer = client.post(asked.path, json=asked.request)
                 how = told(asked, answer)
-            except (AssertionError, httpx.HTTPError, ValueError) as problem:
+            except (AssertionError, httpx.HTTPError, KeyError, TypeError, ValueError) as problem:
                 raise AssertionError(f"case {number}: {asked}: {problem!r}") from problem
             seen[how] = seen.get(how, 0) + 1
 
@@ -183,7 +183,7 @@ def test_whatever_a_client_asks(before_a_simulator: Gateway) -> None:
                     ends_well(answer.content)
                 else:
                     assert answer.json()["data" if asked.path == "/v1/embeddings" else "choices"]
-            except (AssertionError, httpx.HTTPError, ValueError) as problem:
+            except (AssertionError, httpx.HTTPError, KeyError, TypeError, ValueError) as problem:
                 raise AssertionError(f"case {number}: {asked}: {problem!r}") from problem
             seen[answer.status_code] = seen.get(answer.status_code, 0) + 1
 
