@@ -178,7 +178,7 @@ _ORIGIN = re.compile(r"https?://[^/\s?#@*]+")
 
 
 class Cors(Group):
-    """Web pages that may call the gateway from a browser: docs/adr/0014-browsers.md."""
+    """Web pages that may call the gateway from a browser: docs/adr/0016-browsers.md."""
 
     origins: tuple[str, ...] = Field(
         (), description="their origins, as https://chat.example.com, or `*` for every one; empty: no page may"
