@@ -13,8 +13,9 @@ from cloudach_gateway.proxy.collect import Collector
 from cloudach_gateway.proxy.connection import Connection
 from cloudach_gateway.proxy.exchange import Exchange, Happened, Lane
 from cloudach_gateway.proxy.express import Express, Gathering
-from cloudach_gateway.proxy.rewrite import ClientView
+from cloudach_gateway.proxy.rewrite import ClientView, StreamRewriter
 from cloudach_gateway.proxy.tally import Tally
+from cloudach_gateway.proxy.transcript import MOST_OF_ONE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai_wire.requests import ChatRequest, CompletionRequest, parse
@@ -209,3 +210,15 @@ def test_the_same_however_it_comes(
         assert Stream(short=True).read(*apart).told == Stream(short=False).read(b"".join(reads)).told
 
     asyncio.run(both())
+
+
+def test_many_chunks_at_once_are_not_parsed_one_by_one() -> None:
+    """As an engine sends them that does not wait: a read may have a thousand."""
+    rewriter = StreamRewriter(ClientView("alias"), Tally())
+    rewriter.feed(payload("It", 1))
+    many = b"".join(b"data: %b\n\n" % payload(" word", number) for number in range(2000))
+    assert len(many) > MOST_OF_ONE
+    relayed = rewriter.relay(many)
+    assert relayed is not None
+    assert relayed.count(b'"content":" word"') == 2000
+    assert rewriter.tally.completion_tokens == 2001

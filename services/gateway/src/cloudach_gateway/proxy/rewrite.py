@@ -94,12 +94,14 @@ class StreamRewriter:
         as bytes; None if not: then `feed` them."""
         start, join = self._in_start, self._in_join
         length = len(events)
-        if self._held is not None or length > MOST_OF_ONE or not events.endswith(END):  # what is held back comes first
+        if self._held is not None or not events.endswith(END):  # what is held back comes first
             return None
         if not events.startswith(start):
             return self._relay_silent(events)
         if events.find(b"\n", len(start)) != length - 2:
             return self._relay_several(events)
+        if length > MOST_OF_ONE:
+            return None
         cut = events.find(join, len(start))  # no text has it: its quotes are escaped
         text, ids = events[len(start) : cut], events[cut + len(join) : -6]
         if cut < 0 or b"]" in ids or (QUOTE in text and not is_text(text)):
