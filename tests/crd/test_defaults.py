@@ -28,8 +28,6 @@ def test_defaults(kubectl: Kubectl) -> None:
         "replicas": 1,
         "routing": "balanced",
         "drainSeconds": 60,
-        "cacheSalt": "tenant",
-        "unknownFields": "pass",
     }
 
 

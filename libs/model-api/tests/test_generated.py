@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cloudach_model_api.schema import structural
 from pydantic import BaseModel
 
 ROOT = Path(__file__).resolve().parents[3]
+RELEASED = max(ROOT.glob("tests/charts/released/cloudach-crds-*.tgz"))
 
 
 def command(action: str, root: Path) -> subprocess.CompletedProcess[str]:
@@ -77,6 +79,22 @@ def test_every_schema_is_structural() -> None:
         assert "type" in schema or schema.get("x-kubernetes-int-or-string"), path
         assert not {"$ref", "title", "const", "oneOf", "allOf"} & set(schema), path
         assert not (schema.get("properties") and schema.get("additionalProperties")), path
+
+
+def test_the_api_server_adds_nothing_to_a_model_that_the_release_before_does_not_know() -> None:
+    """Its controller refuses what it does not know, and runs on from the CRD's upgrade to the chart's."""
+    with tarfile.open(RELEASED) as chart:
+        (template,) = (one for one in chart.getmembers() if one.name.endswith("/models.cloudach.dev.yaml"))
+        held = chart.extractfile(template)
+        assert held is not None
+        released = yaml.safe_load(held.read())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    known = dict(schemas(released))
+    added = [
+        path
+        for path, schema in schemas(crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+        if "default" in schema and path not in known and path.rpartition(".")[0] in known
+    ]
+    assert added == []
 
 
 def test_every_field_is_explained() -> None:

@@ -17,6 +17,15 @@ def list_map(key: str) -> dict[str, Any]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
+def left_out(schema: dict[str, Any]) -> None:
+    """For `json_schema_extra` of a field with a default that came after version 0.1: the CRD does not name the default.
+
+    The API server adds a CRD's defaults to every object that it hands out, and the controller of a release before
+    the field refuses it. Each Model would be invalid from the CRD's upgrade to the chart's, and after a rollback.
+    """
+    schema.pop("default", None)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One rule, in CEL for the API server and as `check` for who reads a Model that no such server looked at.

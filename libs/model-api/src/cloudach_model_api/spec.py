@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from .engine import Engine, Gpu, Resources, Toleration, in_cel, spellings
-from .part import Part, Rule, list_map
+from .part import Part, Rule, left_out, list_map
 from .source import AdapterSource, ObjectName, SecretReference, Source
 
 ModelId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
@@ -147,11 +147,12 @@ class ModelSpec(Part):
     drain_seconds: Annotated[int, Field(ge=0, le=7200)] = 60
     """How long the streams of a replica that is to go may run on; after that they move to another one."""
     lora: Lora | None = None
-    cache_salt: CacheSalt = "tenant"
-    """Who shares the engines' prefix cache. tenant: the keys of one tenant; key: each key has its own; none: all
-    callers, who can then tell by the time to the first token what others have asked."""
-    unknown_fields: UnknownFields = "pass"
-    """What becomes of request fields that the gateway does not know. pass: the engine gets them; refuse: a 400."""
+    cache_salt: Annotated[CacheSalt, Field(json_schema_extra=left_out)] = "tenant"
+    """Who shares the engines' prefix cache. tenant, the default: the keys of one tenant; key: each key has its own;
+    none: all callers, who can then tell by the time to the first token what others have asked."""
+    unknown_fields: Annotated[UnknownFields, Field(json_schema_extra=left_out)] = "pass"
+    """What becomes of request fields that the gateway does not know. pass, the default: the engine gets them; refuse: a
+    400."""
     allowed_fields: Annotated[
         tuple[FieldName, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
