@@ -25,7 +25,7 @@ from .observation import Observation, cluster_started
 from .observe import Observer
 from .plan import Plan, plan
 from .replicas import Demand, demand
-from .resources.cluster import is_locked
+from .resources.cluster import is_key_asked_for, is_locked
 from .resources.ray_service import live
 from .runtime.informer import Key
 from .settings import Settings
@@ -203,9 +203,9 @@ class Reconciler:
         *,
         blocked: Any = None,
     ) -> float:
-        locked = seen.ray_service is not None and is_locked(live(seen.ray_service).cluster)
+        there = seen.ray_service
         engine_key = None
-        if locked:
+        if there is not None and is_key_asked_for(live(there).cluster, seen.pods):
             engine_key = model.status.engine_key if self._keys.unseen() else await self._keys.keep(_key(obj))
         new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
         await self._write(obj, model.status, new)

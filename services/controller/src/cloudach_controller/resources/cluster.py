@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -59,7 +60,16 @@ def taken_over(model: Model, settings: Settings, hashed: str) -> dict[str, Any] 
 def is_locked(cluster: dict[str, Any]) -> bool:
     """Whether its engines ask for a key."""
     groups = cluster.get("workerGroupSpecs") or [{}]
-    volumes = ((groups[0].get("template") or {}).get("spec") or {}).get("volumes") or []
+    return _has_key(groups[0].get("template") or {})
+
+
+def is_key_asked_for(cluster: dict[str, Any], pods: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether engines of this cluster ask for a key, or those of one before it, which serve until it has taken over."""
+    return is_locked(cluster) or any(map(_has_key, pods))
+
+
+def _has_key(pod: Mapping[str, Any]) -> bool:
+    volumes = (pod.get("spec") or {}).get("volumes") or []
     return any(volume.get("name") == _KEY_VOLUME for volume in volumes)
 
 
