@@ -54,6 +54,23 @@ def test_not_all_adapters_are_loaded_at_once(more: dict[str, int], at_once: int)
     assert lora.loaded_at_once == at_once
 
 
+@pytest.mark.parametrize(
+    "endpoint", ["http://minio:99999", "http://minio:port", "http://minio:0", "http://[::1", "http://:9000"]
+)
+def test_an_endpoint_has_a_host_and_a_port_that_there_is(endpoint: str) -> None:
+    """The controller opens that port in a network policy."""
+    told = refusal({"source": {"objectStore": {"uri": "s3://bucket/model", "endpoint": endpoint}}})
+    assert told.startswith("spec.source.objectStore.endpoint: endpoint must be a URL")
+
+
+@pytest.mark.parametrize("endpoint", ["http://minio:9000", "https://s3.example.com/", "http://[fd00::5]:9000"])
+def test_endpoints(endpoint: str) -> None:
+    source = {"objectStore": {"uri": "s3://bucket/model", "endpoint": endpoint}}
+    store = Model.from_object(model({"source": source})).spec.source.object_store
+    assert store is not None
+    assert store.endpoint == endpoint
+
+
 def test_defaults() -> None:
     spec = Model.from_object(model()).spec
     assert (spec.replicas, spec.routing, spec.drain_seconds, spec.autoscaling) == (1, "balanced", 60, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -73,6 +74,12 @@ class ObjectStore(Part):
             lambda it: it.endpoint is None or it.uri.startswith("s3://"),
             ".endpoint",
         ),
+        Rule(
+            "endpoint must be a URL with a host, and a port from 1 to 65535 if any",
+            None,  # the API server's own test of URLs takes every port
+            lambda it: it.endpoint is None or _is_address(it.endpoint),
+            ".endpoint",
+        ),
     )
 
 
@@ -86,6 +93,14 @@ class ImageFolder(Part):
 class Simulator(Part):
     """No weights and no GPU: an engine that speaks vLLM's dialect and answers with made-up text, to try the platform.
     `engine.args` are its settings."""
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _exactly_one(part: Part, names: tuple[str, ...]) -> bool:
