@@ -140,7 +140,8 @@ def test_engines_reach_what_the_spec_names(of: Model, reached: set[tuple[str, in
     ports = (80, 443, 9000, 8443, 10250, 8000, 6379)
     found = {(to, port) for to in addresses for port in ports if leaves(of, to, port, node=node)}
     assert found == reached
-    assert leaves(of, "10.96.0.10", 53, protocol="UDP", node=node), "names are looked up"
+    for port in (53, 5353):
+        assert leaves(of, "10.96.0.10", port, protocol="UDP", node=node), "names are looked up"
 
 
 @pytest.mark.parametrize("source", [{"simulator": {}}, HUB, S3, MINIO, PVC])
@@ -164,6 +165,22 @@ def test_only_heads_reach_the_api_server_and_the_store_of_rays_state() -> None:
         assert leaves(model(), "10.9.9.9", 6380, node=node, settings=settings) is wanted
     # KubeRay's Job has the labels of the head's template, but for this one.
     assert leaves(model(), "10.9.9.9", 6380, node="redis-cleanup", settings=settings)
+
+
+def test_a_store_may_be_pods_of_the_cluster_also_for_cilium() -> None:
+    """It does not count their addresses to any range, not even to all of them."""
+
+    def ports(of: Model, node: str, settings: str = SETTINGS) -> set[int]:
+        chosen = [each for each in policies(of, parse(settings)) if selected(each, pod(node), "Egress")]
+        rules = [rule for each in chosen for rule in each["spec"].get("egress", ())]
+        return {
+            one["port"] for rule in rules if {"namespaceSelector": {}} in rule.get("to", ()) for one in rule["ports"]
+        }
+
+    redis = f"{SETTINGS}\nray: {{gcs_redis_address: 'redis.ray:6380'}}"
+    assert ports(model(MINIO), WORKER) == {9000}
+    assert (ports(model(HUB), HEAD, redis), ports(model(HUB), WORKER, redis)) == ({6380}, set())
+    assert ports(model(AT_ADDRESS), WORKER) == set()
 
 
 def test_openings_and_what_else_is_closed() -> None:

@@ -20,8 +20,8 @@ from ..settings import Settings
 Rule = dict[str, Any]
 
 _NODE = "ray.io/node-type"
-_DNS = {"ports": [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]}
-"""To anywhere: a cache on the node has an address of its own."""
+_DNS = {"ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
+"""To anywhere: a cache on the node has an address of its own. Behind their Service, OpenShift's servers have 5353."""
 _METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128")
 """Clouds tell machines their credentials there; no address that somebody names opens them."""
 
@@ -103,7 +103,7 @@ def _egress_of_head(settings: Settings) -> list[Rule]:
     rules = list(settings.network_policy.api_server)
     if settings.ray.gcs_redis_address:
         port = settings.ray.gcs_redis_address.rpartition(":")[2]
-        rules.append({"ports": _tcp(int(port) if port.isdigit() else 6379), "to": _anywhere_but(_METADATA)})
+        rules.append({"ports": _tcp(int(port) if port.isdigit() else 6379), "to": _anywhere()})
     return rules
 
 
@@ -114,10 +114,15 @@ def _store(store: ObjectStore) -> Rule:
     try:
         address = ip_address(host)
     except ValueError:
-        to = _anywhere_but(_METADATA)
+        to = _anywhere()
     else:
         to = [{"ipBlock": {"cidr": f"{address}/{address.max_prefixlen}"}}]
     return {"ports": _tcp(url.port or (80 if url.scheme == "http" else 443)), "to": to}
+
+
+def _anywhere() -> list[dict[str, Any]]:
+    """Pods are named apart, because for Cilium no range of addresses holds those of the cluster."""
+    return [*_anywhere_but(_METADATA), {"namespaceSelector": {}}]
 
 
 def _anywhere_but(closed: tuple[str, ...]) -> list[dict[str, Any]]:
