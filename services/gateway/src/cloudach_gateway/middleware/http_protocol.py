@@ -53,6 +53,7 @@ class _Awaited(enum.Enum):
     REQUEST = 1
     HEAD = 2
     BODY = 3
+    READING = 4
 
 
 class _Stop(Exception):
@@ -77,6 +78,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
     # What has been received and has to wait for its turn.
     _rest = b""
     _rest_at = 0
+    _unsent = 0  # bytes that the client had not taken when they were last looked at
 
     def __init__(self, *arguments: Any, timeouts: Timeouts, door: Door, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -294,6 +296,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
         self.server_state.total_requests += 1
         self._cork.flush()
         if self.transport.is_closing():
+            self._awaited = _Awaited.NOTHING
             if self.transport.get_write_buffer_size():
                 self._deadline.within(self._timeouts.keep_alive_s)
             return
@@ -370,12 +373,16 @@ class EnvelopeHttpProtocol(StreamingConnection):
     # What a client has to do, and until when.
 
     def _reckon(self) -> None:
-        if self._refusal is not None:
-            return
         if self._busy:
-            if self._awaited is not _Awaited.NOTHING:
+            if self.full:
+                if self._awaited is not _Awaited.READING:
+                    self._unsent = self.unsent
+                self._await(_Awaited.READING, self._timeouts.slow_reader_s)
+            elif self._awaited is not _Awaited.NOTHING:
                 self._awaited = _Awaited.NOTHING
                 self._deadline.lift()
+        elif self._refusal is not None:
+            pass
         elif self._in_body:
             self._await(_Awaited.BODY, _REST_OF_BODY_S)
         elif self._head_bytes:
@@ -390,8 +397,22 @@ class EnvelopeHttpProtocol(StreamingConnection):
             self._awaited = what
             self._deadline.within(seconds)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reckon()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reckon()
+
     def _missed(self) -> None:
-        if self.transport.get_write_buffer_size():  # closing would wait for it
+        if self._awaited is _Awaited.READING:
+            unsent, self._unsent = self._unsent, self.unsent
+            if self.watcher is None and self._unsent >= unsent:  # a watcher has its own patience
+                self.abort()
+            else:
+                self._deadline.within(self._timeouts.slow_reader_s)
+        elif self.transport.get_write_buffer_size():  # closing would wait for it
             self.abort()
         elif self._awaited is _Awaited.HEAD and not self.closed:
             self._refuse(RequestTimeout(f"The request's head did not arrive within {self._timeouts.head_s:g} s."))
