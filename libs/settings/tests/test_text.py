@@ -41,6 +41,9 @@ def test_what_no_header_may_hold_is_refused_without_telling_the_secret(text: str
         ("http://engine_1:8000/", "http://engine_1:8000"),
         ("http://[::1]:8000/v1", "http://[::1]:8000"),
         ("https://llm.example.com./openai//v1", "https://llm.example.com./openai"),
+        ("http://proxy/embeddings/v1", "http://proxy/embeddings"),
+        ("http://proxy/embeddings", "http://proxy/embeddings"),
+        ("http://proxy/models/", "http://proxy/models"),
     ],
 )
 def test_a_base_url(text: str, url: str) -> None:
@@ -62,6 +65,7 @@ def test_a_base_url(text: str, url: str) -> None:
         ),
         *("http://engine/v1?a=b", "http://engine#x", "http://engine?", "http://user:hunter2@engine"),
         *("http://engine/v1/chat/completions", "http://engine/v1/completions/", "http://engine/v1/models"),
+        *("http://engine/v1/embeddings", "http://engine/chat/completions"),
     ],
 )
 def test_what_no_request_could_be_sent_to_is_refused(text: str) -> None:

@@ -21,6 +21,18 @@ def test_a_password_in_the_url_stays() -> None:
     assert with_password("redis://host", None) == with_password("redis://host", "") == "redis://host"
 
 
+@pytest.mark.parametrize("url", ["redis://app@host:1/2", "redis://app:@host:1/2", "redis+sentinel://app@a:1,b:2/s"])
+def test_a_user_in_the_url_and_its_password_beside_it(url: str) -> None:
+    address = parse(with_password(url, "a/b@c"))
+    assert (address.username, address.password) == ("app", "a/b@c")
+    assert (address.nodes, address.db, address.service) == (parse(url).nodes, parse(url).db, parse(url).service)
+
+
+def test_an_at_sign_in_the_path_is_no_password() -> None:
+    address = parse(with_password("unix:///run/redis@6379.sock", "pw"))
+    assert (address.path, address.password) == ("/run/redis@6379.sock", "pw")
+
+
 def test_plain() -> None:
     address = parse("redis://me:p%40ss@host:7000/3")
     assert (address.kind, address.nodes, address.username, address.password, address.db) == (

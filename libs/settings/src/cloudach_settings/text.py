@@ -10,7 +10,8 @@ from pydantic import AfterValidator, Field
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
-_ENDPOINTS = ("/chat/completions", "/completions", "/embeddings", "/models")
+# A proxy may serve an engine below a path such as /embeddings, so only whole endpoints are looked for.
+_ENDPOINTS = ("/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models")
 
 
 def header_text(text: str) -> str:

@@ -104,9 +104,12 @@ def anchored(url: str, folder: Path) -> str:
 def with_password(url: str, password: str | None) -> str:
     """The URL with this password, whatever characters it has; one that has its own keeps that."""
     scheme, mark, rest = url.strip().partition("://")
-    if not password or not mark or "@" in re.split(r"[?#]", rest)[0]:
+    where = re.split(r"[/?#]", rest)[0]
+    user, _, hosts = where.rpartition("@")
+    name, _, own = user.partition(":")
+    if not password or not mark or own:
         return url
-    return f"{scheme}://:{quote(password, safe='')}@{rest}"
+    return f"{scheme}://{name}:{quote(password, safe='')}@{hosts}{rest.removeprefix(where)}"
 
 
 def _checked(tls_options: dict[str, Any]) -> dict[str, Any]:
