@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from base64 import b64encode
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from cloudach_controller.companions import Companions
 from cloudach_controller.dashboard import Dashboard
 from cloudach_controller.engine_keys import EngineKeys
 from cloudach_controller.kube.client import Kind, KubeClient
+from cloudach_controller.kube.errors import NotFound, Refused
 from cloudach_controller.kube.events import Events
+from cloudach_controller.manager import Manager
 from cloudach_controller.observe import Observer
 from cloudach_controller.reconcile import Cache, Reconciler
+from cloudach_controller.resources.cluster import is_locked
 from cloudach_controller.settings import parse
 from cloudach_model_api.keys import key_id
 
@@ -49,10 +54,16 @@ def model(image: str, status: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 async def look(
-    obj: dict[str, Any], ray_service: dict[str, Any] | None, pods: list[dict[str, Any]], settings: str = ""
+    obj: dict[str, Any],
+    ray_service: dict[str, Any] | None,
+    pods: list[dict[str, Any]],
+    settings: str = "",
+    *,
+    paper: Paper | None = None,
+    secret: dict[str, Any] = SECRET,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The Model's status, and its RayService, after one look of the controller."""
-    paper, read = Paper(), parse(settings)
+    paper, read = paper or Paper(), parse(settings)
     api = cast(KubeClient, paper)
     cache = Cache(
         models={KEY: obj},
@@ -61,8 +72,8 @@ async def look(
         kuberay_missing=lambda: False,
     )
     observer = Observer(api, cast(Dashboard, None), read)
-    companions = Companions(api, read, uses={}, uses_missing=lambda: False, policies={})
-    keys = EngineKeys(api, {("llm", "cloudach-engine-keys"): SECRET}, unseen=lambda: False)
+    companions = Companions(api, read, uses={}, uses_missing=lambda namespace: False, policies={})
+    keys = EngineKeys(api, {("llm", "cloudach-engine-keys"): secret}, unseen=lambda namespace: False)
     await Reconciler(api, cache, observer, Events(api, instance="i"), companions, keys, read).reconcile(KEY)
     status = paper.applied["modelsstatus"]["status"] if "modelsstatus" in paper.applied else obj["status"]
     return status, paper.applied.get("rayservices") or cast(dict[str, Any], ray_service)
@@ -85,3 +96,75 @@ async def test_gateways_send_the_key_until_the_last_engine_that_asks_for_it_is_g
     assert status["engineKey"] == key_id("k" * 64)
     status, _ = await look(model("engine:2", status), open_to_all, [pod_of(open_to_all)], OFF)
     assert "engineKey" not in status
+
+
+class ReadOnly(Paper):
+    """Secrets may be seen, and neither made nor changed."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        raise NotFound(404, name)
+
+    async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        if kind.plural == "secrets":
+            raise Refused(403, "forbidden")
+        return body
+
+    async def merge(self, kind: Kind, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        if kind.plural == "secrets":
+            raise Refused(403, "forbidden")
+        self.applied[kind.plural] = body
+        return body
+
+
+async def test_a_model_is_told_of_and_deleted_where_keys_may_be_read_alone() -> None:
+    status, locked = await look(model("engine:1"), None, [])
+    told, _ = await look(model("engine:1", {**status, "readyReplicas": 7}), locked, [], paper=ReadOnly(), secret={})
+    assert told["engineKey"] == status["engineKey"]
+    assert told["readyReplicas"] == 0
+    gone = model("engine:1", status)
+    gone["metadata"]["deletionTimestamp"] = "2026-11-01T12:00:00Z"
+    gone["metadata"]["resourceVersion"] = "1"
+    paper = ReadOnly()
+    await look(gone, None, [], paper=paper)
+    assert paper.applied["models"]["metadata"]["finalizers"] == []
+
+
+class TwoNamespaces(Paper):
+    """The Model is in one of them; in the other one the controller may not see the Secret with the keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = asyncio.Event()
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", name: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
+        if kind.plural == "secrets" and namespace == "other":
+            raise Refused(403, "forbidden")
+        there = kind.plural == "models" and namespace == "llm"
+        obj = model("engine:1")
+        return ([obj | {"metadata": {**obj["metadata"], "resourceVersion": "1"}}] if there else []), "1"
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, since: str, *, selector: str = "", name: str = ""
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        await asyncio.Event().wait()
+        yield "", {}
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        raise NotFound(404, name)
+
+    async def apply(self, kind: Kind, namespace: str, name: str, body: dict[str, Any], sub: str = "") -> dict[str, Any]:
+        self.done.set()
+        return await super().apply(kind, namespace, name, body, sub)
+
+
+async def test_rights_that_one_namespace_lacks_leave_the_engines_of_the_others_locked() -> None:
+    paper, settings = TwoNamespaces(), parse("kubernetes: {namespaces: [llm, other]}")
+    api = cast(KubeClient, paper)
+    observer = Observer(api, cast(Dashboard, None), settings)
+    running = asyncio.create_task(Manager(api, observer, Events(api, instance="i"), settings).run())
+    await asyncio.wait_for(paper.done.wait(), 10)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert is_locked(paper.applied["rayservices"]["spec"]["rayClusterConfig"])

@@ -25,8 +25,8 @@ class Companions:
     api: KubeClient
     settings: Settings
     uses: Mapping[Key, dict[str, Any]]
-    uses_missing: Callable[[], bool]
-    """Whether the API server does not know the kind."""
+    uses_missing: Callable[[str], bool]
+    """Whether the API server does not know the kind, or does not let us see it in this namespace."""
     policies: Mapping[Key, dict[str, Any]]
 
     def use(self, key: Key, model: Model) -> ModelUse | None:
@@ -39,7 +39,7 @@ class Companions:
 
     async def keep_use(self, key: Key, model: Model) -> None:
         """Makes the object that gateways mark, where it is missing."""
-        if not may_sleep(model) or self.uses_missing() or self.use(key, model) is not None:
+        if not may_sleep(model) or self.uses_missing(key[0]) or self.use(key, model) is not None:
             return
         try:
             await self.api.create(MODEL_USES, key[0], use_object(model))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -11,19 +12,21 @@ from cloudach_model_api.keys import ENGINE_KEYS_SECRET, also_entry, key_entry, k
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
 from .kube.client import SECRETS, KubeClient
-from .kube.errors import NotFound
+from .kube.errors import NotFound, Refused
 from .runtime.informer import Key
+
+log = logging.getLogger(__name__)
 
 _BYTES = 32
 
 
 class EngineKeys:
-    """`held`: the Secrets as last seen. `unseen`: whether we lack the right to see them, so that there are none.
+    """`held`: the Secrets as last seen. `unseen`: whether we lack the right to see a namespace's; then there is none.
 
     All methods raise KubeError.
     """
 
-    def __init__(self, api: KubeClient, held: Mapping[Key, dict[str, Any]], *, unseen: Callable[[], bool]) -> None:
+    def __init__(self, api: KubeClient, held: Mapping[Key, dict[str, Any]], *, unseen: Callable[[str], bool]) -> None:
         self._api = api
         self.unseen = unseen
         self._held = held
@@ -44,7 +47,7 @@ class EngineKeys:
         """With its Model: the next one of this name gets another key."""
         namespace, name = model
         self._made.pop(model, None)
-        if self.unseen():
+        if self.unseen(namespace):
             return
         held = self._held.get((namespace, ENGINE_KEYS_SECRET)) or {}
         gone = {entry: None for entry in (key_entry(name), also_entry(name)) if entry in (held.get("data") or {})}
@@ -53,6 +56,8 @@ class EngineKeys:
                 await self._api.merge(SECRETS, namespace, ENGINE_KEYS_SECRET, {"data": gone})
             except NotFound:
                 pass
+            except Refused as error:  # a right that is missing is no reason to keep the Model
+                log.warning("a key stays behind", extra={"model": "/".join(model), "error": str(error)})
 
     async def _make(self, namespace: str, name: str) -> str:
         """Never over one that is there: engines run with it. Raises Conflict when somebody else has just written."""

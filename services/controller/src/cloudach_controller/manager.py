@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from cloudach_model_api.keys import ENGINE_KEYS_SECRET
@@ -56,10 +56,10 @@ class Manager:
             api,
             settings,
             uses=_Merged(self._uses),
-            uses_missing=lambda: any(each.missing for each in self._uses),
+            uses_missing=_missing(self._uses),
             policies=_Merged(self._policies),
         )
-        keys = EngineKeys(api, _Merged(self._keys), unseen=lambda: any(each.missing for each in self._keys))
+        keys = EngineKeys(api, _Merged(self._keys), unseen=_missing(self._keys))
         self._reconciler = Reconciler(api, cache, observer, events, companions, keys, settings)
 
     @property
@@ -136,6 +136,15 @@ class Manager:
         name = labels.get(LABEL_MODEL)
         if name:
             self._queue.add((key[0], name))
+
+
+def _missing(informers: list[Informer]) -> Callable[[str], bool]:
+    """Whether a namespace has none of their objects: rights that one lacks say nothing about the others."""
+
+    def missing(namespace: str) -> bool:
+        return any(each.missing for each in informers if each.namespace in (None, namespace))
+
+    return missing
 
 
 class _Merged(Mapping[Key, dict[str, Any]]):

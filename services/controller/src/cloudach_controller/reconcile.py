@@ -78,7 +78,7 @@ class Reconciler:
             model = Model.from_object(obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
-        wanted = demand(model, now, self._companions.use(key, model), untold=self._companions.uses_missing())
+        wanted = demand(model, now, self._companions.use(key, model), untold=self._companions.uses_missing(key[0]))
         if wanted.mode == "deleting":
             return await self._delete(key, obj, model, wanted, now)
         if FINALIZER not in model.metadata.finalizers:
@@ -110,14 +110,15 @@ class Reconciler:
     ) -> tuple[Plan, str, dict[str, Any] | None]:
         """The plan, why it was refused if it was, and the RayService as it is then."""
         target = model.status.desired_replicas if wanted.autoscaled else None
-        settings = self._without_keys if self._keys.unseen() else self._settings
+        unseen = self._keys.unseen(key[0])
+        settings = self._without_keys if unseen else self._settings
         done = plan(model, wanted, there, settings, target=target)
         if done.manifest is None or self._cache.kuberay_missing():
             return done, "", there
         try:
             if self._settings.ray.token_auth and done.change == "create":
                 await self._token_secret(model.metadata.namespace)
-            if is_locked(live(done.manifest).cluster) and not self._keys.unseen():
+            if is_locked(live(done.manifest).cluster) and not unseen:
                 await self._keys.keep(key)  # before a pod wants it
             applied = await self._api.apply(RAY_SERVICES, *key, done.manifest)
         except Refused as error:
@@ -206,7 +207,7 @@ class Reconciler:
         there = seen.ray_service
         engine_key = None
         if there is not None and is_key_asked_for(live(there).cluster, seen.pods):
-            engine_key = model.status.engine_key if self._keys.unseen() else await self._keys.keep(_key(obj))
+            engine_key = await self._engine_key(_key(obj), model)
         new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
         await self._write(obj, model.status, new)
         self._measure(model, new)
@@ -216,6 +217,16 @@ class Reconciler:
         moving = moves or new.state in _MOVING or done.change != "none" or seen.unreachable
         pause = ray.poll_s if moving else ray.steady_poll_s
         return min(pause, wanted.look_again_s) if wanted.look_again_s is not None else pause
+
+    async def _engine_key(self, key: Key, model: Model) -> str | None:
+        """As it was where a right is missing, so that the rest of the status is told all the same."""
+        if self._keys.unseen(key[0]):
+            return model.status.engine_key
+        try:
+            return await self._keys.keep(key)
+        except Refused as error:
+            log.warning("no key can be made", extra={"model": "/".join(key), "error": str(error)})
+            return model.status.engine_key
 
     async def _write(self, obj: dict[str, Any], old: ModelStatus, new: ModelStatus) -> None:
         if new.to_object() == old.to_object():

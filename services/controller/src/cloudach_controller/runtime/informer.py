@@ -49,7 +49,7 @@ class Informer:
     ) -> None:
         self._source = source
         self._kind = kind
-        self._namespace = namespace
+        self.namespace = namespace
         self._changed = changed
         self._optional = optional
         self._which = {"selector": selector, "name": name}
@@ -89,7 +89,7 @@ class Informer:
             self.synced.set()
 
     async def _list(self) -> str:
-        objects, since = await self._source.list(self._kind, self._namespace, **self._which)
+        objects, since = await self._source.list(self._kind, self.namespace, **self._which)
         self.missing, self.connected = False, True
         self._take(objects)
         self.synced.set()
@@ -106,7 +106,7 @@ class Informer:
                 self._changed(key, one)
 
     async def _watch(self, since: str) -> str:
-        async for event, one in self._source.watch(self._kind, self._namespace, since, **self._which):
+        async for event, one in self._source.watch(self._kind, self.namespace, since, **self._which):
             since = _version(one)
             if event == "BOOKMARK":
                 continue
