@@ -123,6 +123,28 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert settings.kubernetes.kubeconfig == Path("/k")
 
 
+def test_keys_in_the_folder_of_the_release_before_are_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its data_dir was relative to the current directory: the new one would be empty, and refuse every key."""
+    file, cwd = tmp_path / "etc" / "gateway.yaml", tmp_path / "srv"
+    file.parent.mkdir()
+    file.write_text("models: [{id: m, upstreams: ['http://127.0.0.1:1']}]")
+    (cwd / ".run/valkey/appendonlydir").mkdir(parents=True)
+    monkeypatch.chdir(cwd)
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert f"redis.data_dir: {cwd}/.run/valkey" in str(caught.value)
+    assert f"move that folder to {tmp_path}/etc/.run/valkey" in str(caught.value)
+    file.write_text(file.read_text() + f"\nredis: {{data_dir: {cwd}/.run/valkey}}")
+    assert load(file).redis.data_dir == cwd / ".run/valkey"
+    file.write_text("models: [{id: m, upstreams: ['http://127.0.0.1:1']}]")
+    (cwd / ".run").rename(tmp_path / "etc/.run")
+    assert load(file).redis.data_dir == tmp_path / "etc/.run/valkey"
+    (cwd / ".run/valkey/appendonlydir").mkdir(parents=True)  # another installation's
+    assert load(file).redis.data_dir == tmp_path / "etc/.run/valkey"
+
+
 def test_certificates_in_the_url_of_redis_are_relative_to_the_file_too(tmp_path: Path) -> None:
     url = "rediss://:pw%2F@r:6379/0?ssl_ca_certs=ca.pem&ssl_cert_reqs=none"
     (tmp_path / "gateway.yaml").write_text(MODEL + f"redis: {{url: '{url}'}}")

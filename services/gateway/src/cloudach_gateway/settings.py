@@ -6,6 +6,7 @@ stand in the file. Relative paths are relative to the file.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,8 @@ from . import address_redis
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Tokens = Annotated[int, Field(ge=1, le=2**31)]
+
+_DATA_OF_VALKEY = "appendonlydir"
 
 _KEY = r"([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?"
 _VALUE = r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?"
@@ -362,9 +365,28 @@ def load(path: Path) -> Settings:
     """Raises ConfigError."""
     settings = cloudach_settings.load(Settings, path, variables=True)
     if settings.redis.url is None:
+        _refuse_a_store_left_behind(path, settings.redis.data_dir)
         return settings
     url = address_redis.anchored(settings.redis.url, path.absolute().parent)
     return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})
+
+
+def _refuse_a_store_left_behind(path: Path, data_dir: Path) -> None:
+    """Up to version 0.1 `data_dir` was relative to the current directory. A new, empty store would refuse every key.
+
+    Raises ConfigError.
+    """
+    try:
+        given = parse(path.read_text("utf-8"), source=str(path)).redis.data_dir
+        before = Path(os.path.abspath(given))
+        there = (before / _DATA_OF_VALKEY).is_dir() and not (data_dir / _DATA_OF_VALKEY).exists()
+    except OSError:  # nothing can be seen from here, so nothing has been kept here
+        return
+    if there and not given.is_absolute():
+        raise ConfigError(
+            f"{path}:\n  redis.data_dir: it is relative to this file now, and no longer to the current directory. "
+            f"The keys lie in {before}: move that folder to {data_dir}, or set redis.data_dir: {before}"
+        )
 
 
 __all__ = ["ConfigError", "Settings", "load", "parse"]
