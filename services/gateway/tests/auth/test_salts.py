@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -84,3 +85,12 @@ async def test_who_shares() -> None:
     assert len(set(every)) == len(every), "no two of them are one"
     assert all(salt is not None and len(salt) == 43 and "acme" not in salt for salt in every)
     assert found.of("none", ACME, "x") == "x"
+
+
+def test_a_callers_own_words_are_not_kept() -> None:
+    """They may be megabytes, and different each time."""
+    found = Salts(Store("redis://localhost", ()), "a secret of the settings")
+    wanted = "x" * 1_000_000
+    before = sys.getrefcount(wanted)
+    assert found.of("tenant", ACME, wanted) == found.of("tenant", ACME, wanted) != found.of("tenant", ACME)
+    assert sys.getrefcount(wanted) == before

@@ -74,7 +74,8 @@ class Salts:
             return wanted
         if self._secret is None:
             raise Overloaded("The server is starting; send the request again.", retry_after_s=1.0, cause="no salt yet")
-        return _salt(self._secret, key.tenant, key.key_id if scope == "key" else "", wanted or "")
+        whose = (self._secret, key.tenant, key.key_id if scope == "key" else "")
+        return _made(*whose, wanted) if wanted else _salt(*whose)
 
     def _redis_changed(self, up: bool) -> None:
         if up and (self._asking is None or self._asking.done()):
@@ -98,6 +99,11 @@ class Salts:
 
 
 @lru_cache(maxsize=8192)
-def _salt(secret: bytes, tenant: str, key_id: str, wanted: str) -> str:
+def _salt(secret: bytes, tenant: str, key_id: str) -> str:
+    """Kept, because most requests have no other. One with the caller's own words is not: they may be megabytes."""
+    return _made(secret, tenant, key_id, "")
+
+
+def _made(secret: bytes, tenant: str, key_id: str, wanted: str) -> str:
     said = f"{tenant}:{key_id}:{wanted}".encode("utf-8", "surrogatepass")
     return base64.urlsafe_b64encode(hmac.digest(secret, said, "sha256")).rstrip(b"=").decode()
