@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -181,6 +181,13 @@ def test_a_store_may_be_pods_of_the_cluster_also_for_cilium() -> None:
     assert ports(model(MINIO), WORKER) == {9000}
     assert (ports(model(HUB), HEAD, redis), ports(model(HUB), WORKER, redis)) == ({6380}, set())
     assert ports(model(AT_ADDRESS), WORKER) == set()
+
+
+def test_without_ipv4_the_public_internet_is_behind_nat64_and_what_is_closed_stays_closed() -> None:
+    assert leaves(model(S3), "64:ff9b::808:808", 443)
+    for closed in ("10.1.2.3", "192.168.1.1", "169.254.169.254", "168.63.129.16"):
+        assert not leaves(model(S3), str(IPv6Address(int(IPv6Address("64:ff9b::")) | int(ip_address(closed)))), 443)
+    assert not leaves(model(MINIO), "64:ff9b::a9fe:a9fe", 9000)
 
 
 def test_openings_and_what_else_is_closed() -> None:

@@ -6,7 +6,7 @@ alone asks the API server (Ray's autoscaler) and the store of Ray's state, which
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ Rule = dict[str, Any]
 _NODE = "ray.io/node-type"
 _DNS = {"ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
 """To anywhere: a cache on the node has an address of its own. Behind their Service, OpenShift's servers have 5353."""
+_NAT64 = IPv6Address("64:ff9b::")
 _METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128")
 """Clouds tell machines their credentials there; no address that somebody names opens them."""
 
@@ -127,8 +128,14 @@ def _anywhere() -> list[dict[str, Any]]:
 
 def _anywhere_but(closed: tuple[str, ...]) -> list[dict[str, Any]]:
     old = [block for block in closed if ":" not in block]
-    new = [block for block in closed if ":" in block]
+    new = [*(block for block in closed if ":" in block), *map(_through_nat64, old)]
     return [{"ipBlock": {"cidr": "0.0.0.0/0", "except": old}}, {"ipBlock": {"cidr": "::/0", "except": new}}]
+
+
+def _through_nat64(block: str) -> str:
+    """Where a cluster without IPv4 addresses finds a range of IPv4: its public ones stay open."""
+    network = IPv4Network(block)
+    return str(IPv6Network((int(_NAT64) | int(network.network_address), 96 + network.prefixlen)))
 
 
 def _tcp(*ports: int) -> list[dict[str, Any]]:
