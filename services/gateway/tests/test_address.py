@@ -33,6 +33,28 @@ def test_an_at_sign_in_the_path_is_no_password() -> None:
     assert (address.path, address.password) == ("/run/redis@6379.sock", "pw")
 
 
+@pytest.mark.parametrize("mark", ["/", "?", "#"])
+@pytest.mark.parametrize(
+    "url", ["redis://:{}@h:1/0", "rediss://u:{}@h", "redis+sentinel://:{}@h:1/s", "redis+cluster://u:{}@h"]
+)
+@pytest.mark.parametrize("password", ["hunter2{}x", "x{}hunter2"])
+def test_a_password_that_ends_its_part_of_the_url_is_refused_and_not_shown(mark: str, url: str, password: str) -> None:
+    with pytest.raises(ValueError, match="percent-encode") as refused:
+        parse(url.format(password.format(mark)))
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("mark", ["/", "#"])
+def test_one_with_an_at_sign_before_it_too(mark: str) -> None:
+    with pytest.raises(ValueError, match="percent-encode"):
+        parse(f"redis://:a@b{mark}c@host")
+
+
+def test_an_at_sign_in_an_option_is_none_of_the_password() -> None:
+    assert parse("rediss://host:1/0?ssl_password=p@ss").nodes == (("host", 1),)
+    assert parse("rediss://[::1]:1?ssl_password=p@ss").nodes == (("::1", 1),)
+
+
 def test_plain() -> None:
     address = parse("redis://me:p%40ss@host:7000/3")
     assert (address.kind, address.nodes, address.username, address.password, address.db) == (

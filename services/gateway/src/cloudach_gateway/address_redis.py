@@ -136,6 +136,8 @@ def parse(url: str) -> Address:
             "a Redis URL starts with redis://, rediss://, unix://, redis+sentinel://, rediss+sentinel://, "
             "redis+cluster:// or rediss+cluster://"
         )
+    if base != "unix":
+        _check_password(url)
     if kind:
         return _many(url, base, kind)
     options: dict[str, Any] = dict(parse_url(url))
@@ -152,6 +154,16 @@ def parse(url: str) -> Address:
         raise ValueError(f"{base}://: the path is the number of a database, not {path!r}")
     node = (options.get("host") or "localhost", int(options.get("port") or 6379))
     return Address("plain", nodes=(node,), tls=base == "rediss", tls_options=tls_options, **common)
+
+
+def _check_password(url: str) -> None:
+    """One with a bare `/`, `?` or `#` ends the part of the URL that it stands in, and would be shown as a port."""
+    rest = url.partition("://")[2]
+    where = re.split(r"[/?#]", rest)[0]
+    path = rest.removeprefix(where).partition("?")[0]
+    in_query = "@" in rest and "@" not in where and re.search(r"^:|:\D", re.sub(r"\[.*?\]", "h", where)) is not None
+    if "@" in path or in_query:
+        raise ValueError("a password in a Redis URL has no bare /, ? or #: percent-encode them, or set redis.password")
 
 
 def _many(url: str, base: str, kind: str) -> Address:
