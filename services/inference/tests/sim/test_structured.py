@@ -54,6 +54,10 @@ def test_a_tree_ends_where_it_may() -> None:
         {"type": "object", "properties": ["a"]},
         {"anyOf": 1},
         {"type": "array", "minItems": 10**12},
+        {"type": "array", "minItems": 10**5, "items": {"type": "array", "minItems": 10**5}},
+        {"type": "array", "minItems": 10**5, "items": {"type": "string", "minLength": 10**5}},
+        {"type": "array", "minItems": 10**5, "items": {"const": "x" * 100}},
+        {"type": "object", "properties": {f"p{n}": {"type": "string", "minLength": 10**5} for n in range(50)}},
     ],
 )
 async def test_a_hostile_schema_is_refused_and_the_simulator_goes_on(start_sim: StartSim, schema: Any) -> None:

@@ -8,11 +8,17 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote
 
+import orjson
+
 from .errors import bad_request
 
 _MOST_STEPS = 10_000
 _LONGEST = 100_000
 """Characters of a string, and items of an array."""
+_OF_ANY = 4
+"""Bytes of a value that is neither a text nor given, about."""
+_LARGEST = 1_000_000
+"""Bytes of a whole value, about. Items of arrays within arrays multiply."""
 
 
 class _Endless(Exception):
@@ -34,12 +40,14 @@ class _Making:
     def __init__(self, root: object) -> None:
         self._root = root
         self._steps = 0
+        self._size = 0  # bytes of what has been made, about
 
     def value(self, schema: object, inside: tuple[str, ...]) -> Any:
         """inside: the references that led here; one that comes again would go on for ever."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
             raise bad_request("Grammar error: The schema is too complex")
+        self._grow(_OF_ANY)
         if not isinstance(schema, dict):
             return {}
         if "$ref" in schema:
@@ -50,9 +58,9 @@ class _Making:
                 raise _Endless
             return self.value(self._target(reference), (*inside, reference))
         if "const" in schema:
-            return schema["const"]
+            return self._given(schema["const"])
         if schema.get("enum"):
-            return schema["enum"][0]
+            return self._given(schema["enum"][0])
         for key in ("anyOf", "oneOf"):
             if schema.get(key):
                 return self._first(schema[key], inside)
@@ -70,6 +78,7 @@ class _Making:
             return self._array(schema, inside)
         if kind == "string":
             least, most = _size(schema, "minLength", 0), _size(schema, "maxLength", _LONGEST)
+            self._grow(max(0, least))
             return "word".ljust(least, "s")[:most]
         if kind in ("integer", "number"):
             return max(1, schema.get("minimum", 1)) if schema.get("maximum", 1) >= 1 else schema["maximum"]
@@ -81,6 +90,7 @@ class _Making:
         made = {}
         for name in required or list(properties):
             try:
+                self._grow(len(name))
                 made[name] = self.value(properties.get(name, {"type": "string"}), inside)
             except _Endless:
                 if required:
@@ -89,12 +99,24 @@ class _Making:
 
     def _array(self, schema: dict[str, Any], inside: tuple[str, ...]) -> list[Any]:
         least = _size(schema, "minItems", 0)
+        before = self._size
         try:
-            return [self.value(schema.get("items", {"type": "string"}), inside)] * max(1, least)
+            item = self.value(schema.get("items", {"type": "string"}), inside)
+            self._grow((self._size - before) * (max(1, least) - 1))
+            return [item] * max(1, least)
         except _Endless:
             if least:
                 raise
             return []
+
+    def _given(self, value: Any) -> Any:
+        self._grow(len(orjson.dumps(value)))
+        return value
+
+    def _grow(self, size: int) -> None:
+        self._size += size
+        if self._size > _LARGEST:
+            raise bad_request("Grammar error: The schema asks for too large a value")
 
     def _first(self, choices: list[object], inside: tuple[str, ...]) -> Any:
         """Of those that have an end."""
