@@ -38,6 +38,9 @@ class Stated:
             self.tokens[choice] = tokens
             self.chunks[choice] = 0
 
+    def of(self, choice: int) -> int:
+        return self.tokens.get(choice, 0) + self.chunks.get(choice, 0)
+
     def count(self) -> int:
         stated = sum(self.tokens.values())
         if self.chunks.keys() <= self.tokens.keys():
@@ -112,6 +115,7 @@ class Tally:
         if not self.completion_tokens:
             self._prompts.clear()
             self._final_prompt = None
+            self.cached_tokens = 0
 
     def take_chunk(self, chunk: dict[str, Any], *, answers_per_prompt: int) -> None:
         """A chunk with choices."""
@@ -167,14 +171,14 @@ class Tally:
 
     def _take_running(self, usage: dict[str, Any], choice: dict[str, Any], answers_per_prompt: int) -> None:
         """The usage of a chunk with this choice, whose token ids have been counted if it names them."""
-        index = choice.get("index", 0)
-        for name, most in (("prompt_tokens", self.most.prompt), ("completion_tokens", self.most.answer)):
-            self._believed(usage, name, 0, most, 0)
-        tokens = _count(usage, "prompt_tokens", -1)
-        if tokens >= 0:
+        index, stated = choice.get("index", 0), self._of_choices()
+        told = _count(usage, "prompt_tokens", -1) >= 0
+        tokens = self._believed(usage, "prompt_tokens", 0, self.most.prompt, self.prompt_tokens)
+        self._believed(usage, "completion_tokens", 0, self.most.answer, stated.of(index))
+        if told:
             self._take_prompt(index // answers_per_prompt, tokens)
         self._take_cached(usage)
-        self._of_choices().take_usage(index, usage, has_ids=isinstance(choice.get("token_ids"), list))
+        stated.take_usage(index, usage, has_ids=isinstance(choice.get("token_ids"), list))
 
     @property
     def _most_prompt(self) -> int:
