@@ -30,7 +30,7 @@ def piece(index: int | None, *, id: str | None = None, **function: str) -> dict[
 
 
 def calls(*deltas: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    told = gathered(*({"tool_calls": pieces} for pieces in deltas))["tool_calls"]
+    told = gathered(*({"tool_calls": pieces} for pieces in deltas), largest=10**8)["tool_calls"]
     assert all(set(call) == {"id", "type", "function"} for call in told)
     return [(call["id"], call["function"]["name"], call["function"]["arguments"]) for call in told]
 
@@ -57,6 +57,28 @@ def test_an_engine_that_numbers_no_calls() -> None:
         [piece(None, arguments="}")],
         [piece(None, id="b", name="g", arguments="{}")],
     ) == [("a", "f", "{}"), ("b", "g", "{}")]
+
+
+def test_an_engine_that_gives_each_call_the_same_number() -> None:
+    assert calls(
+        [piece(0, id="a", name="f", arguments='{"x":1}'), piece(0, id="b", name="f", arguments="{")],
+        [piece(0, arguments="}")],
+        [piece(0, id="c", name="g", arguments="{}")],
+    ) == [("a", "f", '{"x":1}'), ("b", "f", "{}"), ("c", "g", "{}")]
+
+
+def test_many_pieces_without_a_number() -> None:
+    """Each is added to the last call at once: to look for it among all took hours with this many."""
+    [*_, last] = calls([piece(None, id="a", name="f")] * 200_000 + [piece(None, arguments="1")] * 200_000)
+    assert len(last[2]) == 200_000
+
+
+def test_an_id_that_is_new_in_each_piece_begins_no_call() -> None:
+    assert calls(
+        [piece(0, id="a", name="f", arguments="")],
+        [piece(0, id="b", arguments="{")],
+        [piece(0, id="c", arguments="}")],
+    ) == [("a", "f", "{}")]
 
 
 def test_a_call_without_arguments() -> None:

@@ -23,10 +23,13 @@ def take(message: dict[str, Any], name: str, value: Any) -> int:
     for piece in value:
         index = piece.get("index")
         if index is None:  # some engines leave it out: a piece with an id begins a call, others go on with the last
-            index = len(calls) if piece.get("id") or not calls else max(calls)
+            index = len(calls) if piece.get("id") or not calls else next(reversed(calls))
         if not isinstance(index, int):
             raise TypeError("a call's index is no number")
-        call = calls.setdefault(index, {"id": None, "type": "function"})
+        of_index = calls.setdefault(index, [])
+        if not of_index or _begins_another(piece, of_index[-1]):
+            of_index.append({"id": None, "type": "function"})
+        call = of_index[-1]
         more += PIECE
         for key, said in piece.items():
             if isinstance(said, dict):  # `function`, or what a call of another type has
@@ -49,11 +52,18 @@ def told(message: dict[str, Any], *, keep_blank: bool) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if not calls:
         return message
-    message["tool_calls"] = [_told(calls[index]) for index in sorted(calls)]
+    message["tool_calls"] = [_told(call) for index in sorted(calls) for call in calls[index]]
     content = message.get("content")
     if not keep_blank and isinstance(content, str) and not content.strip():
         message["content"] = None
     return message
+
+
+def _begins_another(piece: dict[str, Any], call: dict[str, Any]) -> bool:
+    """Some engines give all their calls the index 0, each with its own id and name."""
+    if not (piece.get("id") and call["id"] and piece["id"] != call["id"]):
+        return False
+    return all(isinstance(held := part.get("function"), dict) and held.get("name") for part in (piece, call))
 
 
 def _extend(held: dict[str, Any], piece: dict[str, Any]) -> int:
