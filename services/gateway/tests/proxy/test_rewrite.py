@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -203,3 +204,19 @@ def test_details_of_several_choices_are_theirs_together() -> None:
         **DETAILS,
         "completion_tokens_details": {"reasoning_tokens": 6},
     }
+
+
+@pytest.mark.parametrize("reason", ["null", '"stop"'])
+def test_a_huge_chunk_takes_about_the_memory_that_it_has(reason: str) -> None:
+    """To find out whether it is a running chunk took a hundred times as much."""
+    said = 'quotes \\" ' * 100_000
+    choice = f'{{"index":0,"delta":{{"content":"{said}"}},"logprobs":null,"finish_reason":{reason},"token_ids":[5]}}'
+    payload = chunk(choice)
+    rewriter = StreamRewriter(ClientView(model="alias"), Tally())
+    tracemalloc.start()
+    try:
+        rewriter.feed(payload)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 25 * len(payload)  # orjson takes half of that

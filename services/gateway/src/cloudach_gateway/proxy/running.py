@@ -17,7 +17,7 @@ MOST_TEXTS = 1000
 
 # A running chunk as vLLM writes it: head, choice, text, then this up to the token ids.
 _RUNNING = re.compile(
-    rb'(?P<start>\{[^\[]*,"choices":\[\{"index":0,(?:"delta":\{"content":|"text":)")(?:[^"\\]|\\.)*'
+    rb'(?P<start>\{[^\[]*,"choices":\[\{"index":0,(?:"delta":\{"content":|"text":)")(?:[^"\\]++|\\.)*+'
     rb'(?P<join>"\}?,"logprobs":null,"finish_reason":null(?:,"stop_reason":null)?(?:,"prompt_token_ids":null)?'
     rb',"token_ids":\[)'
     rb"[0-9,]*\]\}\]\}"
