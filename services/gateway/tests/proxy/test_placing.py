@@ -277,6 +277,26 @@ async def test_an_engine_that_takes_it_and_says_nothing(start_engine: Any) -> No
     await run.nothing_is_left(idle=0)
 
 
+async def test_small_events_before_the_first_choice_are_bounded_too(start_engine: Any) -> None:
+    """Each holds memory beside its few bytes. Sixteen million of those took a minute, in which all others waited."""
+    blocks = 0
+
+    async def play(peer: Any) -> None:
+        nonlocal blocks
+        await peer.request()
+        await peer.say(HEAD)
+        with suppress(OSError):
+            while True:
+                await peer.say(chunk(b"data: {}\n\n" * 100_000))
+                blocks += 1
+
+    run = Run(await start_engine(play))
+    failed = await failure(run.placer())
+    assert failed.cause is Cause.NO_ANSWER
+    assert blocks < 40, "of a megabyte; some lie in the sockets"
+    await run.nothing_is_left()
+
+
 async def test_two_suspects_go_one_behind_the_other(start_engine: Any) -> None:
     """Each waits until the other has got on, at the only engine there is."""
     begun: list[float] = []

@@ -21,6 +21,7 @@ from .watch import Watch
 
 _REFUSAL_S = 5.0
 _MOST_BEFORE_A_CHOICE = 16 * 1024 * 1024  # bytes
+_OF_AN_EVENT = 64  # bytes that it takes besides its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +218,19 @@ class Placer:
 
         Raises EngineReportedError, BadChunk, NoAnswer.
         """
-        looked_at = 0
+        looked_at = held = 0
         while exchange.pending or not exchange.done:
-            if any(map(begins, exchange.pending[looked_at:])):
+            new = exchange.pending[looked_at:]
+            if any(map(begins, new)):
                 return True
             looked_at = len(exchange.pending)
             if exchange.done:
                 raise NoAnswer("a stream without any choice")
-            if sum(map(len, exchange.pending)) > _MOST_BEFORE_A_CHOICE:
+            held += sum(map(len, new)) + _OF_AN_EVENT * len(new)
+            if held > _MOST_BEFORE_A_CHOICE:
                 raise BadChunk("no choice among a stream's first events")
+            if self._watch.clock() >= due:  # `_begun` may always find another event
+                raise self._late(exchange)
             if await self._begun(exchange, due) is Happened.BROKE:
                 return False
         return False
@@ -240,12 +245,16 @@ class Placer:
             if refused and now >= exchange.heard_at + _REFUSAL_S:
                 return Happened.WHOLE  # its text does not come
             if now >= due:
-                self.end(failed=True)
-                error = UpstreamTimeout(
-                    "The model did not begin to answer in time.",
-                    cause=f"{exchange.upstream}: no first token after {now - exchange.began_at:.0f} s",
-                )
-                raise PlacementFailed(error, cause=Cause.STALLED, may_retry=False)
+                raise self._late(exchange)
+
+    def _late(self, exchange: Exchange) -> PlacementFailed:
+        self.end(failed=True)
+        waited_s = self._watch.clock() - exchange.began_at
+        error = UpstreamTimeout(
+            "The model did not begin to answer in time.",
+            cause=f"{exchange.upstream}: no first token after {waited_s:.0f} s",
+        )
+        return PlacementFailed(error, cause=Cause.STALLED, may_retry=False)
 
     def _lost(self, exchange: Exchange, was_dead: bool) -> PlacementFailed:
         if isinstance(exchange.problem, TooLarge):
