@@ -411,6 +411,32 @@ async def test_an_answer_over_several_engines(start_engine: Any) -> None:
     await run.nothing_is_left()
 
 
+async def test_an_answer_that_begins_anew_ends_three_engines_at_most(start_engine: Any) -> None:
+    """It gets as far as before each time, which is no progress."""
+    victims = 0
+
+    async def play(peer: Any) -> None:
+        nonlocal victims
+        victims += 1
+        await breaks_after(20 + victims)(peer)
+
+    class Anew(Heard):
+        def start_over(self) -> bool:
+            self.transcript = Transcript()
+            return True
+
+    heard = Anew()
+    run = Run(*[await start_engine(play) for _ in range(5)], total_s=5)
+    run.request.fields["tools"] = [{"type": "function"}]
+    conversation = run.conversation(heard)
+    with pytest.raises(GatewayError) as caught:
+        await conversation.stream(heard)
+    conversation.close()
+    assert victims == 3
+    assert str(caught.value.cause).endswith("given up: the request ended three engines")
+    await run.nothing_is_left()
+
+
 async def test_wherever_it_is_cancelled_nothing_is_left(start_engine: Any) -> None:
     """In a connect, in a wait, in a back-off, in quarantine, in mid-stream."""
 

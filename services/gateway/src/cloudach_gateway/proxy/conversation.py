@@ -102,6 +102,7 @@ class Conversation:
         self._placer = Placer(engines, timeouts, request, self._watch, meter)
         self._budget = FailoverBudget(FailoverLimits(failover.attempts, failover.budget_s, failover.spread_s))
         self._placed_at_count = 0  # tokens that were there when the present engine took over
+        self._furthest = 0  # tokens of the longest answer that broke: one that began anew has to get beyond it
         self._listening = False  # beyond its first events
         if reader is not None:
             reader.on_news(self._flow_changed, self._client_gone)
@@ -126,7 +127,7 @@ class Conversation:
                 return None
             cause = _cause_of(problem)
             if isinstance(problem, NotReproducible) and (
-                (continuation is not None and continuation.redrawn) or consumer.start_over()
+                (continuation is not None and continuation.redrawn) or self._start_over(consumer)
             ):
                 cause = Cause.REDRAWN
             taken_over = await self._go_on(exchange, problem, cause, consumer)
@@ -252,7 +253,9 @@ class Conversation:
             raise too_large(problem, upstream=broken.upstream)
         if cause is None or not self._request.failover:
             raise _broken_off(told)
-        new_tokens = consumer.transcript.count - self._placed_at_count
+        got_on = consumer.transcript.count - self._placed_at_count >= PROGRESS
+        new_tokens = consumer.transcript.count - self._furthest
+        self._furthest = max(self._furthest, consumer.transcript.count)
         continuation = await self._plan(consumer, told)
         path, body = self._request.path, self._request.body
         if continuation is not None:
@@ -264,7 +267,7 @@ class Conversation:
         self._placed_at_count = consumer.transcript.count
         together = self._engines.breaks.note(broken.upstream, broke_at)
         while True:
-            verdict = self._verdict(cause, new_tokens, together)
+            verdict = self._verdict(cause, new_tokens=new_tokens, got_on=got_on, together=together)
             if isinstance(verdict, GiveUp):
                 raise _hopeless(_broken_off(told), verdict)
             await self._watch.sleep(verdict.delay_s)
@@ -274,7 +277,7 @@ class Conversation:
                 told = f"{told}; then {failed.error.cause}"[:2000]
                 if failed.cause is None:
                     raise _broken_off(told) from failed
-                cause, new_tokens = failed.cause, 0
+                cause, new_tokens, got_on = failed.cause, 0, False
             except UpstreamTimeout as late:
                 raise _broken_off(f"{told}; then {late.cause}") from late
             else:
@@ -303,7 +306,7 @@ class Conversation:
                 told=text,
             )
         except CannotContinue as obstacle:
-            if consumer.start_over():
+            if self._start_over(consumer):
                 return None
             raise _broken_off(f"{told}; not continued: {obstacle.reason}") from obstacle
         except (BadChunk, EngineReportedError) as error:  # what went by unread cannot be read
@@ -311,8 +314,18 @@ class Conversation:
         except SHAPE_ERRORS as error:
             raise _broken_off(f"{told}; not continued: {type(error).__name__}") from error
 
-    def _verdict(self, cause: Cause, new_tokens: int, together: int | None = None) -> Verdict:
-        alone = cause.is_loss and self._placer.alone()
+    def _start_over(self, consumer: Consumer) -> bool:
+        count = consumer.transcript.count
+        if not consumer.start_over():
+            return False
+        self._furthest = max(self._furthest, count)
+        return True
+
+    def _verdict(
+        self, cause: Cause, *, new_tokens: int, got_on: bool = False, together: int | None = None
+    ) -> Verdict:
+        """got_on: whether that engine had brought the request beyond its first steps."""
+        alone = cause.is_loss and not got_on and self._placer.alone()
         now = self._watch.clock()
         return self._budget.broke(now, cause, new_tokens=new_tokens, alone=alone, together=together)
 
