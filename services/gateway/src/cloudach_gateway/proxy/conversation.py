@@ -321,9 +321,7 @@ class Conversation:
         self._furthest = max(self._furthest, count)
         return True
 
-    def _verdict(
-        self, cause: Cause, *, new_tokens: int, got_on: bool = False, together: int | None = None
-    ) -> Verdict:
+    def _verdict(self, cause: Cause, *, new_tokens: int, got_on: bool = False, together: int | None = None) -> Verdict:
         """got_on: whether that engine had brought the request beyond its first steps."""
         alone = cause.is_loss and not got_on and self._placer.alone()
         now = self._watch.clock()
