@@ -327,6 +327,19 @@ def test_a_new_object_for_marks_wakes_no_model() -> None:
     assert demand(Model.from_object(obj), NOW, use(created=1)).mode == "sleeping"
 
 
+@pytest.mark.parametrize(
+    ("model_s", "use_s", "mode"),
+    [
+        (9999, 1500, "running"),  # a stream of 960 s at a gateway of the release before, and 600 s of idleness
+        (9999, 1600, "sleeping"),
+        (1520, 1500, "sleeping"),  # made with its Model: all gateways could tell
+    ],
+)
+def test_streams_at_gateways_that_cannot_tell_of_them_end_first(model_s: float, use_s: float, mode: str) -> None:
+    found = demand(model(ZERO, creationTimestamp=at(model_s)), NOW, use(created=use_s), stream_s=960)
+    assert found.mode == mode
+
+
 def test_no_model_sleeps_where_gateways_cannot_tell_of_its_use() -> None:
     found = demand(model(ZERO, creationTimestamp=at(9999)), NOW, untold=True)
     assert (found.mode, found.look_again_s) == ("running", None)

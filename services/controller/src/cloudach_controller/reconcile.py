@@ -78,7 +78,13 @@ class Reconciler:
             model = Model.from_object(obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
-        wanted = demand(model, now, self._companions.use(key, model), untold=self._companions.uses_missing(key[0]))
+        wanted = demand(
+            model,
+            now,
+            self._companions.use(key, model),
+            untold=self._companions.uses_missing(key[0]),
+            stream_s=self._settings.ray.stream_limit_s,
+        )
         if wanted.mode == "deleting":
             return await self._delete(key, obj, model, wanted, now)
         if FINALIZER not in model.metadata.finalizers:

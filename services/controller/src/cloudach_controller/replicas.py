@@ -40,8 +40,11 @@ def may_sleep(model: Model) -> bool:
     return model.spec.autoscaling is not None and model.spec.autoscaling.min_replicas == 0
 
 
-def demand(model: Model, now: datetime, use: ModelUse | None = None, *, untold: bool = False) -> Demand:
-    """`use`: what gateways have told. `untold`: they cannot tell anything, so no Model is put to sleep."""
+def demand(
+    model: Model, now: datetime, use: ModelUse | None = None, *, untold: bool = False, stream_s: float = 0.0
+) -> Demand:
+    """`use`: what gateways have told. `untold`: they cannot tell anything, so no Model is put to sleep. `stream_s`: how
+    long a stream may last."""
     spec = model.spec
     if model.metadata.deletion_timestamp is not None:
         return Demand("deleting", 0)
@@ -53,7 +56,9 @@ def demand(model: Model, now: datetime, use: ModelUse | None = None, *, untold: 
         told = use.status if use is not None else UseStatus()
         wanted_at = _latest(now, model.wake_requested_at, told.wake_requested_at)
         used_at = _latest(now, model.last_request_at, told.last_request_at)
-        left = (_sleeps_at(model, scaling.idle_seconds, wanted_at, used_at, use) - now).total_seconds()
+        left = (
+            _sleeps_at(model, scaling.idle_seconds, wanted_at, used_at, _tellable_since(model, use, stream_s)) - now
+        ).total_seconds()
         if left <= 0 and not untold:
             return Demand("sleeping", 0, wake_requested_at=wanted_at)
         look_again = left if left > 0 else None
@@ -67,8 +72,22 @@ def _latest(now: datetime, *moments: datetime | None) -> datetime | None:
     return latest(*(moment for moment in moments if moment is not None and moment <= limit))
 
 
+def _tellable_since(model: Model, use: ModelUse | None, stream_s: float) -> datetime | None:
+    """Since when every gateway can say that it is in use: since its ModelUse is there.
+
+    A Model that is much older comes from a release without them. Gateways of that release may have streams of it
+    still, and cannot tell.
+    """
+    made = use.metadata.creation_timestamp if use is not None else None
+    if made is None:
+        return None
+    stream = timedelta(seconds=stream_s)
+    older = model.metadata.creation_timestamp is not None and made - model.metadata.creation_timestamp > stream
+    return made + stream if older else made
+
+
 def _sleeps_at(
-    model: Model, idle_s: float, wanted_at: datetime | None, used_at: datetime | None, use: ModelUse | None
+    model: Model, idle_s: float, wanted_at: datetime | None, used_at: datetime | None, tellable_since: datetime | None
 ) -> datetime:
     idle = timedelta(seconds=idle_s)
     moments = []
@@ -76,10 +95,9 @@ def _sleeps_at(
         moments.append(used_at + idle + timedelta(seconds=MARK_S))
     marks = [mark for mark in (wanted_at, model.metadata.creation_timestamp) if mark is not None]
     ready = model.status.condition(ConditionType.READY)
-    # Before its ModelUse was there, no gateway could say that it is in use. One that sleeps already stays asleep.
-    asleep = ready is not None and ready.reason == Reason.SLEEPING
-    if use is not None and use.metadata.creation_timestamp is not None and not asleep:
-        marks.append(use.metadata.creation_timestamp)
+    asleep = ready is not None and ready.reason == Reason.SLEEPING  # and stays so
+    if tellable_since is not None and not asleep:
+        marks.append(tellable_since)
     if model.status.state in (State.PENDING, State.DEPLOYING):
         moments += [mark + timedelta(seconds=START_S) for mark in marks]
     if ready is not None and ready.status == "True":
