@@ -39,3 +39,17 @@ def test_a_bad_value_is_named(tmp_path: Path, text: str, named: str) -> None:
     (tmp_path / "models.yaml").write_text(text)
     with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
         load(tmp_path / "models.yaml")
+
+
+def test_paths_of_the_gateway_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(
+        "models: [{id: a}]\n"
+        "gateway: {redis: {data_dir: '${CLOUDACH_TEST_DATA}'},"
+        " kubernetes: {cache_file: '${CLOUDACH_TEST_CACHE:-c.json}'}}\n"
+    )
+    monkeypatch.setenv("CLOUDACH_TEST_DATA", "/srv/data")
+    config = load(file)
+    gateway = gateway_config(config, port=1, state_dir=Path("/state"), upstreams={"a": "http://a"}, api_key=None)
+    assert gateway["redis"]["data_dir"] == "/srv/data"
+    assert gateway["kubernetes"]["cache_file"] == str(tmp_path / "c.json")

@@ -3,7 +3,7 @@
 settings = load(Settings, Path("gateway.yaml"))   # Settings is a Group
 """
 
-from .file import ConfigError, anchored, load, parse, problems
+from .file import ConfigError, anchored, expanded, load, parse, problems
 from .group import FOLDER_OR_NAME, Group, Host, Port, Seconds
 from .text import BaseUrl, MediaDomain, Name, Secret, base_url, header_text
 
@@ -20,6 +20,7 @@ __all__ = [
     "Secret",
     "anchored",
     "base_url",
+    "expanded",
     "header_text",
     "load",
     "parse",

@@ -44,7 +44,7 @@ def parse(kind: type[Settings], text: str, *, source: str = "configuration", var
         raw = {} if raw is None else raw
         if not isinstance(raw, dict):
             raise ConfigError(f"{source}: expected a mapping of settings")
-        return kind.model_validate(_expanded(raw) if variables else raw)
+        return kind.model_validate(expanded(raw) if variables else raw)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not YAML: {error}") from error
     except RecursionError:
@@ -87,11 +87,12 @@ def _below(folder: Path, path: Path) -> Path:
         raise ConfigError(f"{path}: {error}") from error
 
 
-def _expanded(value: Any) -> Any:
+def expanded(value: Any) -> Any:
+    """The value with all `${NAME}` and `${NAME:-default}` in it taken from the environment. Raises ConfigError."""
     if isinstance(value, dict):
-        return {key: _expanded(item) for key, item in value.items()}
+        return {key: expanded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_expanded(item) for item in value]
+        return [expanded(item) for item in value]
     if not isinstance(value, str):
         return value
 

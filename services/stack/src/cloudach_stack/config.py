@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import cloudach_settings
-from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name
+from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, expanded
 from pydantic import Field
 
 Engine = Literal["vllm", "sim", "ray-sim"]
@@ -59,7 +59,7 @@ def _anchored(gateway: dict[str, Any], folder: Path) -> dict[str, Any]:
     for group, name in GATEWAY_PATHS:
         inner = found.get(group)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):
-            found[group] = {**inner, name: str(folder / Path(inner[name]).expanduser())}
+            found[group] = {**inner, name: str(folder / Path(expanded(inner[name])).expanduser())}
     return found
 
 
