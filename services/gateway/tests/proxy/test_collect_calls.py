@@ -81,6 +81,12 @@ def test_an_id_that_is_new_in_each_piece_begins_no_call() -> None:
     ) == [("a", "f", "{}")]
 
 
+@pytest.mark.parametrize("nothing", [[], None])
+def test_an_engine_that_names_calls_in_each_chunk_has_them_still(nothing: Any) -> None:
+    assert calls([piece(0, id="a", name="f", arguments="{}")], nothing) == [("a", "f", "{}")]
+    assert "tool_calls" not in gathered({"content": "a", "tool_calls": nothing})
+
+
 def test_a_call_without_arguments() -> None:
     assert calls([piece(0, id="a", name="f")]) == [("a", "f", "")]
 

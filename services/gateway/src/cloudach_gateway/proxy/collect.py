@@ -205,8 +205,8 @@ class Collector:
         if self._chat:
             message = choice["message"]
             for key, value in (part.get("delta") or {}).items():
-                if key in collect_calls.NAMES and value:
-                    more += collect_calls.take(message, key, value)
+                if key in collect_calls.NAMES:
+                    more += collect_calls.take(message, key, value) if value else 0
                 elif key != "role" and value is not None:
                     more += grow(message, key, value)
         else:
