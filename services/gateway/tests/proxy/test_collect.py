@@ -46,6 +46,12 @@ def test_offsets_of_other_engines_stay_as_they_are() -> None:
     assert choice["logprobs"]["text_offset"] == [99]
 
 
+def test_log_probabilities_outlive_a_null_at_the_end() -> None:
+    parts = ({"content": [{"token": "a"}], "refusal": None}, {"content": None, "refusal": None})
+    answer = gathered(*({"delta": {"content": "a"}, "logprobs": part} for part in parts), vllm=False)
+    assert answer["choices"][0]["logprobs"] == {"content": [{"token": "a"}], "refusal": None}
+
+
 @pytest.mark.parametrize("tokens", [None, [None], "Hello"])
 def test_offsets_of_tokens_that_are_none(tokens: Any) -> None:
     choice = gathered({"text": "Hello", "logprobs": {"tokens": tokens, "text_offset": [3]}}, chat=False)["choices"][0]

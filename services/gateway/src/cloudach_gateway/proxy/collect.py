@@ -216,7 +216,8 @@ class Collector:
             if choice["logprobs"] is None:
                 choice["logprobs"] = {}
             for key, value in told.items():
-                more += grow(choice["logprobs"], key, value)
+                if value is not None or key not in choice["logprobs"]:
+                    more += grow(choice["logprobs"], key, value)
         for key in ("finish_reason", "stop_reason"):
             if part.get(key) is not None:
                 choice[key] = part[key]
