@@ -277,6 +277,36 @@ async def test_an_engine_that_takes_it_and_says_nothing(start_engine: Any) -> No
     await run.nothing_is_left(idle=0)
 
 
+async def test_empty_events_put_off_no_heartbeat(start_engine: Any) -> None:
+    """The client gets nothing of them, so that its connection is as silent as without them."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD)
+        for _ in range(60):
+            await peer.say(chunk(b'data: {"choices":[]}\n\n'))
+            await asyncio.sleep(0.02)
+        await peer.say(token(0))
+        await peer.until_closed()
+
+    class Client:
+        paused_at = None
+        beats = 0
+
+        def takes_nothing(self) -> bool:
+            return False
+
+        async def beat(self) -> None:
+            self.beats += 1
+
+    run, client = Run(await start_engine(play), heartbeat_s=0.2), Client()
+    placer = Placer(run.engines, run.timeouts, run.request, Watch(run.timeouts, client), Tally())
+    await placer.place(PATH, b"{}", events=True)
+    placer.end(failed=False)
+    assert client.beats >= 2
+    await run.nothing_is_left()
+
+
 async def test_small_events_before_the_first_choice_are_bounded_too(start_engine: Any) -> None:
     """Each holds memory beside its few bytes. Sixteen million of those took a minute, in which all others waited."""
     blocks = 0

@@ -238,7 +238,8 @@ class Placer:
     async def _begun(self, exchange: Exchange, due: float) -> Happened:
         while True:
             refused = exchange.status not in (0, 200)
-            happened = await self._watch.event(exchange, min(due, exchange.heard_at + _REFUSAL_S) if refused else due)
+            until = min(due, exchange.heard_at + _REFUSAL_S) if refused else due
+            happened = await self._watch.event(exchange, until, begun=False)
             if happened is not None:
                 return happened
             now = self._watch.clock()

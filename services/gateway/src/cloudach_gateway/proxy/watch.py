@@ -47,26 +47,34 @@ class Watch:
         """Ends a wait for `event` early."""
         self._mail.post(None)
 
-    async def event(self, exchange: Exchange, until: float) -> Happened | None:
-        """What happened to the exchange; None at `until`, or before for a second look. Beats meanwhile."""
+    async def event(self, exchange: Exchange, until: float, *, begun: bool = True) -> Happened | None:
+        """What happened to the exchange; None at `until`, or before for a second look. Beats meanwhile.
+
+        begun: whether the client gets what the engine says. Before that, an engine's empty events break no silence.
+        """
         while True:
             beat_at = self._beat_at
             if self._reader is not None:
-                beat_at = max(beat_at, exchange.heard_at + self._timeouts.heartbeat_s)
+                beat_at = max(beat_at, self._broken_at(exchange, begun) + self._timeouts.heartbeat_s)
             look_at = min(until, beat_at, self._ends_at)
             got = await self._mail.get(look_at)
             if got is None and self.clock() > look_at + _LATE_S:
                 got = await self._mail.get(self.clock() + _SECOND_LOOK_S)
             if got is not None:
                 if got[0] is exchange:
-                    self._beat_at = max(self._beat_at, exchange.heard_at + self._timeouts.heartbeat_s)
+                    self._beat_at = max(self._beat_at, self._broken_at(exchange, begun) + self._timeouts.heartbeat_s)
                     return got[1]
                 continue  # of one that was given up
             now = self.clock()
             self._check(now)
-            if now < beat_at or now < exchange.heard_at + self._timeouts.heartbeat_s or now >= until:
+            heard_at = self._broken_at(exchange, begun)
+            if now < beat_at or now < heard_at + self._timeouts.heartbeat_s or now >= until:
                 return None
             await self._beat()
+
+    def _broken_at(self, exchange: Exchange, begun: bool) -> float:
+        """When the client's silence was broken last, or may have been."""
+        return exchange.heard_at if begun else exchange.began_at
 
     async def sleep(self, seconds: float) -> None:
         await self.holds(_never, self.clock() + seconds)
