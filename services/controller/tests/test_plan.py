@@ -423,6 +423,17 @@ def test_an_upgrade_alone_replaces_no_pods_and_the_next_replacement_locks_them()
     assert pod["automountServiceAccountToken"] is False
 
 
+def test_the_way_back_to_engines_without_a_key() -> None:
+    """As docs/kubernetes.md has it for the release before, whose gateways send none."""
+    off = 'inference: {engine_keys: false, env: {ENGINE_KEYS: "off"}}'
+    before = made(model())
+    assert "allow-replacement=1" in planned(model(), before, settings=off).waiting
+    done = planned(model(annotations={"cloudach.dev/allow-replacement": "1"}), before, settings=off)
+    assert done.change == "replacement"
+    assert done.manifest is not None
+    assert not is_locked(done.manifest["spec"]["rayClusterConfig"])
+
+
 def test_engines_that_have_a_key_keep_it_when_it_is_switched_off() -> None:
     before = made(model())
     assert is_locked(before["spec"]["rayClusterConfig"])
