@@ -325,6 +325,12 @@ def test_a_new_object_for_marks_wakes_no_model() -> None:
         "status": {"state": "Sleeping", "conditions": [asleep]},
     }
     assert demand(Model.from_object(obj), NOW, use(created=1)).mode == "sleeping"
+    assert demand(Model.from_object(obj), NOW, unmade=True).mode == "sleeping"
+
+
+def test_no_model_sleeps_before_its_object_for_marks_is_made() -> None:
+    """Else the controller that makes it would put to sleep whatever is in use."""
+    assert demand(model(ZERO, creationTimestamp=at(9999)), NOW, unmade=True).mode == "running"
 
 
 @pytest.mark.parametrize(

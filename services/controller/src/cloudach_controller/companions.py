@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from .replicas import may_sleep
 from .resources import network
 from .runtime.informer import Key
 from .settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class Companions:
             await self.api.create(MODEL_USES, key[0], use_object(model))
         except (Conflict, NotFound):
             pass  # It is there already, that of a Model before this one still goes, or the kind has just been removed.
+        except Refused as error:  # it is not put to sleep, and all else goes on
+            log.warning("no ModelUse can be made", extra={"model": "/".join(key), "error": str(error)})
 
     async def protect(self, key: Key, model: Model) -> str:
         """Brings its network policies about; what the API server said if it refused one."""

@@ -78,11 +78,13 @@ class Reconciler:
             model = Model.from_object(obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
+        use, untold = self._companions.use(key, model), self._companions.uses_missing(key[0])
         wanted = demand(
             model,
             now,
-            self._companions.use(key, model),
-            untold=self._companions.uses_missing(key[0]),
+            use,
+            untold=untold,
+            unmade=use is None and not untold,
             stream_s=self._settings.ray.stream_limit_s,
         )
         if wanted.mode == "deleting":

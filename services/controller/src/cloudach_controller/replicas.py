@@ -41,10 +41,16 @@ def may_sleep(model: Model) -> bool:
 
 
 def demand(
-    model: Model, now: datetime, use: ModelUse | None = None, *, untold: bool = False, stream_s: float = 0.0
+    model: Model,
+    now: datetime,
+    use: ModelUse | None = None,
+    *,
+    untold: bool = False,
+    unmade: bool = False,
+    stream_s: float = 0.0,
 ) -> Demand:
-    """`use`: what gateways have told. `untold`: they cannot tell anything, so no Model is put to sleep. `stream_s`: how
-    long a stream may last."""
+    """`use`: what gateways have told. `untold`: they cannot tell anything, so no Model is put to sleep. `unmade`: the
+    object that they tell it in is still to be made. `stream_s`: how long a stream may last."""
     spec = model.spec
     if model.metadata.deletion_timestamp is not None:
         return Demand("deleting", 0)
@@ -56,9 +62,8 @@ def demand(
         told = use.status if use is not None else UseStatus()
         wanted_at = _latest(now, model.wake_requested_at, told.wake_requested_at)
         used_at = _latest(now, model.last_request_at, told.last_request_at)
-        left = (
-            _sleeps_at(model, scaling.idle_seconds, wanted_at, used_at, _tellable_since(model, use, stream_s)) - now
-        ).total_seconds()
+        tellable_since = now if unmade else _tellable_since(model, use, stream_s)
+        left = (_sleeps_at(model, scaling.idle_seconds, wanted_at, used_at, tellable_since) - now).total_seconds()
         if left <= 0 and not untold:
             return Demand("sleeping", 0, wake_requested_at=wanted_at)
         look_again = left if left > 0 else None

@@ -1,9 +1,10 @@
-"""Which key a Model's status speaks of, while its clusters change. The API server is on paper."""
+"""What the controller does at one look: keys of engines, and who may sleep. The API server is on paper."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import json
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -37,6 +38,7 @@ class Paper:
         return copy.deepcopy(body)
 
     async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        self.applied[kind.plural] = body
         return body
 
 
@@ -99,13 +101,13 @@ async def test_gateways_send_the_key_until_the_last_engine_that_asks_for_it_is_g
 
 
 class ReadOnly(Paper):
-    """Secrets may be seen, and neither made nor changed."""
+    """Secrets and ModelUses may be seen, and neither made nor changed."""
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
         raise NotFound(404, name)
 
     async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
-        if kind.plural == "secrets":
+        if kind.plural in ("secrets", "modeluses"):
             raise Refused(403, "forbidden")
         return body
 
@@ -168,3 +170,26 @@ async def test_rights_that_one_namespace_lacks_leave_the_engines_of_the_others_l
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert is_locked(paper.applied["rayservices"]["spec"]["rayClusterConfig"])
+
+
+def long_idle() -> dict[str, Any]:
+    obj = model("engine:1", {"state": "Ready", "readyReplicas": 1})
+    obj["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    obj["spec"]["autoscaling"] = {"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 60}
+    return obj
+
+
+async def test_a_model_runs_on_where_no_modeluse_may_be_made() -> None:
+    status, ray_service = await look(long_idle(), None, [], paper=ReadOnly())
+    assert ray_service["metadata"]["name"] == "qwen"
+    assert status["state"] != "Sleeping"
+
+
+async def test_a_model_in_use_is_not_put_to_sleep_by_the_look_that_makes_its_modeluse() -> None:
+    """After an upgrade: its gateways have not been able to tell for a while. So too when minReplicas becomes 0."""
+    paper, obj = Paper(), long_idle()
+    status, ray_service = await look(obj, None, [], paper=paper)
+    options = json.loads(ray_service["spec"]["serveConfigV2"])["applications"][0]["deployments"][0]
+    assert options["autoscaling_config"]["min_replicas"] == 1
+    assert status["state"] != "Sleeping"
+    assert paper.applied["modeluses"]["metadata"]["name"] == "qwen"
