@@ -180,7 +180,8 @@ def long_idle() -> dict[str, Any]:
 
 
 async def test_a_model_runs_on_where_no_modeluse_may_be_made() -> None:
-    status, ray_service = await look(long_idle(), None, [], paper=ReadOnly())
+    settings = f"{OFF}\nray: {{token_auth: false}}"
+    status, ray_service = await look(long_idle(), None, [], settings, paper=ReadOnly())
     assert ray_service["metadata"]["name"] == "qwen"
     assert status["state"] != "Sleeping"
 
