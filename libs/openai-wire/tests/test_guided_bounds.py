@@ -33,6 +33,10 @@ def objects(properties: int, **more: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {f"p{n}": {"type": "integer"} for n in range(properties)}, **more}
 
 
+def strings(number: int, **constraint: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"p{n}": {"type": "string", **constraint} for n in range(number)}}
+
+
 def lengths(*most: int) -> dict[str, Any]:
     return {"type": "object", "properties": {f"p{n}": {"type": "string", "maxLength": n} for n in most}}
 
@@ -48,6 +52,9 @@ BAD = {
     "lengths": lengths(*range(200, 209)),
     "least": {"allOf": [{"type": "string", "minLength": n} for n in range(1_000, 1_009)]},
     "pattern": {"type": "string", "pattern": "^[a-z]{1,100}" * 11 + "$"},
+    "equal patterns": strings(60, pattern="^.{100}$"),
+    "equal names": {"anyOf": [{"patternProperties": {"^.{100}$": {}}}] * 60},
+    "formats": {"anyOf": [strings(290, format="uri-template")]},
     "names": {"patternProperties": {"." * 1_025: {}}},
 }
 GOOD = {
@@ -57,6 +64,11 @@ GOOD = {
     "wide": objects(300),
     "lengths": {"anyOf": [lengths(10, 20, 50, 255, 500, 1_000, 2_000)] * 20},
     "pattern": {"type": "string", "pattern": r"^[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9.-]{1,100}\.[A-Za-z]{2,24}$"},
+    "identifiers": strings(100, pattern="^[0-9a-f]{24}$"),
+    "formats": {
+        **strings(200, format="email"),
+        "anyOf": [strings(100, format="uri"), strings(290, format="date-time")],
+    },
     "named as keywords": {"type": "object", "properties": {"enum": {}, "pattern": {}, "maxLength": {}, "anyOf": {}}},
     "flags": {"type": "string", "maxLength": True, "minLength": None},
 }
