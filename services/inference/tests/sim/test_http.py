@@ -107,6 +107,15 @@ async def test_a_wish_to_upgrade_is_ignored(start_sim: StartSim, late: bool) -> 
     raw.writer.close()
 
 
+async def test_many_wishes_to_upgrade_in_one_read(start_sim: StartSim) -> None:
+    sim = await start_sim()
+    raw = await connect(sim)
+    raw.writer.write(b"GET /version HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n" * 900)
+    for _ in range(900):
+        assert (await raw.response())[0] == 200
+    raw.writer.close()
+
+
 async def test_what_is_no_http_is_refused(start_sim: StartSim) -> None:
     sim = await start_sim()
     raw = await connect(sim)

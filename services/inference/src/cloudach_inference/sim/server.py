@@ -171,9 +171,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse."""
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as paused:
-            self._go_on_without_upgrade(data[paused.args[0] :])
+            while data:
+                try:
+                    self._parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as paused:
+                    data = self._without_upgrade(data[paused.args[0] :])
         except httptools.HttpParserError:
             self.write(
                 b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -181,16 +184,16 @@ class Connection(asyncio.Protocol):
             )
             self._transport.close()
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
+    def _without_upgrade(self, rest: bytes) -> bytes:
         """The parser takes the head for the end of all HTTP: a new one reads it without the wish, then the body."""
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._transport.close()
-            return
+            return b""
         lines = [b"%b %b HTTP/%b" % (method, self._target, self._parser.get_http_version().encode())]
         lines += [b"%b: %b" % header for header in self._headers.items() if header[0] != b"upgrade"]
         self._parser = httptools.HttpRequestParser(self)
-        self.data_received(b"\r\n".join((*lines, b"", rest)))
+        return b"\r\n".join((*lines, b"", rest))
 
     def pause_writing(self) -> None:
         """The client does not keep up."""
