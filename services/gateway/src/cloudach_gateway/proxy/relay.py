@@ -83,6 +83,9 @@ class Relay:
     def __init__(self, engines: Engines, timeouts: Timeouts, failover: Failover) -> None:
         self._engines = engines
         self._timeouts = timeouts
+        self._patient = timeouts.model_copy(
+            update={"first_token_s": timeouts.total_s, "between_tokens_s": timeouts.total_s}
+        )
         self._failover = failover
 
     async def stream(
@@ -145,7 +148,9 @@ class Relay:
         """The JSON answer put together from the engine's stream. Raises GatewayError."""
         vllm, largest = request.model.dialect == "vllm", self._engines.largest_answer
         gathered = _Gathered(partial(Collector, asked, tally, vllm=vllm, largest=largest), asked, tally, progress)
-        conversation = self._conversation(request, progress, tally)
+        # Who is no vLLM may say nothing until a tool call is complete. The client waits for the whole answer anyway.
+        patient = not vllm and bool(request.fields.get("tools") or request.fields.get("functions"))
+        conversation = self._conversation(request, progress, tally, patient=patient)
         try:
             whole = await conversation.stream(gathered)
         finally:
@@ -172,9 +177,17 @@ class Relay:
             raise UpstreamError("The model's engine failed to answer.", cause=str(problem)) from problem
 
     def _conversation(
-        self, request: EngineRequest, progress: Progress, tally: Tally, reader: _BeatenClient | None = None
+        self,
+        request: EngineRequest,
+        progress: Progress,
+        tally: Tally,
+        reader: _BeatenClient | None = None,
+        *,
+        patient: bool = False,
     ) -> Conversation:
-        return Conversation(self._engines, self._timeouts, self._failover, request, progress, tally, reader=reader)
+        """patient: as long as a request may take the engine may be silent."""
+        timeouts = self._patient if patient else self._timeouts
+        return Conversation(self._engines, timeouts, self._failover, request, progress, tally, reader=reader)
 
 
 _CHUNK_OF_ITS_OWN = (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK)
