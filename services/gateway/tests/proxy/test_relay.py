@@ -1,4 +1,4 @@
-"""Answers that are put together here, from an engine that keeps tool calls back until they are complete."""
+"""Answers that are put together here, from engines that stream tool calls late or not at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import orjson
 import pytest
 from cloudach_gateway.catalog import ServedModel
 from cloudach_gateway.errors import GatewayError
-from cloudach_gateway.proxy.placing import EngineRequest
 from cloudach_gateway.proxy.relay import Relay
 from cloudach_gateway.proxy.tally import Tally
 from cloudach_gateway.record import RequestRecord
@@ -29,6 +28,15 @@ def event(delta: dict[str, Any], reason: str | None = None) -> bytes:
     return chunk(b"data: %b\n\n" % orjson.dumps({"id": "c", "choices": [choice]}))
 
 
+async def ask(run: Run, engine: Any, dialect: str, tally: Tally) -> bytes:
+    model = ServedModel.from_settings(Model(id="m", upstreams=(engine.url,), dialect=dialect))  # type: ignore[arg-type]
+    asked = {"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": [{"type": "function"}]}
+    fields = {**asked, "stream": True, "stream_options": {"include_usage": True}}
+    request = replace(run.request, model=model, path=CHAT, body=orjson.dumps(fields), fields=fields)
+    relay = Relay(run.engines, run.timeouts, Failover(attempts=1, spread_s=0.02))
+    return await relay.gathered(request, parse(ChatRequest, orjson.dumps(asked)), tally, RequestRecord("POST", CHAT))
+
+
 @pytest.mark.parametrize("dialect", ["openai", "vllm"])
 @pytest.mark.parametrize("role_first", [True, False])
 async def test_an_engine_that_says_nothing_until_a_call_is_complete(
@@ -42,17 +50,47 @@ async def test_an_engine_that_says_nothing_until_a_call_is_complete(
             await peer.say(event({"tool_calls": [CALL]}, "tool_calls") + DONE)
 
     run = Run(engine := await start_engine(play), first_token_s=0.3, between_tokens_s=0.3, total_s=20)
-    model = ServedModel.from_settings(Model(id="m", upstreams=(engine.url,), dialect=dialect))  # type: ignore[arg-type]
-    fields = {"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": [{"type": "function"}]}
-    body = orjson.dumps(fields)
-    request = replace(run.request, model=model, path=CHAT, body=body, fields=fields)
-    assert isinstance(request, EngineRequest)
-    relay = Relay(run.engines, run.timeouts, Failover(attempts=1, spread_s=0.02))
-    asking = relay.gathered(request, parse(ChatRequest, body), Tally(by_chunk=True), RequestRecord("POST", CHAT))
+    asking = ask(run, engine, dialect, Tally(by_chunk=True))
     if dialect == "vllm":  # it tells of each token
         with pytest.raises(GatewayError):
             await asking
     else:
         [choice] = orjson.loads(await asking)["choices"]
         assert choice["message"]["tool_calls"][0]["id"] == "a"
+    await run.nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "why", "asked"),
+    [
+        ("openai", "Cannot use tools with stream", 2),
+        ("openai", "the prompt is too long", 1),
+        ("vllm", "Cannot use tools with stream", 1),
+    ],
+)
+async def test_an_engine_that_streams_no_tool_calls_is_asked_for_the_whole_answer(
+    start_engine: Any, dialect: str, why: str, asked: int
+) -> None:
+    bodies: list[bytes] = []
+    whole = {"choices": [{"index": 0, "message": {"tool_calls": [CALL]}}], "usage": {"completion_tokens": 5}}
+
+    async def play(peer: Any) -> None:
+        _, _, body = await peer.request()
+        bodies.append(body)
+        refused = b'"stream"' in body
+        said = orjson.dumps({"error": {"message": why, "code": 400}} if refused else whole)
+        status = b"400 No" if refused else b"200 OK"
+        head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        await peer.say(head % (status, len(said)) + said)
+
+    run, tally = Run(engine := await start_engine(play)), Tally(by_chunk=True)
+    if asked == 1:
+        with pytest.raises(GatewayError, match=why):
+            await ask(run, engine, dialect, tally)
+    else:
+        [choice] = orjson.loads(await ask(run, engine, dialect, tally))["choices"]
+        assert choice["message"]["tool_calls"] == [CALL]
+        assert tally.completion_tokens == 5
+        assert b"stream_options" not in bodies[1]
+    assert len(bodies) == asked
     await run.nothing_is_left()

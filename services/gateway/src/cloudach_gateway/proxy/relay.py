@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from openai_wire.errors import error_frame
 from openai_wire.requests import ChatRequest, CompletionRequest
 from openai_wire.sse import KEEP_ALIVE_FRAME
 
-from ..errors import GatewayError, InternalError, UpstreamError
+from ..errors import GatewayError, InternalError, InvalidRequest, UpstreamError
 from ..settings import Failover, Timeouts
 from .chunk import BadChunk, EngineReportedError, parse
 from .collect import Collector
@@ -153,6 +154,12 @@ class Relay:
         conversation = self._conversation(request, progress, tally, patient=patient)
         try:
             whole = await conversation.stream(gathered)
+        except InvalidRequest as refusal:
+            if not (patient and "stream" in refusal.message.lower()):
+                raise
+            answer = await self.whole(_unstreamed(request), asked.model, tally, progress)
+            progress.complete()
+            return answer
         finally:
             conversation.close()
         try:
@@ -321,6 +328,12 @@ class _Gathered:
         self._tally.forget_answer()
         self.collector = self._collecting()
         return True
+
+
+def _unstreamed(request: EngineRequest) -> EngineRequest:
+    """For engines that refuse to stream tool calls."""
+    fields = {name: value for name, value in request.fields.items() if name not in ("stream", "stream_options")}
+    return replace(request, body=orjson.dumps(fields), fields=fields)
 
 
 def _told_at_once(answer: dict[str, Any], asked: ChatRequest | CompletionRequest, tally: Tally) -> bytes:
