@@ -76,6 +76,26 @@ async def test_blank_lines_are_no_way_to_stay(serve: Serve) -> None:
         writer.close()
 
 
+async def test_a_blank_line_after_a_request_begins_no_head(serve: Serve) -> None:
+    """Some clients send one, and a server ignores it (RFC 9112, 2.2): their connection is as idle as others."""
+    async with serve(head_s=0.2, keep_alive_s=20.0) as served:
+        reader, writer = await served.connect()
+        writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}\r\n")
+        assert b"2 bytes" in await reader.read(1000)
+        await asyncio.sleep(0.6)
+        writer.write(GET)
+        assert (await reader.read(1000)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+async def test_half_a_head_in_one_read_with_the_end_of_a_chunked_body(serve: Serve) -> None:
+    before = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    async with serve(head_s=0.3, keep_alive_s=20.0) as served:
+        answers = await served.ask(before + HALF)
+        assert b"2 bytes" in answers
+        assert b"HTTP/1.1 408 " in answers
+
+
 async def test_the_rest_of_a_body_that_nobody_wants(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its request has been answered. Who sends it whole is served on; who drips is not."""
     monkeypatch.setattr("cloudach_gateway.middleware.http_protocol._REST_OF_BODY_S", 0.4)

@@ -69,6 +69,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
     _refusal: GatewayError | None = None
     _told = False  # whether the refusal has been sent
     # The request that is being read.
+    _begun = False  # blank lines before it do not count
     _head_bytes = 0
     _tail = b""  # of a head that has not ended: what may be the beginning of its end
     _in_body = False
@@ -203,6 +204,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._begun = True
         self._framing = []
         self.scope["extensions"] = {"cloudach.connection": self}  # type: ignore[dict-item]
 
@@ -280,7 +282,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
         if self._upgrading:
             return
         self._head_bytes = 0
-        self._in_body = False
+        self._begun = self._in_body = False
         if not self.cycle.response_complete:
             self.cycle.more_body = False
             self.cycle.message_event.set()
@@ -385,7 +387,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
             pass
         elif self._in_body:
             self._await(_Awaited.BODY, _REST_OF_BODY_S)
-        elif self._head_bytes:
+        elif self._begun:
             spare = self._place is Place.HEALTH_ONLY
             self._await(_Awaited.HEAD, self._door.spare_head_s if spare else self._timeouts.head_s)
         else:
