@@ -14,6 +14,7 @@ import orjson
 import pytest
 from cloudach_gateway.proxy.collect import Collector
 from cloudach_gateway.proxy.connection import Connection
+from cloudach_gateway.proxy.continuation import CannotContinue, plan
 from cloudach_gateway.proxy.exchange import Exchange, Lane
 from cloudach_gateway.proxy.express import Gathering
 from cloudach_gateway.proxy.rewrite import ClientView, StreamRewriter, UsageForm
@@ -323,6 +324,21 @@ def test_an_engine_that_names_no_token_ids_counts_by_choice() -> None:
         usage = _usage(3 if index < 2 else 4, completion)
         rewriter.feed(orjson.dumps({"model": "m", "choices": [choice], "usage": usage}))
     assert tally.so_far() == (7, 8, 0)
+
+
+def test_nothing_is_left_to_generate_once_all_have_ended_however_long_ago() -> None:
+    """An engine that is lost before its [DONE], or never says it, breaks no such answer."""
+    tally = Tally()
+    rewriter = StreamRewriter(ClientView(ALIAS, answers_per_prompt=2), tally)
+    told = [(0, None), (0, "stop"), *[(1, None)] * 80, (1, "length")]
+    fields = {"model": "m", "messages": [{"role": "user", "content": "?"}], "n": 2}
+    for number, (index, reason) in enumerate(told):
+        choice = {"index": index, "delta": {"content": "x"}, "finish_reason": reason, "token_ids": [number]}
+        rewriter.feed(orjson.dumps({"id": "c", "model": "m", "choices": [choice]}))
+        if number == 40:
+            with pytest.raises(CannotContinue):
+                plan("/v1/chat/completions", fields, tally.transcript)
+    assert plan("/v1/chat/completions", fields, tally.transcript).body is None
 
 
 @pytest.mark.parametrize(

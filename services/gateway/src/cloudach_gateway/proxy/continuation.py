@@ -136,7 +136,7 @@ def plan(
     chat request that names no longest answer. told: what `question` asked for.
     """
     seen = Seen.of(transcript)
-    if len(seen.ended) >= choices(fields):
+    if len(seen.ended | transcript.ended) >= choices(fields):
         return Continuation(path, None)
     if _may_restart(transcript, seen, shown=ids_shown or seen.logprobs):
         return Continuation(

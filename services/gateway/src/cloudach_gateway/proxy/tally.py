@@ -130,6 +130,8 @@ class Tally:
                 self.transcript.add(choice["token_ids"])
             elif self.by_chunk and has_text(choice):
                 self._of_choices().take_chunk(index)
+            if choice.get("finish_reason"):
+                self.transcript.ended.add(index)
         if isinstance(usage, dict):
             self._take_running(usage, chunk["choices"][0], answers_per_prompt)
 

@@ -16,7 +16,8 @@ _MOST_AT_ONCE = 16 * 1024  # bytes
 class Transcript:
     """Kept by the relay on its hot path: raw bytes only, read when a stream breaks.
 
-    prompt_ids: of a request with one prompt, once the engine has named them. ids: the generated token ids as
+    prompt_ids: of a request with one prompt, once the engine has named them. ended: the choices that are at their end,
+    however long ago. ids: the generated token ids as
     `b"12,345,"`. recent: the last events that had a choice, some as they stood in the stream (see `payloads`), in the
     dialect of the request's own path and with their token ids, an adapted continuation's included. doubtful: a number
     of tokens after which not to cut, because their last event brought text of tokens that had come before.
@@ -26,10 +27,11 @@ class Transcript:
     a cache that hundreds of streams share.
     """
 
-    __slots__ = ("_form", "_ids", "_lost", "_recent", "doubtful", "prompt_ids", "running")
+    __slots__ = ("_form", "_ids", "_lost", "_recent", "doubtful", "ended", "prompt_ids", "running")
 
     def __init__(self) -> None:
         self.prompt_ids: list[int] | None = None
+        self.ended: set[int] = set()
         self.running = bytearray()
         self.doubtful = -1
         self._form: RunningForm | None = None
