@@ -300,6 +300,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
         if self.transport.is_closing():
             self._awaited = _Awaited.NOTHING
             if self.transport.get_write_buffer_size():
+                self._client_took_some()
                 self._deadline.within(self._timeouts.keep_alive_s)
             return
         if self.pipeline:
@@ -378,7 +379,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
         if self._busy:
             if self.full:
                 if self._awaited is not _Awaited.READING:
-                    self._unsent = self.unsent
+                    self._client_took_some()
                 self._await(_Awaited.READING, self._timeouts.slow_reader_s)
             elif self._awaited is not _Awaited.NOTHING:
                 self._awaited = _Awaited.NOTHING
@@ -391,6 +392,8 @@ class EnvelopeHttpProtocol(StreamingConnection):
             spare = self._place is Place.HEALTH_ONLY
             self._await(_Awaited.HEAD, self._door.spare_head_s if spare else self._timeouts.head_s)
         else:
+            if self.transport.get_write_buffer_size() and self._awaited is not _Awaited.REQUEST:
+                self._client_took_some()
             self._await(_Awaited.REQUEST, self._timeouts.keep_alive_s)
 
     def _await(self, what: _Awaited, seconds: float) -> None:
@@ -407,15 +410,18 @@ class EnvelopeHttpProtocol(StreamingConnection):
         super().resume_writing()
         self._reckon()
 
+    def _client_took_some(self) -> bool:
+        """Of what was not sent when this was asked the last time."""
+        before = self._unsent
+        self._unsent = self.transport.get_write_buffer_size() if self.closed else self.unsent
+        return self._unsent < before
+
     def _missed(self) -> None:
-        if self._awaited is _Awaited.READING:
-            unsent, self._unsent = self._unsent, self.unsent
-            if self.watcher is None and self._unsent >= unsent:  # a watcher has its own patience
-                self.abort()
+        if self._awaited is _Awaited.READING or self.transport.get_write_buffer_size():
+            if self._client_took_some() or (self._awaited is _Awaited.READING and self.watcher is not None):
+                self._deadline.within(self._timeouts.slow_reader_s)  # a watcher has its own patience
             else:
-                self._deadline.within(self._timeouts.slow_reader_s)
-        elif self.transport.get_write_buffer_size():  # closing would wait for it
-            self.abort()
+                self.abort()  # closing would wait for it
         elif self._awaited is _Awaited.HEAD and not self.closed:
             self._refuse(RequestTimeout(f"The request's head did not arrive within {self._timeouts.head_s:g} s."))
         else:
