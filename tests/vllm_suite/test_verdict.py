@@ -6,8 +6,8 @@ from tests.vllm_suite.verdict import judge
 
 def _ran(test: str, direct: str, gateway: str, at: tuple[str, str] = ("", "")) -> list[dict[str, str]]:
     return [
-        {"test": test, "way": "direct", "outcome": direct, "said": "d", "at": at[0]},
-        {"test": test, "way": "gateway", "outcome": gateway, "said": "g", "at": at[1]},
+        {"test": test, "way": "direct", "node": f"{test}-d", "outcome": direct, "said": "d", "at": at[0]},
+        {"test": test, "way": "gateway", "node": f"{test}-g", "outcome": gateway, "said": "g", "at": at[1]},
     ]
 
 
@@ -29,7 +29,14 @@ def test_only_what_fails_through_the_gateway_alone_counts_against_it() -> None:
         ["a.py::small_model"],
         ["a.py::better"],
     )
+    again = ("a.py::elsewhere", "a.py::broken[x-1]")
+    assert verdict.nodes == [f"{test}-{way}" for test in again for way in "dg"]
     assert verdict.needless == ["a.py::gone"]
+
+
+def test_a_later_try_counts() -> None:
+    results = [*_ran("a.py::sampled", "passed", "failed"), *_ran("a.py::sampled", "passed", "passed")]
+    assert judge(results, {}).passed == ["a.py::sampled"]
 
 
 def test_a_run_in_which_nothing_passed_is_no_good_one() -> None:

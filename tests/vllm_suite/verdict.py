@@ -13,7 +13,7 @@ class Verdict:
     """Tests by what they did.
 
     `failed_both` failed in the same place either way. `unexpected` failed through the gateway alone, or in
-    another place than against vLLM, without a known reason.
+    another place than against vLLM, without a known reason; `nodes` are pytest's names of these.
     """
 
     passed: list[str] = field(default_factory=list)
@@ -22,6 +22,7 @@ class Verdict:
     skipped: list[str] = field(default_factory=list)
     explained: dict[str, str] = field(default_factory=dict)
     unexpected: dict[str, str] = field(default_factory=dict)
+    nodes: list[str] = field(default_factory=list)
     needless: list[str] = field(default_factory=list)
 
     @property
@@ -32,7 +33,7 @@ class Verdict:
 def judge(results: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Verdict:
     """Sorts results: one entry for each test and way (`direct`, `gateway`), `at` the line at which it failed.
 
-    known: reasons by a pattern of the test's name.
+    A later entry takes an earlier one's place. known: reasons by a pattern of the test's name.
     `needless` are the patterns that no failing test has needed.
     """
     by_test: dict[str, dict[str, Mapping[str, Any]]] = {}
@@ -46,6 +47,7 @@ def judge(results: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Ver
             pattern = next((pattern for pattern in known if fnmatchcase(test, _literally(pattern))), None)
             if pattern is None:
                 verdict.unexpected[test] = ways["gateway"]["said"]
+                verdict.nodes += [one["node"] for one in ways.values()]
             else:
                 used.add(pattern)
                 verdict.explained[test] = known[pattern]

@@ -152,6 +152,7 @@ def pytest_runtest_makereport(item: Any, call: pytest.CallInfo[None]) -> Any:
     crash = getattr(report.longrepr, "reprcrash", None)
     line = {
         "test": name.partition("entrypoints/openai/")[2],
+        "node": item.nodeid.partition("entrypoints/openai/")[2],
         "way": item.callspec.params["way"],
         "outcome": report.outcome,
         "at": "" if crash is None else f"{Path(crash.path).name}:{crash.lineno}",
