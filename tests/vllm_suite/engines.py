@@ -108,7 +108,9 @@ class Engines:
             "allowed_fields": sorted(RESERVED),
             "allowed_media_domains": ["*"],
         }
-        self._gateway = start_gateway({"models": [entry], "timeouts": {"first_token_s": 300.0, "total_s": 600.0}})
+        patient = {"first_token_s": 300.0, "total_s": 600.0}
+        # All log probabilities of a whole vocabulary make an answer of over 64 MiB.
+        self._gateway = start_gateway({"models": [entry], "timeouts": patient, "max_answer_bytes": 2**30})
         key = create_key(self._gateway)
         self._ways = {
             "direct": {"url": url, "key": "none"},

@@ -140,3 +140,12 @@ def test_which_requests_are_asked_whole() -> None:
     assert can_collect({"tools": [TOOL], "tool_choice": "required"})
     assert can_collect({"functions": [{}], "tools": []})
     assert not can_collect({"tools": [TOOL], "prompt_logprobs": 0})
+
+
+@pytest.mark.parametrize(
+    ("choice", "content"),
+    [("required", ""), ({"type": "function", "function": {"name": "f"}}, ""), ("auto", None), ("none", None)],
+)
+def test_content_beside_reasoning_alone_is_blank_where_a_call_is_forced(choice: Any, content: str | None) -> None:
+    """As vLLM 0.29 has it in whole answers."""
+    assert gathered({"reasoning": "Hm"}, choice=choice)["content"] == content

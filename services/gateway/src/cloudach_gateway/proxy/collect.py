@@ -75,7 +75,7 @@ class Collector:
         self._choices_asked = request.choices
         self._chat = isinstance(request, ChatRequest)
         self._vllm = vllm
-        self._forced = isinstance(request, ChatRequest) and request.tool_choice not in (None, "auto")
+        self._forced = isinstance(request, ChatRequest) and request.tool_choice not in (None, "auto", "none")
         self._model = request.model
         self._token_ids = bool(request.return_token_ids)
         self._answers_per_prompt = request.n or 1
@@ -178,7 +178,7 @@ class Collector:
                 choice["logprobs"] |= logprobs.offsets(choice["logprobs"])
             return choice
         message = collect_calls.told(choice["message"], keep_blank=self._vllm and self._forced)
-        if self._vllm and message["reasoning"] and not message["content"]:
+        if self._vllm and message["reasoning"] and not message["content"] and not self._forced:
             message["content"] = None
         return choice | {"message": message}
 
