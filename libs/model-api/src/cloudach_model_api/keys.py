@@ -14,10 +14,10 @@ from typing import Any, Final
 ENGINE_KEYS_SECRET: Final = "cloudach-engine-keys"
 
 ENGINE_KEY_VARIABLE: Final = "VLLM_API_KEY"
-"""Of a worker pod: the key as it was when the pod began."""
+"""The variable of a worker pod that holds the key as it was when the pod began."""
 
 ENGINE_KEY_FOLDER: Final = "/var/run/cloudach/engine-key"
-"""Of a worker pod: files `key` and `also`, kept up with the Secret."""
+"""The folder of a worker pod with the files `key` and `also`, which follow the Secret."""
 
 
 def key_entry(model: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 MOST = 128
-"""Of one repetition: a compiler writes out that many, and counts the rest."""
+"""A compiler writes out this many copies of one repetition, and counts the rest."""
 
 _TOKEN = re.compile(
     r"""
