@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from cloudach_controller.replicas import demand, override
-from cloudach_controller.resources.cluster import ray_cluster
+from cloudach_controller.resources.form import ray_cluster
 from cloudach_controller.resources.ray_service import application, serve_config
 from cloudach_controller.settings import Settings
 from cloudach_model_api import Model

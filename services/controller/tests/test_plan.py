@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cloudach_controller.plan import Plan, covers, plan
 from cloudach_controller.replicas import Demand, demand
-from cloudach_controller.resources.cluster import is_locked
+from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.settings import Settings, parse
 from cloudach_model_api.model import Model
 from cloudach_model_api.use import ModelUse

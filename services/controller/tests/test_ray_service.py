@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from cloudach_controller.resources.cluster import ray_cluster
+from cloudach_controller.resources.form import ray_cluster
 from cloudach_controller.resources.ray_service import application
 from cloudach_controller.settings import parse
 from cloudach_inference.serve import app

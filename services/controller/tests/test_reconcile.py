@@ -18,7 +18,7 @@ from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
 from cloudach_controller.observe import Observer
 from cloudach_controller.reconcile import Cache, Reconciler
-from cloudach_controller.resources.cluster import is_locked
+from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.settings import parse
 from cloudach_model_api.keys import key_id
 

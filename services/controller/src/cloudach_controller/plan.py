@@ -18,8 +18,8 @@ from cloudach_model_api.model import Model
 from cloudach_model_api.names import ANNOTATION_ALLOW_REPLACEMENT
 
 from .replicas import Demand, override
+from .resources import form
 from .resources import ray_service as build
-from .resources.cluster import cluster_hash, ray_cluster, taken_over
 from .settings import Settings
 
 Change = Literal["none", "create", "in place", "rolling", "replacement"]
@@ -36,27 +36,24 @@ class Plan:
 
 def plan(model: Model, wanted: Demand, there: dict[str, Any] | None, settings: Settings, *, target: int | None) -> Plan:
     """`there`: the RayService. `target`: how many replicas Serve's autoscaler wants at the moment, if known."""
-    cluster = ray_cluster(model, settings)
     app = build.application(model)
     if there is None:
         config = build.serve_config(model, app, override(model, wanted))
-        return Plan("create", build.ray_service(model, settings, cluster=cluster, made_from=None, config=config))
+        cluster = form.new(model, settings)
+        return Plan("create", build.ray_service(model, settings, cluster=cluster, config=config))
     live = build.live(there)
-    if cluster_hash(cluster) != live.cluster_hash:
-        cluster = taken_over(model, settings, live.cluster_hash) or cluster
+    cluster = form.running(live, model, settings)
     change: Change = "none"
     waiting = ""
-    made_from: str | None = None
-    if cluster_hash(cluster) != live.cluster_hash:
+    if not form.is_as_asked(cluster, model, settings):
         if wanted.mode == "deleting" or (wanted.mode == "running" and not allowed(model, settings)):
             waiting = "" if wanted.mode == "deleting" else _ask(model, settings)
-            cluster, made_from = live.cluster, live.cluster_hash
             app = {name: value for name, value in live.application.items() if name != "deployments"} or app
         else:
-            change = "replacement"
+            cluster, change = form.new(model, settings), "replacement"
     options = override(model, wanted, begin=_begin(model, wanted, live, target))
     config = build.serve_config(model, app, options)
-    manifest = build.ray_service(model, settings, cluster=cluster, made_from=made_from, config=config)
+    manifest = build.ray_service(model, settings, cluster=cluster, config=config)
     if change == "none" and not covers(there, manifest):
         old = {name: value for name, value in live.application.items() if name != "deployments"}
         change = "in place" if old == app else "rolling"

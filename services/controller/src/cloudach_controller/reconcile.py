@@ -25,7 +25,7 @@ from .observation import Observation, cluster_started
 from .observe import Observer
 from .plan import Plan, plan
 from .replicas import Demand, demand
-from .resources.cluster import is_key_asked_for, is_locked
+from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live
 from .runtime.informer import Key
 from .settings import Settings

@@ -1,21 +1,20 @@
-"""rayClusterConfig of a Model: a head without engines, and worker pods that come and go with the replicas. Pure."""
+"""The rayClusterConfig that a Model's spec and the settings ask for: a head without engines, and worker pods that come
+and go with the replicas. Pure.
+
+Running clusters are compared with this, so for one spec and one configuration it has to stay the same for good, to the
+letter: a release that makes another text of them replaces every cluster. What is new in a release goes elsewhere:
+
+- A field of the spec or a setting that is new, and for whose change pods are to be replaced, is written here, but
+  only where it is set. Without it the text is as it was.
+- Everything else that shapes the pods belongs into `additions.py`, which is not compared.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
-from cloudach_model_api.keys import (
-    ENGINE_KEY_FOLDER,
-    ENGINE_KEY_VARIABLE,
-    ENGINE_KEYS_SECRET,
-    also_entry,
-    key_entry,
-)
 from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 
@@ -24,58 +23,16 @@ from . import adapters
 from .engine import logical_cpus
 
 GROUP = "engines"
-_KEY_VOLUME = "engine-key"
+HEAD = "ray-head"
+WORKER = "ray-worker"
+"""The containers that Ray runs in, as KubeRay wants them called."""
 
 _MAX_PODS = 10_000
 """maxReplicas does not reach a running cluster when it is changed, so it is out of the way from the start."""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """What the pods of an older release lack, and what no pods are replaced for."""
-
-    locked: bool = True
-    """The engines ask for a key."""
-    tokenless: bool = True
-    """Worker pods have no service account's token."""
-
-
-def wanted_form(settings: Settings) -> Form:
-    """The form of new pods."""
-    return Form(settings.inference.engine_keys, not settings.inference.automount_service_account_token)
-
-
-def taken_over(model: Model, settings: Settings, hashed: str) -> dict[str, Any] | None:
-    """The cluster in another form that has this hash, if there is one: it is as good until something else replaces it.
-
-    So neither an upgrade nor these settings alone restart an engine.
-    """
-    for locked, tokenless in product((True, False), repeat=2):
-        cluster = ray_cluster(model, settings, Form(locked, tokenless))
-        if cluster_hash(cluster) == hashed:
-            return cluster
-    return None
-
-
-def is_locked(cluster: dict[str, Any]) -> bool:
-    """Whether its engines ask for a key."""
-    groups = cluster.get("workerGroupSpecs") or [{}]
-    return _has_key(groups[0].get("template") or {})
-
-
-def is_key_asked_for(cluster: dict[str, Any], pods: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether engines of this cluster ask for a key, or those of one before it, which serve until it has taken over."""
-    return is_locked(cluster) or any(map(_has_key, pods))
-
-
-def _has_key(pod: Mapping[str, Any]) -> bool:
-    volumes = (pod.get("spec") or {}).get("volumes") or []
-    return any(volume.get("name") == _KEY_VOLUME for volume in volumes)
-
-
-def ray_cluster(model: Model, settings: Settings, form: Form | None = None) -> dict[str, Any]:
+def asked_cluster(model: Model, settings: Settings) -> dict[str, Any]:
     spec = model.spec
-    form = form or wanted_form(settings)
     cluster: dict[str, Any] = {
         "rayVersion": settings.inference.ray_version,
         "enableInTreeAutoscaling": True,
@@ -83,7 +40,7 @@ def ray_cluster(model: Model, settings: Settings, form: Form | None = None) -> d
         "headGroupSpec": {
             # num-cpus 0: no replica comes to lie on the head.
             "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
-            "template": _pod(model, settings, "ray-head", _head_resources(settings)),
+            "template": _pod(model, settings, HEAD, _head_resources(settings)),
         },
         "workerGroupSpecs": [
             {
@@ -92,7 +49,7 @@ def ray_cluster(model: Model, settings: Settings, form: Form | None = None) -> d
                 "minReplicas": 0,
                 "maxReplicas": _MAX_PODS,
                 "rayStartParams": {"num-cpus": str(logical_cpus(model))},
-                "template": _pod(model, settings, "ray-worker", _worker_resources(model, settings), form),
+                "template": _pod(model, settings, WORKER, _worker_resources(model, settings)),
             }
         ],
     }
@@ -105,13 +62,9 @@ def ray_cluster(model: Model, settings: Settings, form: Form | None = None) -> d
             options["redisPassword"] = {"valueFrom": {"secretKeyRef": key}}
         cluster["gcsFaultToleranceOptions"] = options
     # KubeRay passes over new tolerations; in an annotation they count.
-    stamp = _short([each.model_dump(by_alias=True, exclude_none=True) for each in spec.tolerations])
+    stamp = short([each.model_dump(by_alias=True, exclude_none=True) for each in spec.tolerations])
     cluster["workerGroupSpecs"][0]["template"]["metadata"]["annotations"] = {"cloudach.dev/tolerations-hash": stamp}
     return cluster
-
-
-def cluster_hash(cluster: dict[str, Any]) -> str:
-    return _short(cluster)
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -139,12 +92,9 @@ def _routing(model: Model) -> dict[str, str]:
     }
 
 
-def _pod(
-    model: Model, settings: Settings, container: str, resources: dict[str, Any], worker: Form | None = None
-) -> dict[str, Any]:
-    """`worker`: its form; None: the head's pod, whose autoscaler needs the service account's token."""
+def _pod(model: Model, settings: Settings, container: str, resources: dict[str, Any]) -> dict[str, Any]:
     spec = model.spec
-    head = worker is None
+    head = container == HEAD
     ports = {"gcs": 6379, "dashboard": 8265, "client": 10001, "serve": 8000} if head else {"serve": 8000}
     variables = _routing(model) | environment(settings)
     env = [{"name": name, "value": value} for name, value in sorted(variables.items())]
@@ -176,12 +126,8 @@ def _pod(
         pod["serviceAccountName"] = spec.service_account_name
     if spec.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": each.name} for each in spec.image_pull_secrets]
-    if worker is not None:
+    if not head:
         _place(model, settings, pod)
-        if worker.tokenless:
-            pod["automountServiceAccountToken"] = False
-        if worker.locked:
-            _lock(model, pod)
     return {"metadata": {"labels": {LABEL_MODEL: model.metadata.name, LABEL_MANAGED_BY: MANAGER}}, "spec": pod}
 
 
@@ -207,19 +153,6 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
         mounts.append({"name": volume, "mountPath": folder, "readOnly": True})
     pod["volumes"] = volumes
     pod["containers"][0]["volumeMounts"] = mounts
-
-
-def _lock(model: Model, pod: dict[str, Any]) -> None:
-    """The engine's key, in the environment for a process that begins and in a folder that follows the Secret."""
-    name = model.metadata.name
-    reference = {"secretKeyRef": {"name": ENGINE_KEYS_SECRET, "key": key_entry(name)}}
-    items = [{"key": key_entry(name), "path": "key"}, {"key": also_entry(name), "path": "also"}]
-    # Optional, because there is a second key only while one is replaced by another.
-    secret = {"secretName": ENGINE_KEYS_SECRET, "items": items, "defaultMode": 0o440, "optional": True}
-    main = pod["containers"][0]
-    main["env"].append({"name": ENGINE_KEY_VARIABLE, "valueFrom": reference})
-    pod["volumes"].append({"name": _KEY_VOLUME, "secret": secret})
-    main["volumeMounts"].append({"name": _KEY_VOLUME, "mountPath": ENGINE_KEY_FOLDER, "readOnly": True})
 
 
 def _referring_env(model: Model) -> list[dict[str, Any]]:
@@ -255,5 +188,6 @@ def _worker_resources(model: Model, settings: Settings) -> dict[str, Any]:
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A hash of a value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

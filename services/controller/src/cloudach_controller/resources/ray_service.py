@@ -12,10 +12,11 @@ from cloudach_model_api.use import owner
 
 from ..settings import Settings
 from . import engine
-from .cluster import cluster_hash
 
 ANNOTATION_CLUSTER = f"{GROUP}/cluster-hash"
-"""What the rayClusterConfig was made from; another one replaces the cluster."""
+"""What the rayClusterConfig was made from, and which it is; `form.py` tells more."""
+ANNOTATION_MADE = f"{GROUP}/cluster"
+"""The rayClusterConfig as it was made."""
 ANNOTATION_REPLICAS = f"{GROUP}/replicas-asked"
 """spec.replicas when the autoscaler was last told where to go on."""
 
@@ -26,10 +27,23 @@ class Live:
 
     cluster: dict[str, Any]
     cluster_hash: str
+    record: str
+    """Its rayClusterConfig as it was made; empty for one of an older release."""
     application: dict[str, Any]
     """Its one Serve application; empty when there is none that can be read."""
     override: dict[str, Any]
     replicas_asked: str
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A cluster with what it was made from."""
+
+    config: dict[str, Any]
+    stamp: str
+    """The value of ANNOTATION_CLUSTER."""
+    recorded: bool
+    """Whether `config` is to the letter what was made; else it is what was found."""
 
 
 def live(ray_service: dict[str, Any]) -> Live:
@@ -40,6 +54,7 @@ def live(ray_service: dict[str, Any]) -> Live:
     return Live(
         cluster=spec.get("rayClusterConfig") or {},
         cluster_hash=annotations.get(ANNOTATION_CLUSTER, ""),
+        record=annotations.get(ANNOTATION_MADE, ""),
         application=application,
         override={name: value for name, value in overrides[0].items() if name != "name"},
         replicas_asked=annotations.get(ANNOTATION_REPLICAS, ""),
@@ -71,10 +86,8 @@ def serve_config(model: Model, app: dict[str, Any], override: dict[str, Any]) ->
     return json.dumps(config, indent=1, sort_keys=True)
 
 
-def ray_service(
-    model: Model, settings: Settings, *, cluster: dict[str, Any], made_from: str | None, config: str
-) -> dict[str, Any]:
-    """`made_from`: the hash kept from a cluster that stays; None: `cluster` is what it should be."""
+def ray_service(model: Model, settings: Settings, *, cluster: Made, config: str) -> dict[str, Any]:
+    record = {ANNOTATION_MADE: json.dumps(cluster.config, sort_keys=True)} if cluster.recorded else {}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayService",
@@ -83,14 +96,15 @@ def ray_service(
             "namespace": model.metadata.namespace,
             "labels": {LABEL_MODEL: model.metadata.name, LABEL_MANAGED_BY: MANAGER},
             "annotations": {
-                ANNOTATION_CLUSTER: cluster_hash(cluster) if made_from is None else made_from,
+                ANNOTATION_CLUSTER: cluster.stamp,
+                **record,
                 ANNOTATION_REPLICAS: str(model.spec.replicas),
             },
             "ownerReferences": [owner(model)],
         },
         "spec": {
             "serveConfigV2": config,
-            "rayClusterConfig": cluster,
+            "rayClusterConfig": cluster.config,
             # The head holds no replica: through its proxy is a hop more.
             "excludeHeadPodFromServeSvc": True,
             # Streams on the old cluster run out first.
