@@ -226,3 +226,44 @@ def test_only_the_head_whose_autoscaler_asks_the_api_server_has_a_token() -> Non
     assert worker(of)[1]["serviceAccountName"] == "s3-reader"
     assert "automountServiceAccountToken" not in worker(of, "inference: {automount_service_account_token: true}")[1]
     assert "automountServiceAccountToken" not in ray_cluster(of, parse(""))["headGroupSpec"]["template"]["spec"]
+
+
+def head(of: Model, settings: str = "") -> dict[str, Any]:
+    """The head's pod with the container that KubeRay puts beside Ray (`BuildAutoscalerContainer` in its `pod.go`)."""
+    cluster = ray_cluster(of, parse(settings))
+    options = cluster["autoscalerOptions"]
+    given = {name: options[name] for name in ("resources", "securityContext") if name in options}
+    pod: dict[str, Any] = cluster["headGroupSpec"]["template"]["spec"]
+    pod["containers"].append({"name": "autoscaler", **given})
+    return pod
+
+
+def test_what_the_autoscaler_beside_the_head_asks_for() -> None:
+    own = "inference: {autoscaler_cpu: 50m, autoscaler_memory: 300Mi}"
+    (_, beside) = head(model({"source": HF}), own)["containers"]
+    assert beside["resources"] == {"requests": {"cpu": "50m", "memory": "300Mi"}, "limits": {"memory": "300Mi"}}
+
+
+def test_pods_are_asked_every_second_whether_they_answer_and_a_long_start_ends_none() -> None:
+    """A liveness probe of our own would replace KubeRay's, which waits ten minutes for Ray, and never for an engine."""
+    of = model({"source": HF})
+    probe = worker(of)[2]["readinessProbe"]
+    assert (probe["httpGet"], probe["periodSeconds"]) == ({"path": "/-/healthz", "port": 8000}, 1)
+    assert head(of)["containers"][0]["readinessProbe"]["httpGet"] == {"path": "/api/healthz", "port": 52365}
+    for container in (worker(of)[2], head(of)["containers"][0]):
+        assert not {"livenessProbe", "startupProbe"} & container.keys()
+
+
+@pytest.mark.parametrize("seconds", [0, 60, 7200])
+def test_a_pod_that_is_evicted_has_the_time_of_a_replica_that_is_to_go(seconds: int) -> None:
+    _, pod, container = worker(model({"source": HF, "drainSeconds": seconds}))
+    assert env(container)["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == str(seconds)
+    assert pod["terminationGracePeriodSeconds"] == seconds + 15
+
+
+def test_variables_that_the_operator_sets_are_set_once() -> None:
+    own = "inference: {env: {RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S: '3'}}"
+    names = [one["name"] for one in worker(model({"source": HF}), own)[2]["env"]]
+    assert names.count("RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S") == 1
+    assert env(worker(model({"source": HF}), own)[2])["RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S"] == "3"
+    assert env(worker(model({"source": HF}))[2])["RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S"] == "1"

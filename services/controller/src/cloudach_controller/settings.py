@@ -86,6 +86,8 @@ class Inference(Group):
     )
     head_cpu: Quantity = Field("1", description="CPU request of the head pod, which runs no engine")
     head_memory: Quantity = Field("4Gi", description="memory request and limit of the head pod")
+    autoscaler_cpu: Quantity = Field("200m", description="CPU request of Ray's autoscaler, beside the head in its pod")
+    autoscaler_memory: Quantity = Field("512Mi", description="memory request and limit of Ray's autoscaler")
     worker_cpu: Quantity = Field("2", description="CPU request of a worker pod, where the Model gives none")
     worker_memory: Quantity = Field("8Gi", description="memory request of a worker pod, where the Model gives none")
     shared_memory: Quantity = Field(

@@ -25,6 +25,8 @@ Addition = Callable[[dict[str, Any], Model, Settings], None]
 """Changes the rayClusterConfig that it is given."""
 
 _KEY_VOLUME = "engine-key"
+_AFTER_DRAIN_S = 15
+"""For Ray to end after a drain; then Kubernetes kills what is left."""
 
 
 def lock(cluster: dict[str, Any], model: Model, settings: Settings) -> None:
@@ -37,7 +39,7 @@ def lock(cluster: dict[str, Any], model: Model, settings: Settings) -> None:
     # Optional, because there is a second key only while one is replaced by another.
     secret = {"secretName": ENGINE_KEYS_SECRET, "items": items, "defaultMode": 0o440, "optional": True}
     pod = worker_pod(cluster)
-    main = pod["containers"][0]
+    main = _main(pod)
     main["env"].append({"name": ENGINE_KEY_VARIABLE, "valueFrom": reference})
     pod["volumes"].append({"name": _KEY_VOLUME, "secret": secret})
     main["volumeMounts"].append({"name": _KEY_VOLUME, "mountPath": ENGINE_KEY_FOLDER, "readOnly": True})
@@ -49,7 +51,69 @@ def drop_token(cluster: dict[str, Any], _: Model, settings: Settings) -> None:
         worker_pod(cluster)["automountServiceAccountToken"] = False
 
 
-ALL: tuple[Addition, ...] = (lock, drop_token)
+def probe(cluster: dict[str, Any], _: Model, __: Settings) -> None:
+    """Pods are asked often whether they answer, so that a Service sends requests there soon, and stops soon.
+
+    KubeRay keeps a readiness probe that is there. Its own begins after 10 s and asks every 5. It adds a liveness probe
+    all the same, which waits 10 minutes for Ray, not for an engine. So a long start ends no container.
+    """
+    # HAProxy says 200 when a replica takes requests, and 503 when it is to get none.
+    _main(worker_pod(cluster))["readinessProbe"] = {
+        "httpGet": {"path": "/-/healthz", "port": 8000},
+        "periodSeconds": 1,
+        "timeoutSeconds": 5,
+        "failureThreshold": 2,
+    }
+    # Ray's agent, as KubeRay asks it: raylet and GCS are alive. A head is given as long as there, 50 s.
+    _main(head_pod(cluster))["readinessProbe"] = {
+        "httpGet": {"path": "/api/healthz", "port": 52365},
+        "periodSeconds": 2,
+        "timeoutSeconds": 5,
+        "failureThreshold": 25,
+    }
+
+
+def drain(cluster: dict[str, Any], model: Model, _: Settings) -> None:
+    """A worker pod that is to go, as on a node that is drained, leaves its streams as long as a replica would.
+
+    On SIGTERM `ray start`, which is process 1, drains its node, and Serve moves the replicas. Ray waits the whole time,
+    also where nothing runs any more.
+    """
+    seconds = model.spec.drain_seconds
+    pod = worker_pod(cluster)
+    pod["terminationGracePeriodSeconds"] = seconds + _AFTER_DRAIN_S
+    add_variables(_main(pod), {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": str(seconds)})
+
+
+def leave_dead_pods(cluster: dict[str, Any], _: Model, __: Settings) -> None:
+    """HAProxy takes another replica a second after the one that it asks cannot be reached; Ray's default is five."""
+    for pod in (head_pod(cluster), worker_pod(cluster)):
+        add_variables(_main(pod), {"RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1"})
+
+
+def restrict_autoscaler(cluster: dict[str, Any], _: Model, settings: Settings) -> None:
+    """The container that KubeRay puts beside the head passes Pod Security "restricted", and asks for what it needs."""
+    memory = settings.inference.autoscaler_memory
+    requests = {"cpu": settings.inference.autoscaler_cpu, "memory": memory}
+    cluster["autoscalerOptions"] |= {
+        "resources": {"requests": requests, "limits": {"memory": memory}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+
+
+ALL: tuple[Addition, ...] = (lock, drop_token, probe, drain, leave_dead_pods, restrict_autoscaler)
+
+
+def add_variables(container: dict[str, Any], variables: Mapping[str, str]) -> None:
+    """Those that are there already are the operator's, from the settings."""
+    there = {one["name"] for one in container["env"]}
+    container["env"] += [{"name": name, "value": value} for name, value in variables.items() if name not in there]
+
+
+def _main(pod: dict[str, Any]) -> dict[str, Any]:
+    """The container that Ray runs in."""
+    container: dict[str, Any] = pod["containers"][0]
+    return container
 
 
 def head_pod(cluster: dict[str, Any]) -> dict[str, Any]:
