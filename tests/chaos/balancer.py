@@ -1,4 +1,8 @@
-"""A load balancer before gateways: HAProxy, which asks each whether it is ready."""
+"""A load balancer before gateways: HAProxy, which asks each whether it is ready.
+
+It either reads requests (`http`), or passes connections on, as a Service does (`tcp`): one that is made stays with its
+gateway, whether that is ready or not.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,17 @@ from tests.support.processes import Server, ServerFailed
 
 # A gateway that drains is out at the next check. What reaches it before that it refuses with 503, and HAProxy asks the
 # other one; for that it has to hold the whole request.
-_CONFIG = """\
-defaults
-    mode http
+_READS_REQUESTS = """
     option http-no-delay
     option http-buffer-request
+    retry-on conn-failure empty-response 503
+"""
+_CONFIG = """\
+defaults
+    mode {mode}
+{more}
     option redispatch 1
     retries 3
-    retry-on conn-failure empty-response 503
     timeout connect 2s
     timeout client 120s
     timeout check 5s
@@ -39,11 +46,12 @@ backend gateways
 
 
 @contextlib.contextmanager
-def balancer(port: int, gateway_ports: Sequence[int]) -> Iterator[str]:
+def balancer(port: int, gateway_ports: Sequence[int], *, mode: str = "http") -> Iterator[str]:
     """Its URL."""
     servers = "\n".join(f"    server gateway{number} 127.0.0.1:{to}" for number, to in enumerate(gateway_ports))
+    more = _READS_REQUESTS if mode == "http" else ""
     with tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
-        file.write(_CONFIG.format(port=port, servers=servers))
+        file.write(_CONFIG.format(port=port, servers=servers, mode=mode, more=more))
         file.flush()
         with _HAProxy(port, Path(file.name)) as server:
             yield server.url

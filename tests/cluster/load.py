@@ -1,7 +1,7 @@
 """Streams through a gateway until stdin ends, then says how they went: load.py BASE_URL API_KEY MODEL STREAMS
 
-Prints `running` when each stream has begun, and at the end {"finished": n, "broken": [reasons]}. As a client would, it
-lets the SDK try again before the first byte, and not after.
+Prints `running` when each stream has begun, and at the end {"finished": n, "broken": [reasons]}. The SDK never tries
+again: a gateway that is replaced refuses nobody.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Load:
 
 
 async def main(base_url: str, key: str, model: str, streams: str) -> None:
-    async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=5) as client:
+    async with openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0) as client:
         load = Load(client, model)
         begun = [asyncio.Event() for _ in range(int(streams))]
         tasks = [asyncio.create_task(load.stream_on(event)) for event in begun]

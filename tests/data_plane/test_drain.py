@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
+from tests.chaos.balancer import balancer
+from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import PATIENT, chat
 from tests.data_plane.test_cancel import until
-from tests.support.stack import create_key, served_by, start_gateway, start_sim
+from tests.data_plane.test_redis_away import valkey
+from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -49,19 +57,177 @@ def test_a_drain(processes: int) -> None:
         until(lambda: gateway.output.count('"event":"draining"') == processes)
         assert httpx.get(f"{gateway.url}/readyz").status_code == 503
         assert httpx.get(f"{gateway.url}/healthz").status_code == 200
-        refused = httpx.post(
-            f"{gateway.base_url}/chat/completions", headers={"authorization": f"Bearer {key}"}, json=chat()
-        )
-        assert refused.status_code == 503
+
+        def ask() -> httpx.Response:
+            headers = {"authorization": f"Bearer {key}"}
+            answer = httpx.post(f"{gateway.base_url}/chat/completions", headers=headers, json=chat(max_tokens=2))
+            assert answer.headers["connection"] == "close", "the next one has to find another gateway"
+            return answer
+
+        assert ask().status_code == 200, "it does not know better"
+        until(lambda: ask().status_code != 200)
+        refused = ask()
+        assert refused.status_code == 503, "the deadline is near"
         assert refused.json()["error"]["code"] == "server_is_overloaded"
         assert refused.headers["retry-after"] == "1"
-        assert refused.headers["connection"] == "close", "the retry has to find another gateway"
         for reader in readers:
             reader.join(40)
         assert ended["short"] == "40 tokens"
         assert ended["long"] == "APIError server_is_overloaded"
         assert gateway.process.wait(30) == 0
         until(lambda: sim.stats()["running"] == 0)
+
+
+@contextlib.contextmanager
+def kept(gateway: Gateway, number: int = 1) -> Iterator[list[http.client.HTTPConnection]]:
+    """Connections on each of which a request has been answered."""
+    url = httpx.URL(gateway.url)
+    with contextlib.ExitStack() as stack:
+        connections = [http.client.HTTPConnection(url.host, url.port, timeout=60) for _ in range(number)]
+        for connection in connections:
+            stack.callback(connection.close)
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+        yield connections
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_next_request_on_a_kept_connection_is_answered_and_is_its_last(processes: int) -> None:
+    config = {"timeouts": {"drain_s": 20.0}, "listen": {"processes": processes}}
+    with (
+        start_sim(model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], **config}) as gateway,
+        kept(gateway, 8) as connections,
+    ):
+        key = create_key(gateway)
+        gateway.process.send_signal(signal.SIGTERM)
+        until(lambda: gateway.output.count('"event":"draining"') == processes)
+        for number, connection in enumerate(connections):
+            body = json.dumps(chat(max_tokens=2, stream=number % 2 == 0))
+            connection.request("POST", "/v1/chat/completions", body, {"Authorization": f"Bearer {key}"})
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert answer.headers["connection"] == "close"
+            answer.read()
+            assert ended(connection)
+        assert gateway.process.wait(30) == 0
+
+
+def ended(connection: http.client.HTTPConnection) -> bool:
+    """Whether the server has closed it. http.client itself does at such an answer's end."""
+    return connection.sock is None or connection.sock.recv(1) == b""
+
+
+def test_a_stream_that_ends_in_the_drain_leaves_a_connection_for_one_more_request() -> None:
+    """Its head has said nothing of an end, so the client takes it that the connection is kept."""
+    with (
+        start_sim(model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], "timeouts": {**PATIENT, "drain_s": 40.0}}) as gateway,
+        kept(gateway) as (connection,),
+    ):
+        headers = {"Authorization": f"Bearer {create_key(gateway)}"}
+        sim.arm("stall@2")
+        connection.request("POST", "/v1/chat/completions", json.dumps(chat(stream=True, max_tokens=4)), headers)
+        stream = connection.getresponse()
+        assert stream.status == 200
+        assert stream.headers["connection"] is None
+        gateway.process.send_signal(signal.SIGTERM)
+        until(lambda: '"event":"draining"' in gateway.output)
+        sim.wake()
+        assert stream.read().endswith(b"data: [DONE]\n\n")
+        connection.request("POST", "/v1/chat/completions", json.dumps(chat(max_tokens=2)), headers)
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert answer.headers["connection"] == "close"
+        answer.read()
+        assert gateway.process.wait(30) == 0, "nobody is left"
+
+
+def test_a_connection_without_a_request_does_not_hold_up_the_drain() -> None:
+    config = {"timeouts": {"drain_s": 600.0, "keep_alive_s": 1.0}}
+    with (
+        start_sim(model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], **config}) as gateway,
+        kept(gateway, 3) as connections,
+    ):
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(40) == 0
+        assert all(map(ended, connections)), "each gets its end, none is reset"
+
+
+def test_all_requests_that_were_sent_at_once_are_answered() -> None:
+    """Only the last answer of several says that the connection ends."""
+    with (
+        start_sim(model="sim") as sim,
+        start_gateway({"models": [served_by(sim)], "timeouts": {**PATIENT, "drain_s": 40.0}}) as gateway,
+    ):
+        body = json.dumps(chat(max_tokens=4)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {create_key(gateway)}\r\n"
+        request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+        sim.arm("stall@2")
+        url = httpx.URL(gateway.url)
+        with socket.create_connection((url.host, url.port or 80), timeout=60) as client:
+            client.sendall(request)
+            until(lambda: sim.stats()["running"] == 1)
+            gateway.process.send_signal(signal.SIGTERM)
+            until(lambda: '"event":"draining"' in gateway.output)
+            client.sendall(request * 6)
+            time.sleep(0.2)
+            sim.wake()
+            answers = b""
+            while part := client.recv(65536):
+                answers += part
+        heads = [answer.partition(b"\r\n\r\n")[0] for answer in answers.split(b"HTTP/1.1 ")[1:]]
+        assert [head[:6] for head in heads] == [b"200 OK"] * 7
+        assert [b"connection: close" in head for head in heads] == [False] * 6 + [True]
+        assert gateway.process.wait(30) == 0
+
+
+def test_gateways_are_replaced_under_clients_that_never_try_again() -> None:
+    """The official SDK without retries, through what passes connections on as a Service does: a connection stays with
+    its gateway until one side ends it."""
+    clients, answers, asking = 12, Counter[str](), threading.Event()
+    with start_sim(model="sim") as sim, valkey() as redis, contextlib.ExitStack() as stack:
+        config = {
+            "models": [served_by(sim)],
+            "redis": {"url": redis.url},
+            "timeouts": {"drain_s": 30.0},
+        }
+        ports = [quiet_port(), quiet_port()]
+        gateways = [start_gateway({**config, "listen": {"port": port}}) for port in ports]
+        stack.callback(lambda: [gateway.stop() for gateway in gateways])
+        key = create_key(gateways[0])
+        url = stack.enter_context(balancer(quiet_port(), ports, mode="tcp"))
+
+        def ask_on(number: int) -> None:
+            with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60) as sdk:
+                while not asking.is_set():
+                    try:
+                        if number % 2:
+                            sdk.chat.completions.create(**chat(max_tokens=2))  # type: ignore[call-overload]
+                        else:
+                            parts = sdk.chat.completions.create(**chat(max_tokens=4), stream=True)  # type: ignore[call-overload]
+                            assert [part.choices[0].finish_reason for part in parts if part.choices][-1] == "length"
+                        answers["answered"] += 1
+                    except (openai.OpenAIError, httpx.HTTPError, AssertionError) as error:
+                        answers[repr(error)] += 1
+
+        threads = [threading.Thread(target=ask_on, args=(number,)) for number in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            for replaced in range(4):
+                before = answers.total()
+                until(lambda: answers.total() >= before + 250)  # noqa: B023
+                gateway = gateways[replaced % 2]
+                assert gateway.stop(patience_s=60) == 0
+                gateways[replaced % 2] = start_gateway({**config, "listen": {"port": ports[replaced % 2]}})
+        finally:
+            asking.set()
+            for thread in threads:
+                thread.join(60)
+    assert set(answers) == {"answered"}, answers
+    assert answers["answered"] >= 1000
 
 
 async def test_a_process_that_has_drained_leaves_nobody_without_an_answer_while_another_goes_on() -> None:

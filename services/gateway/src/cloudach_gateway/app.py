@@ -116,8 +116,8 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         Route("/readyz", HealthEndpoint(lifecycle, readiness=True, notes=_notes(admission, cluster)), methods=["GET"]),
     ]
     app.add_exception_handler(HTTPException, _in_our_words)
-    app.add_middleware(Envelope, lifecycle=lifecycle)
-    served = _short_way(app, {path: Envelope(endpoint, lifecycle) for path, endpoint in generation.items()})
+    app.add_middleware(Envelope)
+    served = _short_way(app, {path: Envelope(endpoint) for path, endpoint in generation.items()})
     return _for_browsers(served, settings.cors.origins) if settings.cors.origins else served
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from types import TracebackType
+from typing import Protocol
 
 from . import metrics
 from .errors import Overloaded
@@ -45,42 +48,53 @@ class Running:
         self._lifecycle.one_ended.set()
 
 
+class Clients(Protocol):
+    """Who is connected to this process."""
+
+    async def leave(self) -> None:
+        """Tells everyone that the process ends. Returns once it takes no more connections and nobody is connected."""
+
+
 class Lifecycle:
-    """Not ready until `open()`; from `drain()` on nothing new is let in."""
+    """It is not ready until `open()`. In a drain it lets requests in until shortly before the deadline, because they
+    come on connections whose clients do not know yet."""
 
     def __init__(self) -> None:
         self.ready = False
         self.draining = False
         self.running: set[Running] = set()
         self.one_ended = asyncio.Event()
+        self._full_at = math.inf
 
     def open(self) -> None:
         """Without effect once it drains."""
         self.ready = not self.draining
 
     def let_in(self) -> Running:
-        """Raises Overloaded while draining: another gateway, or this one's successor, takes the retry."""
-        if self.draining:
+        """Raises Overloaded near a drain's deadline: another gateway, or this one's successor, takes the retry."""
+        if self.draining and asyncio.get_running_loop().time() >= self._full_at:
             raise Overloaded("The server is restarting.", retry_after_s=_RETRY_AFTER_S)
         return Running(self)
 
-    async def drain(self, deadline_s: float) -> int:
-        """Waits until nothing runs, at most `deadline_s`, then cuts the rest. Returns how many were cut."""
+    async def drain(self, clients: Clients, deadline_s: float, *, refuse_s: float) -> int:
+        """Waits until nothing runs and no client is left, at most `deadline_s`, then cuts what runs.
+
+        In the last `refuse_s` of that time nothing is let in. Returns how many were cut.
+        """
         self.ready, self.draining = False, True
+        self._full_at = asyncio.get_running_loop().time() + deadline_s - refuse_s
         metrics.DRAINING.set(1)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(deadline_s):
+                await clients.leave()
                 await self._all_ended()
-        except TimeoutError:
-            pass
+        self._full_at = -math.inf
         left = list(self.running)
         for running in left:
             running.end_now()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_S):
                 await self._all_ended()
-        except TimeoutError:
-            pass
         return len(left)
 
     async def _all_ended(self) -> None:

@@ -134,8 +134,24 @@ class Timeouts(Group):
     heartbeat_s: Seconds = Field(
         5.0, description="silence towards a streaming client before a ': keep-alive' comment; idle proxies cut at 60 s"
     )
-    drain_s: Seconds = Field(60.0, description="after SIGTERM: how long running streams may go on")
+    drain_s: Seconds = Field(
+        60.0, description="after SIGTERM: how long running streams may go on; new requests are refused near its end"
+    )
     retries: int = Field(2, ge=0, le=1000, description="further attempts before the first byte, where it is safe")
+
+    @property
+    def parting_s(self) -> float:
+        """How long an idle connection is kept in a drain, for a request that is on its way or soon will be."""
+        return min(_PARTING_S, self.keep_alive_s, self.drain_s / 2)
+
+    @property
+    def refuse_s(self) -> float:
+        """So long before the end of a drain no request is let in, because it would be cut."""
+        return min(_REFUSE_S, self.drain_s / 2)
+
+
+_PARTING_S = 6.0  # the OpenAI SDK for Python uses no connection again that has been idle for 5 s
+_REFUSE_S = 30.0
 
 
 class Bodies(Group):

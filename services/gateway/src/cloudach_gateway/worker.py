@@ -49,12 +49,46 @@ class _Server(uvicorn.Server):
     async def close_the_door(self) -> None:
         """Takes no more connections, which are another process' then, and answers what may be on its way on those that
         it has: uvicorn would end them unread."""
-        for listening in self.servers if self.started else ():
-            listening.close()
+        self.close_listeners()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_ANSWERS_S):
                 while self.server_state.connections:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
+
+    def close_listeners(self) -> None:
+        for listening in self.servers if self.started else ():
+            listening.close()
+
+
+class _Clients:
+    """The clients of one process, who are told that it ends and go one by one."""
+
+    def __init__(self, server: _Server, door: Door, parting_s: float) -> None:
+        self._server = server
+        self._door = door
+        self._parting_s = parting_s
+
+    async def leave(self) -> None:
+        """Who connects later than everybody was given to go is not waited for before the door closes: there is always
+        another one where nobody else takes new connections away from here."""
+        for connection in list(self._connections):
+            connection.leave()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._parting_s):
+                await self._gone(self._connections)
+        await self._gone(set(self._connections))
+        self._server.close_listeners()
+        await asyncio.sleep(0)  # those that have been accepted are made
+        await self._gone(self._connections)
+
+    @property
+    def _connections(self) -> set[EnvelopeHttpProtocol]:
+        return self._server.server_state.connections  # type: ignore[return-value]
+
+    async def _gone(self, these: set[EnvelopeHttpProtocol]) -> None:
+        while these & self._connections:
+            self._door.one_left.clear()
+            await self._door.one_left.wait()
 
 
 def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
@@ -78,7 +112,7 @@ _PR_SET_PDEATHSIG = 1
 async def _serve(settings: Settings, redis_url: str, listener: socket.socket) -> None:
     lifecycle = Lifecycle()
     door = Door(most_connections(settings.listen.max_connections), HEALTH_PATHS)
-    protocol = functools.partial(EnvelopeHttpProtocol, timeouts=settings.timeouts, door=door)
+    protocol = functools.partial(EnvelopeHttpProtocol, timeouts=settings.timeouts, door=door, lifecycle=lifecycle)
     server = _Server(
         uvicorn.Config(
             build(settings, redis_url=redis_url, lifecycle=lifecycle),
@@ -97,8 +131,10 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
     draining: list[asyncio.Task[None]] = []
 
     async def drain() -> None:
-        _log.info("draining", extra={"running": len(lifecycle.running), "deadline_s": settings.timeouts.drain_s})
-        cut = await lifecycle.drain(settings.timeouts.drain_s)
+        timeouts = settings.timeouts
+        _log.info("draining", extra={"running": len(lifecycle.running), "deadline_s": timeouts.drain_s})
+        clients = _Clients(server, door, timeouts.parting_s)
+        cut = await lifecycle.drain(clients, timeouts.drain_s, refuse_s=timeouts.refuse_s)
         _log.info("drained", extra={"cut": cut})
         await server.close_the_door()
         server.should_exit = True

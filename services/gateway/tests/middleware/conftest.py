@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from cloudach_gateway.lifecycle import Lifecycle
 from cloudach_gateway.middleware.door import Door
 from cloudach_gateway.middleware.http_protocol import EnvelopeHttpProtocol
 from cloudach_gateway.settings import Timeouts
@@ -26,6 +27,7 @@ class Served:
     port: int
     state: ServerState
     door: Door
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
     seen: list[tuple[str, str]] = field(default_factory=list)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -63,7 +65,9 @@ def serve() -> Serve:
         config = uvicorn.Config(record, lifespan="off", log_config=None, server_header=False, date_header=False)
         config.load()
         loop = asyncio.get_running_loop()
-        protocol = functools.partial(EnvelopeHttpProtocol, timeouts=Timeouts(**timeouts), door=served.door)
+        protocol = functools.partial(
+            EnvelopeHttpProtocol, timeouts=Timeouts(**timeouts), door=served.door, lifecycle=served.lifecycle
+        )
         listening = await loop.create_server(
             lambda: protocol(config=config, server_state=served.state, app_state={}, _loop=loop), "127.0.0.1", 0
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from cloudach_gateway.lifecycle import Lifecycle
 from cloudach_gateway.middleware.door import Door
 from cloudach_gateway.middleware.http_protocol import EnvelopeHttpProtocol
 from cloudach_gateway.settings import Timeouts
@@ -99,6 +100,7 @@ async def requests_of(parts: list[bytes], *, most_waiting: int = 4) -> tuple[lis
         _loop=asyncio.get_running_loop(),
         timeouts=Timeouts(),
         door=Door(10, frozenset()),
+        lifecycle=Lifecycle(),
     )
     protocol.connection_made(transport)
     for part in parts:

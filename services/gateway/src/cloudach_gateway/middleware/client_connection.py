@@ -38,6 +38,7 @@ class StreamingConnection(HttpToolsProtocol):
     watcher: Any = None
     flow: HoldableFlow
     _running: RequestResponseCycle | None = None
+    _last: RequestResponseCycle | None = None  # the request whose answer says that the connection ends, in a drain
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -52,6 +53,20 @@ class StreamingConnection(HttpToolsProtocol):
             self._cork = HeadCork(self._out)
             cycle.transport = self._cork  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
+
+    def _end_after(self, cycle: RequestResponseCycle) -> None:
+        """The answer to this request carries `Connection: close`, and the answers before it do not: a client that has
+        sent several requests gets all of its answers."""
+        if self._last is not None and not self._last.response_started:
+            self._last.keep_alive = True
+        if cycle.keep_alive and not cycle.response_started:
+            self._last, cycle.keep_alive = cycle, False
+
+    @property
+    def unread(self) -> bool:
+        """Whether the client has sent something that waits in the kernel."""
+        waiting = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+        return any(waiting)
 
     @property
     def body_is_here(self) -> bool:

@@ -6,6 +6,7 @@ descriptors for, and keeps a few of them back: on those, health is answered and 
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 import resource
@@ -38,6 +39,7 @@ class Door:
         self.most = most
         self.health_paths = health_paths
         self.open = 0
+        self.one_left = asyncio.Event()
         self._refused = 0
         self._said_at = -_SAY_EVERY_S
 
@@ -54,6 +56,7 @@ class Door:
 
     def leave(self) -> None:
         self.open -= 1
+        self.one_left.set()
         metrics.CONNECTIONS.dec()
 
     def refused(self) -> None:

@@ -11,16 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import metrics
 from ..errors import GatewayError, InternalError, LimitState
-from ..lifecycle import Lifecycle
 from ..record import SCOPE_KEY, RequestRecord
 
 _log = logging.getLogger("cloudach.request")
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp, lifecycle: Lifecycle) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._lifecycle = lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -33,8 +31,6 @@ class Envelope:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *_headers(record)]
-                if self._lifecycle.draining:  # a retry must find another process
-                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from .. import metrics
 from ..errors import GatewayError, HeadTooLarge, Overloaded, RequestTimeout
+from ..lifecycle import Lifecycle
 from ..record import RequestRecord
 from ..settings import Timeouts
 from .client_connection import StreamingConnection
@@ -76,15 +77,17 @@ class EnvelopeHttpProtocol(StreamingConnection):
     _left = 0  # bytes of the body, or CHUNKED
     _overhead = 0  # bytes of chunk sizes and trailers since the last content
     _upgrading = False
+    _reprieved = False  # one that comes at the very end of the time for it is read all the same, but once
     # What has been received and has to wait for its turn.
     _rest = b""
     _rest_at = 0
     _unsent = 0  # bytes that the client had not taken when they were last looked at
 
-    def __init__(self, *arguments: Any, timeouts: Timeouts, door: Door, **more: Any) -> None:
+    def __init__(self, *arguments: Any, timeouts: Timeouts, door: Door, lifecycle: Lifecycle, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._timeouts = timeouts
         self._door = door
+        self._lifecycle = lifecycle
         self._framing: list[tuple[bytes, bytes]] = []
         self._deadline = Deadline(self.loop, self._missed)
 
@@ -98,7 +101,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
             return
         self._awaited = _Awaited.REQUEST
         spare = self._place is Place.HEALTH_ONLY
-        self._deadline.within(self._door.spare_head_s if spare else self._timeouts.keep_alive_s)
+        self._deadline.within(self._door.spare_head_s if spare else self._idle_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave()
@@ -113,7 +116,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
             self.watcher.lost()
         # A request that still runs knows this connection: what knows the request goes from here.
         self.pipeline.clear()
-        self.scope = self.headers = self.cycle = self._running = None  # type: ignore[assignment]
+        self.scope = self.headers = self.cycle = self._running = self._last = None  # type: ignore[assignment]
         self._framing = []
         self._rest = b""
 
@@ -205,6 +208,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._begun = True
+        self._reprieved = False
         self._framing = []
         self.scope["extensions"] = {"cloudach.connection": self}  # type: ignore[dict-item]
 
@@ -258,6 +262,8 @@ class EnvelopeHttpProtocol(StreamingConnection):
             on_response=self.on_response_complete,
         )
         self.cycle = cycle
+        if self._lifecycle.draining:
+            self._end_after(cycle)
         if self._busy or self.pipeline:
             self.pipeline.appendleft((cycle, self.app))
         else:
@@ -394,7 +400,20 @@ class EnvelopeHttpProtocol(StreamingConnection):
         else:
             if self.transport.get_write_buffer_size() and self._awaited is not _Awaited.REQUEST:
                 self._client_took_some()
-            self._await(_Awaited.REQUEST, self._timeouts.keep_alive_s)
+            self._await(_Awaited.REQUEST, self._idle_s)
+
+    @property
+    def _idle_s(self) -> float:
+        """How long the connection may be without a request."""
+        return self._timeouts.parting_s if self._lifecycle.draining else self._timeouts.keep_alive_s
+
+    def leave(self) -> None:
+        """The drain has begun. Called once."""
+        if self._in_body or self._busy or self.pipeline:
+            if self.cycle is not None:
+                self._end_after(self.cycle)
+        elif self._awaited is _Awaited.REQUEST:
+            self._deadline.within(self._idle_s)
 
     def _await(self, what: _Awaited, seconds: float) -> None:
         """Who goes on sending a little of the same has no more time for it."""
@@ -424,5 +443,8 @@ class EnvelopeHttpProtocol(StreamingConnection):
                 self.abort()  # closing would wait for it
         elif self._awaited is _Awaited.HEAD and not self.closed:
             self._refuse(RequestTimeout(f"The request's head did not arrive within {self._timeouts.head_s:g} s."))
+        elif self._awaited is _Awaited.REQUEST and not (self.closed or self._reprieved) and self.unread:
+            self._reprieved = True
+            self._deadline.within(self._timeouts.head_s)
         else:
             self.transport.close()
