@@ -75,6 +75,7 @@ CONTROLLER = {
     "pods/log": ("get",),
     "events": ("create", "patch"),
     "networkpolicies.networking.k8s.io": ("create", "delete", "get", "list", "patch", "watch"),
+    "poddisruptionbudgets.policy": ("create", "delete", "get", "list", "patch", "watch"),
     "secrets": ("create",),
     "secrets cloudach-ray-token": ("get",),
     "secrets cloudach-engine-keys": ("get", "list", "patch", "watch"),

@@ -32,6 +32,9 @@
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies] # two for each Model
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets] # one for each Model with two or more replicas
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch, delete]

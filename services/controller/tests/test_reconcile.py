@@ -74,7 +74,15 @@ async def look(
         kuberay_missing=lambda: False,
     )
     observer = Observer(api, cast(Dashboard, None), read)
-    companions = Companions(api, read, uses={}, uses_missing=lambda namespace: False, policies={})
+    companions = Companions(
+        api,
+        read,
+        uses={},
+        uses_missing=lambda namespace: False,
+        policies={},
+        budgets={},
+        budgets_missing=lambda namespace: True,
+    )
     keys = EngineKeys(api, {("llm", "cloudach-engine-keys"): secret}, unseen=lambda namespace: False)
     await Reconciler(api, cache, observer, Events(api, instance="i"), companions, keys, read).reconcile(KEY)
     status = paper.applied["modelsstatus"]["status"] if "modelsstatus" in paper.applied else obj["status"]

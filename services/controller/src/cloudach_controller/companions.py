@@ -1,4 +1,4 @@
-"""What stands beside a Model's RayService: the object that gateways mark, and its network policies."""
+"""What stands beside a Model's RayService: what gateways mark, its network policies, and its disruption budget."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 from cloudach_model_api.model import Model
 from cloudach_model_api.use import ModelUse, use_object
 
-from .kube.client import MODEL_USES, NETWORK_POLICIES, KubeClient
+from .kube.client import DISRUPTION_BUDGETS, MODEL_USES, NETWORK_POLICIES, KubeClient
 from .kube.errors import Conflict, NotFound, Refused
 from .plan import covers
 from .replicas import may_sleep
 from .resources import network
+from .resources.disruption import budget_name
 from .runtime.informer import Key
 from .settings import Settings
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Companions:
-    """`uses` and `policies`: as the informers hold them. All methods raise KubeError."""
+    """`uses`, `policies` and `budgets`: as the informers hold them. All methods raise KubeError."""
 
     api: KubeClient
     settings: Settings
@@ -31,6 +32,9 @@ class Companions:
     uses_missing: Callable[[str], bool]
     """Whether the API server does not know the kind, or does not let us see it in this namespace."""
     policies: Mapping[Key, dict[str, Any]]
+    budgets: Mapping[Key, dict[str, Any]]
+    budgets_missing: Callable[[str], bool]
+    """As `uses_missing`."""
 
     def use(self, key: Key, model: Model) -> ModelUse | None:
         """What gateways tell of this Model. What they told of one of the same name before it does not count."""
@@ -68,7 +72,23 @@ class Companions:
             return str(error)
         return ""
 
+    async def keep_budget(self, key: Key, model: Model, wanted: dict[str, Any] | None) -> None:
+        """Brings its disruption budget about. Without the right or the kind, pods are evicted as they were before."""
+        namespace, name = key[0], budget_name(model)
+        if self.budgets_missing(namespace):
+            return
+        there = self.budgets.get((namespace, name))
+        try:
+            if wanted is None and there is not None:
+                await self.api.delete(DISRUPTION_BUDGETS, namespace, name)
+            elif wanted is not None and not _same(there, wanted):
+                await self.api.apply(DISRUPTION_BUDGETS, namespace, name, wanted)
+        except NotFound:
+            pass  # somebody was faster
+        except Refused as error:
+            log.warning("no disruption budget", extra={"model": "/".join(key), "error": str(error)})
+
 
 def _same(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
-    """Whatever else is in its spec would open or close something."""
+    """Whatever else is in its spec would change what it says."""
     return there is not None and covers(there, wanted) and there["spec"].keys() == wanted["spec"].keys()

@@ -14,7 +14,16 @@ from cloudach_model_api.names import LABEL_MODEL
 from . import metrics
 from .companions import Companions
 from .engine_keys import EngineKeys
-from .kube.client import MODEL_USES, MODELS, NETWORK_POLICIES, PODS, RAY_SERVICES, SECRETS, KubeClient
+from .kube.client import (
+    DISRUPTION_BUDGETS,
+    MODEL_USES,
+    MODELS,
+    NETWORK_POLICIES,
+    PODS,
+    RAY_SERVICES,
+    SECRETS,
+    KubeClient,
+)
 from .kube.errors import Conflict, KubeError
 from .kube.events import Events
 from .observe import Observer
@@ -40,6 +49,10 @@ class Manager:
             Informer(api, NETWORK_POLICIES, space, self._part_changed, selector=LABEL_MODEL, optional=True)
             for space in spaces
         ]
+        self._budgets = [
+            Informer(api, DISRUPTION_BUDGETS, space, self._part_changed, selector=LABEL_MODEL, optional=True)
+            for space in spaces
+        ]
         self._keys = [
             Informer(api, SECRETS, space, self._keys_changed, name=ENGINE_KEYS_SECRET, optional=True)
             for space in spaces
@@ -58,6 +71,8 @@ class Manager:
             uses=_Merged(self._uses),
             uses_missing=_missing(self._uses),
             policies=_Merged(self._policies),
+            budgets=_Merged(self._budgets),
+            budgets_missing=_missing(self._budgets),
         )
         keys = EngineKeys(api, _Merged(self._keys), unseen=_missing(self._keys))
         self._reconciler = Reconciler(api, cache, observer, events, companions, keys, settings)
@@ -69,7 +84,7 @@ class Manager:
 
     @property
     def _informers(self) -> list[Informer]:
-        return [*self._models, *self._uses, *self._keys, *self._policies, *self._ray, *self._pods]
+        return [*self._models, *self._uses, *self._keys, *self._policies, *self._budgets, *self._ray, *self._pods]
 
     async def run(self) -> None:
         """Until cancelled."""

@@ -25,6 +25,7 @@ from .observation import Observation, cluster_started
 from .observe import Observer
 from .plan import Plan, plan
 from .replicas import Demand, demand
+from .resources import disruption
 from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live
 from .runtime.informer import Key
@@ -218,6 +219,7 @@ class Reconciler:
             engine_key = await self._engine_key(_key(obj), model)
         new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
         await self._write(obj, model.status, new)
+        await self._budget(_key(obj), model, new, seen)
         self._measure(model, new)
         ray = self._settings.ray
         progressing = new.condition(ConditionType.PROGRESSING)
@@ -225,6 +227,15 @@ class Reconciler:
         moving = moves or new.state in _MOVING or done.change != "none" or seen.unreachable
         pause = ray.poll_s if moving else ray.steady_poll_s
         return min(pause, wanted.look_again_s) if wanted.look_again_s is not None else pause
+
+    async def _budget(self, key: Key, model: Model, now: ModelStatus, seen: Observation) -> None:
+        desired, ready = now.desired_replicas or 0, now.ready_replicas or 0
+        if seen.unreachable and desired:
+            return  # nobody knows which replicas answer, so it stays as it is
+        if not self._settings.rollout.disruption_budgets:
+            desired = 0
+        wanted = disruption.budget(model, desired=desired, ready=ready, pods=seen.pods)
+        await self._companions.keep_budget(key, model, wanted)
 
     async def _engine_key(self, key: Key, model: Model) -> str | None:
         """As it was where a right is missing, so that the rest of the status is told all the same."""

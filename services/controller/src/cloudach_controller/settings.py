@@ -184,6 +184,10 @@ class Rollout(Group):
         "ask",
         description="changes that take a second set of pods: ask waits for cloudach.dev/allow-replacement",
     )
+    disruption_budgets: bool = Field(
+        True,
+        description="Models with two or more replicas lose one pod at a time to evictions; off: no budgets are made",
+    )
 
 
 class Settings(Group):

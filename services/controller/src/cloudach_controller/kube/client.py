@@ -39,6 +39,7 @@ MODEL_USES = Kind(GROUP, VERSION, USE_PLURAL)
 RAY_SERVICES = Kind("ray.io", "v1", "rayservices")
 PODS = Kind("", "v1", "pods")
 NETWORK_POLICIES = Kind("networking.k8s.io", "v1", "networkpolicies")
+DISRUPTION_BUDGETS = Kind("policy", "v1", "poddisruptionbudgets")
 SECRETS = Kind("", "v1", "secrets")
 EVENTS = Kind("", "v1", "events")
 LEASES = Kind("coordination.k8s.io", "v1", "leases")
@@ -195,6 +196,7 @@ async def connect(kubeconfig: Path | None, timeout_s: float) -> AsyncIterator[Ku
 
 
 __all__ = [
+    "DISRUPTION_BUDGETS",
     "EVENTS",
     "LEASES",
     "MODELS",
