@@ -18,6 +18,7 @@ from cloudach_model_api.keys import key_id
 from tests.support.kube import Cluster
 from tests.support.kubectl import Kubectl
 from tests.support.kuberay.paper import PATIENCE_S, Paper, until
+from tests.support.kuberay.reconcile import as_go_has_it
 
 from .conftest import NAMESPACE, Start
 
@@ -109,7 +110,7 @@ def test_scaling_changes_the_replica_count_and_nothing_else(start: Start, shop: 
     shop.apply(model(replicas=1))
     start()
     shop.state("Ready", ready=1)
-    before = shop.get("rayservice")["spec"]
+    before = shop.get("rayservice")
     shop.run("scale", "model/sim", "--replicas=3")
     shop.state("Ready", ready=3)
     shop.run("scale", "model/sim", "--replicas=1")
@@ -117,7 +118,10 @@ def test_scaling_changes_the_replica_count_and_nothing_else(start: Start, shop: 
     counts = [one["applications"][0]["deployments"][0]["num_replicas"] for one in paper.applied["sim"]]
     assert counts == [1, 3, 1]
     assert len(paper.clusters["sim"]) == 1
-    assert shop.get("rayservice")["spec"] == before
+    after = shop.get("rayservice")
+    assert after["spec"]["serveConfigV2"] == before["spec"]["serveConfigV2"]
+    assert after["metadata"]["annotations"] == before["metadata"]["annotations"]
+    assert as_go_has_it(after["spec"]) == as_go_has_it(before["spec"])
     scale = json.loads(
         shop.kubectl("get", "--raw", f"/apis/cloudach.dev/v1alpha1/namespaces/{NAMESPACE}/models/sim/scale")
     )

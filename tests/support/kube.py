@@ -131,7 +131,7 @@ class Cluster:
         self._spawn(
             "kube-apiserver",
             *(*_serving(port), f"--etcd-servers={etcd}", "--authorization-mode=RBAC", "--allow-privileged=true"),
-            *("--service-cluster-ip-range=10.0.0.0/24", "--endpoint-reconciler-type=none", "--cert-dir=."),
+            *("--service-cluster-ip-range=10.0.0.0/16", "--endpoint-reconciler-type=none", "--cert-dir=."),
             *("--service-account-key-file=sa.pub", "--service-account-signing-key-file=sa.key"),
             "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
             *("--proxy-client-cert-file=front-proxy.crt", "--proxy-client-key-file=front-proxy.key", *plugins),

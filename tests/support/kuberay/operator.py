@@ -1,17 +1,21 @@
 """The KubeRay operator for one RayService, with a real Ray on this machine in the place of its pods.
 
 As KubeRay does: it starts a cluster for the RayService, PUTs serveConfigV2 to the dashboard whenever the text changes,
-makes the Services, writes the applications' states into the status, and ends the cluster with the RayService.
-Not as KubeRay does: no pods, one machine, and the addresses of `http_options` are this machine's. A changed
-rayClusterConfig is counted in `cluster_changes` and otherwise passed over.
+writes the applications' states into the status, and ends the cluster with the RayService. The cluster is pending until
+all applications are RUNNING; an endpoint is counted some time later.
+Not as KubeRay does: no pods, one machine, and the addresses of `http_options` are this machine's. The services are
+there from the start. A changed rayClusterConfig is counted in `cluster_changes` and otherwise passed over; what
+a second cluster does is in `paper`.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,20 +25,25 @@ import httpx
 from tests.support.kube import Cluster
 from tests.support.kubectl import CommandFailed
 
-from .api import RayServices
+from . import manifests
+from .api import KubeApi
 from .local_ray import LocalRay, free_ports
+from .reconcile import set_conditions
 
 _POLL_S = 0.3
+_READY_AFTER_S = 2.0  # from RUNNING to an endpoint; seen with the real operator: 4 to 9 s
 
 
 class Operator:
     def __init__(self, cluster: Cluster, namespace: str, name: str) -> None:
         self._cluster, self._namespace, self.name = cluster, namespace, name
-        self._api = RayServices(cluster, namespace)
+        self._api = KubeApi(cluster, namespace)
         self._ports, self._dashboard_port = free_ports()
         self._stop = threading.Event()
         self._ray: LocalRay | None = None
         self._put = ""
+        self._active = False
+        self._running_since: float | None = None
         self._cluster_config: dict[str, Any] | None = None
         self.cluster_changes = 0
         self.puts: list[dict[str, Any]] = []
@@ -60,7 +69,7 @@ class Operator:
 
     def replicas(self) -> dict[int, str]:
         """State of each replica, by its process id."""
-        found = {}
+        found: dict[int, str] = {}
         for app in (self._ray.applications() if self._ray is not None else {}).values():
             for deployment in app["deployments"].values():
                 found |= {one["pid"]: one["state"] for one in deployment["replicas"] if one.get("pid")}
@@ -69,7 +78,7 @@ class Operator:
     def _watch(self) -> None:
         while not self._stop.is_set():
             try:
-                services = [one for one in self._api.list() if one["metadata"]["name"] == self.name]
+                services = [one for one in self._api.ray_services() if one["metadata"]["name"] == self.name]
                 if services:
                     self._reconcile(services[0])
                 else:
@@ -83,8 +92,10 @@ class Operator:
         if self._ray is None:
             self._start_cluster(spec["rayClusterConfig"])
             assert self._ray is not None
-            for part, port in (("serve", 8000), ("head", 8265)):
-                self._api.make_service(f"{self.name}-{part}-svc", port, service)
+            cluster = f"{self.name}-local"
+            self._api.keep(manifests.head_service(service, cluster, of_cluster=True))
+            self._api.keep(manifests.head_service(service, cluster, of_cluster=False))
+            self._api.keep(manifests.serve_service(service, cluster))
         if spec["rayClusterConfig"] != self._cluster_config:
             self._cluster_config = spec["rayClusterConfig"]
             self.cluster_changes += 1
@@ -93,27 +104,35 @@ class Operator:
             self._ray.put(config)
             self._put = spec["serveConfigV2"]
             self.puts.append(config)
-        states = {}
-        running = 0
-        for name, app in self._ray.applications().items():
+        status = copy.deepcopy(service.get("status") or {})
+        self._tell(status, self._ray.applications())
+        status["observedGeneration"] = service["metadata"]["generation"]
+        set_conditions(status, service["metadata"]["generation"], status.get("numServeEndpoints", 0))
+        if status != service.get("status"):
+            self._api.write_status(service, status)
+
+    def _tell(self, status: dict[str, Any], applications: dict[str, Any]) -> None:
+        """The one cluster is pending until all is RUNNING; its endpoint follows when a probe finds a replica."""
+        told, replicas = {}, 0
+        for name, app in applications.items():
             deployments = {
                 one["name"]: {"status": one["status"], "message": one["message"]} for one in app["deployments"].values()
             }
-            running += app["status"] == "RUNNING"
-            states[name] = {
+            told[name] = {
                 "status": app["status"],
                 "message": app["message"],
                 "serveDeploymentStatuses": deployments,
             }
-        active = {"rayClusterName": f"{self.name}-local", "applicationStatuses": states}
-        condition = {
-            "type": "Ready",
-            "status": "True" if running else "False",
-            "reason": "NonZeroServeEndpoints" if running else "ZeroServeEndpoints",
-            "message": "",
-            "lastTransitionTime": service["metadata"]["creationTimestamp"],
-        }
-        self._api.write_status(self.name, {"activeServiceStatus": active, "conditions": [condition]})
+            replicas += sum(
+                replica["state"] == "RUNNING" for one in app["deployments"].values() for replica in one["replicas"]
+            )
+        part = {"rayClusterName": f"{self.name}-local", "applicationStatuses": told}
+        self._active = self._active or (bool(told) and all(app["status"] == "RUNNING" for app in told.values()))
+        status["activeServiceStatus"], status["pendingServiceStatus"] = (part, {}) if self._active else ({}, part)
+        self._running_since = (self._running_since or time.monotonic()) if replicas and self._active else None
+        status.pop("numServeEndpoints", None)
+        if self._running_since is not None and time.monotonic() - self._running_since >= _READY_AFTER_S:
+            status["numServeEndpoints"] = 1  # the machine is one node, and so one pod
 
     def _start_cluster(self, config: dict[str, Any]) -> None:
         secret = config["authOptions"]["secretName"]
@@ -136,6 +155,7 @@ class Operator:
         if self._ray is not None:
             self._ray.close()
             self._ray, self._put = None, ""
+            self._active, self._running_since = False, None
 
 
 @contextmanager
