@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -19,16 +21,32 @@ STARTED = {"status": {"activeServiceStatus": {"rayClusterName": "c"}}}
 
 
 class Secrets:
-    """An API server that knows this one Secret."""
+    """An API server that knows this one Secret. `asked`: how often it was."""
 
     def __init__(self, token: str) -> None:
         self._token = token
+        self.asked = 0
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        self.asked += 1
         return {"data": {"auth_token": self._token}}
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
         return ""
+
+
+@asynccontextmanager
+async def dashboard(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Its URL."""
+    app = web.Application()
+    app.router.add_get("/api/serve/applications/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def observed(token: str) -> tuple[list[str | None], str]:
@@ -39,20 +57,9 @@ async def observed(token: str) -> tuple[list[str | None], str]:
         seen.append(request.headers.get("authorization"))
         return web.json_response({"applications": {}})
 
-    app = web.Application()
-    app.router.add_get("/api/serve/applications/", applications)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        settings = parse(f"ray: {{dashboard_url: 'http://127.0.0.1:{port}'}}")
-        async with aiohttp.ClientSession() as session:
-            observer = Observer(Secrets(token), Dashboard(session, 30), settings)
-            observation = await observer.observe(MODEL, STARTED, ())
-    finally:
-        await runner.cleanup()
+    async with dashboard(applications) as url, aiohttp.ClientSession() as session:
+        observer = Observer(Secrets(token), Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}'}}"))
+        observation = await observer.observe(MODEL, STARTED, ())
     return seen, observation.unreachable
 
 
@@ -66,3 +73,24 @@ async def test_a_token_that_cannot_be_sent_is_said(token: str) -> None:
     seen, unreachable = await observed(token)
     assert seen == []
     assert "auth_token in the Secret cloudach-ray-token" in unreachable
+
+
+async def test_the_token_is_read_once_and_again_when_a_dashboard_wants_another() -> None:
+    wanted = "Bearer one"
+
+    async def applications(request: web.Request) -> web.Response:
+        good = request.headers.get("authorization") == wanted
+        return web.json_response({"applications": {}}, status=200 if good else 401)
+
+    async with dashboard(applications) as url, aiohttp.ClientSession() as session:
+        api = Secrets(b64encode(b"one").decode())
+        observer = Observer(api, Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}'}}"))
+        for _ in range(3):
+            assert (await observer.observe(MODEL, STARTED, ())).unreachable == ""
+        assert api.asked == 1
+        wanted, api._token = "Bearer two", b64encode(b"two").decode()
+        for _ in range(3):
+            assert (await observer.observe(MODEL, STARTED, ())).unreachable == ""
+        assert api.asked == 2
+        wanted = "Bearer three"
+        assert "401" in (await observer.observe(MODEL, STARTED, ())).unreachable

@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cloudach_model_api.claims import Names
 from cloudach_model_api.model import InvalidModel, Model
-from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
+from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, MANAGER
 from cloudach_model_api.status import ConditionType, ModelStatus, State
 
 from . import metrics
@@ -23,6 +24,8 @@ from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
 from .observation import Observation, cluster_started
 from .observe import Observer
+from .pace import Pace
+from .parsed import Parsed
 from .plan import Plan, plan
 from .replicas import Demand, demand
 from .resources import disruption
@@ -38,12 +41,15 @@ _MOVING = (State.PENDING, State.DEPLOYING, State.SCALING, State.DELETING, State.
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the informers hold."""
+    """What the informers hold, by Model."""
 
     models: Mapping[Key, dict[str, Any]]
     ray_services: Mapping[Key, dict[str, Any]]
-    pods: Mapping[Key, dict[str, Any]]
+    pods: Mapping[Key, Sequence[dict[str, Any]]]
     kuberay_missing: Callable[[], bool]
+    names: Names = field(default_factory=lambda: Names(lambda key: None))
+    """Whose the serving names are."""
+    parsed: Parsed = field(default_factory=Parsed)
 
 
 class Reconciler:
@@ -66,6 +72,7 @@ class Reconciler:
         self._observer = observer
         self._events = events
         self._settings = settings
+        self._pace = Pace(settings.ray)
         self._seen: set[Key] = set()  # RayServices that were there; one that no longer is, was deleted by somebody
 
     async def reconcile(self, key: Key) -> float | None:
@@ -76,7 +83,7 @@ class Reconciler:
             return None
         now = datetime.now(UTC)
         try:
-            model = Model.from_object(obj)
+            model = self._cache.parsed.model(key, obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
         use, untold = self._companions.use(key, model), self._companions.uses_missing(key[0])
@@ -93,15 +100,15 @@ class Reconciler:
         if FINALIZER not in model.metadata.finalizers:
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
         await self._companions.keep_use(key, model)
-        taken = tell.name_taken(model, self._other_models(key))
+        grant = self._cache.names.grant(key)
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
         if there is not None:
             self._seen.add(key)
-        if taken is not None and taken[1] and there is None:
+        if grant.refused and not grant.names and there is None:  # nobody could reach it
             self._seen.discard(key)
             seen = await self._look(key, model, None)
-            return await self._say(obj, model, wanted, Plan("none", None), seen, now, blocked=taken[0])
+            return await self._say(obj, model, wanted, Plan("none", None), seen, now)
         exposed = await self._companions.protect(key, model)
         if exposed and there is None:  # rather no engine than one that everybody reaches
             done, refused, applied = Plan("none", None), exposed, None
@@ -109,7 +116,7 @@ class Reconciler:
             done, refused, applied = await self._bring_about(key, model, wanted, there)
             refused = refused or exposed
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
-        again = await self._say(obj, model, wanted, done, seen, now, blocked=taken[0] if taken is not None else None)
+        again = await self._say(obj, model, wanted, done, seen, now)
         if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew
             self._seen.discard(key)
         return again
@@ -187,12 +194,7 @@ class Reconciler:
     async def _look(
         self, key: Key, model: Model, ray_service: dict[str, Any] | None, *, refused: str = "", vanished: bool = False
     ) -> Observation:
-        namespace, name = key
-        pods = [
-            pod
-            for (where, _), pod in self._cache.pods.items()
-            if where == namespace and (pod["metadata"].get("labels") or {}).get(LABEL_MODEL) == name
-        ]
+        pods = self._cache.pods.get(key, ())
         return await self._observer.observe(
             model,
             ray_service,
@@ -210,22 +212,20 @@ class Reconciler:
         done: Plan,
         seen: Observation,
         now: datetime,
-        *,
-        blocked: Any = None,
     ) -> float:
         there = seen.ray_service
         engine_key = None
         if there is not None and is_key_asked_for(live(there).cluster, seen.pods):
             engine_key = await self._engine_key(_key(obj), model)
-        new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
+        grant = self._cache.names.grant(_key(obj))
+        new = tell.status(model, wanted, done, seen, self._settings, now=now, grant=grant, engine_key=engine_key)
         await self._write(obj, model.status, new)
         await self._budget(_key(obj), model, new, seen)
         self._measure(model, new)
-        ray = self._settings.ray
         progressing = new.condition(ConditionType.PROGRESSING)
         moves = progressing is not None and progressing.status == "True"
         moving = moves or new.state in _MOVING or done.change != "none" or seen.unreachable
-        pause = ray.poll_s if moving else ray.steady_poll_s
+        pause = self._pace.pause_s(_key(obj), moving=bool(moving), models=len(self._cache.models))
         return min(pause, wanted.look_again_s) if wanted.look_again_s is not None else pause
 
     async def _budget(self, key: Key, model: Model, now: ModelStatus, seen: Observation) -> None:
@@ -293,15 +293,6 @@ class Reconciler:
         except Conflict:
             pass  # it is there already
 
-    def _other_models(self, key: Key) -> Iterable[Model]:
-        for other, obj in self._cache.models.items():
-            if other == key:
-                continue
-            try:
-                yield Model.from_object(obj)
-            except InvalidModel:
-                continue
-
     def _measure(self, model: Model, new: ModelStatus) -> None:
         labels = (model.metadata.namespace, model.metadata.name)
         metrics.DESIRED.labels(*labels).set(new.desired_replicas or 0)
@@ -311,6 +302,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._seen.discard(key)
+        self._pace.forget(key)
         for gauge in (metrics.DESIRED, metrics.READY):
             try:
                 gauge.remove(*key)

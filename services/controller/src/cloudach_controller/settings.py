@@ -52,7 +52,7 @@ class Kubernetes(Group):
     )
     namespaces: tuple[Namespace, ...] = Field((), description="whose Models are served; empty: all namespaces")
     timeout_s: Seconds = Field(15.0, description="one request to the API server")
-    resync_s: Seconds = Field(60.0, description="every Model is looked at again so often, whatever was seen to change")
+    resync_s: Seconds = Field(60.0, description="a Model that no other look is planned for is looked at so often")
     workers: int = Field(4, ge=1, le=1000, description="Models worked on at the same time")
     retry_max_s: Seconds = Field(30.0, description="a Model that fails is tried again after 0.2 s, doubled up to this")
 
@@ -133,6 +133,10 @@ class Ray(Group):
     timeout_s: Seconds = Field(5.0, description="one request to the dashboard")
     poll_s: Seconds = Field(2.0, description="pause between two looks at a Model on its way")
     steady_poll_s: Seconds = Field(15.0, description="pause between two looks at a Model that is as it should be")
+    polls_per_s: Annotated[float, Field(gt=0)] = Field(
+        20.0,
+        description="looks at all Models at rest together; with many Models the pauses grow",
+    )
     drain_margin_s: Seconds = Field(
         60.0, description="a deleted Model's pods go at the latest so long after its drainSeconds, for Serve to stop"
     )
