@@ -153,7 +153,7 @@ def test_a_replacement_is_announced_with_its_cost() -> None:
     condition = found.condition("Progressing")
     assert condition is not None
     assert (condition.status, condition.reason) == ("False", "ReplacementPending")
-    assert "twice the GPUs" in condition.message
+    assert condition.message == "takes 2 nvidia.com/gpu more", "and not the same once more in other words"
     assert "2 nvidia.com/gpu more" in condition.message
     pending = {"activeServiceStatus": {"rayClusterName": "a"}, "pendingServiceStatus": {"rayClusterName": "b"}}
     assert told(model(), seen(replicas(2), ray_service={"status": pending}))[1]["Progressing"] == "True Replacing"

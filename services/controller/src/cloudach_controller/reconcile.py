@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,13 +15,14 @@ from cloudach_model_api.model import InvalidModel, Model
 from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, MANAGER
 from cloudach_model_api.status import ConditionType, ModelStatus, State
 
-from . import metrics
+from . import metrics, news
 from . import status as tell
 from .companions import Companions
 from .engine_keys import EngineKeys
 from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
+from .news import News
 from .observation import Observation, cluster_started
 from .observe import Observer
 from .pace import Pace
@@ -141,6 +142,8 @@ class Reconciler:
             return done, str(error), there
         metrics.CHANGES.labels(done.change).inc()
         log.info("applied", extra={"model": "/".join(key), "change": done.change, "replicas": wanted.replicas})
+        if key in self._cache.models:
+            await self._tell(self._cache.models[key], news.of_change(done.change, key[1]))
         return done, "", applied
 
     async def _delete(self, key: Key, obj: dict[str, Any], model: Model, wanted: Demand, now: datetime) -> float | None:
@@ -261,13 +264,12 @@ class Reconciler:
             await self._api.apply(MODELS, meta["namespace"], meta["name"], body, sub="status")
         except NotFound:
             return  # deleted meanwhile
-        for condition in new.conditions:
-            before = old.condition(condition.type)
-            if before is not None and (before.status, before.reason) == (condition.status, condition.reason):
-                continue
-            bad = condition.type == "Degraded" and condition.status == "True"
-            log.info("condition", extra={"model": f"{meta['namespace']}/{meta['name']}", "reason": condition.reason})
-            await self._events.tell(obj, "Warning" if bad else "Normal", condition.reason, condition.message)
+        await self._tell(obj, news.of_status(old, new))
+
+    async def _tell(self, obj: dict[str, Any], told: Iterable[News]) -> None:
+        for one in told:
+            log.info("told", extra={"model": "/".join(_key(obj)), "reason": one.reason})
+            await self._events.tell(obj, one.kind, one.reason, one.message)
 
     async def _finalizers(self, obj: dict[str, Any], finalizers: list[str]) -> None:
         meta = obj["metadata"]

@@ -192,7 +192,7 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
             return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} {view.total} left.", True)
         return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
     if done.waiting:
-        return _Said(Reason.REPLACEMENT_PENDING, f"{MEANINGS[Reason.REPLACEMENT_PENDING]} {done.waiting}", False)
+        return _Said(Reason.REPLACEMENT_PENDING, done.waiting, False)  # it says what that means in this case
     if done.change == "replacement" or replacing(seen.ray_service):
         return _Said(Reason.REPLACING, MEANINGS[Reason.REPLACING], True)
     if view.ready == 0:
