@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from cloudach_controller.dashboard import Dashboard
 from cloudach_controller.kube.client import Kind
+from cloudach_controller.observation import Head, active_head
 from cloudach_controller.observe import Observer
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
@@ -94,3 +95,30 @@ async def test_the_token_is_read_once_and_again_when_a_dashboard_wants_another()
         assert api.asked == 2
         wanted = "Bearer three"
         assert "401" in (await observer.observe(MODEL, STARTED, ())).unreachable
+
+
+LONG = "qwen3-235b-a22b-instruct-2507-fp8-production-eu-x7k2p"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told", "service"),
+    [
+        ("m-x7k2p", None, "m-x7k2p-head-svc"),
+        ("m-x7k2p", "m-x7k2p-head-svc", "m-x7k2p-head-svc"),
+        # KubeRay before 1.4 kept the last 50 characters, and put an r where no name may begin.
+        ("m" * 45, "m" * 41 + "-head-svc", "m" * 41 + "-head-svc"),
+        (LONG, "r" + f"{LONG}-head-svc"[-49:], "r" + f"{LONG}-head-svc"[-49:]),
+        # Whoever may write a RayService's status must not get Ray's token sent to wherever they like.
+        ("m-x7k2p", "other-head-svc", "m-x7k2p-head-svc"),
+        ("m-x7k2p", "elsewhere.example.com/", "m-x7k2p-head-svc"),
+    ],
+)
+def test_the_active_clusters_head_is_known_by_its_own_service(cluster: str, told: str | None, service: str) -> None:
+    active = {"rayClusterName": cluster, "rayClusterStatus": {"head": {"serviceName": told}}}
+    ray_service = {"status": {"activeServiceStatus": active, "pendingServiceStatus": {"rayClusterName": "m-b4f8d"}}}
+    assert active_head(ray_service) == Head(cluster, service)
+
+
+@pytest.mark.parametrize("cluster", ["", "elsewhere.example.com/x?", "a:1", "A", "-", "a" * 64])
+def test_what_cannot_be_a_clusters_name_leads_nowhere(cluster: str) -> None:
+    assert active_head({"status": {"activeServiceStatus": {"rayClusterName": cluster}}}) is None

@@ -14,7 +14,7 @@ from .causes import last_error
 from .dashboard import Dashboard, Unanswered, Unauthorized
 from .kube.client import SECRETS, Kind
 from .kube.errors import KubeError
-from .observation import Observation, Replicas, cluster_started, read_replicas
+from .observation import Head, Observation, Replicas, active_head, read_replicas
 from .resources import engine
 from .settings import Settings
 
@@ -48,9 +48,10 @@ class Observer:
         """Raises nothing: what cannot be seen is said in the observation."""
         pods = tuple(pods)
         replicas, unreachable = None, ""
-        if cluster_started(ray_service):
+        head = active_head(ray_service)
+        if head is not None:
             try:
-                replicas = await self._replicas(model)
+                replicas = await self._replicas(model, head)
             except (Unanswered, KubeError) as error:
                 unreachable = str(error)
         return Observation(
@@ -64,9 +65,10 @@ class Observer:
             vanished=vanished,
         )
 
-    async def _replicas(self, model: Model) -> Replicas:
-        names = {"name": model.metadata.name, "namespace": model.metadata.namespace}
-        url = self._settings.ray.dashboard_url.format(**names)
+    async def _replicas(self, model: Model, head: Head) -> Replicas:
+        url = self._settings.ray.dashboard_url.format(
+            name=model.metadata.name, namespace=model.metadata.namespace, cluster=head.cluster, head=head.service
+        )
         answer = await self._applications(url, model.metadata.namespace)
         return read_replicas(answer, engine.deployment(model))
 
