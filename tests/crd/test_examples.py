@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,10 @@ from tests.support.processes import ROOT
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
 
 EXAMPLES = sorted((ROOT / "k8s/examples").glob("*.yaml"))
+
+
+def text_of_models() -> str:
+    return (ROOT / "docs/models.md").read_text()
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -57,8 +63,21 @@ def test_the_issues_examples_are_there() -> None:
 
 
 def test_each_is_told_of_in_the_docs() -> None:
-    text = (ROOT / "docs/models.md").read_text()
+    text = text_of_models()
     assert [path.name for path in EXAMPLES if f"(../k8s/examples/{path.name})" not in text] == []
+
+
+def test_the_hpa_of_the_docs_goes_by_what_it_names(cluster: Cluster) -> None:
+    """Where it names no metric, Kubernetes adds one: the CPU."""
+    (block,) = re.findall(r"  ```yaml\n(  apiVersion: autoscaling.*?)  ```", text_of_models(), re.DOTALL)
+    written = yaml.safe_load(textwrap.dedent(block))
+    served = "autoscaling/v2" if cluster.minor >= 23 else "autoscaling/v2beta2"
+    cluster.builtin.apply(written | {"apiVersion": served})
+    try:
+        kind = "horizontalpodautoscalers.{1}.{0}".format(*served.split("/"))
+        assert holds(cluster.builtin.get(kind, "qwen3-8b")["spec"], written["spec"])
+    finally:
+        cluster.builtin("delete", "hpa", "qwen3-8b")
 
 
 def test_their_names_differ() -> None:
