@@ -71,6 +71,7 @@ CONTROLLER = {
     "models.cloudach.dev/finalizers": ("update",),
     "modeluses.cloudach.dev": ("create", "get", "list", "watch"),
     "rayservices.ray.io": ("create", "delete", "get", "list", "patch", "watch"),
+    "rayservices.ray.io/status": ("patch",),
     "pods": ("get", "list", "watch"),
     "pods/log": ("get",),
     "events": ("create", "patch"),

@@ -27,7 +27,15 @@ STATUS = ModelStatus(
     upstream_model="columns",
     conditions=set_condition(
         set_condition(
-            (), ConditionType.READY, True, Reason.REPLICAS_READY, "1 of 3", generation=1, now=datetime.now(UTC)
+            set_condition(
+                (), ConditionType.READY, True, Reason.REPLICAS_READY, "1 of 3", generation=1, now=datetime.now(UTC)
+            ),
+            ConditionType.PROGRESSING,
+            False,
+            Reason.REPLACEMENT_PENDING,
+            "To let it: kubectl annotate",
+            generation=1,
+            now=datetime.now(UTC),
         ),
         ConditionType.DEGRADED,
         True,
@@ -57,15 +65,15 @@ def test_every_status_field_is_in_the_crd(kubectl: Kubectl) -> None:
 def test_columns(kubectl: Kubectl) -> None:
     with_status(kubectl, "columns")
     head, row = rows(kubectl("get", "models"))
-    assert head == ["NAME", "MODEL", "READY", "DESIRED", "STATE", "AGE"]
-    assert row[:-1] == ["columns", "meta-llama/Llama-3.1-8B-Instruct", "1", "3", "Degraded"]
+    assert head == ["NAME", "MODEL", "READY", "DESIRED", "STATE", "PROGRESS", "AGE"]
+    assert row[:-1] == ["columns", "meta-llama/Llama-3.1-8B-Instruct", "1", "3", "Degraded", "ReplacementPending"]
 
 
 def test_more_columns(kubectl: Kubectl) -> None:
     with_status(kubectl, "columns")
     head, row = rows(kubectl("get", "mdl", "columns", "-o", "wide"))
-    assert head == ["NAME", "MODEL", "READY", "DESIRED", "STATE", "ENDPOINT", "REASON", "AGE"]
-    assert row[5:7] == ["http://columns-serve-svc.default.svc:8000", "ReplicasReady"]
+    assert head == ["NAME", "MODEL", "READY", "DESIRED", "STATE", "PROGRESS", "ENDPOINT", "REASON", "AGE"]
+    assert row[6:8] == ["http://columns-serve-svc.default.svc:8000", "ReplicasReady"]
 
 
 def test_category(kubectl: Kubectl) -> None:

@@ -38,6 +38,9 @@
 - apiGroups: [ray.io]
   resources: [rayservices]
   verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [ray.io]
+  resources: [rayservices/status] # a second cluster that is not wanted any more goes by its name there
+  verbs: [patch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]

@@ -61,13 +61,19 @@ def model(spec: dict[str, Any], **meta: Any) -> Model:
 
 
 def planned(wanted: Model, there: dict[str, Any] | None, settings: str = "") -> Plan:
-    return plan(wanted, demand(wanted, datetime(2026, 11, 1, 12, tzinfo=UTC)), there, parse(settings), target=None)
+    now = datetime(2026, 11, 1, 12, tzinfo=UTC)
+    return plan(wanted, demand(wanted, now), there, parse(settings), target=None, now=now)
+
+
+def served(manifest: dict[str, Any] | None) -> dict[str, Any]:
+    """The RayService when its first cluster serves."""
+    assert manifest is not None
+    return {**copy.deepcopy(manifest), "status": {"activeServiceStatus": {"rayClusterName": "qwen-aaaaa"}}}
 
 
 def made(of: Model, settings: str = "") -> dict[str, Any]:
-    manifest = planned(of, None, settings).manifest
-    assert manifest is not None
-    return manifest
+    first = served(planned(of, None, settings).manifest)
+    return served(planned(of, first, settings).manifest or first)
 
 
 def cluster(manifest: dict[str, Any] | None) -> dict[str, Any]:
@@ -103,8 +109,8 @@ def test_an_upgrade_replaces_no_cluster(release: str, kind: str) -> None:
     assert (done.change, done.waiting) == ("in place", "")  # the record is added
     assert cluster(done.manifest) == then
     assert done.manifest is not None
-    assert planned(model(spec), done.manifest, settings).change == "none"
-    scaled = planned(model(spec | {"replicas": 5}), done.manifest, settings)
+    assert planned(model(spec), served(done.manifest), settings).change == "none"
+    scaled = planned(model(spec | {"replicas": 5}), served(done.manifest), settings)
     assert cluster(scaled.manifest) == then
     del before["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["securityContext"]
     assert cluster(planned(model(spec), before, settings).manifest) == then
@@ -115,7 +121,7 @@ def test_a_change_of_the_pods_after_an_upgrade_still_asks(release: str) -> None:
     before = of_release(release, "plain")
     changed = KINDS["plain"][0] | {"image": "example.com/engine:2"}
     assert planned(model(changed), before).waiting
-    allowed = planned(model(changed, annotations={"cloudach.dev/allow-replacement": "1"}), before)
+    allowed = planned(model(changed, annotations={"cloudach.dev/allow-replacement": "always"}), before)
     assert allowed.change == "replacement"
     assert cluster(allowed.manifest) == cluster(made(model(changed)))
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cloudach_controller.plan import Plan, covers, plan
+from cloudach_controller.drift import covers
+from cloudach_controller.plan import Plan, plan
 from cloudach_controller.replicas import Demand, demand
 from cloudach_controller.resources.additions import is_locked
+from cloudach_controller.resources.ray_service import may_sleep_since
 from cloudach_controller.settings import Settings, parse
 from cloudach_model_api.model import Model
 from cloudach_model_api.use import ModelUse
@@ -24,14 +27,46 @@ def model(spec: dict[str, Any] | None = None, *, generation: int = 1, **meta: An
     return Model.from_object({"metadata": metadata, "spec": base | (spec or {})})
 
 
-def planned(wanted: Model, there: dict[str, Any] | None, *, target: int | None = None, settings: str = "") -> Plan:
-    return plan(wanted, demand(wanted, NOW), there, parse(settings), target=target)
+def planned(
+    wanted: Model,
+    there: dict[str, Any] | None,
+    *,
+    target: int | None = None,
+    settings: str = "",
+    since: datetime | None = None,
+) -> Plan:
+    asked = demand(wanted, NOW, may_sleep_since=since)
+    return plan(wanted, asked, there, parse(settings), target=target, now=NOW)
+
+
+def told(of: Model, **status: Any) -> Model:
+    """With this status."""
+    return Model.from_object(of.model_dump(mode="json", by_alias=True, exclude_none=True) | {"status": status})
+
+
+def served(manifest: dict[str, Any] | None, *, active: str = "qwen-aaaaa", pending: str = "") -> dict[str, Any]:
+    """The RayService with KubeRay's status, when it has seen all of it."""
+    assert manifest is not None
+    there = copy.deepcopy(manifest)
+    there["metadata"] |= {"generation": 1, "resourceVersion": "7"}
+    there["status"] = {
+        "observedGeneration": 1,
+        "activeServiceStatus": {"rayClusterName": active},
+        "pendingServiceStatus": {"rayClusterName": pending} if pending else {},
+    }
+    return there
 
 
 def made(of: Model, *, settings: str = "") -> dict[str, Any]:
-    manifest = planned(of, None, settings=settings).manifest
-    assert manifest is not None
-    return manifest
+    """Its RayService when the first cluster serves."""
+    first = served(planned(of, None, settings=settings).manifest)
+    return served(planned(of, first, settings=settings).manifest or first)
+
+
+def asked_word(done: Plan) -> str:
+    """The one that the message tells; all of the command can be pasted."""
+    (command,) = re.findall(r"kubectl annotate model qwen -n llm --overwrite \S+$", done.waiting)
+    return str(command).rpartition("cloudach.dev/allow-replacement=")[2]
 
 
 def override(manifest: dict[str, Any] | None) -> dict[str, Any]:
@@ -131,15 +166,15 @@ def test_a_replacement_waits_for_the_operators_word(spec: dict[str, Any]) -> Non
     before = made(model())
     done = planned(model(spec, generation=2), before)
     assert done.change == "none"
-    assert "cloudach.dev/allow-replacement=2" in done.waiting
     assert "nvidia.com/gpu more" in done.waiting
-    for word in ("2", "always"):
+    for word in (asked_word(done), "always", "once:the new pods, 2026-12-01"):
         allowed = model(spec, generation=2, annotations={"cloudach.dev/allow-replacement": word})
         done = planned(allowed, before)
         assert (done.change, done.waiting) == ("replacement", "")
         assert done.manifest is not None
         assert done.manifest["spec"]["rayClusterConfig"] != before["spec"]["rayClusterConfig"]
-        assert planned(allowed, done.manifest).change == "none"
+        assert done.manifest["spec"]["rayClusterDeletionDelaySeconds"] == 960
+        assert planned(allowed, served(done.manifest, pending="qwen-bbbbb")).change == "none"
 
 
 @pytest.mark.parametrize(
@@ -177,9 +212,12 @@ def test_adapters_with_the_bases_own_secret_need_no_new_pods() -> None:
     assert args(done.manifest)["lora"]["adapters"] == [{"name": "a", "folder": "/models/adapters/a"}]
 
 
-def test_the_word_is_for_one_generation() -> None:
-    later = model({"image": "x:3"}, generation=3, annotations={"cloudach.dev/allow-replacement": "2"})
-    assert "allow-replacement=3" in planned(later, made(model())).waiting
+def test_the_word_of_an_older_release_approves_nothing_and_is_told_so() -> None:
+    """That release has acted on it at once, so it is used up; it must not approve the pods of a chart's upgrade."""
+    old = model({"image": "x:3"}, generation=3, annotations={"cloudach.dev/allow-replacement": "3"})
+    done = planned(old, made(model()))
+    assert done.change == "none"
+    assert "A number, as older releases asked for, approves nothing." in done.waiting
 
 
 def test_the_word_is_not_asked_for_where_the_settings_say_so() -> None:
@@ -196,12 +234,17 @@ def test_while_a_replacement_waits_the_replicas_follow_all_the_same() -> None:
     assert args(done.manifest) == args(before)  # the new arguments belong to the new pods
     assert done.manifest is not None
     assert done.manifest["spec"]["rayClusterConfig"] == before["spec"]["rayClusterConfig"]
-    assert planned(model({"image": "x:2", "maxModelLen": 99, "replicas": 7}), done.manifest).change == "none"
+    again = planned(model({"image": "x:2", "maxModelLen": 99, "replicas": 7}), served(done.manifest))
+    assert again.change == "none"
 
 
 def test_without_replicas_nothing_is_doubled_so_nobody_is_asked() -> None:
-    done = planned(model({"image": "x:2", "replicas": 0}), made(model({"replicas": 0})))
+    before = made(model({"replicas": 0}))
+    done = planned(told(model({"image": "x:2", "replicas": 0}), replicas=0), before)
     assert (done.change, done.waiting) == ("replacement", "")
+    # Replicas that still go hold GPUs, and their streams run.
+    assert planned(told(model({"image": "x:2", "replicas": 0}), replicas=1), before).change == "none"
+    assert planned(model({"image": "x:2", "replicas": 0}), before).change == "none"
 
 
 def test_a_deletion_replaces_nothing() -> None:
@@ -214,8 +257,10 @@ def test_a_deletion_replaces_nothing() -> None:
 def test_what_somebody_else_wrote_is_put_right() -> None:
     meddled = copy.deepcopy(made(model()))
     meddled["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]["image"] = "evil"
+    meddled["metadata"]["generation"] = 2
     done = planned(model(), meddled)
-    assert done.manifest == made(model())
+    assert done.manifest is not None
+    assert done.manifest["spec"] == made(model())["spec"]
 
 
 def test_what_others_add_stays_out_of_it() -> None:
@@ -351,6 +396,34 @@ def test_no_model_sleeps_where_gateways_cannot_tell_of_its_use() -> None:
     assert (found.mode, found.look_again_s) == ("running", None)
 
 
+def test_the_idle_time_counts_from_when_the_spec_lets_it_sleep() -> None:
+    """Whatever gateways have told before: they tell nothing of a Model that may not sleep."""
+
+    def seen(there: dict[str, Any] | None, seconds: float) -> str:
+        since = may_sleep_since(there, NOW + timedelta(seconds=seconds))
+        return demand(busy, NOW + timedelta(seconds=seconds), use(lastRequestAt=at(7000)), may_sleep_since=since).mode
+
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "ReplicasReady",
+        "message": "",
+        "lastTransitionTime": at(9000),
+    }
+    busy = told(model(ZERO, creationTimestamp=at(9999)), state="Ready", replicas=2, conditions=[ready])
+    before = made(model({"autoscaling": {"maxReplicas": 4}}))
+    assert seen(before, 0) == "running"
+    noted = planned(busy, before, since=may_sleep_since(before, NOW)).manifest
+    assert (seen(noted, 599), seen(noted, 601)) == ("running", "sleeping")
+    # There and back again: what was noted first is over.
+    never = planned(model({"autoscaling": {"maxReplicas": 4}}), served(noted)).manifest
+    assert seen(never, 5000) == "running"
+    # A controller that does not find the note wakes nobody.
+    asleep = ready | {"status": "False", "reason": "Sleeping"}
+    busy = told(busy, state="Sleeping", replicas=0, conditions=[asleep])
+    assert seen(before, 0) == "sleeping"
+
+
 @pytest.mark.parametrize(
     ("state", "ready_since", "woken", "mode"),
     [
@@ -433,8 +506,8 @@ def test_the_way_back_to_engines_without_a_key() -> None:
     """As docs/kubernetes.md has it for the release before, whose gateways send none."""
     off = 'inference: {engine_keys: false, env: {ENGINE_KEYS: "off"}}'
     before = made(model())
-    assert "allow-replacement=1" in planned(model(), before, settings=off).waiting
-    done = planned(model(annotations={"cloudach.dev/allow-replacement": "1"}), before, settings=off)
+    word = asked_word(planned(model(), before, settings=off))
+    done = planned(model(annotations={"cloudach.dev/allow-replacement": word}), before, settings=off)
     assert done.change == "replacement"
     assert done.manifest is not None
     assert not is_locked(done.manifest["spec"]["rayClusterConfig"])

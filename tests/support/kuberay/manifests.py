@@ -65,8 +65,7 @@ def pod(
             "annotations": meta.get("annotations") or {},
             "ownerReferences": [reference],
         },
-        # Else a scheduler that runs would say that there is no node.
-        "spec": {**template["spec"], "schedulerName": "paper"},
+        "spec": template["spec"],
     }
 
 

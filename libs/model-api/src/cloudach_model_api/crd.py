@@ -22,6 +22,12 @@ _COLUMNS: list[dict[str, Any]] = [
     },
     {"name": "State", "type": "string", "jsonPath": ".status.state"},
     {
+        "name": "Progress",
+        "type": "string",
+        "jsonPath": '.status.conditions[?(@.type=="Progressing")].reason',
+        "description": "What is on its way; ReplacementPending: it waits for a word",
+    },
+    {
         "name": "Endpoint",
         "type": "string",
         "jsonPath": ".status.endpoint",

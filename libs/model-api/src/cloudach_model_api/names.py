@@ -38,7 +38,7 @@ ANNOTATION_LAST_REQUEST_AT = f"{GROUP}/last-request-at"
 """RFC 3339. Keeps a Model awake. Gateways of version 0.1 write it; later ones write to the Model's ModelUse."""
 
 ANNOTATION_ALLOW_REPLACEMENT = f"{GROUP}/allow-replacement"
-"""The operator's word for a change that takes a second set of pods: the metadata.generation meant, or `always`."""
+"""The operator's word for a change that takes a second set of pods: their hash, `once:<text>` or `always`."""
 
 GPU_TYPE_LABEL = "nvidia.com/gpu.product"
 """The node label that `spec.gpu.type` is compared with unless the controller is told another one."""

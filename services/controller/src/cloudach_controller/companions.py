@@ -10,9 +10,9 @@ from typing import Any
 from cloudach_model_api.model import Model
 from cloudach_model_api.use import ModelUse, use_object
 
+from .drift import covers
 from .kube.client import DISRUPTION_BUDGETS, MODEL_USES, NETWORK_POLICIES, KubeClient
 from .kube.errors import Conflict, NotFound, Refused
-from .plan import covers
 from .replicas import may_sleep
 from .resources import network
 from .resources.disruption import budget_name

@@ -11,10 +11,10 @@ from cloudach_model_api.model import Model
 from cloudach_settings import header_text
 
 from .causes import last_error
-from .dashboard import Dashboard, Unanswered, Unauthorized
+from .dashboard import Dashboard, Unanswered
 from .kube.client import SECRETS, Kind
 from .kube.errors import KubeError
-from .observation import Head, Observation, Replicas, active_head, read_replicas
+from .observation import Observation, Replicas, cluster_started, read_replicas
 from .resources import engine
 from .settings import Settings
 
@@ -33,7 +33,6 @@ class Observer:
         self._api = api
         self._dashboard = dashboard
         self._settings = settings
-        self._tokens: dict[tuple[str, str], str] = {}  # by namespace and Secret, until a dashboard wants another
 
     async def observe(
         self,
@@ -48,10 +47,9 @@ class Observer:
         """Raises nothing: what cannot be seen is said in the observation."""
         pods = tuple(pods)
         replicas, unreachable = None, ""
-        head = active_head(ray_service)
-        if head is not None:
+        if cluster_started(ray_service):
             try:
-                replicas = await self._replicas(model, head)
+                replicas = await self._replicas(model)
             except (Unanswered, KubeError) as error:
                 unreachable = str(error)
         return Observation(
@@ -65,27 +63,16 @@ class Observer:
             vanished=vanished,
         )
 
-    async def _replicas(self, model: Model, head: Head) -> Replicas:
-        url = self._settings.ray.dashboard_url.format(
-            name=model.metadata.name, namespace=model.metadata.namespace, cluster=head.cluster, head=head.service
-        )
-        answer = await self._applications(url, model.metadata.namespace)
+    async def _replicas(self, model: Model) -> Replicas:
+        names = {"name": model.metadata.name, "namespace": model.metadata.namespace}
+        url = self._settings.ray.dashboard_url.format(**names)
+        answer = await self._dashboard.applications(url, await self._token(model.metadata.namespace))
         return read_replicas(answer, engine.deployment(model))
 
-    async def _applications(self, url: str, namespace: str) -> dict[str, Any]:
+    async def _token(self, namespace: str) -> str | None:
         if not self._settings.ray.token_auth:
-            return await self._dashboard.applications(url, None)
-        secret = namespace, self._settings.ray.token_secret
-        known = self._tokens.get(secret)
-        if known is not None:
-            try:
-                return await self._dashboard.applications(url, known)
-            except Unauthorized:
-                self._tokens.pop(secret, None)
-        token = self._tokens[secret] = await self._read_token(*secret)
-        return await self._dashboard.applications(url, token)
-
-    async def _read_token(self, namespace: str, name: str) -> str:
+            return None
+        name = self._settings.ray.token_secret
         secret = await self._api.get(SECRETS, namespace, name)
         try:
             return header_text(base64.b64decode((secret.get("data") or {}).get("auth_token", "")).decode())

@@ -4,25 +4,32 @@ A change is one of these, in the order of what it costs:
 
     in place     replica counts, drain times, autoscaling: no replica that stays is restarted
     rolling      the engine's arguments: replicas are replaced one by one, each new one before an old one goes
+    back         a replacement is taken back: what serves goes on, and what was to take over goes
+    anew         pods, where none has served: they start instead of those that were to come
     replacement  pods: a second Ray cluster starts beside the first, with as many GPUs, and takes over when it is ready
 
-A replacement waits for the operator's word (`allowed`); until then only what is in place is applied.
+A replacement waits for the operator's word (`words.py`); until then only what is in place is applied.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from cloudach_model_api.model import Model
-from cloudach_model_api.names import ANNOTATION_ALLOW_REPLACEMENT
+from cloudach_model_api.status import rfc3339
 
-from .replicas import Demand, override
-from .resources import form
+from .drift import Path, covers, extras, foreign, removals
+from .replicas import Demand, may_sleep, override
 from .resources import ray_service as build
+from .rollout import Around, decide, first
 from .settings import Settings
 
-Change = Literal["none", "create", "in place", "rolling", "replacement"]
+Change = Literal["none", "create", "in place", "rolling", "back", "anew", "replacement"]
+
+CLUSTER: Path = ("spec", "rayClusterConfig")
+"""Nothing stays in here that is not ours: all of it makes pods, and each change of it would replace them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,49 +39,69 @@ class Plan:
     """The RayService to apply; None: nothing to apply."""
     waiting: str = ""
     """Why a replacement is not begun, and what lets it begin."""
+    drop: str = ""
+    """The RayCluster that was to take over and is given up; its name goes from the RayService's status."""
+    cluster: dict[str, Any] | None = None
+    """The rayClusterConfig as it should be; None: it is so, or becomes so by `manifest` alone."""
 
 
-def plan(model: Model, wanted: Demand, there: dict[str, Any] | None, settings: Settings, *, target: int | None) -> Plan:
+def plan(
+    model: Model,
+    wanted: Demand,
+    there: dict[str, Any] | None,
+    settings: Settings,
+    *,
+    target: int | None,
+    now: datetime,
+    around: Around | None = None,
+) -> Plan:
     """`there`: the RayService. `target`: how many replicas Serve's autoscaler wants at the moment, if known."""
-    app = build.application(model)
     if there is None:
-        config = build.serve_config(model, app, override(model, wanted))
-        cluster = form.new(model, settings)
-        return Plan("create", build.ray_service(model, settings, cluster=cluster, config=config))
+        new = first(model, settings)
+        config = build.serve_config(model, new.application, override(model, wanted))
+        notes = new.notes | _sleep_note(model, None, now)
+        return Plan("create", build.ray_service(model, new.made, config, notes=notes, deletion_delay_s=0))
     live = build.live(there)
-    cluster = form.running(live, model, settings)
-    change: Change = "none"
-    waiting = ""
-    if not form.is_as_asked(cluster, model, settings):
-        if wanted.mode == "deleting" or (wanted.mode == "running" and not allowed(model, settings)):
-            waiting = "" if wanted.mode == "deleting" else _ask(model, settings)
-            app = {name: value for name, value in live.application.items() if name != "deployments"} or app
-        else:
-            cluster, change = form.new(model, settings), "replacement"
+    around = around or Around()
+    rollout = decide(model, wanted, live, settings, around, now=now)
     options = override(model, wanted, begin=_begin(model, wanted, live, target))
-    config = build.serve_config(model, app, options)
-    manifest = build.ray_service(model, settings, cluster=cluster, config=config)
-    if change == "none" and not covers(there, manifest):
-        old = {name: value for name, value in live.application.items() if name != "deployments"}
-        change = "in place" if old == app else "rolling"
-    return Plan(change, manifest if change != "none" else None, waiting)
-
-
-def allowed(model: Model, settings: Settings) -> bool:
-    """`always`, or the generation that the operator has looked at."""
-    word = model.metadata.annotations.get(ANNOTATION_ALLOW_REPLACEMENT, "")
-    return settings.rollout.replacement == "at_once" or word in ("always", str(model.metadata.generation))
-
-
-def _ask(model: Model, settings: Settings) -> str:
-    spec = model.spec
-    gpus = spec.gpus_per_replica * max(spec.replicas, 1)
-    cost = f"a second set of pods, with {gpus} {spec.gpu.resource_name} more" if gpus else "a second set of pods"
-    word = f"{ANNOTATION_ALLOW_REPLACEMENT}={model.metadata.generation}"
-    return (
-        f"The change of the pods takes {cost}, until it has taken over from the first. To let it: "
-        f"kubectl annotate model {model.metadata.name} -n {model.metadata.namespace} --overwrite {word}"
+    manifest = build.ray_service(
+        model,
+        rollout.made,
+        build.serve_config(model, rollout.application, options),
+        notes=rollout.notes | _sleep_note(model, there, now),
+        deletion_delay_s=rollout.deletion_delay_s,
+        replaces=not rollout.drop,
     )
+    unclean = foreign(live.cluster, rollout.made.config) not in ("", around.tolerated)
+    applied = manifest if not covers(there, manifest) else None
+    change: Change = "none"
+    if rollout.pods != "as they are":
+        change = _CHANGES[rollout.pods]
+    elif applied is not None or unclean:
+        change = "in place" if live.bare_application == rollout.application else "rolling"
+    return Plan(change, applied, rollout.waiting, rollout.drop, rollout.made.config if unclean else None)
+
+
+_CHANGES: dict[str, Change] = {"replaced": "replacement", "begun anew": "anew", "taken back": "back"}
+
+
+def _sleep_note(model: Model, there: dict[str, Any] | None, now: datetime) -> dict[str, str]:
+    since = build.may_sleep_since(there, now) or now
+    return {build.ANNOTATION_MAY_SLEEP: rfc3339(since) if may_sleep(model) else ""}
+
+
+def cleaning(there: dict[str, Any], cluster: dict[str, Any]) -> list[dict[str, Any]]:
+    """A JSON patch that takes out of a RayService what is not of this rayClusterConfig; empty: nothing is in it.
+
+    It holds for this version of the object only.
+    """
+    live = (there.get("spec") or {}).get("rayClusterConfig") or {}
+    paths = [path for path, _ in extras(live, cluster)]
+    if not paths:
+        return []
+    version = there["metadata"]["resourceVersion"]
+    return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *removals(paths, below=CLUSTER)]
 
 
 def _begin(model: Model, wanted: Demand, live: build.Live, target: int | None) -> int | None:
@@ -94,18 +121,3 @@ def _begin(model: Model, wanted: Demand, live: build.Live, target: int | None) -
     if override(model, wanted, begin=kept) == live.override:
         return kept
     return min(max(target or kept, scaling.min_replicas, 1), scaling.max_replicas)
-
-
-def covers(there: Any, wanted: Any) -> bool:
-    """Whether all of `wanted` is in `there`; what other writers have added does not count."""
-    if isinstance(wanted, dict):
-        return isinstance(there, dict) and all(
-            name in there and covers(there[name], value) for name, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return (
-            isinstance(there, list)
-            and len(there) == len(wanted)
-            and all(covers(a, b) for a, b in zip(there, wanted, strict=True))
-        )
-    return bool(there == wanted)

@@ -5,33 +5,30 @@ from __future__ import annotations
 import base64
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cloudach_model_api.claims import Names
 from cloudach_model_api.model import InvalidModel, Model
-from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, MANAGER
+from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 from cloudach_model_api.status import ConditionType, ModelStatus, State
 
-from . import metrics, news
+from . import metrics
 from . import status as tell
 from .companions import Companions
 from .engine_keys import EngineKeys
 from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
-from .news import News
 from .observation import Observation, cluster_started
 from .observe import Observer
-from .pace import Pace
-from .parsed import Parsed
 from .plan import Plan, plan
+from .ray_services import RayServices
 from .replicas import Demand, demand
 from .resources import disruption
 from .resources.additions import is_key_asked_for, is_locked
-from .resources.ray_service import live
+from .resources.ray_service import live, may_sleep_since
 from .runtime.informer import Key
 from .settings import Settings
 
@@ -42,15 +39,12 @@ _MOVING = (State.PENDING, State.DEPLOYING, State.SCALING, State.DELETING, State.
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the informers hold, by Model."""
+    """What the informers hold."""
 
     models: Mapping[Key, dict[str, Any]]
     ray_services: Mapping[Key, dict[str, Any]]
-    pods: Mapping[Key, Sequence[dict[str, Any]]]
+    pods: Mapping[Key, dict[str, Any]]
     kuberay_missing: Callable[[], bool]
-    names: Names = field(default_factory=lambda: Names(lambda key: None))
-    """Whose the serving names are."""
-    parsed: Parsed = field(default_factory=Parsed)
 
 
 class Reconciler:
@@ -71,9 +65,9 @@ class Reconciler:
         self._without_keys = settings.model_copy(update={"inference": inference})
         self._cache = cache
         self._observer = observer
+        self._ray_services = RayServices(api)
         self._events = events
         self._settings = settings
-        self._pace = Pace(settings.ray)
         self._seen: set[Key] = set()  # RayServices that were there; one that no longer is, was deleted by somebody
 
     async def reconcile(self, key: Key) -> float | None:
@@ -84,7 +78,7 @@ class Reconciler:
             return None
         now = datetime.now(UTC)
         try:
-            model = self._cache.parsed.model(key, obj)
+            model = Model.from_object(obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
         use, untold = self._companions.use(key, model), self._companions.uses_missing(key[0])
@@ -95,55 +89,55 @@ class Reconciler:
             untold=untold,
             unmade=use is None and not untold,
             stream_s=self._settings.ray.stream_limit_s,
+            may_sleep_since=may_sleep_since(self._cache.ray_services.get(key), now),
         )
         if wanted.mode == "deleting":
             return await self._delete(key, obj, model, wanted, now)
         if FINALIZER not in model.metadata.finalizers:
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
         await self._companions.keep_use(key, model)
-        grant = self._cache.names.grant(key)
+        taken = tell.name_taken(model, self._other_models(key))
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
         if there is not None:
             self._seen.add(key)
-        if grant.refused and not grant.names and there is None:  # nobody could reach it
+        if taken is not None and taken[1] and there is None:
             self._seen.discard(key)
             seen = await self._look(key, model, None)
-            return await self._say(obj, model, wanted, Plan("none", None), seen, now)
+            return await self._say(obj, model, wanted, Plan("none", None), seen, now, blocked=taken[0])
         exposed = await self._companions.protect(key, model)
         if exposed and there is None:  # rather no engine than one that everybody reaches
             done, refused, applied = Plan("none", None), exposed, None
         else:
-            done, refused, applied = await self._bring_about(key, model, wanted, there)
+            done, refused, applied = await self._bring_about(key, model, wanted, there, now)
             refused = refused or exposed
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
-        again = await self._say(obj, model, wanted, done, seen, now)
+        again = await self._say(obj, model, wanted, done, seen, now, blocked=taken[0] if taken is not None else None)
         if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew
             self._seen.discard(key)
         return again
 
     async def _bring_about(
-        self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None
+        self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None, now: datetime
     ) -> tuple[Plan, str, dict[str, Any] | None]:
         """The plan, why it was refused if it was, and the RayService as it is then."""
         target = model.status.desired_replicas if wanted.autoscaled else None
         unseen = self._keys.unseen(key[0])
         settings = self._without_keys if unseen else self._settings
-        done = plan(model, wanted, there, settings, target=target)
-        if done.manifest is None or self._cache.kuberay_missing():
+        around = self._ray_services.around(key, self._pods(key))
+        done = plan(model, wanted, there, settings, target=target, now=now, around=around)
+        if done.change == "none" or self._cache.kuberay_missing() or self._ray_services.waits(key, done):
             return done, "", there
         try:
             if self._settings.ray.token_auth and done.change == "create":
                 await self._token_secret(model.metadata.namespace)
-            if is_locked(live(done.manifest).cluster) and not unseen:
+            if done.manifest is not None and is_locked(live(done.manifest).cluster) and not unseen:
                 await self._keys.keep(key)  # before a pod wants it
-            applied = await self._api.apply(RAY_SERVICES, *key, done.manifest)
+            applied = await self._ray_services.carry_out(key, there, done)
         except Refused as error:
             return done, str(error), there
         metrics.CHANGES.labels(done.change).inc()
         log.info("applied", extra={"model": "/".join(key), "change": done.change, "replicas": wanted.replicas})
-        if key in self._cache.models:
-            await self._tell(self._cache.models[key], news.of_change(done.change, key[1]))
         return done, "", applied
 
     async def _delete(self, key: Key, obj: dict[str, Any], model: Model, wanted: Demand, now: datetime) -> float | None:
@@ -157,7 +151,7 @@ class Reconciler:
             return None
         if there["metadata"].get("deletionTimestamp"):
             return self._settings.ray.poll_s
-        done, _, applied = await self._bring_about(key, model, wanted, there)
+        done, _, applied = await self._bring_about(key, model, wanted, there, now)
         seen = await self._look(key, model, applied)
         assert model.metadata.deletion_timestamp is not None
         drain = timedelta(seconds=model.spec.drain_seconds + self._settings.ray.drain_margin_s)
@@ -197,15 +191,22 @@ class Reconciler:
     async def _look(
         self, key: Key, model: Model, ray_service: dict[str, Any] | None, *, refused: str = "", vanished: bool = False
     ) -> Observation:
-        pods = self._cache.pods.get(key, ())
         return await self._observer.observe(
             model,
             ray_service,
-            pods,
+            self._pods(key),
             kuberay_missing=self._cache.kuberay_missing(),
             refused=refused,
             vanished=vanished,
         )
+
+    def _pods(self, key: Key) -> list[dict[str, Any]]:
+        namespace, name = key
+        return [
+            pod
+            for (where, _), pod in self._cache.pods.items()
+            if where == namespace and (pod["metadata"].get("labels") or {}).get(LABEL_MODEL) == name
+        ]
 
     async def _say(
         self,
@@ -215,20 +216,22 @@ class Reconciler:
         done: Plan,
         seen: Observation,
         now: datetime,
+        *,
+        blocked: Any = None,
     ) -> float:
         there = seen.ray_service
         engine_key = None
         if there is not None and is_key_asked_for(live(there).cluster, seen.pods):
             engine_key = await self._engine_key(_key(obj), model)
-        grant = self._cache.names.grant(_key(obj))
-        new = tell.status(model, wanted, done, seen, self._settings, now=now, grant=grant, engine_key=engine_key)
+        new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
         await self._write(obj, model.status, new)
         await self._budget(_key(obj), model, new, seen)
         self._measure(model, new)
+        ray = self._settings.ray
         progressing = new.condition(ConditionType.PROGRESSING)
         moves = progressing is not None and progressing.status == "True"
         moving = moves or new.state in _MOVING or done.change != "none" or seen.unreachable
-        pause = self._pace.pause_s(_key(obj), moving=bool(moving), models=len(self._cache.models))
+        pause = ray.poll_s if moving else ray.steady_poll_s
         return min(pause, wanted.look_again_s) if wanted.look_again_s is not None else pause
 
     async def _budget(self, key: Key, model: Model, now: ModelStatus, seen: Observation) -> None:
@@ -264,12 +267,13 @@ class Reconciler:
             await self._api.apply(MODELS, meta["namespace"], meta["name"], body, sub="status")
         except NotFound:
             return  # deleted meanwhile
-        await self._tell(obj, news.of_status(old, new))
-
-    async def _tell(self, obj: dict[str, Any], told: Iterable[News]) -> None:
-        for one in told:
-            log.info("told", extra={"model": "/".join(_key(obj)), "reason": one.reason})
-            await self._events.tell(obj, one.kind, one.reason, one.message)
+        for condition in new.conditions:
+            before = old.condition(condition.type)
+            if before is not None and (before.status, before.reason) == (condition.status, condition.reason):
+                continue
+            bad = condition.type == "Degraded" and condition.status == "True"
+            log.info("condition", extra={"model": f"{meta['namespace']}/{meta['name']}", "reason": condition.reason})
+            await self._events.tell(obj, "Warning" if bad else "Normal", condition.reason, condition.message)
 
     async def _finalizers(self, obj: dict[str, Any], finalizers: list[str]) -> None:
         meta = obj["metadata"]
@@ -295,6 +299,15 @@ class Reconciler:
         except Conflict:
             pass  # it is there already
 
+    def _other_models(self, key: Key) -> Iterable[Model]:
+        for other, obj in self._cache.models.items():
+            if other == key:
+                continue
+            try:
+                yield Model.from_object(obj)
+            except InvalidModel:
+                continue
+
     def _measure(self, model: Model, new: ModelStatus) -> None:
         labels = (model.metadata.namespace, model.metadata.name)
         metrics.DESIRED.labels(*labels).set(new.desired_replicas or 0)
@@ -304,7 +317,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._seen.discard(key)
-        self._pace.forget(key)
+        self._ray_services.forget(key)
         for gauge in (metrics.DESIRED, metrics.READY):
             try:
                 gauge.remove(*key)

@@ -48,9 +48,11 @@ def demand(
     untold: bool = False,
     unmade: bool = False,
     stream_s: float = 0.0,
+    may_sleep_since: datetime | None = None,
 ) -> Demand:
     """`use`: what gateways have told. `untold`: they cannot tell anything, so no Model is put to sleep. `unmade`: the
-    object that they tell it in is still to be made. `stream_s`: how long a stream may last."""
+    object that they tell it in is still to be made. `stream_s`: how long a stream may last. `may_sleep_since`: since
+    when the spec lets it sleep, if that is known."""
     spec = model.spec
     if model.metadata.deletion_timestamp is not None:
         return Demand("deleting", 0)
@@ -63,7 +65,8 @@ def demand(
         wanted_at = _latest(now, model.wake_requested_at, told.wake_requested_at)
         used_at = _latest(now, model.last_request_at, told.last_request_at)
         tellable_since = now if unmade else _tellable_since(model, use, stream_s)
-        left = (_sleeps_at(model, scaling.idle_seconds, wanted_at, used_at, tellable_since) - now).total_seconds()
+        since = latest(*(moment for moment in (tellable_since, may_sleep_since) if moment is not None))
+        left = (_sleeps_at(model, scaling.idle_seconds, wanted_at, used_at, since) - now).total_seconds()
         if left <= 0 and not untold:
             return Demand("sleeping", 0, wake_requested_at=wanted_at)
         look_again = left if left > 0 else None
@@ -92,8 +95,9 @@ def _tellable_since(model: Model, use: ModelUse | None, stream_s: float) -> date
 
 
 def _sleeps_at(
-    model: Model, idle_s: float, wanted_at: datetime | None, used_at: datetime | None, tellable_since: datetime | None
+    model: Model, idle_s: float, wanted_at: datetime | None, used_at: datetime | None, since: datetime | None
 ) -> datetime:
+    """`since`: before that it could not have been put to sleep. One that sleeps is not woken by it."""
     idle = timedelta(seconds=idle_s)
     moments = []
     if used_at is not None:
@@ -101,8 +105,8 @@ def _sleeps_at(
     marks = [mark for mark in (wanted_at, model.metadata.creation_timestamp) if mark is not None]
     ready = model.status.condition(ConditionType.READY)
     asleep = ready is not None and ready.reason == Reason.SLEEPING  # and stays so
-    if tellable_since is not None and not asleep:
-        marks.append(tellable_since)
+    if since is not None and not asleep:
+        marks.append(since)
     if model.status.state in (State.PENDING, State.DEPLOYING):
         moments += [mark + timedelta(seconds=START_S) for mark in marks]
     if ready is not None and ready.status == "True":

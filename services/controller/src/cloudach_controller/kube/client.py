@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,12 @@ class KubeClient:
             "PATCH", kind.path(namespace, name, sub), body=body, content="application/merge-patch+json"
         )
 
+    async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Object]) -> Object:
+        """A JSON patch. Refused when one of its tests fails."""
+        return await self._json(
+            "PATCH", kind.path(namespace, name), body=operations, content="application/json-patch+json"
+        )
+
     async def delete(self, kind: Kind, namespace: str, name: str) -> None:
         options = {"propagationPolicy": "Background"}
         await self._json("DELETE", kind.path(namespace, name), body=options, content="application/json")
@@ -123,7 +129,7 @@ class KubeClient:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Object] | None = None,
         content: str | None = None,
     ) -> Object:
         async with self._answer(verb, path, query=query, body=body, content=content) as answer:
@@ -140,7 +146,7 @@ class KubeClient:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Object] | None = None,
         content: str | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:

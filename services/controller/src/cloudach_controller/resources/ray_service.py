@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from cloudach_model_api.model import Model
 from cloudach_model_api.names import GROUP, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 from cloudach_model_api.use import owner
 
-from ..settings import Settings
 from . import engine
 
 ANNOTATION_CLUSTER = f"{GROUP}/cluster-hash"
@@ -19,6 +20,16 @@ ANNOTATION_MADE = f"{GROUP}/cluster"
 """The rayClusterConfig as it was made."""
 ANNOTATION_REPLICAS = f"{GROUP}/replicas-asked"
 """spec.replicas when the autoscaler was last told where to go on."""
+ANNOTATION_OTHERS = f"{GROUP}/other-clusters"
+"""RayClusters, by name, that were made from something else than what the RayService says now (`rollout.py`)."""
+ANNOTATION_DROPPED = f"{GROUP}/dropped-cluster"
+"""A RayCluster that was given up before it served, and when: `<name> <RFC 3339>`."""
+ANNOTATION_ALLOWED = f"{GROUP}/replacement-allowed"
+"""The hash of pods that may take a second set of GPUs."""
+ANNOTATION_WORD = f"{GROUP}/replacement-word"
+"""The word of the Model's `cloudach.dev/allow-replacement` that was used last."""
+ANNOTATION_MAY_SLEEP = f"{GROUP}/may-sleep-since"
+"""RFC 3339. Since when the spec lets the Model sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,22 @@ class Live:
     """Its one Serve application; empty when there is none that can be read."""
     override: dict[str, Any]
     replicas_asked: str
+    active: str = ""
+    """The RayCluster that serves."""
+    pending: str = ""
+    """The RayCluster that is to take over."""
+    pending_up: bool = False
+    """Its head answers."""
+    pending_ready: bool = False
+    """It takes over at once."""
+    observed: bool = True
+    """KubeRay has seen the spec as it is."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bare_application(self) -> dict[str, Any]:
+        """Without the options of the deployment."""
+        return {name: value for name, value in self.application.items() if name != "deployments"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +78,10 @@ def live(ray_service: dict[str, Any]) -> Live:
     annotations = ray_service["metadata"].get("annotations") or {}
     application = _application(spec.get("serveConfigV2"))
     overrides = application.get("deployments") or [{}]
+    status = ray_service.get("status") or {}
+    pending = status.get("pendingServiceStatus") or {}
+    told = pending.get("applicationStatuses") or {}
+    generation = ray_service["metadata"].get("generation")
     return Live(
         cluster=spec.get("rayClusterConfig") or {},
         cluster_hash=annotations.get(ANNOTATION_CLUSTER, ""),
@@ -58,7 +89,23 @@ def live(ray_service: dict[str, Any]) -> Live:
         application=application,
         override={name: value for name, value in overrides[0].items() if name != "name"},
         replicas_asked=annotations.get(ANNOTATION_REPLICAS, ""),
+        active=str((status.get("activeServiceStatus") or {}).get("rayClusterName") or ""),
+        pending=str(pending.get("rayClusterName") or ""),
+        pending_up=bool(told),
+        pending_ready=bool(told) and all(app.get("status") == "RUNNING" for app in told.values()),
+        observed=generation is None or status.get("observedGeneration") == generation,
+        annotations=annotations,
     )
+
+
+def may_sleep_since(ray_service: dict[str, Any] | None, now: datetime) -> datetime | None:
+    """Since when the spec lets its Model sleep, for one that it lets; now, where that has not been noted yet."""
+    if ray_service is None:
+        return None
+    try:
+        return datetime.fromisoformat((ray_service["metadata"].get("annotations") or {})[ANNOTATION_MAY_SLEEP])
+    except (KeyError, ValueError):
+        return now
 
 
 def application(model: Model) -> dict[str, Any]:
@@ -86,7 +133,19 @@ def serve_config(model: Model, app: dict[str, Any], override: dict[str, Any]) ->
     return json.dumps(config, indent=1, sort_keys=True)
 
 
-def ray_service(model: Model, settings: Settings, *, cluster: Made, config: str) -> dict[str, Any]:
+def ray_service(
+    model: Model,
+    cluster: Made,
+    config: str,
+    *,
+    notes: Mapping[str, str],
+    deletion_delay_s: int,
+    replaces: bool = True,
+) -> dict[str, Any]:
+    """`notes`: further annotations. `deletion_delay_s`: for how long a cluster that KubeRay drops goes on.
+
+    `replaces`: KubeRay starts a second cluster where this is not what the first was made from.
+    """
     record = {ANNOTATION_MADE: json.dumps(cluster.config, sort_keys=True)} if cluster.recorded else {}
     return {
         "apiVersion": "ray.io/v1",
@@ -98,6 +157,7 @@ def ray_service(model: Model, settings: Settings, *, cluster: Made, config: str)
             "annotations": {
                 ANNOTATION_CLUSTER: cluster.stamp,
                 **record,
+                **notes,
                 ANNOTATION_REPLICAS: str(model.spec.replicas),
             },
             "ownerReferences": [owner(model)],
@@ -107,9 +167,8 @@ def ray_service(model: Model, settings: Settings, *, cluster: Made, config: str)
             "rayClusterConfig": cluster.config,
             # The head holds no replica: through its proxy is a hop more.
             "excludeHeadPodFromServeSvc": True,
-            # Streams on the old cluster run out first.
-            "rayClusterDeletionDelaySeconds": settings.ray.stream_limit_s,
-            "upgradeStrategy": {"type": "NewCluster"},
+            "rayClusterDeletionDelaySeconds": deletion_delay_s,
+            "upgradeStrategy": {"type": "NewCluster" if replaces else "None"},
         },
     }
 

@@ -1,0 +1,134 @@
+"""Carries plans out on RayServices: what is applied, what is taken out, and the second cluster that is given up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .drift import foreign
+from .kube.client import RAY_SERVICES, Kind
+from .kube.errors import Refused
+from .plan import Plan, cleaning
+from .resources.ray_service import live
+from .rollout import Around
+from .runtime.informer import Key
+
+log = logging.getLogger(__name__)
+
+_REFUSED_FOR_S = 300.0
+"""How long a missing right is taken for missing before it is tried again."""
+_CALM_S = 600.0
+"""Who has changed nothing for so long counts as one who changes something for the first time."""
+_MAX_PAUSE_S = 300.0
+
+
+class Api(Protocol):
+    async def apply(self, kind: Kind, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]: ...
+    async def patch(
+        self, kind: Kind, namespace: str, name: str, operations: Sequence[dict[str, Any]]
+    ) -> dict[str, Any]: ...
+    async def merge(
+        self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any], *, sub: str = ""
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(slots=True)
+class _Contest:
+    """What was written last, and how often the same had to be written again."""
+
+    written: Any
+    times: int
+    written_at: float
+
+
+class RayServices:
+    """All methods that write raise KubeError."""
+
+    def __init__(self, api: Api, clock: Callable[[], float] = time.monotonic) -> None:
+        self._api = api
+        self._clock = clock
+        self._no_status: dict[str, float] = {}  # namespaces where we may not write it, and since when
+        self._tolerated: dict[Key, str] = {}
+        self._contests: dict[Key, _Contest] = {}
+
+    def around(self, key: Key, pods: Iterable[Mapping[str, Any]]) -> Around:
+        """`pods`: those of the Model."""
+        names = {
+            str((pod["metadata"].get("labels") or {}).get("ray.io/cluster") or "")
+            for pod in pods
+            if not pod["metadata"].get("deletionTimestamp")
+        }
+        since = self._no_status.get(key[0])
+        return Around(
+            with_pods=frozenset(names - {""}),
+            can_drop=since is None or self._clock() - since > _REFUSED_FOR_S,
+            tolerated=self._tolerated.get(key, ""),
+        )
+
+    def contested(self, key: Key) -> int:
+        """How often in a row somebody has changed what was written."""
+        contest = self._contests.get(key)
+        return contest.times if contest is not None else 0
+
+    def waits(self, key: Key, done: Plan) -> bool:
+        """Whether somebody changes it again and again, so that it is put right later and later."""
+        contest = self._contests.get(key)
+        if contest is None or contest.written != _writes(done):
+            return False
+        pause = min(2.0**contest.times - 1, _MAX_PAUSE_S)
+        return self._clock() - contest.written_at < pause
+
+    async def carry_out(self, key: Key, there: dict[str, Any] | None, done: Plan) -> dict[str, Any] | None:
+        """The RayService as it is then."""
+        found = there
+        if done.manifest is not None:
+            found = await self._api.apply(RAY_SERVICES, *key, done.manifest)
+        self._note(key, _writes(done))
+        if found is not None and done.cluster is not None:
+            found = await self._clean(key, found, done.cluster)
+        if found is not None and done.drop and live(found).pending == done.drop:
+            found = await self._drop(key, found)
+        return found
+
+    def forget(self, key: Key) -> None:
+        self._tolerated.pop(key, None)
+        self._contests.pop(key, None)
+
+    def _note(self, key: Key, written: Any) -> None:
+        now, old = self._clock(), self._contests.get(key)
+        again = old is not None and old.written == written and now - old.written_at < _CALM_S
+        self._contests[key] = _Contest(written, old.times + 1 if old is not None and again else 0, now)
+
+    async def _clean(self, key: Key, there: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
+        """What comes back at once, as from an admission webhook, stays: the same again would change nothing."""
+        operations = cleaning(there, cluster)
+        if operations:
+            there = await self._api.patch(RAY_SERVICES, *key, operations)
+        left = foreign(live(there).cluster, cluster)
+        if left:
+            log.warning("fields are added whenever they are taken out", extra={"model": "/".join(key), "fields": left})
+            self._tolerated[key] = left
+        else:
+            self._tolerated.pop(key, None)
+        return there
+
+    async def _drop(self, key: Key, there: dict[str, Any]) -> dict[str, Any]:
+        """Only in the version that was looked at: a cluster that has begun to serve meanwhile is not given up."""
+        version = there["metadata"]["resourceVersion"]
+        body = {"metadata": {"resourceVersion": version}, "status": {"pendingServiceStatus": None}}
+        try:
+            found = await self._api.merge(RAY_SERVICES, *key, body, sub="status")
+        except Refused as error:
+            self._no_status[key[0]] = self._clock()
+            log.warning("a replacement cannot be taken back", extra={"model": "/".join(key), "error": str(error)})
+            return there
+        self._no_status.pop(key[0], None)
+        log.info("replacement taken back", extra={"model": "/".join(key), "cluster": live(there).pending})
+        return found
+
+
+def _writes(done: Plan) -> Any:
+    return done.manifest, done.cluster
