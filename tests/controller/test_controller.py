@@ -266,6 +266,31 @@ def test_a_model_in_use_does_not_sleep_and_its_use_is_kept_again_when_deleted(
     assert shop.get("modeluse"), "made again"
 
 
+def test_who_holds_a_name_keeps_it_and_both_say_so(start: Start, shop: Shop) -> None:
+    """Also after another controller has begun. When the holder gives the name up, the other one gets it by itself."""
+    shop.apply(model("old"))
+    first = start()
+    shop.state("Ready", "old")
+    shop.apply(model("young", aliases=["chat"]))
+    shop.state("Ready", "young")
+    until(lambda: shop.status("young").get("names") == ["young", "chat"], "the names")
+    shop.apply(model("old", aliases=["chat"]))
+    until(lambda: "'chat' is serving/young's" in shop.condition("Degraded", "old"), "the older one is refused")
+    until(lambda: "serving/old asks for 'chat'" in shop.condition("Degraded", "young"), "the holder is told")
+    first.stop(PATIENCE_S)
+    start()
+    shop.run("scale", "model/old", "--replicas=2")
+    shop.state("Degraded", "old", ready=2)
+    assert (shop.status("old")["names"], shop.status("young")["names"]) == (["old"], ["young", "chat"])
+    shop.apply(model("young", aliases=["talk"]))
+    until(lambda: shop.status("old")["names"] == ["old", "chat"], "the name that was given up")
+    shop.state("Ready", "old", ready=2)
+    assert shop.condition("Degraded", "young").startswith("False AsExpected")
+    shop.run("delete", "model", "old", f"--timeout={PATIENCE_S:g}s")
+    shop.apply(model("young", aliases=["chat"]))
+    until(lambda: shop.status("young")["names"] == ["young", "chat"], "the name of one that is gone")
+
+
 def test_each_model_gets_a_key_of_its_own(start: Start, shop: Shop) -> None:
     def keys() -> dict[str, str]:
         data = shop.get("secret", "cloudach-engine-keys").get("data") or {}

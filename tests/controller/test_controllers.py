@@ -63,6 +63,30 @@ def test_a_restart_changes_nothing(start: Start, shop: Shop, paper: Paper) -> No
     assert before[1]["conditions"][0]["lastTransitionTime"] == shop.status()["conditions"][0]["lastTransitionTime"]
 
 
+def test_events_outlive_the_controller_and_say_what_was_made(start: Start, shop: Shop) -> None:
+    """The same event by the next controller is neither lost nor taken for the first one's."""
+    shop.apply(model("holder", aliases=["chat"]))
+    first = start()
+    shop.state("Ready", "holder")
+    shop.apply(model())
+    shop.state("Ready")
+    until(lambda: shop.events(reason="RayServiceCreated"), "the event that it was made")
+    assert not shop.events(reason="AsExpected"), "nothing has been wrong"
+
+    def refused() -> int:
+        return len(shop.events(reason="NameTaken"))
+
+    shop.apply(model(aliases=["chat"]))
+    until(lambda: refused() == 1, "the event")
+    shop.apply(model())
+    until(lambda: shop.events(reason="AsExpected"), "the event that all is well again")
+    first.stop(PATIENCE_S)
+    start()
+    shop.apply(model(aliases=["chat"]))
+    until(lambda: refused() == 2, "the event by the next controller")
+    assert {one["count"] for one in shop.events(reason="NameTaken")} == {1}
+
+
 def test_of_two_controllers_one_works_and_the_other_takes_over(start: Start, shop: Shop) -> None:
     first = start()
     until(lambda: leads(first), "the first leads")

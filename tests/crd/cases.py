@@ -164,6 +164,38 @@ RULES = (
         "perPod must divide the GPUs of a replica evenly",
         _spec(gpu={"tensorParallel": 4, "perPod": 3}),
     ),
+    Case(
+        "gpus-of-a-pod-without-gpus",
+        "spec.gpu.perPod",
+        "perReplica is 0, so no pod has GPUs: leave perPod out, or set perReplica",
+        _spec(gpu={"perReplica": 0, "perPod": 8}),
+    ),
+    *(
+        Case(
+            name,
+            "spec.gpu.resourceName",
+            "resourceName names no GPUs: Ray would not count these devices, and the Model would wait for them",
+            _spec(gpu={"resourceName": resource}),
+        )
+        for name, resource in {
+            "tpu": "google.com/tpu",
+            "gaudi": "habana.ai/gaudi",
+            "neuron": "aws.amazon.com/neuroncore",
+            "ascend": "huawei.com/Ascend910",
+        }.items()
+    ),
+    *(
+        Case(
+            name,
+            "spec.gpu.resourceName",
+            "parts of GPUs cannot work together: with a MIG device or a shared GPU a replica has one",
+            _spec(gpu={"resourceName": resource, **more}),
+        )
+        for name, resource, more in (
+            ("two-mig-devices", "nvidia.com/mig-3g.40gb", {"tensorParallel": 2}),
+            ("two-shared-gpus", "nvidia.com/gpu.shared", {"perReplica": 2}),
+        )
+    ),
     Case("gpu-as-limit", "spec.resources", NOT_THE_GPUS, _spec(resources={"limits": {"nvidia.com/gpu": 1}})),
     Case(
         "gpu-as-request",

@@ -43,7 +43,7 @@ _GRACE_S = 0.5  # an API server with watches on it takes a minute to end by itse
 
 
 class Cluster:
-    """A control plane. `kubeconfig` is an administrator's; `kubectl` uses it."""
+    """A control plane. `kubeconfig` is an administrator's; `kubectl` uses it. `controllers`: also Kubernetes' own."""
 
     def __init__(self, programs: Path, *, controllers: bool = False, crds: bool = False) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="cloudach-kube-"))
@@ -51,7 +51,7 @@ class Cluster:
         self.kubectl = Kubectl(self.kubeconfig)
         self.builtin = Kubectl(self.home / "kubeconfig-builtin")  # for namespaces, Secrets and the like
         self._programs = programs
-        self._controllers = controllers
+        self.controllers = controllers
         self._crds = crds
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         for folder in ("pki", "log", "volumes"):
@@ -127,7 +127,7 @@ class Cluster:
         # An API server that does not find it within 20 s ends.
         self._await("etcd", f"{etcd}/health")
         # Without the controller-manager no namespace ever gets its default service account, which this plugin asks for.
-        plugins = () if self._controllers else ("--disable-admission-plugins=ServiceAccount",)
+        plugins = () if self.controllers else ("--disable-admission-plugins=ServiceAccount",)
         self._spawn(
             "kube-apiserver",
             *(*_serving(port), f"--etcd-servers={etcd}", "--authorization-mode=RBAC", "--allow-privileged=true"),
@@ -142,7 +142,7 @@ class Cluster:
         self._await("kube-apiserver", f"{self.url}/api/v1/namespaces/default")
         if self._crds:
             self._start_crd_server(etcd, crd_port)
-        if self._controllers:
+        if self.controllers:
             self._start_controllers(port)
 
     def _start_crd_server(self, etcd: str, port: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -10,6 +12,7 @@ import pytest
 from aiohttp import web
 from cloudach_controller.dashboard import Dashboard
 from cloudach_controller.kube.client import Kind
+from cloudach_controller.observation import Head, active_head
 from cloudach_controller.observe import Observer
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
@@ -19,16 +22,32 @@ STARTED = {"status": {"activeServiceStatus": {"rayClusterName": "c"}}}
 
 
 class Secrets:
-    """An API server that knows this one Secret."""
+    """An API server that knows this one Secret. `asked`: how often it was."""
 
     def __init__(self, token: str) -> None:
         self._token = token
+        self.asked = 0
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        self.asked += 1
         return {"data": {"auth_token": self._token}}
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
         return ""
+
+
+@asynccontextmanager
+async def dashboard(answer: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """Its URL."""
+    app = web.Application()
+    app.router.add_get("/api/serve/applications/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def observed(token: str) -> tuple[list[str | None], str]:
@@ -39,20 +58,9 @@ async def observed(token: str) -> tuple[list[str | None], str]:
         seen.append(request.headers.get("authorization"))
         return web.json_response({"applications": {}})
 
-    app = web.Application()
-    app.router.add_get("/api/serve/applications/", applications)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        settings = parse(f"ray: {{dashboard_url: 'http://127.0.0.1:{port}'}}")
-        async with aiohttp.ClientSession() as session:
-            observer = Observer(Secrets(token), Dashboard(session, 30), settings)
-            observation = await observer.observe(MODEL, STARTED, ())
-    finally:
-        await runner.cleanup()
+    async with dashboard(applications) as url, aiohttp.ClientSession() as session:
+        observer = Observer(Secrets(token), Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}'}}"))
+        observation = await observer.observe(MODEL, STARTED, ())
     return seen, observation.unreachable
 
 
@@ -66,3 +74,51 @@ async def test_a_token_that_cannot_be_sent_is_said(token: str) -> None:
     seen, unreachable = await observed(token)
     assert seen == []
     assert "auth_token in the Secret cloudach-ray-token" in unreachable
+
+
+async def test_the_token_is_read_once_and_again_when_a_dashboard_wants_another() -> None:
+    wanted = "Bearer one"
+
+    async def applications(request: web.Request) -> web.Response:
+        good = request.headers.get("authorization") == wanted
+        return web.json_response({"applications": {}}, status=200 if good else 401)
+
+    async with dashboard(applications) as url, aiohttp.ClientSession() as session:
+        api = Secrets(b64encode(b"one").decode())
+        observer = Observer(api, Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}'}}"))
+        for _ in range(3):
+            assert (await observer.observe(MODEL, STARTED, ())).unreachable == ""
+        assert api.asked == 1
+        wanted, api._token = "Bearer two", b64encode(b"two").decode()
+        for _ in range(3):
+            assert (await observer.observe(MODEL, STARTED, ())).unreachable == ""
+        assert api.asked == 2
+        wanted = "Bearer three"
+        assert "401" in (await observer.observe(MODEL, STARTED, ())).unreachable
+
+
+LONG = "qwen3-235b-a22b-instruct-2507-fp8-production-eu-x7k2p"
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told", "service"),
+    [
+        ("m-x7k2p", None, "m-x7k2p-head-svc"),
+        ("m-x7k2p", "m-x7k2p-head-svc", "m-x7k2p-head-svc"),
+        # KubeRay before 1.4 kept the last 50 characters, and put an r where no name may begin.
+        ("m" * 45, "m" * 41 + "-head-svc", "m" * 41 + "-head-svc"),
+        (LONG, "r" + f"{LONG}-head-svc"[-49:], "r" + f"{LONG}-head-svc"[-49:]),
+        # Whoever may write a RayService's status must not get Ray's token sent to wherever they like.
+        ("m-x7k2p", "other-head-svc", "m-x7k2p-head-svc"),
+        ("m-x7k2p", "elsewhere.example.com/", "m-x7k2p-head-svc"),
+    ],
+)
+def test_the_active_clusters_head_is_known_by_its_own_service(cluster: str, told: str | None, service: str) -> None:
+    active = {"rayClusterName": cluster, "rayClusterStatus": {"head": {"serviceName": told}}}
+    ray_service = {"status": {"activeServiceStatus": active, "pendingServiceStatus": {"rayClusterName": "m-b4f8d"}}}
+    assert active_head(ray_service) == Head(cluster, service)
+
+
+@pytest.mark.parametrize("cluster", ["", "elsewhere.example.com/x?", "a:1", "A", "-", "a" * 64])
+def test_what_cannot_be_a_clusters_name_leads_nowhere(cluster: str) -> None:
+    assert active_head({"status": {"activeServiceStatus": {"rayClusterName": cluster}}}) is None

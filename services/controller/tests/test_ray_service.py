@@ -46,6 +46,23 @@ def test_gpus_type_and_parallelism() -> None:
     assert group["rayStartParams"]["num-cpus"] == "5"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nvidia.com/gpu", None),  # KubeRay and Ray's autoscaler see it in the pod's limits
+        ("amd.com/gpu", None),
+        ("nvidia.com/gpu.shared", "1"),
+        ("nvidia.com/mig-3g.40gb", "1"),
+        ("gpu.intel.com/i915", "1"),
+    ],
+)
+def test_ray_is_told_of_gpus_that_it_does_not_know_by_their_name(name: str, told: str | None) -> None:
+    group, _, container = worker(model({"source": HF, "gpu": {"resourceName": name}}))
+    assert container["resources"]["limits"] == {name: 1}
+    assert group["rayStartParams"].get("num-gpus") == told
+    assert "num-gpus" not in worker(model({"source": HF, "gpu": {"perReplica": 0}}))[0]["rayStartParams"]
+
+
 def test_secrets_reach_the_pods_and_not_the_serve_config() -> None:
     source = {"huggingFace": {"repo": "meta/llama", "revision": "abc", "tokenSecret": {"name": "hf"}}}
     reference = {"secretKeyRef": {"name": "s", "key": "k"}}

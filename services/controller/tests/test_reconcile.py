@@ -70,7 +70,7 @@ async def look(
     cache = Cache(
         models={KEY: obj},
         ray_services={KEY: ray_service} if ray_service is not None else {},
-        pods={("llm", f"worker-{number}"): pod for number, pod in enumerate(pods)},
+        pods={KEY: pods},
         kuberay_missing=lambda: False,
     )
     observer = Observer(api, cast(Dashboard, None), read)

@@ -61,6 +61,20 @@ async def test_of_two_times_the_earlier_holds() -> None:
     assert await asyncio.wait_for(queue.take(), 5) == "a"
 
 
+async def test_only_what_is_not_to_be_worked_on_anyhow_is_added_when_idle() -> None:
+    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
+    queue.add_after("later", 3600)
+    queue.add("working")
+    await queue.take()
+    for key in ("later", "working", "idle"):
+        queue.add_idle(key)
+    assert await queue.take() == "idle"
+    assert len(queue) == 0
+    queue.done("working")
+    assert len(queue) == 0
+    queue.close()
+
+
 class PaperLease:
     """An API server with one Lease in it. `away`: it does not answer."""
 
@@ -222,9 +236,14 @@ class PaperWatch:
         raise Gone(410, "too old")
 
 
+def team(one: dict[str, Any]) -> tuple[str, str] | None:
+    name = one["metadata"].get("labels", {}).get("team")
+    return ("n", name) if name else None
+
+
 async def informed(source: PaperWatch) -> tuple[Informer, list[str]]:
     changed: list[str] = []
-    informer = Informer(source, MODELS, "n", lambda key, _: changed.append(key[1]))
+    informer = Informer(source, MODELS, "n", lambda key, _: changed.append(key[1]), group=team)
     task = asyncio.create_task(informer.run())
     await asyncio.wait_for(source.over.wait(), 20)
     task.cancel()
@@ -252,3 +271,17 @@ async def test_a_lost_server_is_asked_again_and_what_was_known_stays() -> None:
     informer, changed = await informed(source)
     assert changed == ["a"]
     assert set(informer.objects) == {("n", "a")}
+
+
+async def test_objects_are_held_by_their_group() -> None:
+    def of(name: str, version: int, team: str | None) -> dict[str, Any]:
+        one = obj(name, version)
+        one["metadata"]["labels"] = {"team": team} if team else {}
+        return one
+
+    events = [("MODIFIED", of("a", 11, "blue")), ("MODIFIED", of("b", 12, None)), ("DELETED", of("c", 13, "red"))]
+    first = [of("a", 1, "red"), of("b", 1, "red"), of("c", 1, "red"), of("d", 1, None)]
+    informer, _ = await informed(PaperWatch((first, [*events, ("ADDED", of("e", 14, "blue")), None])))
+    assert {group: set(found) for group, found in informer.groups.items()} == {("n", "blue"): {("n", "a"), ("n", "e")}}
+    informer, _ = await informed(PaperWatch((first, events), ([of("b", 20, "red")], [])))
+    assert {group: set(found) for group, found in informer.groups.items()} == {("n", "red"): {("n", "b")}}

@@ -12,8 +12,9 @@ from cloudach_controller.observation import Observation, Replicas, read_replicas
 from cloudach_controller.plan import Plan
 from cloudach_controller.replicas import demand
 from cloudach_controller.settings import Settings
-from cloudach_controller.status import invalid, name_taken, status
-from cloudach_model_api.model import InvalidModel, Model
+from cloudach_controller.status import invalid, status
+from cloudach_model_api.claims import Grant, Refusal
+from cloudach_model_api.model import AdapterNames, InvalidModel, Model
 from cloudach_model_api.status import ModelStatus
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -152,7 +153,7 @@ def test_a_replacement_is_announced_with_its_cost() -> None:
     condition = found.condition("Progressing")
     assert condition is not None
     assert (condition.status, condition.reason) == ("False", "ReplacementPending")
-    assert "twice the GPUs" in condition.message
+    assert condition.message == "takes 2 nvidia.com/gpu more", "and not the same once more in other words"
     assert "2 nvidia.com/gpu more" in condition.message
     pending = {"activeServiceStatus": {"rayClusterName": "a"}, "pendingServiceStatus": {"rayClusterName": "b"}}
     assert told(model(), seen(replicas(2), ray_service={"status": pending}))[1]["Progressing"] == "True Replacing"
@@ -276,18 +277,41 @@ def test_a_bad_spec_leaves_what_runs_as_it_is() -> None:
     assert invalid(ModelStatus(), broken.value, generation=9, now=NOW).state == "Failed"
 
 
-def test_the_older_model_keeps_a_name() -> None:
-    def named(name: str, day: int, **spec: Any) -> Model:
-        return model(spec, name=name, creationTimestamp=datetime(2026, 1, day, tzinfo=UTC).isoformat())
+OWNER = ("llm", "a")
 
-    old, young = named("a", 1, aliases=["chat"]), named("b", 2, id="chat")
-    taken = name_taken(young, [old])
-    assert taken is not None
-    assert (taken[0].reason, "'chat' is llm/a's" in taken[0].message, taken[1]) == ("NameTaken", True, True)
-    assert name_taken(old, [young]) is None
-    alias = name_taken(named("c", 3, aliases=["chat"]), [old])
-    assert alias is not None
-    assert alias[1] is False  # its own id is free
+
+def served(what: Observation, grant: Grant, of: Model | None = None) -> tuple[str | None, str, tuple[str, ...] | None]:
+    """State, what is wrong, and the names that are told."""
+    found = status(of or model(), demand(model(), NOW), NOTHING, what, Settings(), now=NOW, grant=grant)
+    degraded = found.condition("Degraded")
+    assert degraded is not None
+    return found.state, f"{degraded.status} {degraded.reason}: {degraded.message}", found.names
+
+
+def test_a_model_tells_which_names_it_holds_and_who_asks_for_them() -> None:
+    adapters = (AdapterNames("sql", ("qwen:sql", "q:sql")),)
+    state, wrong, names = served(seen(replicas(2)), Grant(("qwen", "q"), adapters, wanted={"q": OWNER}))
+    assert (state, names) == ("Ready", ("qwen", "q", "qwen:sql"))
+    assert wrong.startswith("False NameWanted: ")
+    assert "llm/a asks for 'q'" in wrong
+
+
+def test_a_model_whose_id_is_anothers_is_not_served() -> None:
+    state, wrong, names = served(seen(), Grant(refused=(Refusal("qwen", OWNER),)))
+    assert (state, names) == ("Failed", ())
+    assert wrong.startswith("True NameTaken: ")
+    assert "'qwen' is llm/a's" in wrong
+
+
+def test_a_model_without_one_of_its_aliases_starts_as_any_other() -> None:
+    """It is told of, after whatever else is wrong. Failed would have gateways refuse what they should wait for."""
+    grant = Grant(("qwen",), refused=(Refusal("chat", OWNER), Refusal("talk", OWNER)))
+    state, wrong, names = served(seen(pods=(pod(),)), grant)
+    assert (state, names) == ("Deploying", ("qwen",))
+    assert "'chat' is llm/a's. So are 1 more." in wrong
+    assert served(seen(replicas(2)), grant)[0] == "Degraded"
+    pulling = container(state={"waiting": {"reason": "ImagePullBackOff"}})
+    assert served(seen(pods=(pulling,)), grant)[1].startswith("True ImagePullFailed")
 
 
 ADAPTERS = {"lora": {"adapters": [{"name": n, "source": {"huggingFace": {"repo": "a/b"}}} for n in ("a", "b")]}}
@@ -331,14 +355,3 @@ def test_an_adapter_that_cannot_be_loaded_is_named() -> None:
     assert found is not None
     assert found.reason == "AdapterNotLoaded"
     assert found.message.endswith("LoRA adapter 'sql': o/x: 404 Client Error")
-
-
-def test_adapters_names_are_taken_too() -> None:
-    def named(name: str, day: int, **spec: Any) -> Model:
-        return model(spec, name=name, creationTimestamp=datetime(2026, 1, day, tzinfo=UTC).isoformat())
-
-    adapter = {"name": "a", "id": "sql", "source": {"huggingFace": {"repo": "a/b"}}}
-    old, young = named("old", 1, id="sql"), named("young", 2, lora={"adapters": [adapter]})
-    taken = name_taken(young, [old])
-    assert taken is not None
-    assert ("'sql' is llm/old's" in taken[0].message, taken[1]) == (True, False)

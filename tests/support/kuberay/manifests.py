@@ -65,7 +65,8 @@ def pod(
             "annotations": meta.get("annotations") or {},
             "ownerReferences": [reference],
         },
-        "spec": template["spec"],
+        # Else a scheduler that runs would say that there is no node.
+        "spec": {**template["spec"], "schedulerName": "paper"},
     }
 
 

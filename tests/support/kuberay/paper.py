@@ -54,6 +54,7 @@ class Paper(Steering):
     def __init__(self, cluster: Cluster, namespace: str, *, addresses: Iterator[Address] | None = None) -> None:
         super().__init__()
         self._api = KubeApi(cluster, namespace)
+        self._controllers = cluster.controllers
         self._addresses = addresses or paper_addresses()
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -82,7 +83,7 @@ class Paper(Steering):
     @property
     def dashboard_url(self) -> str:
         """For the controller's setting ray.dashboard_url."""
-        return f"http://127.0.0.1:{self._server.server_port}/{{name}}"
+        return f"http://127.0.0.1:{self._server.server_port}/{{head}}"
 
     def dashboard_of(self, service: str) -> str:
         """Base URL of the dashboard behind a head service."""
@@ -206,7 +207,9 @@ class Paper(Steering):
             with self._lock:
                 self._points_to[name] = outcome.point_to
         if differs(service.get("status") or {}, outcome.status):
-            self._api.write_status(service, outcome.status)
+            with self._lock:  # lest a test sees a Model follow before it sees what the Model follows
+                self._api.write_status(service, outcome.status)
+                service["status"] = outcome.status
 
     def _make(self, name: str, service: dict[str, Any]) -> None:
         config = copy.deepcopy(service["spec"]["rayClusterConfig"])
@@ -294,9 +297,9 @@ class Paper(Steering):
                 pod.written = status
 
     def _sync_slices(self, service: dict[str, Any]) -> None:
-        """What Kubernetes' own controller makes of the serve service: a slice for each port that pods have."""
+        """What Kubernetes' own controller makes of the serve service, where it runs; here a slice for each port."""
         name = service["metadata"]["name"]
-        if name not in self._points_to:
+        if name not in self._points_to or self._controllers:
             return
         endpoints: dict[int, list[dict[str, Any]]] = {manifests.SERVE_PORT: []}
         cluster = self._clusters.get(self._points_to[name])

@@ -1,5 +1,6 @@
 """The Model resource (cloudach.dev/v1alpha1): its types, conditions and names. Pure."""
 
+from .claims import Claim, Grant, Names, allocate
 from .engine import Engine, EnvVar, Gpu, Resources, Toleration
 from .model import AdapterNames, FieldError, InvalidModel, Model, ObjectMeta
 from .reasons import Reason
@@ -13,12 +14,14 @@ __all__ = [
     "AdapterNames",
     "AdapterSource",
     "Autoscaling",
+    "Claim",
     "Condition",
     "ConditionType",
     "Engine",
     "EnvVar",
     "FieldError",
     "Gpu",
+    "Grant",
     "HuggingFace",
     "ImageFolder",
     "InvalidModel",
@@ -27,6 +30,7 @@ __all__ = [
     "ModelSpec",
     "ModelStatus",
     "ModelUse",
+    "Names",
     "ObjectMeta",
     "ObjectStore",
     "Pvc",
@@ -38,6 +42,7 @@ __all__ = [
     "State",
     "Toleration",
     "UseStatus",
+    "allocate",
     "rfc3339",
     "set_condition",
 ]

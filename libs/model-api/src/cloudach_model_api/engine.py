@@ -188,6 +188,11 @@ class Engine(Part):
         return next((value for spelling, value in self.args.items() if argument(spelling) == name), None)
 
 
+_NO_GPUS = r"^(google[.]com|habana[.]ai|aws[.]amazon[.]com|huawei[.]com)/"
+_SLICES = r"/(mig-.+|gpu[.]shared)$"
+"""Parts of a GPU, as NVIDIA's device plugin names them. They cannot work together on one model."""
+
+
 class Gpu(Part):
     """GPUs of one replica."""
 
@@ -203,7 +208,8 @@ class Gpu(Part):
     resource_name: Annotated[
         str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
     ] = "nvidia.com/gpu"
-    """What Kubernetes calls the GPUs of the nodes."""
+    """What Kubernetes calls the GPUs of the nodes. MIG devices (`nvidia.com/mig-3g.40gb`) and shared GPUs
+    (`nvidia.com/gpu.shared`) may be given too, one to a replica."""
     type: (
         Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] | None
     ) = Field(
@@ -235,6 +241,27 @@ class Gpu(Part):
             " : self.tensorParallel * self.pipelineParallel) % self.perPod == 0",
             lambda it: it.count % it.per_pod == 0 if it.per_pod else True,
             ".perPod",
+        ),
+        Rule(
+            "perReplica is 0, so no pod has GPUs: leave perPod out, or set perReplica",
+            "!has(self.perPod) || !has(self.perReplica) || self.perReplica > 0",
+            lambda it: not it.per_pod or it.count > 0,
+            ".perPod",
+        ),
+        Rule(
+            "resourceName names no GPUs: Ray would not count these devices, and the Model would wait for them for "
+            "ever. TPUs, Gaudi, Neuron and Ascend devices are not supported",
+            f"!has(self.resourceName) || !self.resourceName.matches('{_NO_GPUS}')",
+            lambda it: not re.match(_NO_GPUS, it.resource_name),
+            ".resourceName",
+        ),
+        Rule(
+            "parts of GPUs cannot work together: with a MIG device or a shared GPU a replica has one, so leave "
+            "perReplica, tensorParallel and pipelineParallel out, or name whole GPUs",
+            f"!has(self.resourceName) || !self.resourceName.matches('{_SLICES}') ||"
+            " (has(self.perReplica) ? self.perReplica : self.tensorParallel * self.pipelineParallel) <= 1",
+            lambda it: not re.search(_SLICES, it.resource_name) or it.count <= 1,
+            ".resourceName",
         ),
     )
 

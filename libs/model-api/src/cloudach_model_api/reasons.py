@@ -23,6 +23,7 @@ class Reason(StrEnum):
     # of Degraded
     AS_EXPECTED = "AsExpected"
     INVALID_SPEC = "InvalidSpec"
+    NAME_WANTED = "NameWanted"
     NAME_TAKEN = "NameTaken"
     NO_GPU_NODE_FITS = "NoGpuNodeFits"
     QUOTA_EXCEEDED = "QuotaExceeded"
@@ -56,7 +57,8 @@ MEANINGS = {
     Reason.UP_TO_DATE: "It is as the spec asks for.",
     Reason.AS_EXPECTED: "Nothing to look at.",
     Reason.INVALID_SPEC: "The spec breaks a rule; the message names the field. What ran before goes on.",
-    Reason.NAME_TAKEN: "Another Model has the same id or alias; the older one keeps it. Choose another.",
+    Reason.NAME_WANTED: "Another Model asks for a name of this one, which keeps it.",
+    Reason.NAME_TAKEN: "Another Model has the same id or alias and keeps it as long as it asks for it. Choose another.",
     Reason.NO_GPU_NODE_FITS: "No node has the GPUs, their type, the memory or the CPUs free: add one, or ask for less.",
     Reason.QUOTA_EXCEEDED: "The namespace's ResourceQuota or a LimitRange is in the way.",
     Reason.SECRET_MISSING: "A Secret that the spec names, or its entry, is not there.",

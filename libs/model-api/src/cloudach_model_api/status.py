@@ -59,6 +59,9 @@ class ModelStatus(Observed):
     """The metadata.generation that this status speaks of."""
     id: str | None = None
     """The name that the API knows the model by: spec.id, or the resource's own name."""
+    names: tuple[str, ...] | None = None
+    """The names that are this Model's, its id before the others; of adapters those that follow from an alias are left
+    out. It keeps them for as long as its spec asks for them; empty: its id is another's, so it is not served."""
     state: State | None = None
     replicas: Annotated[int, Field(ge=0)] | None = None
     """Replicas there are, ready or not."""

@@ -37,7 +37,8 @@ async def run(settings: Settings) -> int:
     try:
         async with (
             connect(kubernetes.kubeconfig, kubernetes.timeout_s) as api,
-            aiohttp.ClientSession() as session,
+            # Head services are headless: a kept connection, or a remembered address, would stay with a pod that was.
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False)) as session,
             health.serving(settings.listen.host, settings.listen.port, state.unready) as port,
         ):
             print(f"listening on http://{settings.listen.host}:{port}", flush=True)

@@ -11,6 +11,10 @@ class Unanswered(Exception):
     """The dashboard does not answer as it should; the message says what it did."""
 
 
+class Unauthorized(Unanswered):
+    """It wants another token."""
+
+
 class Dashboard:
     def __init__(self, session: aiohttp.ClientSession, timeout_s: float) -> None:
         self._session = session
@@ -24,7 +28,8 @@ class Dashboard:
                 f"{base_url}/api/serve/applications/", headers=headers, timeout=self._timeout
             ) as answer:
                 if answer.status != 200:
-                    raise Unanswered(f"{base_url} answers {answer.status}: {(await answer.text())[:200]}")
+                    kind = Unauthorized if answer.status in (401, 403) else Unanswered
+                    raise kind(f"{base_url} answers {answer.status}: {(await answer.text())[:200]}")
                 found: dict[str, Any] = await answer.json(content_type=None)
                 return found
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

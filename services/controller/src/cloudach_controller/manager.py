@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from cloudach_model_api.claims import Claim, Names
 from cloudach_model_api.keys import ENGINE_KEYS_SECRET
+from cloudach_model_api.model import InvalidModel
 from cloudach_model_api.names import LABEL_MODEL
 
 from . import metrics
@@ -27,6 +29,7 @@ from .kube.client import (
 from .kube.errors import Conflict, KubeError
 from .kube.events import Events
 from .observe import Observer
+from .parsed import Parsed
 from .reconcile import Cache, Reconciler
 from .runtime.informer import Informer, Key
 from .runtime.work_queue import WorkQueue
@@ -39,6 +42,8 @@ class Manager:
     def __init__(self, api: KubeClient, observer: Observer, events: Events, settings: Settings) -> None:
         self._settings = settings
         self._queue: WorkQueue[Key] = WorkQueue(retry_max_s=settings.kubernetes.retry_max_s)
+        self._names = Names(self._queue.add)
+        self._parsed = Parsed()
         spaces: tuple[str | None, ...] = settings.kubernetes.namespaces or (None,)
         self._models = [Informer(api, MODELS, space, self._model_changed) for space in spaces]
         self._uses = [
@@ -58,11 +63,16 @@ class Manager:
             for space in spaces
         ]
         self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
-        self._pods = [Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
+        self._pods = [
+            Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL, group=_model_of) for space in spaces
+        ]
+        self._all_models = _Merged(self._models)
         cache = Cache(
-            models=_Merged(self._models),
+            models=self._all_models,
             ray_services=_Merged(self._ray),
-            pods=_Merged(self._pods),
+            pods=_Grouped(self._pods),
+            names=self._names,
+            parsed=self._parsed,
             kuberay_missing=lambda: any(each.missing for each in self._ray),
         )
         companions = Companions(
@@ -134,23 +144,43 @@ class Manager:
         while True:
             for informer in self._informers:
                 metrics.CONNECTED.labels(informer.kind).set(informer.connected)
-            for key in _Merged(self._models):
-                self._queue.add(key)
+            for key in self._all_models:
+                self._queue.add_idle(key)
             await asyncio.sleep(self._settings.kubernetes.resync_s)
 
     def _model_changed(self, key: Key, _: dict[str, Any]) -> None:
+        self._claim(key)
         self._queue.add(key)
 
+    def _claim(self, key: Key) -> None:
+        """What it asks for of the serving names. A spec that is wrong changes nothing, as for the gateways."""
+        obj = self._all_models.get(key)
+        if obj is None:
+            self._parsed.forget(key)
+            self._names.take(key, None)
+            return
+        try:
+            self._names.take(key, Claim.of(self._parsed.model(key, obj)))
+        except InvalidModel:
+            if key not in self._names or obj["metadata"].get("deletionTimestamp"):
+                self._names.take(key, Claim.unread(obj))
+
     def _keys_changed(self, key: Key, _: dict[str, Any]) -> None:
-        for model in _Merged(self._models):
+        for model in self._all_models:
             if model[0] == key[0]:
                 self._queue.add(model)
 
     def _part_changed(self, key: Key, part: dict[str, Any]) -> None:
-        labels = part["metadata"].get("labels") or {}
-        name = labels.get(LABEL_MODEL)
-        if name:
-            self._queue.add((key[0], name))
+        model = _model_of(part)
+        if model is not None:
+            self._queue.add(model)
+
+
+def _model_of(part: dict[str, Any]) -> Key | None:
+    """The Model that an object belongs to."""
+    meta = part["metadata"]
+    name = (meta.get("labels") or {}).get(LABEL_MODEL)
+    return (meta.get("namespace", ""), name) if name else None
 
 
 def _missing(informers: list[Informer]) -> Callable[[str], bool]:
@@ -163,19 +193,43 @@ def _missing(informers: list[Informer]) -> Callable[[str], bool]:
 
 
 class _Merged(Mapping[Key, dict[str, Any]]):
-    """The objects of several informers as one mapping; a view."""
+    """The objects of several informers as one mapping; a view. Looking up costs the same, however many they are."""
 
     def __init__(self, informers: list[Informer]) -> None:
-        self._maps = informers
+        self._informers = {informer.namespace: informer for informer in informers}
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        for informer in self._maps:
-            if key in informer.objects:
-                return informer.objects[key]
-        raise KeyError(key)
+        informer = _of_namespace(self._informers, key[0])
+        if informer is None:
+            raise KeyError(key)
+        return informer.objects[key]
 
     def __iter__(self) -> Iterator[Key]:
-        return iter([key for informer in self._maps for key in informer.objects])
+        return iter([key for informer in self._informers.values() for key in informer.objects])
 
     def __len__(self) -> int:
-        return sum(len(informer.objects) for informer in self._maps)
+        return sum(len(informer.objects) for informer in self._informers.values())
+
+
+class _Grouped(Mapping[Key, tuple[dict[str, Any], ...]]):
+    """The objects of several informers by what they belong to; a view."""
+
+    def __init__(self, informers: list[Informer]) -> None:
+        self._informers = {informer.namespace: informer for informer in informers}
+
+    def __getitem__(self, key: Key) -> tuple[dict[str, Any], ...]:
+        informer = _of_namespace(self._informers, key[0])
+        if informer is None:
+            raise KeyError(key)
+        return tuple(informer.groups[key].values())
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter([key for informer in self._informers.values() for key in informer.groups])
+
+    def __len__(self) -> int:
+        return sum(len(informer.groups) for informer in self._informers.values())
+
+
+def _of_namespace(informers: Mapping[str | None, Informer], namespace: str) -> Informer | None:
+    """None as a namespace is all of them."""
+    return informers.get(namespace) or informers.get(None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .resources import engine
 
+_SERVICE_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _GONE = ("STOPPING", "DRAINING", "PENDING_MIGRATION")
 
 
@@ -85,6 +87,27 @@ def _adapters(app: Mapping[str, Any]) -> frozenset[str]:
 def cluster_started(ray_service: Mapping[str, Any] | None) -> bool:
     """Whether KubeRay has a cluster that traffic goes to."""
     return bool(_active(ray_service).get("rayClusterName"))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a RayCluster's head is reached."""
+
+    cluster: str
+    service: str
+    """The RayCluster's own, which leads nowhere else; the RayService's moves to another cluster."""
+
+
+def active_head(ray_service: Mapping[str, Any] | None) -> Head | None:
+    """The head of the cluster that traffic goes to. Names that cannot be a service's count as none."""
+    active = _active(ray_service)
+    cluster = str(active.get("rayClusterName") or "")
+    service = f"{cluster}-head-svc"
+    # KubeRay before 1.4 kept the last 50 characters of it, and put an r where no name may begin.
+    told = str(((active.get("rayClusterStatus") or {}).get("head") or {}).get("serviceName") or "")
+    if len(told) == 50 and service.endswith(told[1:]):
+        service = told
+    return Head(cluster, service) if cluster and _SERVICE_NAME.fullmatch(service) else None
 
 
 def replacing(ray_service: Mapping[str, Any] | None) -> bool:

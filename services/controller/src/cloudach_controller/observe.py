@@ -11,10 +11,10 @@ from cloudach_model_api.model import Model
 from cloudach_settings import header_text
 
 from .causes import last_error
-from .dashboard import Dashboard, Unanswered
+from .dashboard import Dashboard, Unanswered, Unauthorized
 from .kube.client import SECRETS, Kind
 from .kube.errors import KubeError
-from .observation import Observation, Replicas, cluster_started, read_replicas
+from .observation import Head, Observation, Replicas, active_head, read_replicas
 from .resources import engine
 from .settings import Settings
 
@@ -33,6 +33,7 @@ class Observer:
         self._api = api
         self._dashboard = dashboard
         self._settings = settings
+        self._tokens: dict[tuple[str, str], str] = {}  # by namespace and Secret, until a dashboard wants another
 
     async def observe(
         self,
@@ -47,9 +48,10 @@ class Observer:
         """Raises nothing: what cannot be seen is said in the observation."""
         pods = tuple(pods)
         replicas, unreachable = None, ""
-        if cluster_started(ray_service):
+        head = active_head(ray_service)
+        if head is not None:
             try:
-                replicas = await self._replicas(model)
+                replicas = await self._replicas(model, head)
             except (Unanswered, KubeError) as error:
                 unreachable = str(error)
         return Observation(
@@ -63,16 +65,27 @@ class Observer:
             vanished=vanished,
         )
 
-    async def _replicas(self, model: Model) -> Replicas:
-        names = {"name": model.metadata.name, "namespace": model.metadata.namespace}
-        url = self._settings.ray.dashboard_url.format(**names)
-        answer = await self._dashboard.applications(url, await self._token(model.metadata.namespace))
+    async def _replicas(self, model: Model, head: Head) -> Replicas:
+        url = self._settings.ray.dashboard_url.format(
+            name=model.metadata.name, namespace=model.metadata.namespace, cluster=head.cluster, head=head.service
+        )
+        answer = await self._applications(url, model.metadata.namespace)
         return read_replicas(answer, engine.deployment(model))
 
-    async def _token(self, namespace: str) -> str | None:
+    async def _applications(self, url: str, namespace: str) -> dict[str, Any]:
         if not self._settings.ray.token_auth:
-            return None
-        name = self._settings.ray.token_secret
+            return await self._dashboard.applications(url, None)
+        secret = namespace, self._settings.ray.token_secret
+        known = self._tokens.get(secret)
+        if known is not None:
+            try:
+                return await self._dashboard.applications(url, known)
+            except Unauthorized:
+                self._tokens.pop(secret, None)
+        token = self._tokens[secret] = await self._read_token(*secret)
+        return await self._dashboard.applications(url, token)
+
+    async def _read_token(self, namespace: str, name: str) -> str:
         secret = await self._api.get(SECRETS, namespace, name)
         try:
             return header_text(base64.b64decode((secret.get("data") or {}).get("auth_token", "")).decode())

@@ -5,24 +5,28 @@ from __future__ import annotations
 import base64
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cloudach_model_api.claims import Names
 from cloudach_model_api.model import InvalidModel, Model
-from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
+from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, MANAGER
 from cloudach_model_api.status import ConditionType, ModelStatus, State
 
-from . import metrics
+from . import metrics, news
 from . import status as tell
 from .companions import Companions
 from .engine_keys import EngineKeys
 from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
+from .news import News
 from .observation import Observation, cluster_started
 from .observe import Observer
+from .pace import Pace
+from .parsed import Parsed
 from .plan import Plan, plan
 from .ray_services import RayServices
 from .replicas import Demand, demand
@@ -39,12 +43,15 @@ _MOVING = (State.PENDING, State.DEPLOYING, State.SCALING, State.DELETING, State.
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the informers hold."""
+    """What the informers hold, by Model."""
 
     models: Mapping[Key, dict[str, Any]]
     ray_services: Mapping[Key, dict[str, Any]]
-    pods: Mapping[Key, dict[str, Any]]
+    pods: Mapping[Key, Sequence[dict[str, Any]]]
     kuberay_missing: Callable[[], bool]
+    names: Names = field(default_factory=lambda: Names(lambda key: None))
+    """Whose the serving names are."""
+    parsed: Parsed = field(default_factory=Parsed)
 
 
 class Reconciler:
@@ -68,6 +75,7 @@ class Reconciler:
         self._ray_services = RayServices(api)
         self._events = events
         self._settings = settings
+        self._pace = Pace(settings.ray)
         self._seen: set[Key] = set()  # RayServices that were there; one that no longer is, was deleted by somebody
 
     async def reconcile(self, key: Key) -> float | None:
@@ -78,7 +86,7 @@ class Reconciler:
             return None
         now = datetime.now(UTC)
         try:
-            model = Model.from_object(obj)
+            model = self._cache.parsed.model(key, obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
         use, untold = self._companions.use(key, model), self._companions.uses_missing(key[0])
@@ -96,15 +104,15 @@ class Reconciler:
         if FINALIZER not in model.metadata.finalizers:
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
         await self._companions.keep_use(key, model)
-        taken = tell.name_taken(model, self._other_models(key))
+        grant = self._cache.names.grant(key)
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
         if there is not None:
             self._seen.add(key)
-        if taken is not None and taken[1] and there is None:
+        if grant.refused and not grant.names and there is None:  # nobody could reach it
             self._seen.discard(key)
             seen = await self._look(key, model, None)
-            return await self._say(obj, model, wanted, Plan("none", None), seen, now, blocked=taken[0])
+            return await self._say(obj, model, wanted, Plan("none", None), seen, now)
         exposed = await self._companions.protect(key, model)
         if exposed and there is None:  # rather no engine than one that everybody reaches
             done, refused, applied = Plan("none", None), exposed, None
@@ -112,7 +120,7 @@ class Reconciler:
             done, refused, applied = await self._bring_about(key, model, wanted, there, now)
             refused = refused or exposed
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
-        again = await self._say(obj, model, wanted, done, seen, now, blocked=taken[0] if taken is not None else None)
+        again = await self._say(obj, model, wanted, done, seen, now)
         if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew
             self._seen.discard(key)
         return again
@@ -124,7 +132,7 @@ class Reconciler:
         target = model.status.desired_replicas if wanted.autoscaled else None
         unseen = self._keys.unseen(key[0])
         settings = self._without_keys if unseen else self._settings
-        around = self._ray_services.around(key, self._pods(key))
+        around = self._ray_services.around(key, self._cache.pods.get(key, ()))
         done = plan(model, wanted, there, settings, target=target, now=now, around=around)
         if done.change == "none" or self._cache.kuberay_missing() or self._ray_services.waits(key, done):
             return done, "", there
@@ -138,6 +146,8 @@ class Reconciler:
             return done, str(error), there
         metrics.CHANGES.labels(done.change).inc()
         log.info("applied", extra={"model": "/".join(key), "change": done.change, "replicas": wanted.replicas})
+        if key in self._cache.models:
+            await self._tell(self._cache.models[key], news.of_change(done.change, key[1]))
         return done, "", applied
 
     async def _delete(self, key: Key, obj: dict[str, Any], model: Model, wanted: Demand, now: datetime) -> float | None:
@@ -194,19 +204,11 @@ class Reconciler:
         return await self._observer.observe(
             model,
             ray_service,
-            self._pods(key),
+            self._cache.pods.get(key, ()),
             kuberay_missing=self._cache.kuberay_missing(),
             refused=refused,
             vanished=vanished,
         )
-
-    def _pods(self, key: Key) -> list[dict[str, Any]]:
-        namespace, name = key
-        return [
-            pod
-            for (where, _), pod in self._cache.pods.items()
-            if where == namespace and (pod["metadata"].get("labels") or {}).get(LABEL_MODEL) == name
-        ]
 
     async def _say(
         self,
@@ -216,22 +218,20 @@ class Reconciler:
         done: Plan,
         seen: Observation,
         now: datetime,
-        *,
-        blocked: Any = None,
     ) -> float:
         there = seen.ray_service
         engine_key = None
         if there is not None and is_key_asked_for(live(there).cluster, seen.pods):
             engine_key = await self._engine_key(_key(obj), model)
-        new = tell.status(model, wanted, done, seen, self._settings, now=now, blocked=blocked, engine_key=engine_key)
+        grant = self._cache.names.grant(_key(obj))
+        new = tell.status(model, wanted, done, seen, self._settings, now=now, grant=grant, engine_key=engine_key)
         await self._write(obj, model.status, new)
         await self._budget(_key(obj), model, new, seen)
         self._measure(model, new)
-        ray = self._settings.ray
         progressing = new.condition(ConditionType.PROGRESSING)
         moves = progressing is not None and progressing.status == "True"
         moving = moves or new.state in _MOVING or done.change != "none" or seen.unreachable
-        pause = ray.poll_s if moving else ray.steady_poll_s
+        pause = self._pace.pause_s(_key(obj), moving=bool(moving), models=len(self._cache.models))
         return min(pause, wanted.look_again_s) if wanted.look_again_s is not None else pause
 
     async def _budget(self, key: Key, model: Model, now: ModelStatus, seen: Observation) -> None:
@@ -267,13 +267,12 @@ class Reconciler:
             await self._api.apply(MODELS, meta["namespace"], meta["name"], body, sub="status")
         except NotFound:
             return  # deleted meanwhile
-        for condition in new.conditions:
-            before = old.condition(condition.type)
-            if before is not None and (before.status, before.reason) == (condition.status, condition.reason):
-                continue
-            bad = condition.type == "Degraded" and condition.status == "True"
-            log.info("condition", extra={"model": f"{meta['namespace']}/{meta['name']}", "reason": condition.reason})
-            await self._events.tell(obj, "Warning" if bad else "Normal", condition.reason, condition.message)
+        await self._tell(obj, news.of_status(old, new))
+
+    async def _tell(self, obj: dict[str, Any], told: Iterable[News]) -> None:
+        for one in told:
+            log.info("told", extra={"model": "/".join(_key(obj)), "reason": one.reason})
+            await self._events.tell(obj, one.kind, one.reason, one.message)
 
     async def _finalizers(self, obj: dict[str, Any], finalizers: list[str]) -> None:
         meta = obj["metadata"]
@@ -299,15 +298,6 @@ class Reconciler:
         except Conflict:
             pass  # it is there already
 
-    def _other_models(self, key: Key) -> Iterable[Model]:
-        for other, obj in self._cache.models.items():
-            if other == key:
-                continue
-            try:
-                yield Model.from_object(obj)
-            except InvalidModel:
-                continue
-
     def _measure(self, model: Model, new: ModelStatus) -> None:
         labels = (model.metadata.namespace, model.metadata.name)
         metrics.DESIRED.labels(*labels).set(new.desired_replicas or 0)
@@ -317,6 +307,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._seen.discard(key)
+        self._pace.forget(key)
         self._ray_services.forget(key)
         for gauge in (metrics.DESIRED, metrics.READY):
             try:

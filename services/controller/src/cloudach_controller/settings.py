@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,16 +28,22 @@ VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*$")]
 VariableText = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 
 
-def _url_of_a_model(template: str) -> str:
-    try:
-        url = template.format(name="x", namespace="y")
-    except (KeyError, ValueError, IndexError, AttributeError):
-        raise ValueError("only {name} and {namespace} are known") from None
-    base_url(url)
-    return template.rstrip("/")
+def _url_with(*names: str) -> Callable[[str], str]:
+    known = ", ".join(f"{{{name}}}" for name in names[:-1]) + f" and {{{names[-1]}}}"
+
+    def checked(template: str) -> str:
+        try:
+            url = template.format(**dict.fromkeys(names, "x"))
+        except (KeyError, ValueError, IndexError, AttributeError):
+            raise ValueError(f"only {known} are known") from None
+        base_url(url)
+        return template.rstrip("/")
+
+    return checked
 
 
-ModelUrl = Annotated[str, AfterValidator(_url_of_a_model)]
+ModelUrl = Annotated[str, AfterValidator(_url_with("name", "namespace"))]
+ClusterUrl = Annotated[str, AfterValidator(_url_with("name", "namespace", "cluster", "head"))]
 
 
 class Listen(Group):
@@ -52,7 +59,7 @@ class Kubernetes(Group):
     )
     namespaces: tuple[Namespace, ...] = Field((), description="whose Models are served; empty: all namespaces")
     timeout_s: Seconds = Field(15.0, description="one request to the API server")
-    resync_s: Seconds = Field(60.0, description="every Model is looked at again so often, whatever was seen to change")
+    resync_s: Seconds = Field(60.0, description="a Model that no other look is planned for is looked at so often")
     workers: int = Field(4, ge=1, le=1000, description="Models worked on at the same time")
     retry_max_s: Seconds = Field(30.0, description="a Model that fails is tried again after 0.2 s, doubled up to this")
 
@@ -123,9 +130,9 @@ class Ray(Group):
         description="host:port of a Redis that keeps Ray's state through a lost head; not the limiter's Redis",
     )
     gcs_redis_secret: ObjectName | None = Field(None, description="Secret in the Models' namespaces; entry `password`")
-    dashboard_url: ModelUrl = Field(
-        "http://{name}-head-svc.{namespace}.svc:8265",
-        description="Ray's dashboard of a Model; {name} and {namespace} are the Model's",
+    dashboard_url: ClusterUrl = Field(
+        "http://{head}.{namespace}.svc:8265",
+        description="Ray's dashboard; {head}: head service of the active {cluster}; {name}, {namespace}: the Model's",
     )
     endpoint_url: ModelUrl = Field(
         "http://{name}-serve-svc.{namespace}.svc:8000", description="base URL of a Model's engines, for the gateway"
@@ -133,6 +140,10 @@ class Ray(Group):
     timeout_s: Seconds = Field(5.0, description="one request to the dashboard")
     poll_s: Seconds = Field(2.0, description="pause between two looks at a Model on its way")
     steady_poll_s: Seconds = Field(15.0, description="pause between two looks at a Model that is as it should be")
+    polls_per_s: Annotated[float, Field(gt=0)] = Field(
+        20.0,
+        description="looks at all Models at rest together; with many Models the pauses grow",
+    )
     drain_margin_s: Seconds = Field(
         60.0, description="a deleted Model's pods go at the latest so long after its drainSeconds, for Serve to stop"
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from cloudach_model_api.claims import NOTHING, Grant
 from cloudach_model_api.model import InvalidModel, Model
 from cloudach_model_api.names import LABEL_MODEL
 from cloudach_model_api.reasons import MEANINGS, Reason
@@ -35,27 +35,30 @@ def status(
     settings: Settings,
     *,
     now: datetime,
-    blocked: Cause | None = None,
+    grant: Grant = NOTHING,
     engine_key: str | None = None,
 ) -> ModelStatus:
-    """`blocked`: why nothing is done for it, or part of it, whatever was seen. `engine_key`: the id of its key."""
+    """`grant`: the names that it gets. `engine_key`: the id of its key."""
     old = model.status
     view = seen.replicas
     if view is None or view.building:
         view = _last_known(old, seen)
     desired = _desired(wanted, view)
-    wrong = blocked or cause(seen)
+    taken = name_taken(grant)
+    unserved = taken is not None and not grant.names
+    wrong = taken if unserved else cause(seen)
     if wrong is None and _fewer(old, view, desired, wanted):
         words = f"{MEANINGS[Reason.FEWER_REPLICAS]} {view.ready} of {desired} answer."
         wrong = Cause(Reason.FEWER_REPLICAS, words)
+    wrong = wrong or taken
     if wanted.mode != "running" and wrong is not None and wrong.reason not in (Reason.INVALID_SPEC, Reason.NAME_TAKEN):
         wrong = None if wrong.reason is not Reason.KUBERAY_MISSING else wrong  # nothing should run, so nothing is amiss
-    state = _state(wanted, view, desired, wrong, seen)
+    state = _state(wanted, view, desired, wrong, seen, fatal=wrong is not taken or unserved)
     conditions: tuple[Condition, ...] = old.conditions
     for kind, said in (
         (ConditionType.READY, _ready(wanted, view, desired)),
         (ConditionType.PROGRESSING, _progressing(model, wanted, done, view, desired, seen)),
-        (ConditionType.DEGRADED, _degraded(wrong)),
+        (ConditionType.DEGRADED, _degraded(wrong, grant)),
     ):
         conditions = set_condition(
             conditions,
@@ -70,6 +73,7 @@ def status(
     return ModelStatus(
         observed_generation=model.metadata.generation,
         id=model.id,
+        names=grant.held,
         state=state,
         replicas=view.total,
         ready_replicas=view.ready,
@@ -105,24 +109,14 @@ def invalid(old: ModelStatus, error: InvalidModel, *, generation: int, now: date
     return old.model_copy(update={"observed_generation": generation, "state": state, "conditions": conditions})
 
 
-def name_taken(model: Model, others: Iterable[Model]) -> tuple[Cause, bool] | None:
-    """The cause, and whether it is the id itself, so that nobody can reach this one. The older Model keeps a name."""
-    mine = (model.metadata.creation_timestamp, model.metadata.namespace, model.metadata.name)
-    for other in others:
-        theirs = (other.metadata.creation_timestamp, other.metadata.namespace, other.metadata.name)
-        if mine[1:] == theirs[1:] or None in (mine[0], theirs[0]) or theirs > mine:
-            continue
-        theirs_all = set(_all_names(other))
-        shared = [name for name in _all_names(model) if name in theirs_all]
-        if shared:
-            whose = f"{other.metadata.namespace}/{other.metadata.name}"
-            words = f"{MEANINGS[Reason.NAME_TAKEN]} {shared[0]!r} is {whose}'s."
-            return Cause(Reason.NAME_TAKEN, words), model.id in shared
-    return None
-
-
-def _all_names(model: Model) -> tuple[str, ...]:
-    return (*model.names, *(name for adapter in model.adapters for name in adapter.names))
+def name_taken(grant: Grant) -> Cause | None:
+    """Why it is not served by all the names that it asks for."""
+    if not grant.refused:
+        return None
+    first = grant.refused[0]
+    whose = "/".join(first.owner) if first.owner is not None else "another"
+    more = f" So are {len(grant.refused) - 1} more." if len(grant.refused) > 1 else ""
+    return Cause(Reason.NAME_TAKEN, f"{MEANINGS[Reason.NAME_TAKEN]} {first.name!r} is {whose}'s.{more}")
 
 
 def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
@@ -164,15 +158,18 @@ def _fewer(old: ModelStatus, view: Replicas, desired: int, wanted: Demand) -> bo
     return wanted.mode == "running" and had and 0 < view.ready < desired
 
 
-def _state(wanted: Demand, view: Replicas, desired: int, wrong: Cause | None, seen: Observation) -> State:
+def _state(
+    wanted: Demand, view: Replicas, desired: int, wrong: Cause | None, seen: Observation, *, fatal: bool
+) -> State:
+    """`fatal`: whether what is wrong may keep it from answering."""
     if wanted.mode == "deleting":
         return State.DELETING
     if wanted.mode != "running":
         return State.SCALING if view.total else State.SLEEPING
     if view.ready == 0:
-        if wrong is not None and wrong.reason in FATAL:
+        if wrong is not None and fatal and wrong.reason in FATAL:
             return State.FAILED
-        return State.DEPLOYING if seen.pods and wrong is None else State.PENDING
+        return State.DEPLOYING if seen.pods and (wrong is None or not fatal) else State.PENDING
     if wrong is not None:
         return State.DEGRADED
     return State.READY if view.ready == desired == view.total else State.SCALING
@@ -195,7 +192,7 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
             return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} {view.total} left.", True)
         return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
     if done.waiting:
-        return _Said(Reason.REPLACEMENT_PENDING, f"{MEANINGS[Reason.REPLACEMENT_PENDING]} {done.waiting}", False)
+        return _Said(Reason.REPLACEMENT_PENDING, done.waiting, False)  # it says what that means in this case
     if done.change == "replacement" or replacing(seen.ray_service):
         return _Said(Reason.REPLACING, MEANINGS[Reason.REPLACING], True)
     if view.ready == 0:
@@ -212,7 +209,10 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
     return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
 
 
-def _degraded(wrong: Cause | None) -> _Said:
+def _degraded(wrong: Cause | None, grant: Grant) -> _Said:
+    if wrong is None and grant.wanted:
+        name, who = next(iter(grant.wanted.items()))
+        return _Said(Reason.NAME_WANTED, f"{MEANINGS[Reason.NAME_WANTED]} {'/'.join(who)} asks for {name!r}.", False)
     if wrong is None:
         return _Said(Reason.AS_EXPECTED, MEANINGS[Reason.AS_EXPECTED], False)
     return _Said(wrong.reason, wrong.message, True)

@@ -211,12 +211,15 @@ def make_model(
     conditions: list[Object] | None = None,
     deleting: bool = False,
     engine_key: str | None = None,
+    names: list[str] | None = None,
     **spec: Any,
 ) -> Object:
     """As the API server hands it out."""
     status: Object = {"readyReplicas": ready, "conditions": conditions or []}
     if engine_key is not None:
         status["engineKey"] = engine_key
+    if names is not None:
+        status["names"] = names
     if state is not None:
         status["state"] = state
     if endpoint is not None:

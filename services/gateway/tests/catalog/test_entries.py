@@ -184,6 +184,15 @@ def test_the_older_model_keeps_a_name(make_model: Any) -> None:
     assert refused == [Refused(Resource("serving", "young"), "the name 'chat' belongs to the Model serving/old")]
 
 
+def test_who_holds_a_name_keeps_it_also_against_an_older_model(make_model: Any) -> None:
+    """The older one asks for it by an edit, of which the controller has not told yet."""
+    young = make_model("young", aliases=["chat"], created="2026-01-03T00:00:00Z", names=["young", "chat"])
+    old = make_model("old", aliases=["chat"], created="2026-01-02T00:00:00Z", names=["old"])
+    entries, refused = served(models(young, old), ())
+    assert {e.id: e.names for e in entries} == {"old": ("old",), "young": ("young", "chat")}
+    assert refused == [Refused(Resource("serving", "old"), "the name 'chat' belongs to the Model serving/young")]
+
+
 def test_a_model_without_its_own_id_is_not_served(make_model: Any) -> None:
     """Over all namespaces; else its other names would be billed as the other one's."""
     first = make_model("llama", created="2026-01-01T00:00:00Z")

@@ -1,10 +1,15 @@
-"""Events on Models. The same event again raises its count; what cannot be written is logged and forgotten."""
+"""Events on Models. The same event again raises its count; what cannot be written is logged and forgotten.
+
+Each controller writes events of its own, as client-go does, so that it needs no right to read those of others, and a
+restart neither loses one nor counts it wrongly.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -12,59 +17,72 @@ from cloudach_model_api.names import API_VERSION, KIND, MANAGER
 from cloudach_model_api.status import rfc3339
 
 from .client import EVENTS, KubeClient
-from .errors import Conflict, KubeError, NotFound
+from .errors import KubeError, NotFound
 
 log = logging.getLogger(__name__)
 
-_REMEMBERED = 1000
+_REMEMBERED = 4096
+_Same = tuple[str, str, str, str]  # the Model's uid, and kind, reason and message of the event
 
 
 class Events:
-    def __init__(self, api: KubeClient, *, instance: str) -> None:
+    def __init__(self, api: KubeClient, *, instance: str, nanoseconds: Callable[[], int] = time.time_ns) -> None:
         self._api = api
         self._instance = instance
-        self._counts: OrderedDict[str, int] = OrderedDict()
+        self._nanoseconds = nanoseconds
+        self._told: OrderedDict[_Same, tuple[str, int]] = OrderedDict()  # the event's name, and its count
 
     async def tell(self, model: dict[str, Any], kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
-        meta = model["metadata"]
-        namespace = meta["namespace"]
-        digest = hashlib.sha256(f"{meta['uid']}|{reason}|{message}".encode()).hexdigest()[:12]
-        name = f"{meta['name']}.{digest}"
-        now = rfc3339(datetime.now(UTC))
-        count = self._counts.get(name, 0) + 1
+        meta, message = model["metadata"], message[:1000]
+        same = meta["uid"], kind, reason, message
         try:
-            if count > 1:
-                try:
-                    await self._api.merge(EVENTS, namespace, name, {"count": count, "lastTimestamp": now})
-                    self._counts[name] = count
-                    return
-                except NotFound:
-                    count = 1
-            body = {
-                "apiVersion": "v1",
-                "kind": "Event",
-                "metadata": {"name": name, "namespace": namespace},
-                "involvedObject": {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": meta["name"],
-                    "namespace": namespace,
-                    "uid": meta["uid"],
-                    "resourceVersion": meta.get("resourceVersion", ""),
-                },
-                "type": kind,
-                "reason": reason,
-                "message": message[:1000],
-                "firstTimestamp": now,
-                "lastTimestamp": now,
-                "count": count,
-                "source": {"component": MANAGER, "host": self._instance},
-            }
-            await self._api.create(EVENTS, namespace, body)
-            self._counts[name] = count
-        except Conflict:
-            self._counts[name] = 1  # of a controller before us; the next time it is counted up
+            if same not in self._told or not await self._again(meta["namespace"], same):
+                self._told[same] = await self._first(meta, kind, reason, message), 1
         except KubeError as error:
-            log.warning("event not written", extra={"model": f"{namespace}/{meta['name']}", "error": str(error)})
-        while len(self._counts) > _REMEMBERED:
-            self._counts.popitem(last=False)
+            text = {"model": f"{meta['namespace']}/{meta['name']}", "reason": reason, "error": str(error)}
+            log.warning("event not written", extra=text)
+            return
+        self._told.move_to_end(same)
+        while len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+
+    async def _again(self, namespace: str, same: _Same) -> bool:
+        """False when the event has run out meanwhile: the API server keeps them for an hour."""
+        name, count = self._told[same]
+        try:
+            await self._api.merge(EVENTS, namespace, name, {"count": count + 1, "lastTimestamp": _now()})
+        except NotFound:
+            return False
+        self._told[same] = name, count + 1
+        return True
+
+    async def _first(self, meta: dict[str, Any], kind: str, reason: str, message: str) -> str:
+        name, now = f"{meta['name']}.{self._nanoseconds():x}", _now()
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": meta["namespace"]},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": meta["uid"],
+                "resourceVersion": meta.get("resourceVersion", ""),
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+            "source": {"component": MANAGER, "host": self._instance},
+            "reportingComponent": MANAGER,
+            "reportingInstance": self._instance,
+        }
+        await self._api.create(EVENTS, meta["namespace"], body)
+        return name
+
+
+def _now() -> str:
+    return rfc3339(datetime.now(UTC))

@@ -53,6 +53,10 @@ def asked_cluster(model: Model, settings: Settings) -> dict[str, Any]:
             }
         ],
     }
+    gpus, name = _gpus(model), spec.gpu.resource_name
+    if gpus and not name.endswith("gpu"):
+        # By such a name neither KubeRay nor Ray's autoscaler knows GPUs, and no replica would ever get one.
+        cluster["workerGroupSpecs"][0]["rayStartParams"]["num-gpus"] = str(gpus)
     if settings.ray.token_auth:
         cluster["authOptions"] = {"mode": "token", "secretName": settings.ray.token_secret}
     if settings.ray.gcs_redis_address:
@@ -182,10 +186,15 @@ def _worker_resources(model: Model, settings: Settings) -> dict[str, Any]:
     # A default must not be above a limit that the Model gives.
     requests = {name: value for name, value in defaults.items() if name not in given.limits} | given.requests
     limits: dict[str, Any] = dict(given.limits)
-    gpus = 0 if model.spec.source.simulator is not None else model.spec.gpu.count_per_pod
+    gpus = _gpus(model)
     if gpus:
         requests[model.spec.gpu.resource_name] = limits[model.spec.gpu.resource_name] = gpus
     return {"requests": requests, "limits": limits} if limits else {"requests": requests}
+
+
+def _gpus(model: Model) -> int:
+    """GPUs of one worker pod."""
+    return model.spec.gpu.count_per_pod if model.spec.gpus_per_replica else 0
 
 
 def short(value: Any) -> str:

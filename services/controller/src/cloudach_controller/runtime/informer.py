@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str]  # namespace, name
 Changed = Callable[[Key, dict[str, Any]], None]
 """Called with the object, also with the last known one of those that are gone."""
+Group = Callable[[dict[str, Any]], Key | None]
+"""Which group an object belongs to."""
 
 _RETRY_S = (0.5, 15.0)
 
@@ -31,7 +33,8 @@ class Source(Protocol):
 
 
 class Informer:
-    """`name`: only objects that are called so. `optional`: without the right to see them, there are none.
+    """`name`: only objects that are called so. `optional`: without the right to see them, there are none. `group`: by
+    what `groups` holds them.
 
     Rights that a new version needs may come later than that version, and Models are not to wait for them.
     """
@@ -46,7 +49,9 @@ class Informer:
         selector: str = "",
         name: str = "",
         optional: bool = False,
+        group: Group | None = None,
     ) -> None:
+        self._group = group
         self._source = source
         self._kind = kind
         self.namespace = namespace
@@ -54,6 +59,7 @@ class Informer:
         self._optional = optional
         self._which = {"selector": selector, "name": name}
         self.objects: dict[Key, dict[str, Any]] = {}
+        self.groups: dict[Key, dict[Key, dict[str, Any]]] = {}
         self.synced = asyncio.Event()
         self.missing = False  # the API server does not know the kind, or does not let us see it
         self.connected = False
@@ -98,6 +104,9 @@ class Informer:
     def _take(self, objects: list[dict[str, Any]]) -> None:
         found = {_key(one): one for one in objects}
         old, self.objects = self.objects, found
+        self.groups = {}
+        for key, one in found.items():
+            self._join(key, one)
         for key, one in found.items():
             if key not in old or _version(old[key]) != _version(one):
                 self._changed(key, one)
@@ -111,12 +120,26 @@ class Informer:
             if event == "BOOKMARK":
                 continue
             key = _key(one)
-            if event == "DELETED":
-                self.objects.pop(key, None)
-            else:
+            before = self.objects.pop(key, None)
+            if before is not None:
+                self._leave(key, before)
+            if event != "DELETED":
                 self.objects[key] = one
+                self._join(key, one)
             self._changed(key, one)
         return since
+
+    def _join(self, key: Key, one: dict[str, Any]) -> None:
+        group = self._group(one) if self._group is not None else None
+        if group is not None:
+            self.groups.setdefault(group, {})[key] = one
+
+    def _leave(self, key: Key, one: dict[str, Any]) -> None:
+        group = self._group(one) if self._group is not None else None
+        if group is not None and key in self.groups.get(group, {}):
+            del self.groups[group][key]
+            if not self.groups[group]:
+                del self.groups[group]
 
 
 def _key(one: dict[str, Any]) -> Key:

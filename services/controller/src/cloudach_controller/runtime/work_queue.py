@@ -31,6 +31,11 @@ class WorkQueue(Generic[K]):
             self._waiting.add(key)
             self._ready.put_nowait(key)
 
+    def add_idle(self, key: K) -> None:
+        """Unless it is to be worked on anyhow, now or later."""
+        if key not in self._working and key not in self._timers:
+            self.add(key)
+
     def add_after(self, key: K, delay_s: float) -> None:
         """The earlier of two such wishes holds."""
         loop = asyncio.get_running_loop()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
-from cloudach_model_api import ConditionType, InvalidModel, Model, Reason, State
+from cloudach_model_api import Claim, ConditionType, InvalidModel, Model, Reason, State, allocate
 from cloudach_settings import base_url
 
 from ..served import Absence, Resource, Rules, ServedModel, Why
@@ -20,13 +20,12 @@ _READ = (
     *("cacheSalt", "unknownFields", "allowedFields", "allowedMediaDomains"),
 )
 _STATUS = (
-    *("id", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "adapters"),
+    *("id", "names", "state", "replicas", "readyReplicas", "desiredReplicas", "endpoint", "upstreamModel", "adapters"),
     *("engineKey", "wakeRequestedAt", "conditions"),
 )
 _METADATA = ("name", "namespace", "creationTimestamp", "deletionTimestamp", "annotations")
 
 _NO_KEYS: Mapping[Resource, str | None] = MappingProxyType({})
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,36 +68,24 @@ def served(
 ) -> tuple[list[ServedModel], list[Refused]]:
     """The catalog's entries. `keys`: what engines ask for.
 
-    Of two Models with the same name the older one keeps it; `reserved` ones are taken. A Model that is being deleted is
-    gone for new requests, so that its streams run out. One without its own id is not served at all; an alias is done
-    without. Each LoRA adapter is a model of its own, left out when its id is not free.
+    Whose a name is, cloudach_model_api.claims says, as for the controller; `reserved` ones are taken. A Model that is
+    being deleted is gone for new requests, so that its streams run out. One without its own id is not served at all; an
+    alias is done without. Each LoRA adapter is a model of its own, left out when its id is not free.
     """
-    taken = dict.fromkeys(reserved, "the gateway's configuration file")
+    asking = {claim.key: (claim, model) for model in models if (claim := Claim.of(model)) is not None}
+    shares = allocate((claim for claim, _ in asking.values()), reserved)
     entries: list[ServedModel] = []
     refused: list[Refused] = []
-    for model in sorted(models, key=_age):
-        if model.metadata.deletion_timestamp is not None:
+    for claim, model in sorted(asking.values(), key=lambda one: one[0].age):
+        grant = shares[claim.key]
+        for each in grant.refused:
+            whose = f"the Model {'/'.join(each.owner)}" if each.owner else "the gateway's configuration file"
+            refused.append(Refused(resource(model), f"the name {each.name!r} belongs to {whose}"))
+        if not grant.names:
             continue
-        own = resource(model)
-        free: list[str] = []
-        for name in model.names:
-            if name in taken:
-                refused.append(Refused(own, f"the name {name!r} belongs to {taken[name]}"))
-            else:
-                free.append(name)
-        if model.id not in free:
-            continue
-        taken.update(dict.fromkeys(free, f"the Model {own}"))
-        base = _entry(model, tuple(free), keys)
+        base = _entry(model, grant.names, keys)
         entries.append(base)
-        for adapter in model.adapters:
-            behind_others = {f"{name}:{adapter.name}" for name in model.names if name not in free}
-            wanted = [name for name in adapter.names if name not in behind_others]
-            refused += [Refused(own, f"the name {name!r} belongs to {taken[name]}") for name in wanted if name in taken]
-            if adapter.id not in taken:
-                names = tuple(name for name in wanted if name not in taken)
-                taken.update(dict.fromkeys(names, f"the Model {own}"))
-                entries.append(_adapter(model, base, adapter.name, names))
+        entries += [_adapter(model, base, adapter.name, adapter.names) for adapter in grant.adapters]
     return entries, refused
 
 
@@ -144,10 +131,6 @@ def _absent_since(model: Model) -> datetime | None:
         return model.wake_requested_at or progressing.last_transition_time
     ready = model.status.condition(ConditionType.READY)
     return ready.last_transition_time if ready is not None else model.metadata.creation_timestamp
-
-
-def _age(model: Model) -> tuple[datetime, Resource]:
-    return model.metadata.creation_timestamp or _LONG_AGO, resource(model)
 
 
 def _adapter(model: Model, base: ServedModel, name: str, names: tuple[str, ...]) -> ServedModel:

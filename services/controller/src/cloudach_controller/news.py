@@ -1,0 +1,52 @@
+"""Which events a Model gets: what an operator would want to have been told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from cloudach_model_api.reasons import Reason
+from cloudach_model_api.status import Condition, ConditionType, ModelStatus
+
+from .plan import Change
+
+_ON_PURPOSE = (Reason.SLEEPING, Reason.SCALED_TO_ZERO, Reason.DELETING)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    kind: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def of_status(old: ModelStatus, new: ModelStatus) -> Iterator[News]:
+    """Conditions whose status or reason has changed; not that nothing is wrong where nothing was."""
+    for condition in new.conditions:
+        before = old.condition(condition.type)
+        if before is not None and (before.status, before.reason) == (condition.status, condition.reason):
+            continue
+        was_wrong = before is not None and before.status == "True"
+        if condition.reason == Reason.AS_EXPECTED and not was_wrong:
+            continue
+        kind: Literal["Normal", "Warning"] = "Warning" if _is_bad(before, condition) else "Normal"
+        yield News(kind, condition.reason, condition.message)
+
+
+def of_change(change: Change, name: str) -> Iterator[News]:
+    """What was applied to the RayService, where no condition says it as well."""
+    if change == "create":
+        yield News("Normal", "RayServiceCreated", f"RayService {name} was made.")
+    elif change == "replacement":
+        yield News(
+            "Normal", "ReplacementBegun", f"RayService {name} was given other pods: a second Ray cluster starts."
+        )
+
+
+def _is_bad(before: Condition | None, now: Condition) -> bool:
+    """Something is wrong, or the last replica has gone without anybody's wish."""
+    if now.type == ConditionType.DEGRADED:
+        return now.status == "True"
+    lost = before is not None and before.status == "True" and now.status == "False"
+    return now.type == ConditionType.READY and lost and now.reason not in _ON_PURPOSE
