@@ -1,11 +1,10 @@
 """Evictions on a real API server, whose own controllers watch over the budgets that ours makes.
 
-There are no kubelets: the test makes the pods, and says that they are ready.
+There are no kubelets: the stand-in for KubeRay makes the pods, and says when they are ready.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,41 +60,32 @@ def shop(cluster: Cluster, paper: Paper, tmp_path_factory: pytest.TempPathFactor
             yield Shop(cluster)
 
 
-class Pods:
-    def __init__(self, api: httpx.Client, shop: Shop) -> None:
-        self._shop = shop
+class Evictions:
+    """As `kubectl drain` asks for them."""
+
+    def __init__(self, api: httpx.Client) -> None:
         self._api = api
 
-    def start(self, name: str, kind: str = "worker") -> None:
-        """A pod of the Model that is ready."""
-        labels = {"cloudach.dev/model": "sim", "ray.io/node-type": kind, "ray.io/cluster": "sim-1"}
-        container = {"name": "ray-worker", "image": "none"}
-        spec = {"nodeName": "n1", "containers": [container], "terminationGracePeriodSeconds": 0}
-        self._shop.apply({"apiVersion": "v1", "kind": "Pod", "metadata": self._meta(name, labels), "spec": spec})
-        ready = {"type": "Ready", "status": "True"}
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/status"
-        patch = {"Content-Type": "application/merge-patch+json"}
-        body = {"status": {"phase": "Running", "conditions": [ready]}}
-        self._api.patch(path, headers=patch, content=json.dumps(body)).raise_for_status()
-
-    def evict(self, name: str) -> int:
+    def of(self, pod: str) -> int:
         """The status code: 201, or 429 where a budget is in the way."""
-        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"
-        body = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": self._meta(name, {})}
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}/eviction"
+        metadata = {"name": pod, "namespace": NAMESPACE}
+        body = {"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": metadata}
         return self._api.post(path, json=body).status_code
 
-    def evict_all(self, *names: str) -> list[int]:
-        with ThreadPoolExecutor(len(names)) as at_once:
-            return sorted(at_once.map(self.evict, names))
-
-    def _meta(self, name: str, labels: dict[str, str]) -> dict[str, Any]:
-        return {"name": name, "namespace": NAMESPACE, "labels": labels}
+    def at_once(self, pods: list[str]) -> list[int]:
+        with ThreadPoolExecutor(len(pods)) as together:
+            return sorted(together.map(self.of, pods))
 
 
 @pytest.fixture(scope="module")
-def pods(cluster: Cluster, shop: Shop) -> Iterator[Pods]:
+def evictions(cluster: Cluster) -> Iterator[Evictions]:
     with httpx.Client(base_url=cluster.url, verify=cluster.tls, timeout=30, trust_env=False) as api:
-        yield Pods(api, shop)
+        yield Evictions(api)
+
+
+def workers(paper: Paper) -> list[str]:
+    return paper.pods(paper.active("sim"))[1:]
 
 
 def granted(shop: Shop) -> int | None:
@@ -107,27 +97,39 @@ def granted(shop: Shop) -> int | None:
     return int(status["disruptionsAllowed"])
 
 
-def test_a_drain_takes_one_replica_at_a_time(shop: Shop, pods: Pods, paper: Paper) -> None:
+def all_answer(shop: Shop, count: int) -> None:
+    until(lambda: shop.status().get("readyReplicas") == count, f"{count} replicas")
+
+
+def test_a_drain_takes_one_replica_at_a_time(shop: Shop, evictions: Evictions, paper: Paper) -> None:
     shop.apply(model(replicas=2))
-    shop.state("Ready", ready=2)
-    for name in ("a", "b"):
-        pods.start(name)
+    all_answer(shop, 2)
     until(lambda: granted(shop) == 1, "one may go")
-    assert pods.evict_all("a", "b") == [201, 429]
+    paper.stalled.add("sim")  # what comes for it loads its weights
+    old = workers(paper)
+    assert evictions.at_once(old) == [201, 429]
+    (rest,) = until(lambda: set(old) & set(workers(paper)) if len(workers(paper)) == 2 else (), "a pod for it")
+    assert [evictions.of(rest) for _ in range(5)] == [429] * 5
+    assert paper.replicas("sim") == 1
+    paper.stalled.discard("sim")
+    until(lambda: evictions.of(rest) == 201, "the other one may go")
+    assert paper.replicas("sim") >= 1
+    all_answer(shop, 2)
 
 
-def test_the_budget_follows_the_count_and_goes_below_two(shop: Shop, pods: Pods) -> None:
+def test_the_budget_follows_the_count_and_goes_below_two(shop: Shop, evictions: Evictions, paper: Paper) -> None:
     shop.run("scale", "model/sim", "--replicas=3")
-    for name in ("a", "b", "c"):
-        pods.start(name)
+    all_answer(shop, 3)
     until(lambda: granted(shop) == 1, "one of three may go")
     assert shop.get("poddisruptionbudget", "sim.replicas")["spec"]["minAvailable"] == 2
+    assert evictions.at_once(workers(paper)) == [201, 429, 429]
     shop.run("scale", "model/sim", "--replicas=1")
     until(lambda: not shop.get("poddisruptionbudget", "sim.replicas"), "the budget goes")
-    assert pods.evict_all("a", "b", "c") == [201, 201, 201]
+    until(lambda: len(workers(paper)) == 1, "the others go")
+    assert evictions.at_once(workers(paper)) == [201]
 
 
-def test_it_goes_with_its_model(shop: Shop, pods: Pods) -> None:
+def test_it_goes_with_its_model(shop: Shop) -> None:
     shop.run("scale", "model/sim", "--replicas=2")
     until(lambda: shop.get("poddisruptionbudget", "sim.replicas"), "a budget")
     shop.run("delete", "model", "sim", "--wait=false")
