@@ -255,6 +255,43 @@ def head(of: Model, settings: str = "") -> dict[str, Any]:
     return pod
 
 
+SPOT = "{key: spot, operator: Exists}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "selector", "tolerations", "affinity"),
+    [
+        ("", None, None, None),
+        ("head_node_selector: {pool: small}", {"pool": "small"}, None, None),
+        (f"head_tolerations: [{SPOT}]", None, [{"key": "spot", "operator": "Exists"}], None),
+        ("head_with_model: true", {"pool": "big"}, [{"key": "gpu", "operator": "Exists"}], {"nodeAffinity": {"x": 1}}),
+        (
+            f"head_with_model: true, head_node_selector: {{pool: small}}, head_tolerations: [{SPOT}]",
+            {"pool": "small"},
+            [{"key": "spot", "operator": "Exists"}, {"key": "gpu", "operator": "Exists"}],
+            {"nodeAffinity": {"x": 1}},
+        ),
+    ],
+)
+def test_where_heads_go(settings: str, selector: Any, tolerations: Any, affinity: Any) -> None:
+    """Never to nodes of a GPU's kind, and never where a Model's workers go unless the operator says so."""
+    of = model(
+        {
+            "source": HF,
+            "nodeSelector": {"pool": "big"},
+            "gpu": {"type": "H100"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {"x": 1}},
+        }
+    )
+    cluster = ray_cluster(of, parse(f"inference: {{{settings}}}"))
+    pod = cluster["headGroupSpec"]["template"]["spec"]
+    assert (pod.get("nodeSelector"), pod.get("tolerations"), pod.get("affinity")) == (selector, tolerations, affinity)
+    # KubeRay passes over new tolerations; in an annotation they count.
+    annotations = cluster["headGroupSpec"]["template"]["metadata"].get("annotations") or {}
+    assert ("cloudach.dev/tolerations-hash" in annotations) == (tolerations is not None)
+
+
 def test_what_the_autoscaler_beside_the_head_asks_for() -> None:
     own = "inference: {autoscaler_cpu: 50m, autoscaler_memory: 300Mi}"
     (_, beside) = head(model({"source": HF}), own)["containers"]

@@ -64,6 +64,11 @@ DELETED = {"deletionTimestamp": NOW.isoformat()}
 UNSCHEDULABLE = pod(
     conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes: 3 Insufficient nvidia.com/gpu."}]
 )
+HEADLESS = {**UNSCHEDULABLE, "metadata": {"name": "qwen-head", "labels": {"ray.io/node-type": "head"}}}
+REPLACING = {
+    "metadata": {"name": "qwen"},
+    "status": {"activeServiceStatus": {"rayClusterName": "a"}, "pendingServiceStatus": {"rayClusterName": "b"}},
+}
 CASES: dict[str, tuple[Model, Observation, str, str, str, str]] = {
     "nothing yet": (
         model(), seen(), "Pending", "False NoReplicaReady", "True Deploying", "False AsExpected",
@@ -98,6 +103,26 @@ CASES: dict[str, tuple[Model, Observation, str, str, str, str]] = {
     "no node for one more": (
         model({"replicas": 3}), seen(replicas(2, 1), (UNSCHEDULABLE,)), "Degraded", "True ReplicasReady",
         "True Scaling", "True NoGpuNodeFits",
+    ),
+    "no node for one too many": (
+        model(old=WAS_READY), seen(replicas(2), (UNSCHEDULABLE,)), "Ready", "True ReplicasReady", "False UpToDate",
+        "False AsExpected",
+    ),
+    "no node for one that takes over": (
+        model(old=WAS_READY), seen(replicas(2, deployment="UPDATING"), (UNSCHEDULABLE,)), "Degraded",
+        "True ReplicasReady", "True Deploying", "True NoGpuNodeFits",
+    ),
+    "no node for the second cluster": (
+        model(old=WAS_READY), seen(replicas(2), (UNSCHEDULABLE,), ray_service=REPLACING), "Degraded",
+        "True ReplicasReady", "True Replacing", "True NoGpuNodeFits",
+    ),
+    "no node for the head, GPUs held": (
+        model(), seen(pods=(UNSCHEDULABLE, pod(), HEADLESS)), "Pending", "False NoReplicaReady", "True Deploying",
+        "True NoHeadNodeFits",
+    ),
+    "no node for the head of one that answers": (
+        model(old=WAS_READY), seen(replicas(2), (pod(), HEADLESS)), "Degraded", "True ReplicasReady",
+        "False UpToDate", "True NoHeadNodeFits",
     ),
     "switched off": (
         model({"replicas": 0}), seen(replicas(0)), "Sleeping", "False ScaledToZero", "False UpToDate",

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     NAME_WANTED = "NameWanted"
     NAME_TAKEN = "NameTaken"
     NO_GPU_NODE_FITS = "NoGpuNodeFits"
+    NO_HEAD_NODE_FITS = "NoHeadNodeFits"
     QUOTA_EXCEEDED = "QuotaExceeded"
     SECRET_MISSING = "SecretMissing"
     VOLUME_MISSING = "VolumeMissing"
@@ -60,6 +61,8 @@ MEANINGS = {
     Reason.NAME_WANTED: "Another Model asks for a name of this one, which keeps it.",
     Reason.NAME_TAKEN: "Another Model has the same id or alias and keeps it as long as it asks for it. Choose another.",
     Reason.NO_GPU_NODE_FITS: "No node has the GPUs, their type, the memory or the CPUs free: add one, or ask for less.",
+    Reason.NO_HEAD_NODE_FITS: "No node takes the head pod, which needs no GPU: add one, or let heads onto others "
+    "(the controller's `inference.head_tolerations`, `head_node_selector`, `head_with_model`).",
     Reason.QUOTA_EXCEEDED: "The namespace's ResourceQuota or a LimitRange is in the way.",
     Reason.SECRET_MISSING: "A Secret that the spec names, or its entry, is not there.",
     Reason.VOLUME_MISSING: "The PersistentVolumeClaim is not there, not bound, or cannot be mounted.",

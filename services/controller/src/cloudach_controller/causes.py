@@ -56,7 +56,11 @@ class Cause:
     message: str
 
 
-def cause(seen: Observation) -> Cause | None:
+def cause(seen: Observation, *, enough: bool = False) -> Cause | None:
+    """`enough`: all replicas answer, and none is being replaced, so it is no matter where a further worker finds room.
+
+    Ray's autoscaler and KubeRay each make a pod for one that was evicted, and the second is not needed.
+    """
     if seen.kuberay_missing:
         return _with(Reason.KUBERAY_MISSING, "")
     if seen.refused:
@@ -64,7 +68,7 @@ def cause(seen: Observation) -> Cause | None:
         return _with(reason, seen.refused)
     if seen.vanished:
         return _with(Reason.RAY_SERVICE_MISSING, "")
-    for found in (*_of_pods(seen.pods), _of_engine(seen), _of_kuberay(seen)):
+    for found in (*_of_pods(seen.pods, enough), _of_engine(seen), _of_kuberay(seen)):
         if found is not None:
             return found
     if seen.unreachable:
@@ -79,21 +83,23 @@ def last_error(text: str) -> str:
     return (errors or [line for line in lines if line] or [""])[-1][:500]
 
 
-def _of_pods(pods: tuple[dict[str, Any], ...]) -> Iterator[Cause | None]:
-    for pod in pods:
-        yield _unscheduled(pod)
+def _of_pods(pods: tuple[dict[str, Any], ...], enough: bool) -> Iterator[Cause | None]:
+    # Without a head nothing comes of the workers, which may hold their GPUs all the same.
+    yield from (_unscheduled(pod, Reason.NO_HEAD_NODE_FITS) for pod in pods if _is_head(pod))
+    if not enough:
+        yield from (_unscheduled(pod, Reason.NO_GPU_NODE_FITS) for pod in pods if not _is_head(pod))
     for pod in pods:
         status = pod.get("status") or {}
         for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
             yield _of_container(pod, container)
 
 
-def _unscheduled(pod: Mapping[str, Any]) -> Cause | None:
+def _unscheduled(pod: Mapping[str, Any], where: Reason) -> Cause | None:
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             words = str(condition.get("message") or condition.get("reason") or "")
             volume = re.search(r"persistentvolumeclaim|PersistentVolume|volume node affinity", words, re.I)
-            return _with(Reason.VOLUME_MISSING if volume else Reason.NO_GPU_NODE_FITS, f"{_name(pod)}: {words}")
+            return _with(Reason.VOLUME_MISSING if volume else where, f"{_name(pod)}: {words}")
     return None
 
 
@@ -139,6 +145,10 @@ def _of_kuberay(seen: Observation) -> Cause | None:
 
 def _with(reason: Reason, words: str) -> Cause:
     return Cause(reason, f"{MEANINGS[reason]} {words}".strip())
+
+
+def _is_head(pod: Mapping[str, Any]) -> bool:
+    return (pod["metadata"].get("labels") or {}).get("ray.io/node-type") == "head"
 
 
 def _name(pod: Mapping[str, Any]) -> str:

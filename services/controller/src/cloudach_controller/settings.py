@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import cloudach_settings
 import yaml
+from cloudach_model_api.engine import Toleration
 from cloudach_model_api.names import GPU_TYPE_LABEL
 from cloudach_settings import ConfigError, Group, Host, Port, Seconds, base_url
 from pydantic import AfterValidator, Field, model_validator
@@ -93,6 +94,13 @@ class Inference(Group):
     )
     head_cpu: Quantity = Field("1", description="CPU request of the head pod, which runs no engine")
     head_memory: Quantity = Field("4Gi", description="memory request and limit of the head pod")
+    head_node_selector: dict[str, str] = Field(
+        default_factory=dict, description="labels that a node must have for head pods"
+    )
+    head_tolerations: tuple[Toleration, ...] = Field((), description="taints that head pods put up with")
+    head_with_model: bool = Field(
+        False, description="head pods go where their Model's nodeSelector, tolerations and affinity say, gpu.type aside"
+    )
     autoscaler_cpu: Quantity = Field("200m", description="CPU request of Ray's autoscaler, beside the head in its pod")
     autoscaler_memory: Quantity = Field("512Mi", description="memory request and limit of Ray's autoscaler")
     worker_cpu: Quantity = Field("2", description="CPU request of a worker pod, where the Model gives none")

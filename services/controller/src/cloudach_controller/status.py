@@ -46,7 +46,8 @@ def status(
     desired = _desired(wanted, view)
     taken = name_taken(grant)
     unserved = taken is not None and not grant.names
-    wrong = taken if unserved else cause(seen)
+    enough = view.settled and view.ready >= desired and not replacing(seen.ray_service)
+    wrong = taken if unserved else cause(seen, enough=enough)
     if wrong is None and _fewer(old, view, desired, wanted):
         words = f"{MEANINGS[Reason.FEWER_REPLICAS]} {view.ready} of {desired} answer."
         wrong = Cause(Reason.FEWER_REPLICAS, words)

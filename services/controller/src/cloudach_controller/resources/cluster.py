@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
+from cloudach_model_api.engine import Toleration
 from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, LABEL_MODEL, MANAGER
 
@@ -66,8 +68,10 @@ def asked_cluster(model: Model, settings: Settings) -> dict[str, Any]:
             options["redisPassword"] = {"valueFrom": {"secretKeyRef": key}}
         cluster["gcsFaultToleranceOptions"] = options
     # KubeRay passes over new tolerations; in an annotation they count.
-    stamp = short([each.model_dump(by_alias=True, exclude_none=True) for each in spec.tolerations])
-    cluster["workerGroupSpecs"][0]["template"]["metadata"]["annotations"] = {"cloudach.dev/tolerations-hash": stamp}
+    _stamp(cluster["workerGroupSpecs"][0]["template"], _plain(spec.tolerations))
+    of_head = cluster["headGroupSpec"]["template"]["spec"].get("tolerations")
+    if of_head:
+        _stamp(cluster["headGroupSpec"]["template"], of_head)
     return cluster
 
 
@@ -130,7 +134,9 @@ def _pod(model: Model, settings: Settings, container: str, resources: dict[str, 
         pod["serviceAccountName"] = spec.service_account_name
     if spec.image_pull_secrets:
         pod["imagePullSecrets"] = [{"name": each.name} for each in spec.image_pull_secrets]
-    if not head:
+    if head:
+        _place_head(model, settings, pod)
+    else:
         _place(model, settings, pod)
     return {"metadata": {"labels": {LABEL_MODEL: model.metadata.name, LABEL_MANAGED_BY: MANAGER}}, "spec": pod}
 
@@ -144,7 +150,7 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
     if spec.affinity:
         pod["affinity"] = spec.affinity
     if spec.tolerations:
-        pod["tolerations"] = [each.model_dump(by_alias=True, exclude_none=True) for each in spec.tolerations]
+        pod["tolerations"] = _plain(spec.tolerations)
     volumes = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.inference.shared_memory}}]
     mounts: list[dict[str, Any]] = [{"name": "shm", "mountPath": "/dev/shm"}]  # noqa: S108
     if spec.source.pvc is not None:
@@ -157,6 +163,28 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
         mounts.append({"name": volume, "mountPath": folder, "readOnly": True})
     pod["volumes"] = volumes
     pod["containers"][0]["volumeMounts"] = mounts
+
+
+def _place_head(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
+    """A head needs no GPU, and on a node with some it keeps that node from being taken down: it goes there if told."""
+    given, spec = settings.inference, model.spec
+    follows = given.head_with_model
+    selector = {**(spec.node_selector if follows else {}), **given.head_node_selector}
+    tolerations = [*_plain(given.head_tolerations), *(_plain(spec.tolerations) if follows else [])]
+    if selector:
+        pod["nodeSelector"] = selector
+    if tolerations:
+        pod["tolerations"] = tolerations
+    if follows and spec.affinity:
+        pod["affinity"] = spec.affinity
+
+
+def _plain(tolerations: Iterable[Toleration]) -> list[dict[str, Any]]:
+    return [each.model_dump(by_alias=True, exclude_none=True) for each in tolerations]
+
+
+def _stamp(template: dict[str, Any], tolerations: list[dict[str, Any]]) -> None:
+    template["metadata"]["annotations"] = {"cloudach.dev/tolerations-hash": short(tolerations)}
 
 
 def _referring_env(model: Model) -> list[dict[str, Any]]:
