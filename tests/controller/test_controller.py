@@ -396,11 +396,12 @@ def test_a_pod_without_a_node(start: Start, shop: Shop, cluster: Cluster, paper:
     shop.apply(model())
     start()
     shop.state("Ready")
+    labels = {"cloudach.dev/model": "sim", "ray.io/cluster": paper.active("sim"), "ray.io/node-type": "worker"}
     container = {"name": "ray-worker", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "sim-worker", "namespace": NAMESPACE, "labels": {"cloudach.dev/model": "sim"}},
+        "metadata": {"name": "sim-worker", "namespace": NAMESPACE, "labels": labels},
         "spec": {"containers": [container]},
     }
     shop.kubectl.apply(pod)

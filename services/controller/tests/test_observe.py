@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from cloudach_controller.dashboard import Dashboard
 from cloudach_controller.kube.client import Kind
-from cloudach_controller.observation import Head, active_head
+from cloudach_controller.observation import Head, active_head, pods_that_count
 from cloudach_controller.observe import Observer
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
@@ -122,3 +122,21 @@ def test_the_active_clusters_head_is_known_by_its_own_service(cluster: str, told
 @pytest.mark.parametrize("cluster", ["", "elsewhere.example.com/x?", "a:1", "A", "-", "a" * 64])
 def test_what_cannot_be_a_clusters_name_leads_nowhere(cluster: str) -> None:
     assert active_head({"status": {"activeServiceStatus": {"rayClusterName": cluster}}}) is None
+
+
+def test_only_pods_of_the_active_cluster_and_the_one_on_its_way_count() -> None:
+    def pod(name: str, **labels: str) -> dict[str, Any]:
+        return {"metadata": {"name": name, "labels": {"cloudach.dev/model": "m", **labels}}}
+
+    pods = [
+        pod("next", **{"ray.io/cluster": "m-2"}),
+        pod("dropped", **{"ray.io/cluster": "m-0"}),
+        pod("serving", **{"ray.io/cluster": "m-1"}),
+        pod("cleanup", **{"ray.io/cluster": "m-1", "ray.io/node-type": "redis-cleanup"}),
+        pod("a stranger's"),
+        {"metadata": {"name": "without labels"}},
+    ]
+    status = {"activeServiceStatus": {"rayClusterName": "m-1"}, "pendingServiceStatus": {"rayClusterName": "m-2"}}
+    assert [one["metadata"]["name"] for one in pods_that_count({"status": status}, pods)] == ["serving", "next"]
+    assert pods_that_count({"metadata": {}}, pods) == ()
+    assert pods_that_count(None, pods) == ()

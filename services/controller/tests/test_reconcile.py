@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from cloudach_controller.companions import Companions
-from cloudach_controller.dashboard import Dashboard
+from cloudach_controller.dashboard import Dashboard, Unanswered
 from cloudach_controller.engine_keys import EngineKeys
 from cloudach_controller.kube.client import Kind, KubeClient
 from cloudach_controller.kube.errors import NotFound, Refused
@@ -32,14 +32,24 @@ class Paper:
 
     def __init__(self) -> None:
         self.applied: dict[str, Any] = {}
+        self.status: dict[str, Any] = {}
+        """Of the RayService."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        raise NotFound(404, name)
 
     async def apply(self, kind: Kind, namespace: str, name: str, body: dict[str, Any], sub: str = "") -> dict[str, Any]:
         self.applied[kind.plural + sub] = body
-        return copy.deepcopy(body)
+        return {**copy.deepcopy(body), **({"status": self.status} if kind.plural == "rayservices" else {})}
 
     async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         self.applied[kind.plural] = body
         return body
+
+
+class Silent:
+    async def applications(self, base_url: str, token: str | None) -> dict[str, Any]:
+        raise Unanswered(base_url)
 
 
 def model(image: str, status: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -66,6 +76,7 @@ async def look(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The Model's status, and its RayService, after one look of the controller."""
     paper, read = paper or Paper(), parse(settings)
+    paper.status = (ray_service or {}).get("status") or {}
     api = cast(KubeClient, paper)
     cache = Cache(
         models={KEY: obj},
@@ -73,7 +84,7 @@ async def look(
         pods={KEY: pods},
         kuberay_missing=lambda: False,
     )
-    observer = Observer(api, cast(Dashboard, None), read)
+    observer = Observer(api, cast(Dashboard, Silent()), read)
     companions = Companions(
         api,
         read,
@@ -89,30 +100,37 @@ async def look(
     return status, paper.applied.get("rayservices") or cast(dict[str, Any], ray_service)
 
 
-def pod_of(ray_service: dict[str, Any]) -> dict[str, Any]:
+def pod_of(ray_service: dict[str, Any], cluster: str = "") -> dict[str, Any]:
     """A worker as KubeRay makes it."""
-    return cast(dict[str, Any], ray_service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"])
+    template = copy.deepcopy(ray_service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"])
+    template["metadata"]["labels"]["ray.io/cluster"] = cluster
+    return cast(dict[str, Any], template)
 
 
-async def test_gateways_send_the_key_until_the_last_engine_that_asks_for_it_is_gone() -> None:
+def with_clusters(ray_service: dict[str, Any], active: str, pending: str = "") -> dict[str, Any]:
+    parts = {"activeServiceStatus": {"rayClusterName": active}, "pendingServiceStatus": {"rayClusterName": pending}}
+    return {**ray_service, "status": parts}
+
+
+async def test_gateways_send_the_key_until_engines_that_ask_for_it_serve_no_more() -> None:
     """The cluster without keys takes over when its weights are loaded; until then the one before it serves."""
     status, locked = await look(model("engine:1"), None, [])
     assert status["engineKey"] == key_id("k" * 64)
-    old = pod_of(locked)
-    status, open_to_all = await look(model("engine:2", status), locked, [old], OFF)
-    assert pod_of(open_to_all)["spec"]["volumes"] != old["spec"]["volumes"], "the replacement has begun"
+    old = pod_of(locked, "qwen-1")
+    status, open_to_all = await look(model("engine:2", status), with_clusters(locked, "qwen-1"), [old], OFF)
+    new = pod_of(open_to_all, "qwen-2")
+    assert new["spec"]["volumes"] != old["spec"]["volumes"], "the replacement has begun"
     assert status["engineKey"] == key_id("k" * 64)
-    status, _ = await look(model("engine:2", status), open_to_all, [old, pod_of(open_to_all)], OFF)
+    both = with_clusters(open_to_all, "qwen-1", "qwen-2")
+    status, _ = await look(model("engine:2", status), both, [new, old], OFF)
     assert status["engineKey"] == key_id("k" * 64)
-    status, _ = await look(model("engine:2", status), open_to_all, [pod_of(open_to_all)], OFF)
+    # Pods of the dropped cluster stay for their streams, and get no new requests.
+    status, _ = await look(model("engine:2", status), with_clusters(open_to_all, "qwen-2"), [old, new], OFF)
     assert "engineKey" not in status
 
 
 class ReadOnly(Paper):
     """Secrets and ModelUses may be seen, and neither made nor changed."""
-
-    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
-        raise NotFound(404, name)
 
     async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         if kind.plural in ("secrets", "modeluses"):

@@ -380,3 +380,17 @@ def test_an_adapter_that_cannot_be_loaded_is_named() -> None:
     assert found is not None
     assert found.reason == "AdapterNotLoaded"
     assert found.message.endswith("LoRA adapter 'sql': o/x: 404 Client Error")
+
+
+@pytest.mark.parametrize(("active", "state"), [("", "Failed"), ("qwen-1", "Deploying")])
+def test_what_keeps_a_second_cluster_from_coming_is_not_the_end_of_the_first(active: str, state: str) -> None:
+    """Its lost replica comes again, so requests wait for it."""
+    pulling = container(state={"waiting": {"reason": "ImagePullBackOff", "message": "no such tag"}})
+    pulling["metadata"]["labels"] = {"ray.io/cluster": "qwen-2"}
+    coming = pod()
+    coming["metadata"]["labels"] = {"ray.io/cluster": "qwen-1"}
+    parts = {"activeServiceStatus": {"rayClusterName": active}, "pendingServiceStatus": {"rayClusterName": "qwen-2"}}
+    what = seen(replicas(0, 2), (coming, pulling), ray_service={"metadata": {"name": "qwen"}, "status": parts})
+    found, conditions, _ = told(model(), what)
+    assert conditions["Degraded"] == "True ImagePullFailed"
+    assert found == state

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .resources import engine
@@ -46,17 +46,56 @@ class Replicas:
 class Observation:
     ray_service: dict[str, Any] | None
     pods: tuple[dict[str, Any], ...]
+    """Those that count: see `pods_that_count`."""
     replicas: Replicas | None
     """None: the dashboard does not answer, or there is none yet."""
     unreachable: str = ""
     """What the dashboard did instead of answering, where there should be one."""
     engine_log: str = ""
     """The end of the log of a container that crashed."""
+    crashed_in: str = ""
+    """The RayCluster that this container belongs to."""
     kuberay_missing: bool = False
     refused: str = ""
     """What the API server said instead of taking the RayService."""
     vanished: bool = False
     """Somebody deleted the RayService."""
+
+
+def pods_that_count(
+    ray_service: Mapping[str, Any] | None, pods: Iterable[dict[str, Any]]
+) -> tuple[dict[str, Any], ...]:
+    """Those of the active cluster first, then those of the one on its way.
+
+    A dropped cluster's pods stay for `rayClusterDeletionDelaySeconds`, with the Model's label, and its troubles are not
+    the Model's any more. Neither are those of a Job that empties the store of GCS fault tolerance.
+    """
+    clusters = [name for name in (_part(ray_service, "active"), _part(ray_service, "pending")) if name]
+    found = [pod for pod in pods if cluster_of(pod) in clusters and _label(pod, "ray.io/node-type") != "redis-cleanup"]
+    return tuple(sorted(found, key=lambda pod: clusters.index(cluster_of(pod))))
+
+
+def cluster_of(pod: Mapping[str, Any]) -> str:
+    """The name of its RayCluster."""
+    return _label(pod, "ray.io/cluster")
+
+
+def _label(pod: Mapping[str, Any], name: str) -> str:
+    return str((pod["metadata"].get("labels") or {}).get(name) or "")
+
+
+def of_the_active_cluster(seen: Observation) -> Observation:
+    """Without what is amiss in a second cluster on its way; all of it, if there is only that one."""
+    active = _part(seen.ray_service, "active")
+    if not active or seen.ray_service is None:
+        return seen
+    status = {name: value for name, value in seen.ray_service["status"].items() if name != "pendingServiceStatus"}
+    return replace(
+        seen,
+        ray_service={**seen.ray_service, "status": status},
+        pods=tuple(pod for pod in seen.pods if cluster_of(pod) == active),
+        engine_log=seen.engine_log if seen.crashed_in in ("", active) else "",
+    )
 
 
 def read_replicas(answer: Mapping[str, Any], deployment: str) -> Replicas:
@@ -148,6 +187,11 @@ def serve_says(ray_service: Mapping[str, Any] | None) -> str:
                 if one.get("status") in ("DEPLOY_FAILED", "UNHEALTHY")
             ]
     return "\n".join(dict.fromkeys(text for text in found if text))
+
+
+def _part(ray_service: Mapping[str, Any] | None, part: str) -> str:
+    status = (ray_service or {}).get("status") or {}
+    return str((status.get(f"{part}ServiceStatus") or {}).get("rayClusterName") or "")
 
 
 def _active(ray_service: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .causes import last_error
 from .dashboard import Dashboard, Unanswered, Unauthorized
 from .kube.client import SECRETS, Kind
 from .kube.errors import KubeError
-from .observation import Head, Observation, Replicas, active_head, read_replicas
+from .observation import Head, Observation, Replicas, active_head, cluster_of, pods_that_count, read_replicas
 from .resources import engine
 from .settings import Settings
 
@@ -46,7 +46,7 @@ class Observer:
         vanished: bool = False,
     ) -> Observation:
         """Raises nothing: what cannot be seen is said in the observation."""
-        pods = tuple(pods)
+        pods = pods_that_count(ray_service, pods)
         replicas, unreachable = None, ""
         head = active_head(ray_service)
         if head is not None:
@@ -54,12 +54,14 @@ class Observer:
                 replicas = await self._replicas(model, head)
             except (Unanswered, KubeError) as error:
                 unreachable = str(error)
+        crashed_in, engine_log = await self._crash_log(pods)
         return Observation(
             ray_service=ray_service,
             pods=pods,
             replicas=replicas,
             unreachable=unreachable,
-            engine_log=await self._crash_log(pods),
+            engine_log=engine_log,
+            crashed_in=crashed_in,
             kuberay_missing=kuberay_missing,
             refused=refused,
             vanished=vanished,
@@ -92,8 +94,8 @@ class Observer:
         except ValueError as error:  # neither base64 nor UTF-8, or nothing for a header
             raise Unanswered(f"auth_token in the Secret {name} cannot be sent: {error}") from error
 
-    async def _crash_log(self, pods: tuple[Mapping[str, Any], ...]) -> str:
-        """Of the first container that has ended with an error; its last exception says why."""
+    async def _crash_log(self, pods: tuple[Mapping[str, Any], ...]) -> tuple[str, str]:
+        """The cluster and the words of the first container that ended with an error: its last exception says why."""
         for pod in pods:
             for container in (pod.get("status") or {}).get("containerStatuses") or []:
                 ended = (container.get("lastState") or {}).get("terminated") or {}
@@ -107,5 +109,5 @@ class Observer:
                 except KubeError as error:
                     log.info("log not read", extra={"pod": meta["name"], "error": str(error)})
                     continue
-                return last_error(text)
-        return ""
+                return cluster_of(pod), last_error(text)
+        return "", ""

@@ -240,7 +240,8 @@ class Reconciler:
             return  # nobody knows which replicas answer, so it stays as it is
         if not self._settings.rollout.disruption_budgets:
             desired = 0
-        wanted = disruption.budget(model, desired=desired, ready=ready, pods=seen.pods)
+        # A budget counts by labels, so pods of dropped clusters, too.
+        wanted = disruption.budget(model, desired=desired, ready=ready, pods=self._cache.pods.get(key, ()))
         await self._companions.keep_budget(key, model, wanted)
 
     async def _engine_key(self, key: Key, model: Model) -> str | None:

@@ -12,7 +12,7 @@ from cloudach_model_api.reasons import MEANINGS, Reason
 from cloudach_model_api.status import Condition, ConditionType, ModelStatus, State, set_condition
 
 from .causes import FATAL, Cause, cause
-from .observation import Observation, Replicas, replacing
+from .observation import Observation, Replicas, of_the_active_cluster, replacing
 from .plan import Plan
 from .replicas import Demand
 from .settings import Settings
@@ -47,14 +47,15 @@ def status(
     taken = name_taken(grant)
     unserved = taken is not None and not grant.names
     enough = view.settled and view.ready >= desired and not replacing(seen.ray_service)
-    wrong = taken if unserved else cause(seen, enough=enough)
+    serving = cause(of_the_active_cluster(seen), enough=enough)
+    wrong = taken if unserved else serving or cause(seen, enough=enough)
     if wrong is None and _fewer(old, view, desired, wanted):
         words = f"{MEANINGS[Reason.FEWER_REPLICAS]} {view.ready} of {desired} answer."
         wrong = Cause(Reason.FEWER_REPLICAS, words)
     wrong = wrong or taken
     if wanted.mode != "running" and wrong is not None and wrong.reason not in (Reason.INVALID_SPEC, Reason.NAME_TAKEN):
         wrong = None if wrong.reason is not Reason.KUBERAY_MISSING else wrong  # nothing should run, so nothing is amiss
-    state = _state(wanted, view, desired, wrong, seen, fatal=wrong is not taken or unserved)
+    state = _state(wanted, view, desired, wrong, seen, fatal=unserved or wrong in (serving, None))
     conditions: tuple[Condition, ...] = old.conditions
     for kind, said in (
         (ConditionType.READY, _ready(wanted, view, desired)),
