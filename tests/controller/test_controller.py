@@ -215,10 +215,18 @@ def test_sleeping_and_waking(start: Start, shop: Shop, paper: Paper) -> None:
     assert shop.condition("Ready").startswith("False Sleeping")
     use = until(lambda: shop.get("modeluse"), "the object that gateways mark")
     assert use["metadata"]["ownerReferences"][0]["uid"] == shop.get("model")["metadata"]["uid"]
+
+    def wish(ahead_s: float) -> str:
+        wanted = _now(ahead_s=ahead_s)
+        told = json.dumps({"status": {"wakeRequestedAt": wanted}})
+        shop.run("patch", "modeluse", "sim", "--subresource=status", "--type=merge", "-p", told)
+        return wanted
+
+    wish(-3600)  # by a gateway whose clock is behind
+    shop.state("Ready", ready=1)
     # By a gateway whose clock is ahead, lest it sleeps again before we look.
-    wanted = _now(ahead_s=600)
-    told = json.dumps({"status": {"wakeRequestedAt": wanted}})
-    shop.run("patch", "modeluse", "sim", "--subresource=status", "--type=merge", "-p", told)
+    wanted = wish(600)
+    until(lambda: shop.status().get("wakeRequestedAt") == wanted, "the wish is told of")
     shop.state("Ready", ready=1)
     assert paper.replicas("sim") == 1
     assert shop.status()["wakeRequestedAt"] == wanted, "gateways learn from it how long it takes to start"

@@ -22,6 +22,7 @@ from .engine_keys import EngineKeys
 from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
+from .marks import Marks
 from .news import News
 from .observation import Observation, cluster_started
 from .observe import Observer
@@ -76,6 +77,7 @@ class Reconciler:
         self._events = events
         self._settings = settings
         self._pace = Pace(settings.ray)
+        self._marks = Marks()
         self._seen: set[Key] = set()  # RayServices that were there; one that no longer is, was deleted by somebody
 
     async def reconcile(self, key: Key) -> float | None:
@@ -89,7 +91,8 @@ class Reconciler:
             model = self._cache.parsed.model(key, obj)
         except InvalidModel as error:
             return await self._invalid(key, obj, error, now)
-        use, untold = self._companions.use(key, model), self._companions.uses_missing(key[0])
+        told, untold = self._companions.use(key, model), self._companions.uses_missing(key[0])
+        use = self._marks.by_our_clock(key, told, self._companions.uses.get(key), now)
         wanted = demand(
             model,
             now,
@@ -310,6 +313,7 @@ class Reconciler:
         self._seen.discard(key)
         self._pace.forget(key)
         self._ray_services.forget(key)
+        self._marks.forget(key)
         for gauge in (metrics.DESIRED, metrics.READY):
             try:
                 gauge.remove(*key)
