@@ -380,7 +380,7 @@ def test_engines_without_their_policies_are_not_begun(start: Start, shop: Shop, 
 def test_switched_off_and_on(start: Start, shop: Shop) -> None:
     shop.apply(model(replicas=0))
     start()
-    shop.state("Sleeping")
+    shop.state("Off")
     assert shop.condition("Ready").startswith("False ScaledToZero")
     shop.run("scale", "model/sim", "--replicas=1")
     shop.state("Ready", ready=1)

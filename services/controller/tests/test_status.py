@@ -125,7 +125,7 @@ CASES: dict[str, tuple[Model, Observation, str, str, str, str]] = {
         "False UpToDate", "True NoHeadNodeFits",
     ),
     "switched off": (
-        model({"replicas": 0}), seen(replicas(0)), "Sleeping", "False ScaledToZero", "False UpToDate",
+        model({"replicas": 0}), seen(replicas(0)), "Off", "False ScaledToZero", "False UpToDate",
         "False AsExpected",
     ),
     "going off": (

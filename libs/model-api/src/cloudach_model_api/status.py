@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, PlainSerializer
+from pydantic import AwareDatetime, BeforeValidator, Field, PlainSerializer
 
 from .part import Observed, list_map
 
@@ -27,7 +27,8 @@ class State(StrEnum):
     DEPLOYING = "Deploying"  # pods start, weights load
     READY = "Ready"  # all desired replicas answer
     SCALING = "Scaling"  # it answers, and the number of replicas changes
-    SLEEPING = "Sleeping"  # no replica, on purpose
+    SLEEPING = "Sleeping"  # no replica, because nobody asks for it; the next request wakes it
+    OFF = "Off"  # no replica, because spec.replicas is 0; no request wakes it
     DEGRADED = "Degraded"  # it answers with fewer replicas than it should have
     FAILED = "Failed"  # it does not answer and will not without a change
     DELETING = "Deleting"  # its streams run out
@@ -54,6 +55,11 @@ class Condition(Observed):
     """When `status` last changed."""
 
 
+def _known_state(value: object) -> object:
+    """None for a state of a later release, so that a Model in it can be read after a rollback."""
+    return value if value in set(State) else None
+
+
 class ModelStatus(Observed):
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """The metadata.generation that this status speaks of."""
@@ -62,7 +68,7 @@ class ModelStatus(Observed):
     names: tuple[str, ...] | None = None
     """The names that are this Model's, its id before the others; of adapters those that follow from an alias are left
     out. It keeps them for as long as its spec asks for them; empty: its id is another's, so it is not served."""
-    state: State | None = None
+    state: Annotated[State | None, BeforeValidator(_known_state)] = None
     replicas: Annotated[int, Field(ge=0)] | None = None
     """Replicas there are, ready or not."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None

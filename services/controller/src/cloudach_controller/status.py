@@ -167,7 +167,8 @@ def _state(
     if wanted.mode == "deleting":
         return State.DELETING
     if wanted.mode != "running":
-        return State.SCALING if view.total else State.SLEEPING
+        none = State.OFF if wanted.mode == "off" else State.SLEEPING
+        return State.SCALING if view.total else none
     if view.ready == 0:
         if wrong is not None and fatal and wrong.reason in FATAL:
             return State.FAILED

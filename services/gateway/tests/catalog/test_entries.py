@@ -149,7 +149,9 @@ def test_an_adapters_names_may_be_taken(make_model: Any) -> None:
         ({"state": "Pending", "ready": 0}, Why.STARTING),
         ({"state": "Deploying", "ready": 1, "endpoint": None}, Why.STARTING),
         ({"state": "Failed", "ready": 0}, Why.STUCK),
-        ({"state": "Sleeping", "ready": 0}, Why.OFF),
+        ({"state": "Sleeping", "ready": 0}, Why.OFF),  # by a controller of the release before
+        ({"state": "Off", "ready": 0}, Why.OFF),
+        ({"state": "OfALaterRelease", "ready": 0}, Why.STARTING),
         ({"state": "Sleeping", "ready": 0, **SLEEPS}, Why.ASLEEP),
         ({"state": "Deploying", "ready": 0, **SLEEPS}, Why.STARTING),
     ],

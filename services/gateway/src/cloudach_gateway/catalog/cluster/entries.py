@@ -105,7 +105,7 @@ def absence(model: Model) -> Absence | None:
     since = _absent_since(model)
     if status.state is State.FAILED:
         return Absence(Why.STUCK, since, detail)
-    if status.state is State.SLEEPING or said in (Reason.SLEEPING, Reason.SCALED_TO_ZERO):
+    if status.state in (State.SLEEPING, State.OFF) or said in (Reason.SLEEPING, Reason.SCALED_TO_ZERO):
         return Absence(Why.ASLEEP if sleeps(model) else Why.OFF, since, detail)
     return Absence(Why.STARTING, since, detail)
 
