@@ -182,7 +182,8 @@ def _settings() -> dict[str, Schema]:
         made |= _hoisted(prefix, settings.model_json_schema())
         del made[f"{prefix}Config"]["properties"]["listen"]
     del made["controllerConfig"]["properties"]["network_policy"]
-    del made["controllerNetworkPolicy"]
+    del made["controllerConfig"]["properties"]["gcs_store"]
+    del made["controllerNetworkPolicy"], made["controllerGcsStore"]
     for group, names in OF_THE_CHART.items():
         for name in names:
             del made[group]["properties"][name]

@@ -66,6 +66,13 @@ def _with(label: str) -> dict[str, Any]:
             "persistence": {"storageClass": label, "size": label, **text},
             "service": {"clusterIP": label},
         },
+        "raystore": {
+            **pods,
+            **text,
+            "auth": {"existingSecret": label, "existingSecretKey": label},
+            "persistence": {"storageClass": label, "size": label, **text},
+            "service": {"clusterIP": label},
+        },
         "ingress": {
             "enabled": True,
             "className": label,

@@ -38,12 +38,14 @@ def test_install_makes_what_the_notes_speak_of(helm: Helm) -> None:
         "Deployment/demo-cloudach-gateway",
         "Deployment/demo-cloudach-controller",
         "StatefulSet/demo-cloudach-valkey",
+        "StatefulSet/demo-cloudach-raystore",
         "Model/m",
         "Service/demo-cloudach-gateway",
     } <= helm.names()
     assert "kubectl -n serving exec deployment/demo-cloudach-gateway -c gateway -- cloudach keys create" in notes
     assert "kubectl -n serving port-forward service/demo-cloudach-gateway 8080:80" in notes
     assert "data-demo-cloudach-valkey-0" in notes
+    assert "data-demo-cloudach-raystore-0" in notes
 
 
 def test_a_wrong_model_is_refused_by_its_field(helm: Helm) -> None:
@@ -72,6 +74,7 @@ CONTROLLER = {
     "modeluses.cloudach.dev": ("create", "get", "list", "watch"),
     "rayservices.ray.io": ("create", "delete", "get", "list", "patch", "watch"),
     "rayservices.ray.io/status": ("patch",),
+    "rayclusters.ray.io": ("list", "watch"),
     "pods": ("get", "list", "watch"),
     "pods/log": ("get",),
     "events": ("create", "patch"),
@@ -80,6 +83,7 @@ CONTROLLER = {
     "secrets": ("create",),
     "secrets cloudach-ray-token": ("get",),
     "secrets cloudach-engine-keys": ("get", "list", "patch", "watch"),
+    "secrets cloudach-gcs-store": ("list", "patch", "watch"),
 }
 GATEWAY = {
     "models.cloudach.dev": ("get", "list", "watch"),

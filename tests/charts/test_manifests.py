@@ -225,17 +225,17 @@ def test_selectors_find_their_pods_and_nothing_else() -> None:
 
 
 def test_a_change_of_configuration_replaces_the_pods() -> None:
-    before, after = render({}), render({"gateway": {"drainSeconds": 61}, "valkey": {"appendfsync": "always"}})
+    before, after = render({}), render({"gateway": {"drainSeconds": 61}, "valkey": {"appendfsync": "always"}, "raystore": {"maxMemory": "2gb"}})
 
     def stamps(objects: Objects) -> list[str]:
         pods = [pod_template(objects.get(kind, part)) for kind, part in PARTS]
         return [pod["metadata"]["annotations"]["checksum/config"] for pod in pods]
 
     changed = [a != b for a, b in zip(stamps(before), stamps(after), strict=True)]
-    assert changed == [True, False, True]
+    assert changed == [True, False, True, True]
 
 
-PARTS = [("Deployment", "gateway"), ("Deployment", "controller"), ("StatefulSet", "valkey")]
+PARTS = [("Deployment", "gateway"), ("Deployment", "controller"), ("StatefulSet", "valkey"), ("StatefulSet", "raystore")]
 
 
 def test_older_clusters_get_older_forms() -> None:

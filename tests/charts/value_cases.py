@@ -28,16 +28,16 @@ LABELS = {"team": "ml"}
 
 
 def cases() -> Iterator[Case]:
-    for part in (general, models, gateway, ingress, gateway_api, controller, data, keys, network, monitoring, test):
+    for part in (general, models, gateway, ingress, gateway_api, controller, data, raystore, keys, network, monitoring, test):
         yield from part()
 
 
 def general() -> Iterator[Case]:
-    yield Case("nameOverride", "llm", lambda o: o.names("StatefulSet"), ["demo-llm-valkey"])
-    yield Case("fullnameOverride", "llm", lambda o: o.names("StatefulSet"), ["llm-valkey"])
+    yield Case("nameOverride", "llm", lambda o: o.names("StatefulSet"), ["demo-llm-raystore", "demo-llm-valkey"])
+    yield Case("fullnameOverride", "llm", lambda o: o.names("StatefulSet"), ["llm-raystore", "llm-valkey"])
     yield Case("commonLabels", LABELS, everywhere("labels", "team"), True)
     yield Case("commonAnnotations", ANNOTATIONS, everywhere("annotations", "example.com/a"), True)
-    for part in ("gateway", "controller", "valkey", "test"):
+    for part in ("gateway", "controller", "valkey", "raystore", "test"):
         yield Case("imagePullSecrets", [{"name": "reg"}], pod(part, "imagePullSecrets"), [{"name": "reg"}], name=part)
     places = lambda o: sorted({one["metadata"]["namespace"] for one in o.all("Role")})
     yield Case("watchNamespaces", ["a", "b"], places, ["a", "b", NAMESPACE])
@@ -55,7 +55,7 @@ def general() -> Iterator[Case]:
     for part in ("gateway", "controller"):
         value = lambda o, part=part: o.get("PriorityClass", f"{NAME}-{NAMESPACE}-{part}")["value"]
         yield Case(f"priorityClasses.{part}", 7, value, 7, on)
-    for part, name in {"gateway": "gateway", "valkey": "gateway", "controller": "controller"}.items():
+    for part, name in {"gateway": "gateway", "valkey": "gateway", "raystore": "gateway", "controller": "controller"}.items():
         yield Case(
             "priorityClasses.create", True, pod(part, "priorityClassName"), f"{NAME}-{NAMESPACE}-{name}", name=part
         )
@@ -74,8 +74,7 @@ def models() -> Iterator[Case]:
 MODEL_SPEC: Object = {"source": {"huggingFace": {"repo": "Qwen/Qwen3-0.6B"}}, "replicas": 2}
 
 
-def component(name: str, kind: str, account: bool = True) -> Iterator[Case]:
-    """What gateway, controller and Valkey have in common."""
+def image_of(name: str) -> Iterator[Case]:
     image = {"gateway": "ghcr.io/cloudach/gateway", "controller": "ghcr.io/cloudach/controller"}.get(
         name, "docker.io/valkey/valkey"
     )
@@ -84,6 +83,12 @@ def component(name: str, kind: str, account: bool = True) -> Iterator[Case]:
     yield Case(f"{name}.image.tag", "9", container(name, "image"), f"{image}:9")
     yield Case(f"{name}.image.digest", DIGEST, container(name, "image"), f"{image}@{DIGEST}")
     yield Case(f"{name}.image.pullPolicy", "Always", container(name, "imagePullPolicy"), "Always")
+
+
+def component(name: str, kind: str, account: bool = True) -> Iterator[Case]:
+    """What gateway, controller, Valkey and the store of Ray's state have in common."""
+    if name != "raystore":
+        yield from image_of(name)
     resources = {"requests": {"cpu": "3"}}
     yield Case(f"{name}.resources", resources, container(name, "resources", "requests", "cpu"), "3")
     yield Case(f"{name}.nodeSelector", LABELS, pod(name, "nodeSelector"), LABELS)
@@ -104,7 +109,7 @@ def component(name: str, kind: str, account: bool = True) -> Iterator[Case]:
     yield Case(f"{name}.podSecurityContext", {"runAsUser": 7}, pod(name, "securityContext", "runAsUser"), 7)
     context = {"runAsUser": 8}
     yield Case(f"{name}.securityContext", context, container(name, "securityContext", "runAsUser"), 8)
-    if name == "valkey":
+    if kind == "StatefulSet":
         return
     source = {"secretRef": {"name": "s"}}
     yield Case(f"{name}.extraEnvFrom", [source], container(name, "envFrom"), [source])
@@ -309,7 +314,6 @@ def data() -> Iterator[Case]:
     yield Case("redis.existingSecretKey", "dsn", url, {"secretKeyRef": {"name": "s", "key": "dsn"}}, external)
     for kind in ("StatefulSet", "Service", "Secret", "ConfigMap", "NetworkPolicy"):
         yield Case("valkey.enabled", False, there(kind, "valkey"), False, {}, name=kind, arguments=EXTERNAL)
-    yield from component("valkey", "StatefulSet")
     password = container("valkey", "env", 0, "valueFrom", "secretKeyRef")
     asked = lambda o: o.env("gateway")["CLOUDACH_REDIS_PASSWORD"]["secretKeyRef"]
     for look, name in ((password, "valkey"), (asked, "gateway")):
@@ -331,28 +335,46 @@ def data() -> Iterator[Case]:
     for part in ("gateway", "first-key", "test"):
         yield Case("valkey.tls.existingSecret", "mine", whole(part), ca, tls, name=part)
     yield Case("valkey.appendfsync", "always", contains(lines, "appendfsync always"), True)
-    yield Case("valkey.maxMemory", "2gb", contains(lines, "maxmemory 2gb"), True)
-    yield Case("valkey.extraConfig", "io-threads 2", contains(lines, "io-threads 2"), True)
-    yield Case("valkey.service.clusterIP", "10.0.0.9", spec("Service", "valkey", "clusterIP"), "10.0.0.9")
+    yield from stateful("valkey")
+
+
+def stateful(part: str) -> Iterator[Case]:
+    """What the two Valkeys have in common."""
+    yield from component(part, "StatefulSet")
+    lines = lambda o: o.get("ConfigMap", part)["data"]["valkey.conf"].splitlines()
+    yield Case(f"{part}.maxMemory", "2gb", contains(lines, "maxmemory 2gb"), True)
+    yield Case(f"{part}.extraConfig", "io-threads 2", contains(lines, "io-threads 2"), True)
+    yield Case(f"{part}.service.clusterIP", "10.0.0.9", spec("Service", part, "clusterIP"), "10.0.0.9")
     claim = ("volumeClaimTemplates", 0)
     volume = {"name": "data", "emptyDir": {}}
-    yield Case("valkey.persistence.enabled", False, contains(pod("valkey", "volumes"), volume), True)
-    yield Case(
-        "valkey.persistence.size",
-        "20Gi",
-        spec("StatefulSet", "valkey", *claim, "spec", "resources", "requests", "storage"),
-        "20Gi",
-    )
-    yield Case(
-        "valkey.persistence.storageClass",
-        "fast",
-        spec("StatefulSet", "valkey", *claim, "spec", "storageClassName"),
-        "fast",
-    )
-    modes = spec("StatefulSet", "valkey", *claim, "spec", "accessModes")
-    yield Case("valkey.persistence.accessModes", ["ReadWriteOncePod"], modes, ["ReadWriteOncePod"])
-    noted = spec("StatefulSet", "valkey", *claim, "metadata", "annotations")
-    yield Case("valkey.persistence.annotations", ANNOTATIONS, noted, ANNOTATIONS)
+    yield Case(f"{part}.persistence.enabled", False, contains(pod(part, "volumes"), volume), True)
+    size = spec("StatefulSet", part, *claim, "spec", "resources", "requests", "storage")
+    yield Case(f"{part}.persistence.size", "20Gi", size, "20Gi")
+    storage = spec("StatefulSet", part, *claim, "spec", "storageClassName")
+    yield Case(f"{part}.persistence.storageClass", "fast", storage, "fast")
+    modes = spec("StatefulSet", part, *claim, "spec", "accessModes")
+    yield Case(f"{part}.persistence.accessModes", ["ReadWriteOncePod"], modes, ["ReadWriteOncePod"])
+    noted = spec("StatefulSet", part, *claim, "metadata", "annotations")
+    yield Case(f"{part}.persistence.annotations", ANNOTATIONS, noted, ANNOTATIONS)
+
+
+def raystore() -> Iterator[Case]:
+    for kind in ("StatefulSet", "Service", "Secret", "ConfigMap", "NetworkPolicy"):
+        yield Case("raystore.enabled", False, there(kind, "raystore"), False, name=kind)
+    address = config("controller", "gcs_store", "address")
+    yield Case("raystore.enabled", True, address, f"{NAME}-raystore.{NAMESPACE}.svc:6379", name="told", same=True)
+    own = {"ray": {"gcs_redis_address": "redis.mine:6379"}}
+    yield Case("controller.config", own, there("StatefulSet", "raystore"), False, name="own store")
+    yield Case("raystore.newClusters", False, config("controller", "gcs_store", "new_clusters"), False)
+    yield from stateful("raystore")
+    password = container("raystore", "env", 0, "valueFrom", "secretKeyRef")
+    read = lambda o: next(v["secret"] for v in o.pod("controller")["volumes"] if v["name"] == "raystore")
+    file = lambda o: (read(o)["secretName"], read(o)["items"][0]["key"])
+    yield Case("raystore.auth.existingSecret", "mine", password, {"name": "mine", "key": "raystore-password"})
+    yield Case("raystore.auth.existingSecret", "mine", file, ("mine", "raystore-password"), name="controller")
+    yield Case("raystore.auth.existingSecret", "mine", there("Secret", "raystore"), False, name="no other")
+    yield Case("raystore.auth.existingSecretKey", "pw", password, {"name": f"{NAME}-raystore", "key": "pw"})
+    yield Case("raystore.auth.existingSecretKey", "pw", file, (f"{NAME}-raystore", "pw"), name="controller")
 
 
 EXTERNAL = ("--set", "preflight=false,redis.existingSecret=s")

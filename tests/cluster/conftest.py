@@ -22,7 +22,7 @@ from tests.support.processes import ROOT
 VALKEY = "docker.io/valkey/valkey:9.0.8-alpine3.24"
 SIMULATOR = "ghcr.io/cloudach/simulator:test"
 VERSIONS = (RELEASED.stem.rpartition("-")[2], VERSION)
-NAMES = ("demo-cloudach-valkey", "demo-cloudach-gateway")
+NAMES = ("demo-cloudach-valkey", "demo-cloudach-gateway", "demo-cloudach-raystore")
 WAIT = ("--wait=legacy", "--timeout", "10m")
 """For all pods. Helm's newer way waits for the Model as well, and KubeRay, which would make it ready, is not here."""
 CRDS_APART = ("--namespace", "default")
@@ -81,28 +81,30 @@ def addresses(node: Node) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def volume(node: Node) -> Iterator[None]:
-    """A volume for Valkey's claim where the cluster makes none by itself; its node is this machine then."""
+    """A volume for each claim where the cluster makes none by itself; its node is this machine then."""
     if node.get("storageclasses")["items"]:
         yield
         return
-    folder = Path(tempfile.mkdtemp(prefix="cloudach-valkey-"))
-    folder.chmod(0o777)
-    node.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": "cloudach-test-valkey"},
-            "spec": {
-                "capacity": {"storage": "8Gi"},
-                "accessModes": ["ReadWriteOnce"],
-                "hostPath": {"path": str(folder)},
-                "claimRef": {"namespace": NAMESPACE, "name": "data-demo-cloudach-valkey-0"},
-            },
-        }
-    )
+    folders = {part: Path(tempfile.mkdtemp(prefix=f"cloudach-{part}-")) for part in ("valkey", "raystore")}
+    for part, folder in folders.items():
+        folder.chmod(0o777)
+        node.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": f"cloudach-test-{part}"},
+                "spec": {
+                    "capacity": {"storage": "8Gi"},
+                    "accessModes": ["ReadWriteOnce"],
+                    "hostPath": {"path": str(folder)},
+                    "claimRef": {"namespace": NAMESPACE, "name": f"data-demo-cloudach-{part}-0"},
+                },
+            }
+        )
     yield
-    node.kubectl("delete", "pv", "cloudach-test-valkey", "--ignore-not-found", "--wait=false")
-    shutil.rmtree(folder, ignore_errors=True)
+    for part, folder in folders.items():
+        node.kubectl("delete", "pv", f"cloudach-test-{part}", "--ignore-not-found", "--wait=false")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +147,7 @@ def release(node: Node, addresses: dict[str, str], volume: None, before: set[str
 
 def values_for(addresses: dict[str, str]) -> dict[str, Any]:
     """No DNS is asked of the cluster: names are in the pods' /etc/hosts."""
-    aliases = [{"ip": addresses[name], "hostnames": [name]} for name in NAMES]
+    aliases = [{"ip": addresses[name], "hostnames": [name, f"{name}.{NAMESPACE}.svc"]} for name in NAMES]
     small = {"requests": {"cpu": "50m", "memory": "64Mi"}}
     return {
         "firstKey": {"create": True, "tenant": "acme"},
@@ -157,7 +159,7 @@ def values_for(addresses: dict[str, str]) -> dict[str, Any]:
             "hostAliases": aliases,
             "service": {"clusterIP": addresses["demo-cloudach-gateway"]},
         },
-        "controller": {"resources": small},
+        "controller": {"resources": small, "hostAliases": aliases},
         "valkey": {"resources": small, "service": {"clusterIP": addresses["demo-cloudach-valkey"]}},
         "models": [{"name": "tiny", "spec": {"source": {"simulator": {}}, "replicas": 1}}],
         "test": {"model": "sim"},

@@ -15,7 +15,7 @@ import pytest
 
 from tests.charts.cluster import CRDS, within
 from tests.cluster.conftest import CRDS_APART, VERSIONS, WAIT, objects
-from tests.cluster.node import Node
+from tests.cluster.node import NAMESPACE, Node
 from tests.support.helm import CHART
 from tests.support.kubectl import CommandFailed, await_kinds
 
@@ -106,8 +106,10 @@ def upgrade(node: Node, values: dict[str, Any]) -> None:
         pytest.fail(f"{error}\n{node.tell()}")
 
 
-def test_an_upgrade_from_the_release_before_breaks_no_stream(node: Node, release: dict[str, Any]) -> None:
-    """With every pod replaced under load, and what was scaled by hand kept."""
+def test_an_upgrade_from_the_release_before_breaks_no_stream(
+    node: Node, release: dict[str, Any], addresses: dict[str, str]
+) -> None:
+    """With every pod replaced under load, what was scaled by hand kept, and the store of Ray's state beside it."""
     node.kubectl("scale", "model/tiny", "--replicas=3")
     earlier = {part: uids(node, part) for part in PARTS}
     made = node.kubectl(*CLOUDACH, "keys", "create", "--tenant=load", "--json")
@@ -119,6 +121,10 @@ def test_an_upgrade_from_the_release_before_breaks_no_stream(node: Node, release
         old = ("--disable-openapi-validation",) if node.minor() < 28 else ()
         node.helm("upgrade", "cloudach-crds", CRDS, *CRDS_APART, *old)
         await_kinds(node.kubectl, "modeluses.cloudach.dev")
+        release["raystore"] = {
+            "resources": release["valkey"]["resources"],
+            "service": {"clusterIP": addresses["demo-cloudach-raystore"]},
+        }
         upgrade(node, release)
         within(300, lambda: not any(earlier[part] & uids(node, part) for part in ("gateway", "controller")))
         out, _ = load.communicate(timeout=300)
@@ -167,6 +173,20 @@ def test_keys_outlive_valkeys_pod(node: Node, release: dict[str, Any]) -> None:
     assert found == before != set()
 
 
+def test_the_store_of_rays_state_lets_each_model_in_and_is_as_closed_as_it_says(
+    node: Node, release: dict[str, Any]
+) -> None:
+    """The controller has made a user for the Model, whose cluster of the release before does without it."""
+    code = (
+        "import os, redis; admin = redis.Redis(password=os.environ['RAYSTORE_PASSWORD'], decode_responses=True);"
+        "print(' '.join(admin.acl_users()))"
+    )
+    within(180, lambda: f"{NAMESPACE}.tiny." in exec_python(node, "statefulset/demo-cloudach-raystore", code))
+    assert set(node.get("secret", "cloudach-gcs-store")["data"]) == {"tiny"}
+    assert "gcsFaultToleranceOptions" not in node.get("rayservice", "tiny")["spec"]["rayClusterConfig"]
+    test_a_pod_is_as_closed_as_it_says(node, release, "statefulset/demo-cloudach-raystore")
+
+
 def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any], before: set[str]) -> None:
     """Its own Models are gone with their RayServices: a Job deletes them, and the controller finishes it.
 
@@ -175,6 +195,8 @@ def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any]
     node.helm("uninstall", "demo", "--wait", "--timeout", "10m")
     expected = {
         "PersistentVolumeClaim/data-demo-cloudach-valkey-0",
+        "PersistentVolumeClaim/data-demo-cloudach-raystore-0",
+        "Secret/cloudach-gcs-store",
         "Lease/cloudach-controller",
         "Secret/cloudach-ray-token",
         "Pod/demo-cloudach-test",

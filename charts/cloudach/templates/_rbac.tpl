@@ -41,6 +41,9 @@
 - apiGroups: [ray.io]
   resources: [rayservices/status] # a second cluster that is not wanted any more goes by its name there
   verbs: [patch]
+- apiGroups: [ray.io]
+  resources: [rayclusters] # whose state a Model's heads may read in the store
+  verbs: [list, watch]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
@@ -61,6 +64,10 @@
   resources: [secrets] # the keys that Models' engines ask for, one entry each
   resourceNames: [cloudach-engine-keys]
   verbs: [get, list, watch, patch]
+- apiGroups: [""]
+  resources: [secrets] # by which Models' heads log in to the store of Ray's state, one entry each
+  resourceNames: [cloudach-gcs-store]
+  verbs: [list, watch, patch]
 {{- end -}}
 
 {{/* (dict root component what rules namespace): a Role and its binding to the component's service account. */}}

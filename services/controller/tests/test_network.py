@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
@@ -165,6 +166,21 @@ def test_only_heads_reach_the_api_server_and_the_store_of_rays_state() -> None:
         assert leaves(model(), "10.9.9.9", 6380, node=node, settings=settings) is wanted
     # KubeRay's Job has the labels of the head's template, but for this one.
     assert leaves(model(), "10.9.9.9", 6380, node="redis-cleanup", settings=settings)
+
+
+def test_only_heads_reach_the_charts_store_and_nothing_beside_it() -> None:
+    pods = {"podSelector": {"matchLabels": {"part": "raystore"}}}
+    settings = f"{SETTINGS}\ngcs_store: {{address: 'store.x.svc:6379', pods: [{json.dumps(pods)}]}}"
+
+    def to_store(node: str) -> list[dict[str, Any]]:
+        chosen = [each for each in policies(model(), parse(settings)) if selected(each, pod(node), "Egress")]
+        rules = [rule for each in chosen for rule in each["spec"].get("egress", ())]
+        return [rule for rule in rules if rule.get("ports") == [{"port": 6379, "protocol": "TCP"}]]
+
+    for node in (HEAD, "redis-cleanup"):
+        assert [rule["to"] for rule in to_store(node)] == [[pods]]
+        assert not leaves(model(), "10.9.9.9", 6379, node=node, settings=settings)
+    assert to_store(WORKER) == []
 
 
 def test_a_store_may_be_pods_of_the_cluster_also_for_cilium() -> None:

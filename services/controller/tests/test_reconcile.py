@@ -12,6 +12,7 @@ from typing import Any, cast
 from cloudach_controller.companions import Companions
 from cloudach_controller.dashboard import Dashboard, Unanswered
 from cloudach_controller.engine_keys import EngineKeys
+from cloudach_controller.gcs_users import GcsUsers
 from cloudach_controller.kube.client import Kind, KubeClient
 from cloudach_controller.kube.errors import NotFound, Refused
 from cloudach_controller.kube.events import Events
@@ -65,6 +66,20 @@ def model(image: str, status: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"metadata": metadata, "spec": spec, "status": status or {}}
 
 
+def without_store(api: KubeClient, *, store: Any = None, unseen: bool = False) -> GcsUsers:
+    """`store`: one that is there all the same; it has not answered yet. `unseen`: a right is missing."""
+    return GcsUsers(
+        api,
+        store,
+        clusters={},
+        models={},
+        held={},
+        unseen=lambda namespace: unseen,
+        settled=lambda namespace: True,
+        changed=lambda: None,
+    )
+
+
 async def look(
     obj: dict[str, Any],
     ray_service: dict[str, Any] | None,
@@ -73,6 +88,7 @@ async def look(
     *,
     paper: Paper | None = None,
     secret: dict[str, Any] = SECRET,
+    users: GcsUsers | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The Model's status, and its RayService, after one look of the controller."""
     paper, read = paper or Paper(), parse(settings)
@@ -95,7 +111,8 @@ async def look(
         budgets_missing=lambda namespace: True,
     )
     keys = EngineKeys(api, {("llm", "cloudach-engine-keys"): secret}, unseen=lambda namespace: False)
-    await Reconciler(api, cache, observer, Events(api, instance="i"), companions, keys, read).reconcile(KEY)
+    gcs = without_store(api) if users is None else users
+    await Reconciler(api, cache, observer, Events(api, instance="i"), companions, keys, gcs, read).reconcile(KEY)
     status = paper.applied["modelsstatus"]["status"] if "modelsstatus" in paper.applied else obj["status"]
     return status, paper.applied.get("rayservices") or cast(dict[str, Any], ray_service)
 
@@ -220,3 +237,30 @@ async def test_a_model_in_use_is_not_put_to_sleep_by_the_look_that_makes_its_mod
     assert options["autoscaling_config"]["min_replicas"] == 1
     assert status["state"] != "Sleeping"
     assert paper.applied["modeluses"]["metadata"]["name"] == "qwen"
+
+
+STORE = "gcs_store: {address: 'store.cloudach.svc:6379'}"
+
+
+async def test_a_new_cluster_keeps_its_state_in_the_store_and_one_that_runs_is_not_replaced_for_it() -> None:
+    status, old = await look(model("engine:1"), None, [])
+    api = cast(KubeClient, Paper())
+    users = without_store(api, store=object())
+    _, same = await look(model("engine:1", status), old, [], STORE, users=users)
+    assert "gcsFaultToleranceOptions" not in same["spec"]["rayClusterConfig"]
+    assert same["spec"]["rayClusterConfig"] == old["spec"]["rayClusterConfig"]
+    _, new = await look(model("engine:2", status), old, [], STORE, users=users)
+    assert new["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"] == {
+        "redisAddress": "store.cloudach.svc:6379",
+        "redisUsername": {"value": "llm.qwen.u1"},
+        "redisPassword": {"valueFrom": {"secretKeyRef": {"name": "cloudach-gcs-store", "key": "qwen"}}},
+    }
+    _, again = await look(model("engine:2", status), new, [], "", users=users)
+    assert again["spec"]["rayClusterConfig"] == new["spec"]["rayClusterConfig"], "without the store it stays, too"
+
+
+async def test_new_clusters_do_without_the_store_where_a_right_is_missing() -> None:
+    """After an upgrade, rights that others make may come later: a head that never gets its password would not start."""
+    users = without_store(cast(KubeClient, Paper()), store=object(), unseen=True)
+    _, made = await look(model("engine:1"), None, [], STORE, users=users)
+    assert "gcsFaultToleranceOptions" not in made["spec"]["rayClusterConfig"]

@@ -8,6 +8,7 @@ which is YAML that every library reads alike: for some of them a plain `=` or `<
 {{- $_ := set $own "leader_election" (dict "enabled" true "namespace" .Release.Namespace "name" "cloudach-controller") -}}
 {{- $_ := set $own "inference" (dict "image" (include "cloudach.image" (list . .Values.controller.inferenceImage))) -}}
 {{- $_ := set $own "network_policy" (fromYaml (include "cloudach.modelPolicies" .)) -}}
+{{- if include "cloudach.raystore" . -}}{{- $_ := set $own "gcs_store" (fromYaml (include "cloudach.raystoreSettings" .)) -}}{{- end -}}
 {{- toPrettyJson (mergeOverwrite $config $own) -}}
 {{- end -}}
 

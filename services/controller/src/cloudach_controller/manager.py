@@ -16,12 +16,15 @@ from cloudach_model_api.names import LABEL_MODEL
 from . import metrics
 from .companions import Companions
 from .engine_keys import EngineKeys
+from .gcs_store import GcsStore
+from .gcs_users import LABEL_RAY_SERVICE, GcsUsers, model_of
 from .kube.client import (
     DISRUPTION_BUDGETS,
     MODEL_USES,
     MODELS,
     NETWORK_POLICIES,
     PODS,
+    RAY_CLUSTERS,
     RAY_SERVICES,
     SECRETS,
     KubeClient,
@@ -31,6 +34,7 @@ from .kube.events import Events
 from .observe import Observer
 from .parsed import Parsed
 from .reconcile import Cache, Reconciler
+from .resources.gcs_store import GCS_STORE_SECRET
 from .runtime.informer import Informer, Key
 from .runtime.work_queue import WorkQueue
 from .settings import Settings
@@ -62,6 +66,25 @@ class Manager:
             Informer(api, SECRETS, space, self._keys_changed, name=ENGINE_KEYS_SECRET, optional=True)
             for space in spaces
         ]
+        store = settings.gcs_store
+        with_store = spaces if store.address else ()
+        self._gcs_secrets = [
+            Informer(api, SECRETS, space, self._keys_changed, name=GCS_STORE_SECRET, optional=True)
+            for space in with_store
+        ]
+        self._clusters = [
+            Informer(
+                api,
+                RAY_CLUSTERS,
+                space,
+                self._cluster_changed,
+                selector=LABEL_RAY_SERVICE,
+                optional=True,
+                group=model_of,
+                metadata_only=True,
+            )
+            for space in with_store
+        ]
         self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
         self._pods = [
             Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL, group=_model_of) for space in spaces
@@ -85,7 +108,17 @@ class Manager:
             budgets_missing=_missing(self._budgets),
         )
         keys = EngineKeys(api, _Merged(self._keys), unseen=_missing(self._keys))
-        self._reconciler = Reconciler(api, cache, observer, events, companions, keys, settings)
+        self._gcs = GcsUsers(
+            api,
+            GcsStore(store.address, store.password_file, store.timeout_s) if store.address else None,
+            clusters=_Grouped(self._clusters),
+            models=self._all_models,
+            held=_Merged(self._gcs_secrets),
+            unseen=_missing([*self._clusters, *self._gcs_secrets]),
+            settled=self._settled,
+            changed=self._look_at_all,
+        )
+        self._reconciler = Reconciler(api, cache, observer, events, companions, keys, self._gcs, settings)
 
     @property
     def unready(self) -> str:
@@ -94,7 +127,8 @@ class Manager:
 
     @property
     def _informers(self) -> list[Informer]:
-        return [*self._models, *self._uses, *self._keys, *self._policies, *self._budgets, *self._ray, *self._pods]
+        beside = [*self._uses, *self._keys, *self._policies, *self._budgets, *self._gcs_secrets, *self._clusters]
+        return [*self._models, *beside, *self._ray, *self._pods]
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -106,6 +140,7 @@ class Manager:
                 for informer in self._informers:
                     await informer.synced.wait()
                 tasks.create_task(self._resync())
+                tasks.create_task(self._gcs.watch(self._settings.gcs_store.poll_s))
                 for _ in range(self._settings.kubernetes.workers):
                     tasks.create_task(self._work())
         finally:
@@ -164,6 +199,20 @@ class Manager:
         except InvalidModel:
             if key not in self._names or obj["metadata"].get("deletionTimestamp"):
                 self._names.take(key, Claim.unread(obj))
+
+    def _settled(self, namespace: str) -> bool:
+        """Whether all Models of a namespace are known; not where nobody watches it any more."""
+        watching = [each for each in self._models if each.namespace in (None, namespace)]
+        return bool(watching) and all(each.connected for each in watching)
+
+    def _look_at_all(self) -> None:
+        for key in self._all_models:
+            self._queue.add(key)
+
+    def _cluster_changed(self, key: Key, cluster: dict[str, Any]) -> None:
+        model = model_of(cluster)
+        if model is not None:
+            self._queue.add(model)
 
     def _keys_changed(self, key: Key, _: dict[str, Any]) -> None:
         for model in self._all_models:

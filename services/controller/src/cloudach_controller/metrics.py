@@ -13,3 +13,6 @@ CONNECTED = Gauge("cloudach_controller_watch_connected", "1: the watch stands", 
 DESIRED = Gauge("cloudach_model_desired_replicas", "Replicas there should be", ["namespace", "model"])
 READY = Gauge("cloudach_model_ready_replicas", "Replicas that answer", ["namespace", "model"])
 STATE = Gauge("cloudach_model_state", "1 for the state that the Model is in", ["namespace", "model", "state"])
+GCS_STORE_UP = Gauge("cloudach_controller_gcs_store_up", "1: the store of Ray's state answers this controller")
+GCS_STORE_BYTES = Gauge("cloudach_controller_gcs_store_memory_bytes", "Memory that the store of Ray's state uses")
+GCS_STORE_LIMIT_BYTES = Gauge("cloudach_controller_gcs_store_memory_limit_bytes", "Its maxmemory; 0: none")

@@ -19,6 +19,7 @@ from . import metrics, news
 from . import status as tell
 from .companions import Companions
 from .engine_keys import EngineKeys
+from .gcs_users import GcsUsers
 from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
@@ -64,11 +65,13 @@ class Reconciler:
         events: Events,
         companions: Companions,
         keys: EngineKeys,
+        gcs: GcsUsers,
         settings: Settings,
     ) -> None:
         self._api = api
         self._companions = companions
         self._keys = keys
+        self._gcs = gcs
         inference = settings.inference.model_copy(update={"engine_keys": False})
         self._without_keys = settings.model_copy(update={"inference": inference})
         self._cache = cache
@@ -108,6 +111,7 @@ class Reconciler:
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
         await self._companions.keep_use(key, model)
         grant = self._cache.names.grant(key)
+        await self._gcs.keep(key, model)
         there = self._cache.ray_services.get(key)
         vanished = there is None and key in self._seen
         if there is not None:
@@ -135,6 +139,9 @@ class Reconciler:
         target = model.status.desired_replicas if wanted.autoscaled else None
         unseen = self._keys.unseen(key[0])
         settings = self._without_keys if unseen else self._settings
+        if not self._gcs.usable(key[0]):
+            store = settings.gcs_store.model_copy(update={"new_clusters": False})
+            settings = settings.model_copy(update={"gcs_store": store})
         around = self._ray_services.around(key, self._cache.pods.get(key, ()))
         done = plan(model, wanted, there, settings, target=target, now=now, around=around)
         if done.change == "none" or self._cache.kuberay_missing() or self._ray_services.waits(key, done):

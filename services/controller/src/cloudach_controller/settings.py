@@ -47,6 +47,10 @@ ModelUrl = Annotated[str, AfterValidator(_url_with("name", "namespace"))]
 ClusterUrl = Annotated[str, AfterValidator(_url_with("name", "namespace", "cluster", "head"))]
 
 
+Peers = tuple[dict[str, Any], ...]
+"""As in `from` or `to` of a NetworkPolicy."""
+
+
 class Listen(Group):
     """/healthz, /readyz and /metrics."""
 
@@ -157,6 +161,25 @@ class Ray(Group):
     )
 
 
+class GcsStore(Group):
+    """A store of Ray's state in which this controller makes a user for each Model, so that a lost head breaks nothing."""
+
+    address: str | None = Field(
+        None,
+        pattern=r"^[^\s:/@]+:[0-9]{1,5}$",
+        description="host:port of a Valkey or Redis that holds nothing else; ray.gcs_redis_address goes before it",
+    )
+    password_file: Path = Field(
+        Path("/etc/cloudach-gcs-store/password"), description="file with the password of its user `default`"
+    )
+    pods: Peers = Field(
+        (), description="its pods, as `to` of a NetworkPolicy; empty: its port is open to heads anywhere"
+    )
+    new_clusters: bool = Field(True, description="off: new clusters do without it; those that have it keep it")
+    timeout_s: Seconds = Field(5.0, description="one request to it")
+    poll_s: Seconds = Field(5.0, description="pause between two looks at it")
+
+
 _PRIVATE = (
     *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24"),
     *("192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4", "168.63.129.16/32"),
@@ -170,8 +193,6 @@ def _network(block: str) -> str:
 
 
 Cidr = Annotated[str, AfterValidator(_network)]
-Peers = tuple[dict[str, Any], ...]
-"""As in `from` of a NetworkPolicy."""
 
 
 class NetworkPolicy(Group):
@@ -215,6 +236,7 @@ class Settings(Group):
     leader_election: LeaderElection = LeaderElection()
     inference: Inference = Inference()
     ray: Ray = Ray()
+    gcs_store: GcsStore = GcsStore()
     network_policy: NetworkPolicy = NetworkPolicy()
     rollout: Rollout = Rollout()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="JSON lines on stderr")
@@ -245,7 +267,7 @@ def described() -> str:
 
 
 def _yaml(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else value
+    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     return yaml.safe_dump(plain, default_flow_style=True).replace("\n...", "").strip()
 
 

@@ -37,6 +37,7 @@ class Kind:
 MODELS = Kind(GROUP, VERSION, PLURAL)
 MODEL_USES = Kind(GROUP, VERSION, USE_PLURAL)
 RAY_SERVICES = Kind("ray.io", "v1", "rayservices")
+RAY_CLUSTERS = Kind("ray.io", "v1", "rayclusters")
 PODS = Kind("", "v1", "pods")
 NETWORK_POLICIES = Kind("networking.k8s.io", "v1", "networkpolicies")
 DISRUPTION_BUDGETS = Kind("policy", "v1", "poddisruptionbudgets")
@@ -209,6 +210,7 @@ __all__ = [
     "MODEL_USES",
     "NETWORK_POLICIES",
     "PODS",
+    "RAY_CLUSTERS",
     "RAY_SERVICES",
     "SECRETS",
     "Gone",

@@ -20,6 +20,7 @@ from cloudach_model_api.keys import (
 from cloudach_model_api.model import Model
 
 from ..settings import Settings
+from . import gcs_store
 
 Addition = Callable[[dict[str, Any], Model, Settings], None]
 """Changes the rayClusterConfig that it is given."""
@@ -101,7 +102,14 @@ def restrict_autoscaler(cluster: dict[str, Any], _: Model, settings: Settings) -
     }
 
 
-ALL: tuple[Addition, ...] = (lock, drop_token, probe, drain, leave_dead_pods, restrict_autoscaler)
+def keep_state(cluster: dict[str, Any], model: Model, settings: Settings) -> None:
+    """A head that is lost and made anew finds what Ray knew, so its engines serve on meanwhile."""
+    store = settings.gcs_store
+    if store.address is not None and store.new_clusters and settings.ray.gcs_redis_address is None:
+        cluster["gcsFaultToleranceOptions"] = gcs_store.options(model, store.address)
+
+
+ALL: tuple[Addition, ...] = (lock, drop_token, probe, drain, leave_dead_pods, restrict_autoscaler, keep_state)
 
 
 def add_variables(container: dict[str, Any], variables: Mapping[str, str]) -> None:

@@ -105,6 +105,9 @@ def _egress_of_head(settings: Settings) -> list[Rule]:
     if settings.ray.gcs_redis_address:
         port = settings.ray.gcs_redis_address.rpartition(":")[2]
         rules.append({"ports": _tcp(int(port) if port.isdigit() else 6379), "to": _anywhere()})
+    if settings.gcs_store.address:
+        port = settings.gcs_store.address.rpartition(":")[2]
+        rules.append({"ports": _tcp(int(port)), "to": list(settings.gcs_store.pods) or _anywhere()})
     return rules
 
 

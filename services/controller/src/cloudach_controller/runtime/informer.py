@@ -34,7 +34,7 @@ class Source(Protocol):
 
 class Informer:
     """`name`: only objects that are called so. `optional`: without the right to see them, there are none. `group`: by
-    what `groups` holds them.
+    what `groups` holds them. `metadata_only`: the rest is not kept, for kinds with large specs.
 
     Rights that a new version needs may come later than that version, and Models are not to wait for them.
     """
@@ -50,6 +50,7 @@ class Informer:
         name: str = "",
         optional: bool = False,
         group: Group | None = None,
+        metadata_only: bool = False,
     ) -> None:
         self._group = group
         self._source = source
@@ -57,6 +58,7 @@ class Informer:
         self.namespace = namespace
         self._changed = changed
         self._optional = optional
+        self._metadata_only = metadata_only
         self._which = {"selector": selector, "name": name}
         self.objects: dict[Key, dict[str, Any]] = {}
         self.groups: dict[Key, dict[Key, dict[str, Any]]] = {}
@@ -102,7 +104,7 @@ class Informer:
         return since
 
     def _take(self, objects: list[dict[str, Any]]) -> None:
-        found = {_key(one): one for one in objects}
+        found = {_key(one): self._kept(one) for one in objects}
         old, self.objects = self.objects, found
         self.groups = {}
         for key, one in found.items():
@@ -124,7 +126,7 @@ class Informer:
             if before is not None:
                 self._leave(key, before)
             if event != "DELETED":
-                self.objects[key] = one
+                self.objects[key] = self._kept(one)
                 self._join(key, one)
             self._changed(key, one)
         return since
@@ -140,6 +142,9 @@ class Informer:
             del self.groups[group][key]
             if not self.groups[group]:
                 del self.groups[group]
+
+    def _kept(self, one: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": {**one["metadata"], "annotations": None}} if self._metadata_only else one
 
 
 def _key(one: dict[str, Any]) -> Key:

@@ -1,0 +1,79 @@
+"""Who may do what in the chart's store of Ray's state, and where a Model's head finds its password. Pure.
+
+Ray writes hashes `RAY<namespace>@<table>`, and KubeRay takes the RayCluster's UID as this namespace. So each Model has a
+user of its own, which reaches the keys of its own clusters and no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cloudach_model_api.model import Model
+
+GCS_STORE_SECRET: Final = "cloudach-gcs-store"  # noqa: S105 - a name
+"""One in each namespace with Models, because rights can be tied to a name that is known beforehand."""
+
+COMMANDS: Final = ("-@all", "+@hash", "+@string", "+@keyspace", "+@connection", "-@dangerous", "+info", "+keys")
+"""What Ray and KubeRay's clean-up need. The names of all keys are seen by SCAN and KEYS, but not what they hold."""
+
+_PROBE = "DUMMY"
+"""Ray deletes this key when it connects, to learn whether it talks to a cluster of Redis servers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The Model that a user of the store belongs to."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def user(self) -> str:
+        # Only a name can hold dots: a namespace and a UID cannot.
+        return f"{self.namespace}.{self.name}.{self.uid}"
+
+
+def owner_of(user: str) -> Owner | None:
+    """None for a user that belongs to no Model, such as `default`."""
+    namespace, _, rest = user.partition(".")
+    name, _, uid = rest.rpartition(".")
+    return Owner(namespace, name, uid) if namespace and name and uid else None
+
+
+def owner(model: Model) -> Owner:
+    return Owner(model.metadata.namespace, model.metadata.name, model.metadata.uid)
+
+
+def password(secret: str, user: str) -> str:
+    """Made from the store's own password, so nothing has to be kept for a user that is made anew."""
+    return hmac.new(secret.encode(), user.encode(), hashlib.sha256).hexdigest()
+
+
+def prefix(uid: str) -> str:
+    """What the keys of a RayCluster begin with."""
+    return f"RAY{uid}@"
+
+
+def keys_of(uids: Iterable[str]) -> list[str]:
+    """The patterns of all keys that a Model's user may reach."""
+    return [_PROBE, *(f"{prefix(uid)}*" for uid in sorted(uids))]
+
+
+def uids_in(patterns: Iterable[str]) -> frozenset[str]:
+    """The RayClusters that these patterns are about."""
+    return frozenset(one[3:-2] for one in patterns if one.startswith("RAY") and one.endswith("@*"))
+
+
+def options(model: Model, address: str) -> dict[str, Any]:
+    """`gcsFaultToleranceOptions` of a RayCluster. KubeRay takes the cluster's UID where no namespace is named."""
+    reference = {"name": GCS_STORE_SECRET, "key": model.metadata.name}
+    return {
+        "redisAddress": address,
+        "redisUsername": {"value": owner(model).user},
+        "redisPassword": {"valueFrom": {"secretKeyRef": reference}},
+    }
