@@ -225,7 +225,8 @@ def test_selectors_find_their_pods_and_nothing_else() -> None:
 
 
 def test_a_change_of_configuration_replaces_the_pods() -> None:
-    before, after = render({}), render({"gateway": {"drainSeconds": 61}, "valkey": {"appendfsync": "always"}, "raystore": {"maxMemory": "2gb"}})
+    changes = {"gateway": {"drainSeconds": 61}, "valkey": {"appendfsync": "always"}, "raystore": {"maxMemory": "2gb"}}
+    before, after = render({}), render(changes)
 
     def stamps(objects: Objects) -> list[str]:
         pods = [pod_template(objects.get(kind, part)) for kind, part in PARTS]
@@ -235,7 +236,12 @@ def test_a_change_of_configuration_replaces_the_pods() -> None:
     assert changed == [True, False, True, True]
 
 
-PARTS = [("Deployment", "gateway"), ("Deployment", "controller"), ("StatefulSet", "valkey"), ("StatefulSet", "raystore")]
+PARTS = [
+    ("Deployment", "gateway"),
+    ("Deployment", "controller"),
+    ("StatefulSet", "valkey"),
+    ("StatefulSet", "raystore"),
+]
 
 
 def test_older_clusters_get_older_forms() -> None:

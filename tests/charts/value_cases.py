@@ -28,7 +28,20 @@ LABELS = {"team": "ml"}
 
 
 def cases() -> Iterator[Case]:
-    for part in (general, models, gateway, ingress, gateway_api, controller, data, raystore, keys, network, monitoring, test):
+    for part in (
+        general,
+        models,
+        gateway,
+        ingress,
+        gateway_api,
+        controller,
+        data,
+        raystore,
+        keys,
+        network,
+        monitoring,
+        test,
+    ):
         yield from part()
 
 
@@ -55,7 +68,12 @@ def general() -> Iterator[Case]:
     for part in ("gateway", "controller"):
         value = lambda o, part=part: o.get("PriorityClass", f"{NAME}-{NAMESPACE}-{part}")["value"]
         yield Case(f"priorityClasses.{part}", 7, value, 7, on)
-    for part, name in {"gateway": "gateway", "valkey": "gateway", "raystore": "gateway", "controller": "controller"}.items():
+    for part, name in {
+        "gateway": "gateway",
+        "valkey": "gateway",
+        "raystore": "gateway",
+        "controller": "controller",
+    }.items():
         yield Case(
             "priorityClasses.create", True, pod(part, "priorityClassName"), f"{NAME}-{NAMESPACE}-{name}", name=part
         )

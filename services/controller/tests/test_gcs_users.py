@@ -230,7 +230,7 @@ async def test_a_store_that_lost_its_users_gets_them_back(site: Site) -> None:
 
 
 async def test_what_a_deleted_model_left_is_removed_after_its_last_cluster(site: Site) -> None:
-    """KubeRay's clean-up logs in as the Model until the cluster is gone. Where it could not run, the keys go all the same."""
+    """KubeRay's clean-up logs in as the Model until the cluster is gone. Where it cannot, the keys go all the same."""
     await site.model("qwen", "u1", "c1")
     await site.model("llama", "u2", "c3")
     write(site.head("qwen", "u1"), "c1")

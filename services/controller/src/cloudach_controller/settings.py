@@ -162,7 +162,7 @@ class Ray(Group):
 
 
 class GcsStore(Group):
-    """A store of Ray's state in which this controller makes a user for each Model, so that a lost head breaks nothing."""
+    """A store of Ray's state, so that a lost head breaks nothing. The controller makes a user in it for each Model."""
 
     address: str | None = Field(
         None,
@@ -172,9 +172,7 @@ class GcsStore(Group):
     password_file: Path = Field(
         Path("/etc/cloudach-gcs-store/password"), description="file with the password of its user `default`"
     )
-    pods: Peers = Field(
-        (), description="its pods, as `to` of a NetworkPolicy; empty: its port is open to heads anywhere"
-    )
+    pods: Peers = Field((), description="its pods, as `to` of a NetworkPolicy; empty: that port anywhere")
     new_clusters: bool = Field(True, description="off: new clusters do without it; those that have it keep it")
     timeout_s: Seconds = Field(5.0, description="one request to it")
     poll_s: Seconds = Field(5.0, description="pause between two looks at it")

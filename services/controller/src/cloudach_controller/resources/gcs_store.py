@@ -1,7 +1,7 @@
 """Who may do what in the chart's store of Ray's state, and where a Model's head finds its password. Pure.
 
-Ray writes hashes `RAY<namespace>@<table>`, and KubeRay takes the RayCluster's UID as this namespace. So each Model has a
-user of its own, which reaches the keys of its own clusters and no others.
+Ray writes hashes `RAY<namespace>@<table>`, and KubeRay takes the RayCluster's UID as this namespace. So each Model has
+a user of its own, which reaches the keys of its own clusters and no others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from cloudach_model_api.model import Model
 
-GCS_STORE_SECRET: Final = "cloudach-gcs-store"  # noqa: S105 - a name
+GCS_STORE_SECRET: Final = "cloudach-gcs-store"
 """One in each namespace with Models, because rights can be tied to a name that is known beforehand."""
 
 COMMANDS: Final = ("-@all", "+@hash", "+@string", "+@keyspace", "+@connection", "-@dangerous", "+info", "+keys")
