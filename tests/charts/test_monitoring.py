@@ -10,6 +10,7 @@ from typing import Any
 
 import promql_parser
 import pytest
+from cloudach_controller import metrics as controller_metrics
 from cloudach_gateway import cluster_metrics, metrics
 from prometheus_client import REGISTRY
 
@@ -28,9 +29,10 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def known_series() -> set[str]:
-    """The series of the gateway's metrics, and `up`, which Prometheus makes itself."""
+    """The series of the gateway's and the controller's metrics, and `up`, which Prometheus makes itself."""
     assert metrics.REQUESTS
     assert cluster_metrics.MODELS
+    assert controller_metrics.LEADER
     families = [family for family in REGISTRY.collect() if family.name.startswith("cloudach_")]
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
     return {family.name + suffix for family in families for suffix in suffixes[family.type]} | {"up"}
@@ -38,7 +40,7 @@ def known_series() -> set[str]:
 
 def labels_of(series: str) -> set[str]:
     name = re.sub(r"_(total|bucket|count|sum)$", "", series)
-    for metric in [*vars(metrics).values(), *vars(cluster_metrics).values()]:
+    for metric in [value for module in (metrics, cluster_metrics, controller_metrics) for value in vars(module).values()]:
         if getattr(metric, "_name", None) == name:
             return set(metric._labelnames)
     return set()
@@ -99,7 +101,8 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 
 def test_every_metric_of_the_gateway_is_on_a_dashboard() -> None:
     text = "".join(path.read_text() for path in DASHBOARDS)
-    names = {family.name for family in REGISTRY.collect() if family.name.startswith("cloudach_")}
+    others = {getattr(metric, "_name", "") for metric in vars(controller_metrics).values()}
+    names = {family.name for family in REGISTRY.collect() if family.name.startswith("cloudach_")} - others
     assert {name for name in names if name not in text} == set()
 
 

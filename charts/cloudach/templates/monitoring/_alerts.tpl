@@ -91,5 +91,19 @@ rules:
     for: 5m
     severity: warning
     summary: No controller can be read; Models are served, but changes to them wait.
+  {{- if include "cloudach.raystore" . }}
+  - alert: CloudachRayStoreDown
+    expr: min(cloudach_controller_gcs_store_up{ {{- $ns -}} } and on (pod) cloudach_controller_leader{ {{- $ns -}} } == 1) == 0
+    for: 1m
+    severity: critical
+    summary: The store of Ray's state does not answer; heads that use it end, and engines ten minutes after them.
+  - alert: CloudachRayStoreFull
+    expr: |
+      max(cloudach_controller_gcs_store_memory_bytes{ {{- $ns -}} })
+        / (max(cloudach_controller_gcs_store_memory_limit_bytes{ {{- $ns -}} }) > 0) > 0.8
+    for: 5m
+    severity: warning
+    summary: The store of Ray's state is {{ "{{ $value | humanizePercentage }}" }} full; heads end when it is.
+  {{- end }}
   {{- end }}
 {{- end -}}
