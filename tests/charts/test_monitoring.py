@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import promql_parser
@@ -40,7 +41,7 @@ def known_series() -> set[str]:
 
 def labels_of(series: str) -> set[str]:
     name = re.sub(r"_(total|bucket|count|sum)$", "", series)
-    for metric in [value for module in (metrics, cluster_metrics, controller_metrics) for value in vars(module).values()]:
+    for metric in chain.from_iterable(vars(each).values() for each in (metrics, cluster_metrics, controller_metrics)):
         if getattr(metric, "_name", None) == name:
             return set(metric._labelnames)
     return set()
