@@ -97,6 +97,11 @@ LEASE = {
 }
 
 
+def everywhere(*watched: str) -> dict[str, tuple[str, ...]]:
+    """What the controller may in all namespaces, so that it can let go of a Model with its namespace."""
+    return {"models.cloudach.dev": ("list", "patch"), **{f"namespaces {each}": ("get",) for each in watched}}
+
+
 def may(helm: Helm, account: str, namespace: str, rights: dict[str, tuple[str, ...]]) -> None:
     """Exactly this. The API server decides by copies of roles and bindings, which come a moment after these."""
     try:
@@ -126,20 +131,24 @@ def allowed(helm: Helm, account: str, namespace: str) -> dict[str, tuple[str, ..
     return found
 
 
-@pytest.mark.parametrize(("account", "rights"), [("gateway", GATEWAY), ("controller", {**CONTROLLER, **LEASE})])
+@pytest.mark.parametrize(("account", "rights"), [("gateway", GATEWAY), ("controller", CONTROLLER | LEASE)])
 def test_rights_are_what_is_needed_and_nothing_more(helm: Helm, account: str, rights: dict[str, Any]) -> None:
     helm.install()
+    if account == "controller":
+        rights = everywhere("serving") | rights
     may(helm, f"demo-cloudach-{account}", "serving", rights)
-    may(helm, f"demo-cloudach-{account}", "default", {})  # another namespace
+    elsewhere = everywhere("serving") if account == "controller" else {}
+    may(helm, f"demo-cloudach-{account}", "default", elsewhere)
 
 
 def test_rights_in_watched_namespaces_follow_the_values(helm: Helm) -> None:
     helm.install({"watchNamespaces": ["default"]})
-    may(helm, "demo-cloudach-controller", "default", CONTROLLER)
-    may(helm, "demo-cloudach-controller", "serving", LEASE)
+    elsewhere = everywhere("default", "serving")
+    may(helm, "demo-cloudach-controller", "default", elsewhere | CONTROLLER)
+    may(helm, "demo-cloudach-controller", "serving", elsewhere | LEASE)
     helm.upgrade({"watchNamespaces": ["*"]})
     for namespace in ("default", "kube-system"):
-        may(helm, "demo-cloudach-controller", namespace, CONTROLLER)
+        may(helm, "demo-cloudach-controller", namespace, {**CONTROLLER, "namespaces": ("get",)})
         may(helm, "demo-cloudach-gateway", namespace, GATEWAY)
     # Rights that are tied to a name let the controller watch that one in all namespaces, and no other.
     controller = helm.as_account("demo-cloudach-controller")
@@ -152,7 +161,7 @@ def test_kubectl_says_the_same(helm: Helm) -> None:
     """The question as an operator would ask it: kubectl auth can-i --as=system:serviceaccount:…"""
     helm.install()
     may(helm, "demo-cloudach-gateway", "serving", GATEWAY)
-    may(helm, "demo-cloudach-controller", "serving", {**CONTROLLER, **LEASE})
+    may(helm, "demo-cloudach-controller", "serving", everywhere("serving") | CONTROLLER | LEASE)
     asked = {
         ("gateway", "watch", "models.cloudach.dev"): "yes",
         ("gateway", "patch", "models.cloudach.dev"): "no",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -132,7 +133,37 @@ def test_models_of_the_release_are_deleted_and_waited_for(helm: Helm, tmp_path: 
 def install_hook_objects(helm: Helm) -> None:
     """What helm makes right before the uninstall, but for the Job itself, which no node would run here."""
     hooks = render({"models": [{"name": "m", "spec": MODEL_SPEC}]})
-    wanted = ("ServiceAccount", "Role", "RoleBinding")
-    objects = [one for one in hooks if one["kind"] in wanted and one["metadata"]["name"].endswith("delete-models")]
-    assert len(objects) == 3
-    helm.kubectl.apply(*objects)
+    hooks = [one for one in hooks if one["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-delete"]
+    assert sorted(one["kind"] for one in hooks) == ["ConfigMap", "Job", "ServiceAccount"]
+    helm.kubectl.apply(*[one for one in hooks if one["kind"] == "ServiceAccount"])
+
+
+def test_the_namespace_of_a_model_that_was_deleted_stops_no_uninstall(helm: Helm, tmp_path: Path) -> None:
+    """Its Role went with it, and helm can make nothing in it."""
+    elsewhere = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "elsewhere"}}
+    helm.kubectl.apply(elsewhere)
+    models = [{"name": "m", "spec": MODEL_SPEC}, {"name": "m", "namespace": "elsewhere", "spec": MODEL_SPEC}]
+    helm.install({"models": models, "watchNamespaces": ["serving", "elsewhere"]})
+    for one in ("model/m", "roles", "rolebindings"):
+        helm.kubectl("-n", "elsewhere", "delete", one, *(["--all"] if "/" not in one else []))
+    helm.kubectl("delete", "namespace", "elsewhere", "--wait=false")
+    end = {**elsewhere, "spec": {"finalizers": []}}  # no controller does it here
+    helm.kubectl("replace", "--raw", "/api/v1/namespaces/elsewhere/finalize", "-f", "-", stdin=json.dumps(end))
+    install_hook_objects(helm)
+    run = job(helm, "demo-cloudach-delete-models", tmp_path, "delete_models", SELECTOR, "serving", "elsewhere")
+    out, errors = run.communicate(timeout=200)
+    assert run.returncode == 0, errors
+    assert "deleting serving/m" in out
+    assert "left out elsewhere: it was deleted" in out
+    assert helm.get("models")["items"] == []
+    helm.uninstall()
+    assert helm.names() == {"ServiceAccount/demo-cloudach-delete-models"}, "the hook's own, which helm takes away"
+
+
+@pytest.mark.parametrize(("drain_s", "patience_s"), [(60, 840), (7200, 7320)])
+def test_the_job_waits_longer_than_any_stream(drain_s: int, patience_s: int) -> None:
+    hooks = render({"models": [{"name": "m", "spec": {**MODEL_SPEC, "drainSeconds": drain_s}}]})
+    (found,) = [one for one in hooks if one["kind"] == "Job"]
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    assert {"name": "PATIENCE_S", "value": str(patience_s)} in container["env"]
+    assert found["spec"]["activeDeadlineSeconds"] == patience_s + 60

@@ -56,7 +56,8 @@ def general() -> Iterator[Case]:
     yield Case("watchNamespaces", ["a", "b"], places, ["a", "b", NAMESPACE])
     yield Case("watchNamespaces", ["a", "b"], config("gateway", "kubernetes", "namespaces"), ["a", "b"], name="gateway")
     yield Case("watchNamespaces", ["a"], config("controller", "kubernetes", "namespaces"), ["a"], name="controller")
-    yield Case("watchNamespaces", ["*"], has_kind("ClusterRoleBinding"), True, name="all")
+    bindings = lambda o: len(o.all("ClusterRoleBinding"))
+    yield Case("watchNamespaces", ["*"], bindings, 3, name="all")
     yield Case("watchNamespaces", ["*"], config("gateway", "kubernetes", "namespaces"), [], name="all-gateway")
     yield Case("preflight", False, lambda o: len(o) > 10, True, arguments=())
     extra = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-extra"}}
@@ -315,7 +316,9 @@ def controller() -> Iterator[Case]:
     secret = lambda o: [r["resourceNames"] for r in o.get("Role", "controller")["rules"] if "resourceNames" in r]
     yield Case("controller.config", {"ray": {"token_secret": "own"}}, contains(secret, ["own"]), True, name="token")
     yield Case("rbac.create", False, lambda o: o.all("Role") + o.all("ClusterRole"), [])
-    yield Case("rbac.aggregate", False, has_kind("ClusterRole"), False)
+    without = {"rbac.clusterRole": False}
+    yield Case("rbac.aggregate", False, has_kind("ClusterRole"), False, without)
+    yield Case("rbac.clusterRole", False, has_kind("ClusterRoleBinding"), False)
 
 
 def data() -> Iterator[Case]:

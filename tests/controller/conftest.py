@@ -36,9 +36,9 @@ def account(cluster: Cluster) -> Path:
     return kubeconfig_of(cluster, ACCOUNT)
 
 
-def kubeconfig_of(cluster: Cluster, account: str) -> Path:
+def kubeconfig_of(cluster: Cluster, account: str, namespace: str = NAMESPACE) -> Path:
     """With a service account of the namespace."""
-    token = cluster.kubectl("create", "token", account, "-n", NAMESPACE, "--duration=2h").strip()
+    token = cluster.kubectl("create", "token", account, "-n", namespace, "--duration=2h").strip()
     authority = b64encode((cluster.home / "pki/ca.crt").read_bytes()).decode()
     config = {
         "apiVersion": "v1",

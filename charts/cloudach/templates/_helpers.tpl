@@ -95,6 +95,37 @@ namespaces: {{ default (list .Release.Namespace) .Values.watchNamespaces | uniq 
 {{- end -}}
 {{- end -}}
 
+{{/*
+Watched namespaces in which nothing can be made, as {namespaces: […]}: those that were deleted, or are about to be. Their
+Roles are left out, because an upgrade must not fail for a namespace that another team has taken away. Only an upgrade asks,
+and only for a namespace that lacks its Role, so that no installer needs a new right otherwise.
+*/}}
+{{- define "cloudach.away" -}}
+{{- $away := list -}}
+{{- $name := include "cloudach.fullname" . -}}
+{{- if and .Release.IsUpgrade .Values.preflight (lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-gateway" $name)) -}}
+{{- range without (fromYaml (include "cloudach.watched" .)).namespaces .Release.Namespace -}}
+{{- $role := printf "%s-%s" $name (ternary "controller" "gateway" $.Values.controller.enabled) -}}
+{{- if not (lookup "rbac.authorization.k8s.io/v1" "Role" . $role) -}}
+{{- $there := lookup "v1" "Namespace" "" . -}}
+{{- if or (not $there) (eq (dig "status" "phase" "" $there) "Terminating") -}}
+{{- $away = append $away . -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+namespaces: {{ toJson $away }}
+{{- end -}}
+
+{{/* How long the Models of the release may take to go, in seconds: streams, then pods. */}}
+{{- define "cloudach.drainSeconds" -}}
+{{- $longest := 0 -}}
+{{- range .Values.models -}}
+{{- $longest = max $longest (int64 (dig "drainSeconds" 60 .spec)) -}}
+{{- end -}}
+{{- add $longest (int64 (dig "ray" "drain_margin_s" 60 .Values.controller.config)) 60 -}}
+{{- end -}}
+
 {{/* (list $ component): topology spread of its pods. */}}
 {{- define "cloudach.spread" -}}
 {{- $root := index . 0 -}}

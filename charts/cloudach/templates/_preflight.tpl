@@ -25,6 +25,12 @@ What must be so before anything is made. Each message says what to do.
 {{- fail (printf "\n\nmodels: %s is to be in the namespace %s, which watchNamespaces does not hold.\n" .name $namespace) -}}
 {{- end -}}
 {{- end -}}
+{{- $away := (fromYaml (include "cloudach.away" .)).namespaces -}}
+{{- range $v.models -}}
+{{- if has (default $.Release.Namespace .namespace) $away -}}
+{{- fail (printf "\n\nmodels: %s is to be in the namespace %s, which is not there or is being deleted: make it anew, or take this Model out of the values, and the namespace out of watchNamespaces.\n" .name .namespace) -}}
+{{- end -}}
+{{- end -}}
 {{- if and (eq $v.gateway.autoscaling.kind "keda") (not $v.gateway.autoscaling.triggers) -}}
 {{- fail "\n\ngateway.autoscaling.kind is keda: list its triggers in gateway.autoscaling.triggers.\n" -}}
 {{- end -}}

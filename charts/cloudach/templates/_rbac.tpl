@@ -70,6 +70,23 @@
   verbs: [list, watch, patch]
 {{- end -}}
 
+{{/*
+What outlives a namespace. When one is deleted its Roles go with it, at any moment, and the Models in it wait for the
+controller to take its finalizer away: so it has to see that the namespace is being deleted, and to list and patch Models.
+*/}}
+{{- define "cloudach.rules.cluster" -}}
+{{- $watched := (fromYaml (include "cloudach.watched" .)).namespaces -}}
+- apiGroups: [""]
+  resources: [namespaces]
+  {{- with $watched }}
+  resourceNames: {{ append . $.Release.Namespace | uniq | toJson }}
+  {{- end }}
+  verbs: [get]
+- apiGroups: [cloudach.dev]
+  resources: [models]
+  verbs: [list, patch]
+{{- end -}}
+
 {{/* (dict root component what rules namespace): a Role and its binding to the component's service account. */}}
 {{- define "cloudach.role" -}}
 {{- $name := printf "%s-%s" (include "cloudach.fullname" .root) .what -}}

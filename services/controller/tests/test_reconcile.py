@@ -17,6 +17,7 @@ from cloudach_controller.kube.client import Kind, KubeClient
 from cloudach_controller.kube.errors import NotFound, Refused
 from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
+from cloudach_controller.namespaces import Endings
 from cloudach_controller.observe import Observer
 from cloudach_controller.reconcile import Cache, Reconciler
 from cloudach_controller.resources.additions import is_locked
@@ -112,7 +113,8 @@ async def look(
     )
     keys = EngineKeys(api, {("llm", "cloudach-engine-keys"): secret}, unseen=lambda namespace: False)
     gcs = without_store(api) if users is None else users
-    await Reconciler(api, cache, observer, Events(api, instance="i"), companions, keys, gcs, read).reconcile(KEY)
+    events, endings = Events(api, instance="i"), Endings(api)
+    await Reconciler(api, cache, observer, events, companions, keys, gcs, endings, read).reconcile(KEY)
     status = paper.applied["modelsstatus"]["status"] if "modelsstatus" in paper.applied else obj["status"]
     return status, paper.applied.get("rayservices") or cast(dict[str, Any], ray_service)
 

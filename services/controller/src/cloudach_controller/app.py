@@ -19,11 +19,14 @@ from .kube.client import KubeClient, connect
 from .kube.errors import KubeError
 from .kube.events import Events
 from .manager import Manager
+from .namespaces import Endings
 from .observe import Observer
 from .runtime.lease import Lease, LostLease
 from .settings import Settings
 
 log = logging.getLogger(__name__)
+
+_PARTING_S = 10.0  # a pod has 30 s from SIGTERM on
 
 
 async def run(settings: Settings) -> int:
@@ -39,10 +42,13 @@ async def run(settings: Settings) -> int:
             connect(kubernetes.kubeconfig, kubernetes.timeout_s) as api,
             # Head services are headless: a kept connection, or a remembered address, would stay with a pod that was.
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False)) as session,
-            health.serving(settings.listen.host, settings.listen.port, state.unready) as port,
+            health.serving(settings.listen.host, settings.listen.port, state.unready, state.notes) as port,
         ):
             print(f"listening on http://{settings.listen.host}:{port}", flush=True)
-            return await _until(stop, _lead(api, session, settings, state))
+            code = await _until(stop, _lead(api, session, settings, state))
+            if code == 0:
+                await _part(api, settings)
+            return code
     except (KubeError, OSError) as error:
         print(f"cloudach-controller: {error}", file=sys.stderr)
         return 1
@@ -56,10 +62,23 @@ class _Readiness:
     def reached(self) -> None:
         self.standby = True
 
+    def notes(self) -> str:
+        return self.manager.notes if self.manager is not None else ""
+
     def unready(self) -> str:
         if self.manager is not None:
             return self.manager.unready
         return "" if self.standby else "the API server has not answered yet"
+
+
+async def _part(api: KubeClient, settings: Settings) -> None:
+    """A pod that stops may go with its namespace, and then nobody else lets go of the Models in there."""
+    namespaces = {*settings.kubernetes.namespaces, settings.leader_election.namespace}
+    try:
+        async with asyncio.timeout(_PARTING_S):
+            await Endings(api).let_go_of_ending(sorted(namespaces))
+    except TimeoutError:
+        log.warning("the API server was too slow to say which namespaces are being deleted")
 
 
 async def _until(stop: asyncio.Event, work: Any) -> int:

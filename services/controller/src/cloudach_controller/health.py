@@ -11,15 +11,21 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 
 @contextlib.asynccontextmanager
-async def serving(host: str, port: int, unready: Callable[[], str]) -> AsyncIterator[int]:
-    """Yields the port. `unready` says why the controller is not ready; an empty text: it is. Raises OSError."""
+async def serving(
+    host: str, port: int, unready: Callable[[], str], notes: Callable[[], str] = lambda: ""
+) -> AsyncIterator[int]:
+    """Yields the port. Raises OSError.
+
+    `unready` says why the controller is not ready; an empty text: it is. `notes` says what it cannot do all the same.
+    """
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")  # that this is answered at all shows that the loop turns
 
     async def readyz(_: web.Request) -> web.Response:
         why = unready()
-        return web.Response(text=f"{why or 'ok'}\n", status=503 if why else 200)
+        lines = [why] if why else ["ok", *notes().splitlines()]
+        return web.Response(text="\n".join(lines) + "\n", status=503 if why else 200)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})

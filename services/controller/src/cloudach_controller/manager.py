@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from cloudach_model_api.claims import Claim, Names
@@ -27,19 +28,23 @@ from .kube.client import (
     RAY_CLUSTERS,
     RAY_SERVICES,
     SECRETS,
+    Kind,
     KubeClient,
 )
 from .kube.errors import Conflict, KubeError
 from .kube.events import Events
+from .namespaces import Endings, Space, notes, why_unready
 from .observe import Observer
 from .parsed import Parsed
 from .reconcile import Cache, Reconciler
 from .resources.gcs_store import GCS_STORE_SECRET
-from .runtime.informer import Informer, Key
+from .runtime.informer import Changed, Informer, Key
 from .runtime.work_queue import WorkQueue
 from .settings import Settings
 
 log = logging.getLogger(__name__)
+
+_ENDINGS_S = 5.0  # pause between two looks at namespaces that cannot be read
 
 
 class Manager:
@@ -49,47 +54,36 @@ class Manager:
         self._names = Names(self._queue.add)
         self._parsed = Parsed()
         spaces: tuple[str | None, ...] = settings.kubernetes.namespaces or (None,)
-        self._models = [Informer(api, MODELS, space, self._model_changed) for space in spaces]
-        self._uses = [
-            Informer(api, MODEL_USES, space, self._part_changed, selector=LABEL_MODEL, optional=True)
-            for space in spaces
-        ]
-        self._policies = [
-            Informer(api, NETWORK_POLICIES, space, self._part_changed, selector=LABEL_MODEL, optional=True)
-            for space in spaces
-        ]
-        self._budgets = [
-            Informer(api, DISRUPTION_BUDGETS, space, self._part_changed, selector=LABEL_MODEL, optional=True)
-            for space in spaces
-        ]
-        self._keys = [
-            Informer(api, SECRETS, space, self._keys_changed, name=ENGINE_KEYS_SECRET, optional=True)
-            for space in spaces
-        ]
+
+        def informers(kind: Kind, changed: Changed, **which: Any) -> list[Informer]:
+            return [Informer(api, kind, each, changed, turned=partial(self._turned, each), **which) for each in spaces]
+
+        ours: dict[str, Any] = {"selector": LABEL_MODEL}
+        self._models = informers(MODELS, self._model_changed)
+        self._uses = informers(MODEL_USES, self._part_changed, **ours, optional=True)
+        self._policies = informers(NETWORK_POLICIES, self._part_changed, **ours, optional=True)
+        self._budgets = informers(DISRUPTION_BUDGETS, self._part_changed, **ours, optional=True)
+        self._keys = informers(SECRETS, self._keys_changed, name=ENGINE_KEYS_SECRET, optional=True)
         store = settings.gcs_store
-        with_store = spaces if store.address else ()
-        self._gcs_secrets = [
-            Informer(api, SECRETS, space, self._keys_changed, name=GCS_STORE_SECRET, optional=True)
-            for space in with_store
-        ]
-        self._clusters = [
-            Informer(
-                api,
-                RAY_CLUSTERS,
-                space,
-                self._cluster_changed,
-                selector=LABEL_RAY_SERVICE,
-                optional=True,
-                group=model_of,
-                metadata_only=True,
-            )
-            for space in with_store
-        ]
-        self._ray = [Informer(api, RAY_SERVICES, space, self._part_changed, selector=LABEL_MODEL) for space in spaces]
-        self._pods = [
-            Informer(api, PODS, space, self._part_changed, selector=LABEL_MODEL, group=_model_of) for space in spaces
-        ]
+        self._gcs_secrets = informers(SECRETS, self._keys_changed, name=GCS_STORE_SECRET, optional=True)
+        self._clusters = informers(
+            RAY_CLUSTERS,
+            self._cluster_changed,
+            selector=LABEL_RAY_SERVICE,
+            optional=True,
+            group=model_of,
+            metadata_only=True,
+        )
+        if not store.address:
+            self._gcs_secrets, self._clusters = [], []
+        self._ray = informers(RAY_SERVICES, self._part_changed, **ours)
+        self._pods = informers(PODS, self._part_changed, **ours, group=_model_of)
         self._all_models = _Merged(self._models)
+        beside = (self._uses, self._keys, self._policies, self._budgets, self._gcs_secrets, self._clusters)
+        kinds = [each for each in (self._models, *beside, self._ray, self._pods) if each]
+        self._spaces = {each[0].namespace: Space(each[0].namespace, each) for each in zip(*kinds, strict=True)}
+        self._all_asked = False
+        self._endings = Endings(api)
         cache = Cache(
             models=self._all_models,
             ray_services=_Merged(self._ray),
@@ -118,37 +112,81 @@ class Manager:
             settled=self._settled,
             changed=self._look_at_all,
         )
-        self._reconciler = Reconciler(api, cache, observer, events, companions, keys, self._gcs, settings)
+        self._reconciler = Reconciler(
+            api, cache, observer, events, companions, keys, self._gcs, self._endings, settings
+        )
 
     @property
     def unready(self) -> str:
-        waiting = [each for each in self._informers if not each.synced.is_set()]
-        return f"{len(waiting)} watches have not begun" if waiting else ""
+        return why_unready(self._spaces.values())
+
+    @property
+    def notes(self) -> str:
+        return notes(self._spaces.values())
 
     @property
     def _informers(self) -> list[Informer]:
-        beside = [*self._uses, *self._keys, *self._policies, *self._budgets, *self._gcs_secrets, *self._clusters]
-        return [*self._models, *beside, *self._ray, *self._pods]
+        return [informer for space in self._spaces.values() for informer in space.informers]
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Each namespace is worked on as soon as all of it was seen, also when others cannot be."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for informer in self._informers:
                     tasks.create_task(informer.run())
-                # Before everything was seen once, a RayService would be taken for deleted.
-                for informer in self._informers:
-                    await informer.synced.wait()
                 tasks.create_task(self._resync())
                 tasks.create_task(self._gcs.watch(self._settings.gcs_store.poll_s))
+                tasks.create_task(self._end())
                 for _ in range(self._settings.kubernetes.workers):
                     tasks.create_task(self._work())
         finally:
             self._queue.close()
 
+    async def _end(self) -> None:
+        """Models whose namespace is deleted, and our rights with it, go all the same."""
+        while True:
+            await asyncio.sleep(_ENDINGS_S)
+            unread = [each.namespace for each in self._spaces.values() if each.namespace and each.refused]
+            await self._endings.let_go_of_ending(unread)
+
+    def _turned(self, namespace: str | None) -> None:
+        """A watch of the namespace has begun, or was lost."""
+        space = self._spaces[namespace]
+        metrics.READABLE.labels(space.name).set(space.begun)
+        if space.worked_on and not space.begun:
+            space.worked_on = False
+            log.warning("namespace cannot be read", extra={"namespace": space.name, "error": space.refused})
+        # A name may be held by an older Model of another namespace, so each of them is asked first, once.
+        if not self._all_asked:
+            self._all_asked = all(each.asked for each in self._informers)
+            taken_up = list(self._spaces.values()) if self._all_asked else []
+        else:
+            taken_up = [space]
+        for each in taken_up:
+            if each.begun and not each.worked_on:
+                self._take_up(each)
+
+    def _take_up(self, space: Space) -> None:
+        space.worked_on = True
+        log.info("namespace taken up", extra={"namespace": space.name})
+        for models in self._models:
+            if models.namespace == space.namespace:
+                for key in models.objects:
+                    self._queue.add(key)
+
+    def _space_of(self, namespace: str) -> Space | None:
+        return self._spaces.get(namespace) or self._spaces.get(None)
+
+    def _is_worked_on(self, key: Key) -> bool:
+        space = self._space_of(key[0])
+        return space is not None and space.worked_on
+
     async def _work(self) -> None:
         while True:
             key = await self._queue.take()
+            if not self._is_worked_on(key):
+                self._queue.done(key)  # it comes again with its namespace
+                continue
             began = time.monotonic()
             try:
                 again = await self._reconciler.reconcile(key)
@@ -177,8 +215,9 @@ class Manager:
 
     async def _resync(self) -> None:
         while True:
-            for informer in self._informers:
-                metrics.CONNECTED.labels(informer.kind).set(informer.connected)
+            for kind in {each.kind for each in self._informers}:
+                stand = all(each.connected for each in self._informers if each.kind == kind)
+                metrics.CONNECTED.labels(kind).set(stand)
             for key in self._all_models:
                 self._queue.add_idle(key)
             await asyncio.sleep(self._settings.kubernetes.resync_s)
@@ -202,8 +241,10 @@ class Manager:
 
     def _settled(self, namespace: str) -> bool:
         """Whether all Models of a namespace are known; not where nobody watches it any more."""
-        watching = [each for each in self._models if each.namespace in (None, namespace)]
-        return bool(watching) and all(each.connected for each in watching)
+        space = self._space_of(namespace)
+        if space is None or not space.worked_on:
+            return False
+        return all(each.connected for each in self._models if each.namespace == space.namespace)
 
     def _look_at_all(self) -> None:
         for key in self._all_models:

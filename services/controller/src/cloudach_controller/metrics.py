@@ -10,6 +10,9 @@ CHANGES = Counter("cloudach_controller_changes_total", "Changes of RayServices",
 QUEUE = Gauge("cloudach_controller_queue_length", "Models that wait to be looked at")
 LEADER = Gauge("cloudach_controller_leader", "1: this controller works; 0: it waits for the Lease")
 CONNECTED = Gauge("cloudach_controller_watch_connected", "1: the watch stands", ["kind"])
+READABLE = Gauge(
+    "cloudach_controller_namespace_readable", "1: its Models are worked on; 0: it cannot be read", ["namespace"]
+)
 DESIRED = Gauge("cloudach_model_desired_replicas", "Replicas there should be", ["namespace", "model"])
 READY = Gauge("cloudach_model_ready_replicas", "Replicas that answer", ["namespace", "model"])
 STATE = Gauge("cloudach_model_state", "1 for the state that the Model is in", ["namespace", "model", "state"])

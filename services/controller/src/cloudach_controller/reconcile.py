@@ -24,6 +24,7 @@ from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
 from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .kube.events import Events
 from .marks import Marks
+from .namespaces import Endings
 from .news import News
 from .observation import Observation, cluster_started
 from .observe import Observer
@@ -66,12 +67,14 @@ class Reconciler:
         companions: Companions,
         keys: EngineKeys,
         gcs: GcsUsers,
+        endings: Endings,
         settings: Settings,
     ) -> None:
         self._api = api
         self._companions = companions
         self._keys = keys
         self._gcs = gcs
+        self._endings = endings
         inference = settings.inference.model_copy(update={"engine_keys": False})
         self._without_keys = settings.model_copy(update={"inference": inference})
         self._cache = cache
@@ -108,6 +111,8 @@ class Reconciler:
         if wanted.mode == "deleting":
             return await self._delete(key, obj, model, wanted, now)
         if FINALIZER not in model.metadata.finalizers:
+            if await self._endings.is_ending(key[0]):
+                return None  # nothing can be made in there any more
             await self._finalizers(obj, [*model.metadata.finalizers, FINALIZER])
         await self._companions.keep_use(key, model)
         grant = self._cache.names.grant(key)
@@ -164,6 +169,9 @@ class Reconciler:
         """Streams first: replicas go as in a scaling to 0, then the RayService, then the finalizer."""
         if FINALIZER not in model.metadata.finalizers:
             return None
+        if await self._endings.is_ending(key[0]):
+            await self._finalizers(obj, [each for each in model.metadata.finalizers if each != FINALIZER])
+            return None
         there = self._cache.ray_services.get(key)
         if there is None or self._cache.kuberay_missing():
             await self._keys.forget(key)
@@ -194,7 +202,7 @@ class Reconciler:
         meta = obj["metadata"]
         if meta.get("deletionTimestamp"):
             # Its drain time cannot be read, so none is kept.
-            if key in self._cache.ray_services:
+            if key in self._cache.ray_services and not await self._endings.is_ending(key[0]):
                 await self._delete_ray_service(key)
                 return self._settings.ray.poll_s
             await self._keys.forget(key)

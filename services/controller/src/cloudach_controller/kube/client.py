@@ -43,6 +43,7 @@ NETWORK_POLICIES = Kind("networking.k8s.io", "v1", "networkpolicies")
 DISRUPTION_BUDGETS = Kind("policy", "v1", "poddisruptionbudgets")
 SECRETS = Kind("", "v1", "secrets")
 EVENTS = Kind("", "v1", "events")
+NAMESPACES = Kind("", "v1", "namespaces")
 LEASES = Kind("coordination.k8s.io", "v1", "leases")
 
 
@@ -208,6 +209,7 @@ __all__ = [
     "LEASES",
     "MODELS",
     "MODEL_USES",
+    "NAMESPACES",
     "NETWORK_POLICIES",
     "PODS",
     "RAY_CLUSTERS",

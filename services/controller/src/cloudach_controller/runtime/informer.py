@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from ..kube.client import Kind
-from ..kube.errors import Gone, KubeError, NotFound
+from ..kube.errors import Gone, KubeError, NotFound, Refused
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,10 @@ class Informer:
     what `groups` holds them. `metadata_only`: the rest is not kept, for kinds with large specs.
 
     Rights that a new version needs may come later than that version, and Models are not to wait for them.
+
+    `synced` is set while `objects` is what there is, as far as we may know. It is cleared when the API server refuses a
+    kind that we cannot do without, because whatever comes back later must not be taken for complete before it is.
+    `turned` is called whenever it is set or cleared.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Informer:
         optional: bool = False,
         group: Group | None = None,
         metadata_only: bool = False,
+        turned: Callable[[], None] = lambda: None,
     ) -> None:
         self._group = group
         self._source = source
@@ -59,12 +64,15 @@ class Informer:
         self._changed = changed
         self._optional = optional
         self._metadata_only = metadata_only
+        self._turned = turned
         self._which = {"selector": selector, "name": name}
         self.objects: dict[Key, dict[str, Any]] = {}
         self.groups: dict[Key, dict[Key, dict[str, Any]]] = {}
         self.synced = asyncio.Event()
         self.missing = False  # the API server does not know the kind, or does not let us see it
+        self.asked = False  # the API server has answered, or did not in time
         self.connected = False
+        self.refused = ""  # the API server's words instead of the objects
 
     @property
     def kind(self) -> str:
@@ -84,23 +92,30 @@ class Informer:
             except NotFound:
                 self._lose(missing=True)
             except KubeError as error:
-                self._lose(missing=self._optional and error.status == 403)
+                unseen = self._optional and error.status == 403
+                self._lose(missing=unseen, refused="" if unseen or not isinstance(error, Refused) else str(error))
                 log.warning("watch lost", extra={"kind": self._kind.plural, "error": str(error), "retry_s": pause})
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))
             pause = min(pause * 2, _RETRY_S[1])
 
-    def _lose(self, *, missing: bool) -> None:
-        self.connected = False
+    def _lose(self, *, missing: bool, refused: str = "") -> None:
+        self.asked, self.connected = True, False
         self.missing = missing
+        self.refused = refused
         if missing:
             self._take([])
             self.synced.set()
+        elif refused:
+            self.synced.clear()
+        self._turned()
 
     async def _list(self) -> str:
         objects, since = await self._source.list(self._kind, self.namespace, **self._which)
-        self.missing, self.connected = False, True
+        self.asked, self.connected = True, True
+        self.missing, self.refused = False, ""
         self._take(objects)
         self.synced.set()
+        self._turned()
         return since
 
     def _take(self, objects: list[dict[str, Any]]) -> None:
