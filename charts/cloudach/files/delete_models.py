@@ -8,7 +8,7 @@ import urllib.parse
 
 import kube_api
 
-PATIENCE_S = float(os.environ.get("PATIENCE_S", 840))  # below the Job's deadline
+PATIENCE_S = float(os.environ.get("PATIENCE_S", "840"))  # below the Job's deadline
 REFUSED_S = 20  # no answer changes for longer than this when the API server has just been given the rights
 
 
