@@ -421,6 +421,8 @@ def network() -> Iterator[Case]:
         yield Case("networkPolicy.metricsFrom", [peer], rule(part, index), peer, name=part)
     yield Case("networkPolicy.metricsFrom", [peer], of_models("metrics"), [peer], name="models")
     yield Case("networkPolicy.kuberayFrom", [peer], of_models("kuberay"), [peer])
+    where = of_models("kuberay", 0, "namespaceSelector", "matchLabels", "kubernetes.io/metadata.name")
+    yield Case("networkPolicy.kuberayNamespace", "ray-system", where, "ray-system")
     more = {"ports": [{"port": 9999}], "from": [peer]}
     yield Case("networkPolicy.extraModelIngress", [more], of_models("extra_ingress"), [more])
     yield Case("networkPolicy.egress.enabled", False, of_models("egress"), False)
@@ -428,6 +430,16 @@ def network() -> Iterator[Case]:
     out = {"ports": [{"port": 3128}], "to": [{"ipBlock": {"cidr": "10.0.0.9/32"}}]}
     yield Case("networkPolicy.egress.apiServer", [out], of_models("api_server"), [out])
     yield Case("networkPolicy.egress.extra", [out], of_models("extra_egress"), [out])
+    for part in ("gateway", "controller", "valkey"):
+        rules = spec("NetworkPolicy", part, "egress")
+        types = spec("NetworkPolicy", part, "policyTypes")
+        yield Case(f"networkPolicy.egress.{part}", [out], contains(rules, out), True)
+        yield Case("networkPolicy.egress.enabled", False, types, ["Ingress"], name=part)
+    asks = spec("NetworkPolicy", "controller", "egress")
+    yield Case("networkPolicy.egress.apiServer", [out], contains(asks, out), True, name="controller")
+    own = {"valkey.enabled": False, "redis.existingSecret": "mine"}
+    redis = contains(spec("NetworkPolicy", "gateway", "egress"), out)
+    yield Case("networkPolicy.egress.redis", [out], redis, True, own)
 
 
 def monitoring() -> Iterator[Case]:

@@ -56,6 +56,9 @@ What must be so before anything is made. Each message says what to do.
 {{- if $v.controller.enabled -}}
 {{- include "cloudach.needs" (list $ "cloudach.dev/v1alpha1/ModelUse" "this version's CRDs" "helm upgrade --install cloudach-crds charts/cloudach-crds") -}}
 {{- end -}}
+{{- if and $v.controller.enabled $v.networkPolicy.enabled (not $v.networkPolicy.kuberayFrom) -}}
+{{- include "cloudach.findKuberay" . -}}
+{{- end -}}
 {{- if eq $v.gateway.autoscaling.kind "keda" -}}
 {{- include "cloudach.needs" (list $ "keda.sh/v1alpha1/ScaledObject" "KEDA (gateway.autoscaling.kind)" "see https://keda.sh") -}}
 {{- end -}}
@@ -80,4 +83,27 @@ What must be so before anything is made. Each message says what to do.
 {{- if not ($root.Capabilities.APIVersions.Has (index . 1)) -}}
 {{- fail (printf "\n\nThis cluster does not know %s: install %s first.\n\n    %s\n\nWith `helm template`, which asks no cluster, add --api-versions %s or set preflight=false.\n" (index . 1) (index . 2) (index . 3) (index . 1)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Fails when KubeRay's operator is not where the policies let it in: no Model would start. Without a cluster to ask it passes. */}}
+{{- define "cloudach.findKuberay" -}}
+{{- $wanted := .Values.networkPolicy.kuberayNamespace -}}
+{{- if and (lookup "v1" "Namespace" "" "default") (not (include "cloudach.kuberaysIn" $wanted)) -}}
+{{- $why := "Ray's dashboard would be closed to it, and no Model would start" -}}
+{{- with include "cloudach.kuberaysIn" "" -}}
+{{- fail (printf "\n\nKubeRay's operator runs in the namespace %s, and networkPolicy.kuberayNamespace is %s: %s. Set networkPolicy.kuberayNamespace to its namespace.\n" . $wanted $why) -}}
+{{- end -}}
+{{- fail (printf "\n\nKubeRay's operator is not in the namespace %s: %s. No Deployment has pods with the label app.kubernetes.io/component=kuberay-operator. Name its namespace in networkPolicy.kuberayNamespace, or its pods in networkPolicy.kuberayFrom.\n" $wanted $why) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The namespaces with an operator of KubeRay, joined; of one namespace, or of all with "". */}}
+{{- define "cloudach.kuberaysIn" -}}
+{{- $found := list -}}
+{{- range (lookup "apps/v1" "Deployment" . "").items -}}
+{{- if eq (dig "spec" "template" "metadata" "labels" "app.kubernetes.io/component" "" .) "kuberay-operator" -}}
+{{- $found = append $found .metadata.namespace -}}
+{{- end -}}
+{{- end -}}
+{{- $found | uniq | join ", " -}}
 {{- end -}}

@@ -50,14 +50,14 @@ def on_port(rule: dict[str, Any], port: int, protocol: str = "TCP") -> bool:
     )
 
 
-def enters(of: Model, labels: dict[str, str], port: int, *, settings: str = SETTINGS) -> bool:
-    """Whether a pod with these labels, of the same namespace, reaches this port of a worker pod."""
-    chosen = [each for each in policies(of, parse(settings)) if selected(each, pod(), "Ingress")]
+def enters(of: Model, labels: dict[str, str], port: int, *, node: str = WORKER, settings: str = SETTINGS) -> bool:
+    """Whether a pod with these labels, of the same namespace, reaches this port of a pod of the Model."""
+    chosen = [each for each in policies(of, parse(settings)) if selected(each, pod(node), "Ingress")]
     return not chosen or any(
         on_port(rule, port)
         and any(peer["podSelector"]["matchLabels"].items() <= labels.items() for peer in rule["from"])
         for each in chosen
-        for rule in each["spec"]["ingress"]
+        for rule in each["spec"].get("ingress", ())
     )
 
 
@@ -87,22 +87,25 @@ def _holds(peer: dict[str, Any], address: str) -> bool:
     return inside and not any(it.version == each.version and it in each for each in closed)
 
 
+ASKED = (8000, 8265, 6379, 10001, 52365, 8080, 44217, 44227, 9999)
+
+
 @pytest.mark.parametrize(
-    ("who", "ports"),
+    ("who", "of_workers", "of_heads"),
     [
-        ({"part": "gateway"}, {8000}),
-        ({"part": "controller"}, {8265}),
-        ({"part": "kuberay"}, {8000, 8265, 52365}),
-        ({"part": "prometheus"}, {8080, 44217, 44227}),
-        ({"part": "guest"}, {9999}),
-        ({"part": "anybody"}, set()),
-        (pod(), {8000, 8265, 6379, 10001, 52365, 8080, 44217, 44227, 9999}),  # its own
-        (pod(name="other"), set()),  # another Model's, in the same namespace
+        ({"part": "gateway"}, {8000}, {8000}),
+        ({"part": "controller"}, set(), {8265}),
+        ({"part": "kuberay"}, set(), {8000, 8265}),
+        ({"part": "prometheus"}, {8080, 44217, 44227}, {8080, 44217, 44227}),
+        ({"part": "guest"}, {9999}, {9999}),
+        ({"part": "anybody"}, set(), set()),
+        (pod(), set(ASKED), set(ASKED)),  # its own
+        (pod(name="other"), set(), set()),  # another Model's, in the same namespace
     ],
 )
-def test_who_reaches_a_models_pods(who: dict[str, str], ports: set[int]) -> None:
-    asked = (8000, 8265, 6379, 10001, 52365, 8080, 44217, 44227, 9999)
-    assert {port for port in asked if enters(model(), who, port)} == ports
+def test_who_reaches_a_models_pods(who: dict[str, str], of_workers: set[int], of_heads: set[int]) -> None:
+    for node, ports in ((WORKER, of_workers), (HEAD, of_heads)):
+        assert {port for port in ASKED if enters(model(), who, port, node=node)} == ports
 
 
 def test_nobody_named_is_nobody() -> None:
@@ -220,7 +223,7 @@ def test_egress_and_all_of_it_can_be_switched_off() -> None:
 
 def test_a_head_that_may_reach_nothing_more_has_no_empty_rules() -> None:
     """The API server drops empty lists, so the policy would never be as wanted."""
-    engines, head = policies(model(), parse("network_policy: {enabled: true}"))
+    head, engines = policies(model(), parse("network_policy: {enabled: true}"))
     assert head["spec"].keys() == {"podSelector", "policyTypes"}
     assert engines["spec"].keys() == {"podSelector", "policyTypes", "ingress", "egress"}
 

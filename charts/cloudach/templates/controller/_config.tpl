@@ -23,7 +23,7 @@ which is YAML that every library reads alike: for some of them a plain `=` or `<
 {{- $_ := set $peers $component (list (dict "namespaceSelector" $release "podSelector" $pods)) -}}
 {{- end -}}
 {{- $made := dict "enabled" true "gateways" $peers.gateway "controllers" $peers.controller -}}
-{{- $made = merge $made (dict "kuberay" $v.kuberayFrom "metrics" $v.metricsFrom "extra_ingress" $v.extraModelIngress) -}}
+{{- $made = merge $made (dict "kuberay" (include "cloudach.kuberay" . | fromYamlArray) "metrics" $v.metricsFrom "extra_ingress" $v.extraModelIngress) -}}
 {{- $out := $v.egress -}}
 {{- $egress := dict "egress" $out.enabled "also_closed" $out.alsoClosed "api_server" $out.apiServer "extra_egress" $out.extra -}}
 {{- toYaml (merge $made $egress) -}}

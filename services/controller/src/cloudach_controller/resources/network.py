@@ -1,11 +1,13 @@
 """What reaches a Model's pods, and what they reach: NetworkPolicies of each Model, which go with it. Pure.
 
 They select by the Model's own label, so one Model's engines are closed to another's. Two policies, because the head
-alone asks the API server (Ray's autoscaler) and the store of Ray's state, which KubeRay's Job cleans up in the end.
+alone has a dashboard, which the controller and KubeRay ask, and the head alone asks the API server (Ray's autoscaler)
+and the store of Ray's state, which KubeRay's Job cleans up in the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,7 +31,7 @@ _METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fe80::
 
 def names(model: Model) -> tuple[str, str]:
     """Of all policies that it may have. After the dot, which no Model's name has, no two Models' are alike."""
-    return f"{model.metadata.name}.engines", f"{model.metadata.name}.head"
+    return f"{model.metadata.name}.head", f"{model.metadata.name}.engines"
 
 
 def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
@@ -37,13 +39,14 @@ def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
     wanted = settings.network_policy
     if not wanted.enabled:
         return []
-    engines, head = names(model)
-    ingress = {"ingress": _ingress(model, settings), "policyTypes": ["Ingress"]}
-    if not wanted.egress:
-        return [_policy(model, engines, ingress)]
-    both = {**ingress, "egress": _egress(model, settings), "policyTypes": ["Ingress", "Egress"]}
-    of_heads = {"egress": _egress_of_head(settings), "policyTypes": ["Egress"]}
-    return [_policy(model, engines, both), _policy(model, head, of_heads, nodes=("head", "redis-cleanup"))]
+    head, engines = names(model)
+    of_all: dict[str, Any] = {"ingress": _ingress(model, settings), "policyTypes": ["Ingress"]}
+    of_heads: dict[str, Any] = {"ingress": _ingress_of_head(settings), "policyTypes": ["Ingress"]}
+    if wanted.egress:
+        of_all |= {"egress": _egress(model, settings), "policyTypes": ["Ingress", "Egress"]}
+        of_heads |= {"egress": _egress_of_head(settings), "policyTypes": ["Ingress", "Egress"]}
+    # The head's first: after an upgrade its rules are there before they are gone from the policy of all pods.
+    return [_policy(model, head, of_heads, nodes=("head", "redis-cleanup")), _policy(model, engines, of_all)]
 
 
 def _policy(model: Model, name: str, spec: dict[str, Any], *, nodes: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -73,17 +76,19 @@ def _own_pods(model: Model) -> dict[str, Any]:
 
 def _ingress(model: Model, settings: Settings) -> list[Rule]:
     wanted = settings.network_policy
-    rules: list[Rule] = [{"from": [_own_pods(model)]}]
-    # Without anybody there is no rule, because a rule without `from` lets everybody in.
-    for peers, ports in (
-        (wanted.gateways, (8000,)),
-        (wanted.controllers, (8265,)),
-        (wanted.kuberay, (8265, 52365, 8000)),  # dashboard, dashboard agent, and the proxy's health
-        (wanted.metrics, (8080, 44217, 44227)),
-    ):
-        if peers:
-            rules.append({"ports": _tcp(*ports), "from": list(peers)})
-    return [*rules, *wanted.extra_ingress]
+    named = _named((wanted.gateways, (8000,)), (wanted.metrics, (8080, 44217, 44227)))
+    return [{"from": [_own_pods(model)]}, *named, *wanted.extra_ingress]
+
+
+def _ingress_of_head(settings: Settings) -> list[Rule]:
+    """KubeRay asks the dashboard, and on 8000 how Serve's proxy is; the agents' port 52365 only kubelets ask."""
+    wanted = settings.network_policy
+    return _named((wanted.controllers, (8265,)), (wanted.kuberay, (8265, 8000)))
+
+
+def _named(*who: tuple[Sequence[dict[str, Any]], tuple[int, ...]]) -> list[Rule]:
+    """Without anybody there is no rule, because a rule without `from` lets everybody in."""
+    return [{"ports": _tcp(*ports), "from": list(peers)} for peers, ports in who if peers]
 
 
 def _egress(model: Model, settings: Settings) -> list[Rule]:
