@@ -45,6 +45,23 @@ def rayservice_crd() -> dict[str, Any]:
     }
 
 
+def kuberay_operator(namespace: str = "kuberay") -> list[dict[str, Any]]:
+    """As much of KubeRay's operator as the chart looks for, with the labels of its own chart; nothing runs."""
+    labels = {"app.kubernetes.io/name": "kuberay-operator", "app.kubernetes.io/component": "kuberay-operator"}
+    container = {"name": "kuberay-operator", "image": "quay.io/kuberay/operator:v1.7.0"}
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "kuberay-operator", "namespace": namespace, "labels": labels},
+        "spec": {
+            "replicas": 0,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+        },
+    }
+    return [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, deployment]
+
+
 def model(name: str) -> dict[str, Any]:
     """A Model in `serving` that is of no release."""
     metadata = {"name": name, "namespace": "serving"}
@@ -61,8 +78,8 @@ def within(seconds: float, done: Callable[[], bool]) -> None:
 
 
 def prepare(cluster: Cluster, crds: Path = CRDS) -> None:
-    """Installs the CRDs."""
-    cluster.kubectl.apply(rayservice_crd())
+    """Installs the CRDs, and says where KubeRay is."""
+    cluster.kubectl.apply(rayservice_crd(), *kuberay_operator())
     upgrade_crds(cluster, crds)
     await_kinds(cluster.kubectl, "models.cloudach.dev", "rayservices.ray.io")
 

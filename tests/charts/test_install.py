@@ -8,8 +8,11 @@ from itertools import product
 from typing import Any
 
 import pytest
+from cloudach_controller import settings as controller_settings
+from cloudach_controller.resources.network import policies
+from cloudach_model_api import Model
 
-from tests.charts.cluster import Helm, model, rayservice_crd, within
+from tests.charts.cluster import Helm, kuberay_operator, model, rayservice_crd, within
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.kubectl import CommandFailed, await_kinds
 
@@ -30,6 +33,52 @@ def test_without_kuberay_nothing_is_installed(helm: Helm) -> None:
     finally:
         helm.kubectl.apply(rayservice_crd())
         await_kinds(helm.kubectl, "rayservices.ray.io")
+
+
+def test_where_kuberay_is_the_policies_have_to_say(helm: Helm) -> None:
+    """Or its operator would be shut out, and no Model would start."""
+    _, operator = kuberay_operator()
+    helm.kubectl("-n", "kuberay", "delete", "deployment", "kuberay-operator")
+    try:
+        with pytest.raises(CommandFailed, match=r"not in the namespace kuberay: .* networkPolicy\.kuberayFrom"):
+            helm.install()
+        helm.kubectl.apply(*kuberay_operator("elsewhere"))
+        with pytest.raises(CommandFailed, match=r"runs in the namespace elsewhere, and .*kuberayNamespace is kuberay"):
+            helm.install()
+        assert helm.names() == set()
+        helm.install({"networkPolicy": {"kuberayNamespace": "elsewhere"}})
+        with pytest.raises(CommandFailed, match="runs in the namespace elsewhere"):
+            helm.upgrade({"networkPolicy": {"kuberayNamespace": "kuberay"}})
+        for not_asked in ({"kuberayFrom": [{"podSelector": {}}]}, {"enabled": False}):
+            helm.upgrade({"networkPolicy": not_asked})
+    finally:
+        helm.kubectl("-n", "elsewhere", "delete", "deployment", "kuberay-operator", "--ignore-not-found")
+        helm.kubectl.apply(operator)
+
+
+def test_the_policies_of_models_outlive_the_release(helm: Helm) -> None:
+    """The controller makes them, which is not here, but its rights are: each belongs to its Model and bears no label of
+    the release."""
+    helm.install()
+    helm.kubectl.apply(model("by-hand"))
+    there = helm.get("model", "by-hand")
+    there["apiVersion"], there["kind"] = "cloudach.dev/v1alpha1", "Model"
+    settings = controller_settings.parse(helm.get("configmap", "demo-cloudach-controller")["data"]["controller.yaml"])
+    made = policies(Model.from_object(there), settings)
+    controller = helm.as_account("demo-cloudach-controller")
+    within(60, lambda: allowed(helm, "demo-cloudach-controller", "serving") != {})
+    for one in made:
+        controller("create", "-f", "-", stdin=json.dumps(one))
+    names = {one["metadata"]["name"] for one in made}
+    assert names == {"by-hand.head", "by-hand.engines"}
+    for values in ({"watchNamespaces": ["*"]}, {"watchNamespaces": ["default"]}):
+        helm.upgrade(values)
+        assert names <= {one["metadata"]["name"] for one in helm.get("networkpolicies")["items"]}
+    helm.uninstall()
+    assert {one["metadata"]["name"] for one in helm.get("networkpolicies")["items"]} == names
+    helm.kubectl("-n", "serving", "delete", "model", "by-hand")
+    # The garbage collector, which takes what belongs to a Model that is gone, is none of an API server's own.
+    helm.kubectl("-n", "serving", "delete", "networkpolicies", *names)
 
 
 def test_install_makes_what_the_notes_speak_of(helm: Helm) -> None:

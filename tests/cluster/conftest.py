@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.charts.cluster import rayservice_crd, within
+from tests.charts.cluster import kuberay_operator, rayservice_crd, within
 from tests.cluster.node import NAMESPACE, Node, node_with, require_node
 from tests.support import images
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
@@ -109,7 +109,8 @@ def volume(node: Node) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def crds(node: Node) -> None:
-    """The Model as it was released, and KubeRay's kind, though nobody may act on it."""
+    """The Model as it was released, and KubeRay's kind and Deployment, though nobody acts on it."""
+    node.apply(*kuberay_operator())
     if not node.kubectl("get", "crd", "rayservices.ray.io", "--ignore-not-found"):
         node.apply(rayservice_crd())
     old = ("--server-side=false", "--disable-openapi-validation") if node.minor() < 28 else ()
