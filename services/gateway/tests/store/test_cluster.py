@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,8 @@ from cloudach_gateway.errors import RateLimited
 from cloudach_gateway.ratelimit.limiter_scripts import TRIM, trimming
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
-from cloudach_gateway.store.store import Store
+from cloudach_gateway.store.scripts import of_text
+from cloudach_gateway.store.store import Store, StoreDown, StoreError
 from cloudach_gateway.store.usage_redis import UsageStore
 from cloudach_gateway.tenancy import KeyLimits, PresentedKey
 
@@ -77,6 +80,59 @@ async def test_everything_works_on_a_cluster(cluster_url: str, start_admission) 
         keys.limit(store, key.record.id, requests=5)
         keys.delete(store, key.record.id)
         assert [record.tenant for record in keys.listing(store)] == ["other"]
+
+
+@pytest.fixture
+def masters(tmp_path: Path) -> Iterator[list[Server]]:
+    """Three of them, with the slots shared out."""
+    servers = []
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        bus = free_port()
+        options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "1000")
+        servers.append(Server(tmp_path / name, *options, "--cluster-require-full-coverage", "no"))
+        servers[-1].start()
+        with redis.Redis(port=servers[0].port) as first, redis.Redis(port=servers[-1].port) as own:
+            begin = 5461 * (len(servers) - 1)
+            own.execute_command("CLUSTER", "ADDSLOTSRANGE", begin, 16383 if name == "c" else begin + 5460)
+            if len(servers) > 1:
+                first.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[-1].port, bus)
+    try:
+        for server in servers:
+            with redis.Redis(port=server.port) as client:
+                while "16384" not in str(client.execute_command("CLUSTER", "INFO")).replace("': '", ":"):
+                    time.sleep(0.05)
+        yield servers
+    finally:
+        for server in servers:
+            server.kill()
+
+
+async def _lose(master: Server, url: str) -> None:
+    """Asks all nodes at once, and goes on until calls have failed three times over."""
+    store = Store(url, (), timeout_s=5.0, probe_every_s=0.05)
+    await store.start()
+    lost = 0
+    read = of_text("read", "return redis.call('GET', KEYS[1])")
+    while lost < 3:
+        calls = [store.run(read, (f"key-{number}",), ()) for number in range(40)]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(answer is None or isinstance(answer, StoreDown | StoreError) for answer in answers), answers
+        if None in answers and master.process is not None and master.process.poll() is None:
+            master.kill()
+        lost += any(isinstance(answer, StoreDown) for answer in answers)
+        await asyncio.sleep(0.02)
+    await store.close()
+
+
+async def test_no_connection_is_left_open_when_a_master_goes(masters: list[Server]) -> None:
+    """What the client library forgets to close it tells the loop as an error, one line for each node."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["message"])))
+    await _lose(masters[2], f"redis+cluster://127.0.0.1:{masters[0].port}")
+    gc.collect()
+    await asyncio.sleep(0)
+    assert told == []
 
 
 async def test_gateways_agree_on_the_salts_on_a_cluster(cluster_url: str) -> None:

@@ -22,11 +22,15 @@ class ClusterLink:
         self._client = client
         self._timeout_s = timeout_s
         self._slots = asyncio.Semaphore(_MOST_CONNECTIONS)
+        self._running: set[asyncio.Future[Reply]] = set()
         self._closer: asyncio.Task[None] | None = None
         self.closed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def run(self, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> asyncio.Future[Reply]:
-        return asyncio.ensure_future(self._run(script, keys, args))
+        call = asyncio.ensure_future(self._run(script, keys, args))
+        self._running.add(call)
+        call.add_done_callback(self._running.discard)
+        return call
 
     async def _run(self, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> Reply:
         try:
@@ -39,15 +43,32 @@ class ClusterLink:
             raise from_reply(str(error)) from error
         except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             raise StoreDown(f"{type(error).__name__}: {error}") from error
+        except AttributeError as error:
+            # Where a slot is not served, redis-py closes the connections of all calls, and these find no socket.
+            raise StoreDown(f"the connection was closed by another call: {error}") from error
 
     def close(self, why: str = "closed") -> None:
         if not self.closed.done():
             self.closed.set_result(why)
-            self._closer = asyncio.get_running_loop().create_task(self._client.aclose())
+            self._closer = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        """Calls that run go first: each would open the connections again."""
+        if self._running:
+            await asyncio.wait(set(self._running))
+        await _close(self._client)
 
     async def wait_closed(self) -> None:
         if self._closer is not None:
             await asyncio.gather(self._closer, return_exceptions=True)
+
+
+async def _close(client: RedisCluster) -> None:
+    """redis-py's own `aclose` does nothing once a call has failed, because the nodes are to be learnt anew then."""
+    await client.aclose()
+    manager = client.nodes_manager
+    nodes = {id(node): node for node in (*manager.nodes_cache.values(), *manager.startup_nodes.values())}
+    await asyncio.gather(*(node.disconnect() for node in nodes.values()), return_exceptions=True)
 
 
 async def open_cluster(address: Address, scripts: Sequence[Script], timeout_s: float) -> ClusterLink:
@@ -65,5 +86,5 @@ async def open_cluster(address: Address, scripts: Sequence[Script], timeout_s: f
                 await client.execute_command("SCRIPT LOAD", script.source, target_nodes=RedisCluster.PRIMARIES)
         return ClusterLink(client, timeout_s)
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        await client.aclose()
+        await _close(client)
         raise StoreDown(f"cannot connect to the cluster {address.where}: {error or type(error).__name__}") from error
