@@ -46,6 +46,10 @@ ROWS = (
     Row("controller", "dns", (53,), ("controllers", "DNS"), "UDP"),
     Row("controller", "api-server", (443, 6443), ("controllers", "the API server")),
     Row("controller", "*-head", (8265,), ("controllers", "head pods of Models")),
+    Row("controller", "raystore", (6379,), ("controllers", "the store of Ray's state"), remark="`raystore.enabled`"),
+    Row(
+        "*-head", "raystore", (6379,), ("head pods of Models", "the store of Ray's state"), remark="`raystore.enabled`"
+    ),
     Row("first-key", "dns", (53,), ("the key's Job", "DNS"), "UDP", "`firstKey.create`"),
     Row("first-key", "valkey", (6379,), ("the key's Job", "Valkey"), remark="or your own Redis"),
     Row("first-key", "api-server", (443, 6443), ("the key's Job", "the API server")),
@@ -103,7 +107,7 @@ def world(objects: Objects) -> dict[str, End]:
     return ends | {f"metadata {address}": Outside(address) for address in METADATA}
 
 
-PLATFORM = ("gateway", "controller", "valkey", "first-key", "delete-models", "test")
+PLATFORM = ("gateway", "controller", "valkey", "first-key", "delete-models", "test", "raystore")
 SPOOFS = ("as-", "anybody", "neighbour")
 
 
@@ -142,7 +146,10 @@ def closed_flows(ends: Mapping[str, End]) -> list[tuple[str, str, int, str]]:
     others = ("controller", "delete-models", "prometheus", "kuberay", *engines)
     found += [(who, "valkey", 6379, "TCP") for who in (*(e for e in ends if e.startswith(SPOOFS)), *others)]
     asked = ("internet", "gateway", "api-server", "dns")
-    found += [("valkey", to, port, "TCP") for to in asked for port in (53, 443, 8000)]
+    found += [(who, to, port, "TCP") for who in ("valkey", "raystore") for to in asked for port in (53, 443, 8000)]
+    # The store of Ray's state lets whatever bears a head's labels knock: each Model has a password of its own there.
+    found += [(who, "raystore", 6379, "TCP") for who in ends if who.startswith(SPOOFS) and who != "as-model"]
+    found += [(who, "raystore", 6379, "TCP") for who in ("gateway", "test", "kuberay", *engines) if "head" not in who]
     # What comes out of the platform's own pods.
     outside = ("anybody", "node", "internet")
     found += [(who, to, port, "TCP") for who in PLATFORM for to in outside for port in (80, 8080, 10250)]

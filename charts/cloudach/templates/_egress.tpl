@@ -117,6 +117,11 @@ every port of its namespace is open. An upstream from the environment is not kno
 {{- $parts = append $parts (include "cloudach.toUpstreams" $root) -}}
 {{- else if eq $component "controller" -}}
 {{- $parts = append $parts (include "cloudach.toModels" (list 8265 "head")) -}}
+{{- if include "cloudach.raystore" $root -}}
+{{- $store := dict "podSelector" (dict "matchLabels" (fromYaml (include "cloudach.selectorLabels" (list $root "raystore")))) -}}
+{{- $ports := list (dict "port" 6379 "protocol" "TCP") -}}
+{{- $parts = append $parts (toYaml (list (dict "ports" $ports "to" (list $store)))) -}}
+{{- end -}}
 {{- else if eq $component "test" -}}
 {{- $gateways := dict "podSelector" (dict "matchLabels" (fromYaml (include "cloudach.selectorLabels" (list $root "gateway")))) -}}
 {{- $ports := list (dict "port" 8000 "protocol" "TCP") (dict "port" 9090 "protocol" "TCP") -}}
