@@ -124,6 +124,23 @@ RULES = (
             ("--tensor-parallel-size", "--tensor_parallel_size", "tensor_parallel-size", "tensor-parallel_size")
         )
     ),
+    *(
+        Case(
+            f"arg-twice-{number}",
+            "spec.engine.args",
+            f"args must not hold {name} in two spellings, as {name} and {name.replace('_', '-')}: remove one",
+            _args(**{name: value, name.replace("_", "-"): value}),
+        )
+        for number, (name, value) in enumerate(
+            {
+                "enable_prefix_caching": True,
+                "max_num_seqs": 8,
+                "max_num_batched_tokens": "1k",
+                "data_parallel_size": 1,
+                "block_size": 16,
+            }.items()
+        )
+    ),
     Case("arg-api-key-dashed", "spec.engine.args", "args must not hold api_key", _args(**{"--api-key": "x"})),
     Case(
         "requests-above-limits",
@@ -309,15 +326,28 @@ RULES = (
 )
 
 SCHEMA = (
-    Case("id-with-space", "spec.id", "", _spec(id="Llama 3")),
+    Case(
+        "id-with-space",
+        "spec.id",
+        "must begin with a letter or a digit, and hold letters, digits, ., _, :, / and - alone",
+        _spec(id="Llama 3"),
+    ),
     Case("id-empty", "spec.id", "", _spec(id="")),
     Case("alias-too-long", "spec.aliases[0]", "", _spec(aliases=["a" * 129])),
     Case("alias-twice", "spec.aliases", "", _spec(aliases=["a", "a"])),
     Case("too-many-aliases", "spec.aliases", "", _spec(aliases=[f"a{n}" for n in range(17)])),
     Case(
-        "repo-with-scheme", "spec.source.huggingFace.repo", "", _spec(source={"huggingFace": {"repo": "https://x/y"}})
+        "repo-with-scheme",
+        "spec.source.huggingFace.repo",
+        "must be organisation and name, as meta-llama/Llama-3.1-8B-Instruct; not a URL",
+        _spec(source={"huggingFace": {"repo": "https://x/y"}}),
     ),
-    Case("store-of-http", "spec.source.objectStore.uri", "", _spec(source={"objectStore": {"uri": "http://x/y"}})),
+    Case(
+        "store-of-http",
+        "spec.source.objectStore.uri",
+        "must begin with s3://, gs://, abfss:// or azure:// and name a bucket and a folder in it",
+        _spec(source={"objectStore": {"uri": "http://x/y"}}),
+    ),
     Case("pvc-without-claim", "spec.source.pvc.claimName", "", _spec(source={"pvc": {}})),
     Case("negative-replicas", "spec.replicas", "", _spec(replicas=-1)),
     Case("replicas-as-text", "spec.replicas", "", _spec(replicas="2")),
@@ -325,20 +355,64 @@ SCHEMA = (
     Case("unknown-routing", "spec.routing", "", _spec(routing="random")),
     Case("negative-drain", "spec.drainSeconds", "", _spec(drainSeconds=-1)),
     Case("endless-drain", "spec.drainSeconds", "", _spec(drainSeconds=7201)),
-    Case("memory-in-gb", "spec.resources.limits.memory", "", _spec(resources={"limits": {"memory": "16GB"}})),
-    Case("gpu-resource", "spec.gpu.resourceName", "", _spec(gpu={"resourceName": "gpu"})),
+    Case(
+        "memory-in-gb",
+        "spec.resources.limits.memory",
+        "must be a quantity, as 4, 500m or 16Gi",
+        _spec(resources={"limits": {"memory": "16GB"}}),
+    ),
+    Case(
+        "gpu-resource",
+        "spec.gpu.resourceName",
+        "must be what the nodes call them: a domain, a slash and a name, as nvidia.com/gpu",
+        _spec(gpu={"resourceName": "gpu"}),
+    ),
     Case("adapters-twice", "spec.lora.adapters", "", _lora(_adapter("a"), _adapter("a"))),
     Case("no-adapters", "spec.lora.adapters", "", _lora()),
-    Case("adapter-with-colon", "spec.lora.adapters[0].name", "", _lora(_adapter("a:b"))),
-    Case("adapter-id-with-space", "spec.lora.adapters[0].id", "", _lora(_adapter("a", id="my adapter"))),
+    Case(
+        "adapter-with-colon",
+        "spec.lora.adapters[0].name",
+        "must begin with a letter or a digit, and hold letters, digits, ., _ and - alone: set id for other names",
+        _lora(_adapter("a:b")),
+    ),
+    Case(
+        "adapter-id-with-space",
+        "spec.lora.adapters[0].id",
+        "must begin with a letter or a digit",
+        _lora(_adapter("a", id="my adapter")),
+    ),
     Case("rank-of-nothing", "spec.lora.maxRank", "", _lora(_adapter("a"), maxRank=0)),
     Case("none-loaded", "spec.lora.maxLoaded", "", _lora(_adapter("a"), maxLoaded=0)),
     Case("unknown-salt", "spec.cacheSalt", "", _spec(cacheSalt="user")),
     Case("unknown-fields", "spec.unknownFields", "", _spec(unknownFields="drop")),
-    Case("field-with-dot", "spec.allowedFields[0]", "", _spec(allowedFields=["stream_options.x"])),
+    Case(
+        "field-with-dot",
+        "spec.allowedFields[0]",
+        "must be the name of a request's field",
+        _spec(allowedFields=["stream_options.x"]),
+    ),
     Case("field-twice", "spec.allowedFields", "", _spec(allowedFields=["priority", "priority"])),
-    Case("media-of-a-url", "spec.allowedMediaDomains[0]", "", _spec(allowedMediaDomains=["https://example.com"])),
+    Case(
+        "media-of-a-url",
+        "spec.allowedMediaDomains[0]",
+        "must be a host in lower case, as images.example.com or images.example.com:8080, or *",
+        _spec(allowedMediaDomains=["https://example.com"]),
+    ),
     Case("media-twice", "spec.allowedMediaDomains", "", _spec(allowedMediaDomains=["a.test", "a.test"])),
+    Case(
+        "claim-in-capitals",
+        "spec.source.pvc.claimName",
+        "must be the name of an object: lower-case letters, digits, - and .",
+        _spec(source={"pvc": {"claimName": "Weights"}}),
+    ),
+    Case("image-with-space", "spec.image", "must be an image's name, without white space", _spec(image="a b")),
+    Case(
+        "gpu-type",
+        "spec.gpu.type",
+        "must be a label's value: letters, digits, -, _ and .",
+        _spec(gpu={"type": "H100 NVL"}),
+    ),
+    Case("env-dashed", "spec.engine.env[1].name", "must be a variable's name", _env(name="A-B", value="1")),
     Case("env-twice", "spec.engine.env", "", _env(name="FINE", value="2")),
     Case("bad-effect", "spec.tolerations[0].effect", "", _spec(tolerations=[{"effect": "Never"}])),
 )

@@ -171,4 +171,10 @@ def test_quantities_are_compared_as_amounts(less: int | str, more: int | str) ->
 
 def test_an_argument_in_two_spellings_is_refused() -> None:
     said = refusal({"engine": {"args": {"max_num_seqs": 1, "--max-num-seqs": 2}}})
-    assert said == "spec.engine.args: args must not hold an argument in two spellings"
+    assert said.startswith("spec.engine.args: args must not hold max_num_seqs in two spellings, as max_num_seqs and ")
+    said = refusal({"engine": {"args": {"swap-space": 1, "swap_space": 2}}})
+    assert said == (
+        "spec.engine.args: args must not hold an argument in two spellings: swap-space and swap_space: remove one"
+    )
+    said = refusal({"id": "a\n"})
+    assert said.startswith("spec.id: must begin with a letter or a digit")

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from .names import GPU_TYPE_LABEL
-from .part import Part, Rule, list_map
+from .part import Part, Rule, list_map, text
 from .source import ObjectName, SecretKey
 
 OWNED_ARGS = {
@@ -40,9 +40,12 @@ OWNED_ENV_PREFIX = "RAY_"
 _QUANTITY = r"^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$"
 
 
+_QUANTITY_ADVICE = "must be a quantity, as 4, 500m or 16Gi"
+
+
 def _quantity(value: int | str) -> int | str:
     if isinstance(value, str) and not re.match(_QUANTITY, value):
-        raise PydanticCustomError("quantity", "must be a quantity, as 4, 500m or 16Gi")
+        raise PydanticCustomError("quantity", "{advice}", {"advice": _QUANTITY_ADVICE})
     return value
 
 
@@ -50,7 +53,14 @@ Quantity = Annotated[
     int | str,
     AfterValidator(_quantity),
     WithJsonSchema(
-        {"anyOf": [{"type": "integer"}, {"type": "string"}], "pattern": _QUANTITY, "x-kubernetes-int-or-string": True}
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "x-kubernetes-int-or-string": True,
+            "maxLength": 64,
+            "x-kubernetes-validations": [
+                {"rule": f"type(self) == int || self.matches(r'{_QUANTITY}')", "message": _QUANTITY_ADVICE}
+            ],
+        }
     ),
 ]
 
@@ -83,6 +93,9 @@ def spellings(name: str) -> list[str]:
     return [dashes + spelling for dashes in ("", "--") for spelling in joined]
 
 
+_COUNTS = ("max_num_seqs", "max_num_batched_tokens", "data_parallel_size", "block_size")
+"""Arguments that are often given, and are numbers for certain."""
+
 # The API server lets rules see declared fields alone, so what is refused has to be declared: in all spellings.
 _ARGS_SCHEMA = {
     "type": "object",
@@ -95,6 +108,11 @@ _ARGS_SCHEMA = {
     | {
         spelling: {"type": "boolean", "description": "vLLM's prefix cache; on by default."}
         for spelling in spellings("enable_prefix_caching")
+    }
+    | {
+        spelling: {"x-kubernetes-int-or-string": True, "description": f"vLLM's {name}."}
+        for name in _COUNTS
+        for spelling in spellings(name)
     },
 }
 
@@ -112,6 +130,28 @@ def _owned_arg(name: str, instead: str) -> Rule:
         lambda it: name not in map(argument, it.args),
         ".args",
     )
+
+
+def _one_spelling(name: str) -> Rule:
+    given = ", ".join(f"has(self.args.{in_cel(spelling)})" for spelling in spellings(name))
+    first, second = name, name.replace("_", "-")
+    return Rule(
+        f"args must not hold {name} in two spellings, as {first} and {second}: remove one",
+        f"!has(self.args) || [{given}].filter(given, given).size() <= 1",
+        lambda it: sum(argument(spelling) == name for spelling in it.args) <= 1,
+        ".args",
+    )
+
+
+def _told_once(args: dict[str, Any]) -> dict[str, Any]:
+    """As the rules about single arguments. The API server lets no rule see those that are not declared."""
+    seen: dict[str, str] = {}
+    for spelling in args:
+        other = seen.setdefault(argument(spelling), spelling)
+        if other != spelling and argument(spelling) not in ("enable_prefix_caching", *_COUNTS):
+            advice = f"args must not hold an argument in two spellings: {other} and {spelling}: remove one"
+            raise PydanticCustomError("advice", "{advice}", {"advice": advice})
+    return args
 
 
 class ConfigMapKeyReference(Part):
@@ -142,7 +182,14 @@ class EnvSource(Part):
 class EnvVar(Part):
     """As in a pod."""
 
-    name: Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    name: Annotated[
+        str,
+        text(
+            r"^[A-Za-z_][A-Za-z0-9_]*$",
+            "must be a variable's name: letters, digits and _, and no digit first",
+            most=256,
+        ),
+    ]
     value: Annotated[str, Field(max_length=32768)] | None = None
     value_from: EnvSource | None = None
 
@@ -164,7 +211,9 @@ class EnvVar(Part):
 class Engine(Part):
     """The engine of every replica."""
 
-    args: Annotated[dict[str, Any], WithJsonSchema(_ARGS_SCHEMA)] = Field(default_factory=dict)
+    args: Annotated[dict[str, Any], AfterValidator(_told_once), WithJsonSchema(_ARGS_SCHEMA)] = Field(
+        default_factory=dict
+    )
     """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are. Names
     as on its command line (`--gpu-memory-utilization`) mean the same."""
     env: Annotated[
@@ -175,12 +224,7 @@ class Engine(Part):
 
     rules = (
         *(_owned_arg(name, instead) for name, instead in OWNED_ARGS.items()),
-        Rule(
-            "args must not hold an argument in two spellings",
-            None,  # rules cannot see arguments that are not declared
-            lambda it: len(set(map(argument, it.args))) == len(it.args),
-            ".args",
-        ),
+        *(_one_spelling(name) for name in ("enable_prefix_caching", *_COUNTS)),
     )
 
     def given(self, name: str) -> Any:
@@ -206,12 +250,26 @@ class Gpu(Part):
     pipeline_parallel: Annotated[int, Field(ge=1, le=64)] = 1
     """Stages, each with its share of the layers (vLLM's pipeline_parallel_size); they may lie on several nodes."""
     resource_name: Annotated[
-        str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+        str,
+        text(
+            r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+            "must be what the nodes call them: a domain, a slash and a name, as nvidia.com/gpu",
+            most=253,
+        ),
     ] = "nvidia.com/gpu"
     """What Kubernetes calls the GPUs of the nodes. MIG devices (`nvidia.com/mig-3g.40gb`) and shared GPUs
     (`nvidia.com/gpu.shared`) may be given too, one to a replica."""
     type: (
-        Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")] | None
+        Annotated[
+            str,
+            text(
+                r"^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+                "must be a label's value: letters, digits, -, _ and ., as NVIDIA-H100-80GB-HBM3",
+                least=1,
+                most=63,
+            ),
+        ]
+        | None
     ) = Field(
         None,
         description=f"The kind of GPU as the nodes' label `{GPU_TYPE_LABEL}` says it (or the label named in the "

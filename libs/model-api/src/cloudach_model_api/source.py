@@ -8,10 +8,21 @@ from urllib.parse import urlsplit
 
 from pydantic import Field
 
-from .part import Part, Rule
+from .part import Part, Rule, text
 
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+ObjectName = Annotated[
+    str,
+    text(
+        r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "must be the name of an object: lower-case letters, digits, - and ., with a letter or a digit at both ends",
+        least=1,
+        most=253,
+    ),
+]
+SecretKey = Annotated[
+    str,
+    text(r"^[-._a-zA-Z0-9]+$", "must be an entry's name: letters, digits, -, _ and . alone", least=1, most=253),
+]
 
 _OUTSIDE = re.compile(r"(^|/)[.][.](/|$)")
 
@@ -29,9 +40,27 @@ class SecretKeyReference(SecretReference):
 class HuggingFace(Part):
     """A repository of the Hugging Face Hub; every replica's pod downloads it, so a PVC or an image starts faster."""
 
-    repo: Annotated[str, Field(max_length=200, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")]
+    repo: Annotated[
+        str,
+        text(
+            r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$",
+            "must be organisation and name, as meta-llama/Llama-3.1-8B-Instruct; not a URL",
+            most=200,
+        ),
+    ]
     """Organisation and name, as `meta-llama/Llama-3.1-8B-Instruct`."""
-    revision: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._/-]+$")] | None = None
+    revision: (
+        Annotated[
+            str,
+            text(
+                r"^[A-Za-z0-9._/-]+$",
+                "must be a branch, a tag or a commit: letters, digits, ., _, - and / alone",
+                least=1,
+                most=200,
+            ),
+        ]
+        | None
+    ) = None
     """Branch, tag or commit; the default is the repository's main branch. A commit is the only one that never moves."""
     token_secret: SecretKeyReference | None = None
     """The access token of a private or gated repository."""
@@ -59,12 +88,26 @@ class Pvc(Part):
 class ObjectStore(Part):
     """A prefix in an object store; every replica's pod downloads it."""
 
-    uri: Annotated[str, Field(max_length=1024, pattern=r"^(s3|gs|abfss|azure)://[^/]+/.*[^/]/?$")]
+    uri: Annotated[
+        str,
+        text(
+            r"^(s3|gs|abfss|azure)://[^/]+/.*[^/]/?$",
+            "must begin with s3://, gs://, abfss:// or azure:// and name a bucket and a folder in it, as"
+            " s3://bucket/models/llama",
+            most=1024,
+        ),
+    ]
     """As `s3://bucket/models/llama-3.1-8b`; `s3`, `gs`, `abfss` or `azure`."""
     credentials_secret: SecretReference | None = None
     """Its entries become environment variables of the download, as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
     Without it the service account of the pods must have the right."""
-    endpoint: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^/]+/?$")] | None = None
+    endpoint: (
+        Annotated[
+            str,
+            text(r"^https?://[^/]+/?$", "must be a URL without a path, as https://minio.example.com", most=1024),
+        ]
+        | None
+    ) = None
     """Of a store that speaks S3 and is not Amazon's, as `https://minio.example.com`."""
 
     rules = (
@@ -86,7 +129,7 @@ class ObjectStore(Part):
 class ImageFolder(Part):
     """A folder of the engine's image: set `spec.image` to an image that holds the weights."""
 
-    path: Annotated[str, Field(min_length=2, max_length=1024, pattern=r"^/")]
+    path: Annotated[str, text(r"^/", "must be absolute, as /models/llama-3.1-8b", least=2, most=1024)]
     """Absolute, as `/models/llama-3.1-8b`."""
 
 

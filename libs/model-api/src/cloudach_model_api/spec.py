@@ -8,10 +8,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, WithJsonSchema
 
 from .engine import Engine, Gpu, Resources, Toleration, in_cel, spellings
-from .part import Part, Rule, left_out, list_map
+from .part import Part, Rule, left_out, list_map, text
 from .source import AdapterSource, ObjectName, SecretReference, Source
 
-ModelId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$")]
+ModelId = Annotated[
+    str,
+    text(
+        r"^[A-Za-z0-9][A-Za-z0-9._:/-]*$",
+        "must begin with a letter or a digit, and hold letters, digits, ., _, :, / and - alone",
+        least=1,
+        most=128,
+    ),
+]
 LabelValue = Annotated[str, Field(max_length=63)]
 
 
@@ -49,7 +57,14 @@ class Autoscaling(Part):
 class Adapter(Part):
     """One LoRA adapter: a model of its own for clients, `<model id>:<name>`."""
 
-    name: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[
+        str,
+        text(
+            r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+            "must begin with a letter or a digit, and hold letters, digits, ., _ and - alone: set id for other names",
+            most=63,
+        ),
+    ]
     """What clients add to the model's id or to one of its aliases, after a colon."""
     id: ModelId | None = None
     """What clients call it before all; the default is `<model id>:<name>`. A new one disturbs no engine."""
@@ -95,12 +110,20 @@ _CACHE_IS_ON = " && ".join(
 Routing = Literal["balanced", "prefixAware", "kvAware"]
 CacheSalt = Literal["tenant", "key", "none"]
 UnknownFields = Literal["pass", "refuse"]
-FieldName = Annotated[str, Field(max_length=63, pattern=r"^[a-z][a-z0-9_]*$")]
+FieldName = Annotated[
+    str,
+    text(
+        r"^[a-z][a-z0-9_]*$",
+        "must be the name of a request's field: lower-case letters, digits and _, as priority",
+        most=63,
+    ),
+]
 MediaDomain = Annotated[
     str,
-    Field(
-        max_length=253,
-        pattern=r"^(\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*(:[0-9]{1,5})?)$",
+    text(
+        r"^(\*|[a-z0-9_]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9])?)*(:[0-9]{1,5})?)$",
+        "must be a host in lower case, as images.example.com or images.example.com:8080, or *; no scheme and no path",
+        most=253,
     ),
 ]
 
@@ -135,7 +158,9 @@ class ModelSpec(Part):
         tuple[SecretReference, ...], Field(max_length=8, json_schema_extra=list_map("name"))
     ] = ()
     """Secrets of the Model's namespace, for a private registry."""
-    image: Annotated[str, Field(min_length=1, max_length=512, pattern=r"^[^\s]+$")] | None = None
+    image: (
+        Annotated[str, text(r"^[^\s]+$", "must be an image's name, without white space", least=1, most=512)] | None
+    ) = None
     """The engine's image, instead of the controller's default. Ray and vLLM in it must fit this release."""
     replicas: Annotated[int, Field(ge=0)] = 1
     """Wanted replicas; what `kubectl scale` and an HPA write. With autoscaling it is where the autoscaler begins, and
