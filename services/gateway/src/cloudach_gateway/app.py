@@ -58,7 +58,10 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
 
     Raises AccessError where it is to ask a cluster and cannot.
     """
-    engines = Engines(connect_s=settings.timeouts.connect_s, largest_answer=settings.max_answer_bytes)
+    catalog = Catalog(of_file(settings.models))
+    engines = Engines(
+        connect_s=settings.timeouts.connect_s, directory=catalog, largest_answer=settings.max_answer_bytes
+    )
     admission = Admission(
         redis_url,
         settings.redis,
@@ -69,8 +72,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         on_evicts=metrics.EVICTS.set,
     )
     salts = Salts(admission.store, settings.cache_salt_secret)
-    catalog = Catalog(of_file(settings.models))
-    cluster, waking = _cluster(settings, catalog) if settings.kubernetes.enabled else (None, None)
+    cluster, waking = _cluster(settings, catalog, engines) if settings.kubernetes.enabled else (None, None)
     services = Services(
         settings=settings,
         catalog=catalog,
@@ -121,15 +123,21 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
     return _for_browsers(served, settings.cors.origins) if settings.cors.origins else served
 
 
-def _cluster(settings: Settings, catalog: Catalog) -> tuple[ClusterModels, Waking]:
+def _cluster(settings: Settings, catalog: Catalog, engines: Engines) -> tuple[ClusterModels, Waking]:
     """Imported here: a gateway without a cluster pays nothing for it, and shows none of its metrics."""
     from .catalog.cluster import Access, ClusterModels
     from .cluster_metrics import ClusterMetrics
 
     asked, told = settings.kubernetes, ClusterMetrics()
-    cluster = ClusterModels(asked, Access.find(asked.kubeconfig, asked.context), catalog, told)
+    cluster = ClusterModels(asked, Access.find(asked.kubeconfig, asked.context), catalog, told, engines.left)
     waking = Waking(
-        cluster, catalog, settings.timeouts, told, stream_s=asked.wake_wait_s, whole_s=asked.wake_wait_whole_s
+        cluster,
+        catalog,
+        settings.timeouts,
+        told,
+        stream_s=asked.wake_wait_s,
+        whole_s=asked.wake_wait_whole_s,
+        lapse_s=asked.endpoint_wait_s,
     )
     return cluster, waking
 
@@ -158,6 +166,8 @@ def _notes(admission: Admission, cluster: ClusterModels | None) -> Callable[[], 
             said["redis"] = f"may evict keys and usage: its maxmemory-policy is {policy}, set it to noeviction"
         if cluster is not None and (since := cluster.out_of_touch_since) is not None:
             said["models"] = f"as last known: the API server is out of reach since {since:%Y-%m-%dT%H:%M:%SZ}"
+        if cluster is not None and (note := cluster.endpoints_note) is not None:
+            said["endpoints"] = note
         return said
 
     return notes

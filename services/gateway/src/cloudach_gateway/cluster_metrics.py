@@ -8,13 +8,19 @@ from prometheus_client import Counter, Gauge, Histogram
 
 MODELS = Gauge(
     "cloudach_models",
-    "Models of the cluster by what the gateway makes of them: ready, starting, asleep, off, stuck, refused, deleting",
+    "Models of the cluster by what the gateway makes of them: ready, starting, no_endpoint, asleep, off, "
+    "stuck, refused, deleting",
     ["state"],
     multiprocess_mode="livemax",
 )
 WATCHED = Gauge(
     "cloudach_models_watched",
     "1 while every watch of Models stands; 0: they are as last known",
+    multiprocess_mode="livemin",
+)
+ENDPOINTS_WATCHED = Gauge(
+    "cloudach_endpoints_watched",
+    "1 while the pods of all Models are watched; 0: they are as last known, or requests go to Services",
     multiprocess_mode="livemin",
 )
 HEARD = Gauge(
@@ -25,11 +31,11 @@ HEARD = Gauge(
 WAKES = Counter("cloudach_model_wakes", "Wishes to wake a Model", ["model"])
 WAITED = Histogram(
     "cloudach_model_wait_seconds",
-    "How long requests waited for a Model that was asleep, by what came of it: ready, not_ready, left",
+    "How long requests waited for a Model that was asleep or without a pod, by what came of it: ready, not_ready, left",
     ["model", "outcome"],
     buckets=(0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600),
 )
-_STATES = ("ready", "starting", "asleep", "off", "stuck", "refused", "deleting")
+_STATES = ("ready", "starting", "no_endpoint", "asleep", "off", "stuck", "refused", "deleting")
 
 
 class ClusterMetrics:
@@ -37,10 +43,14 @@ class ClusterMetrics:
 
     def __init__(self) -> None:
         WATCHED.set(0)
+        ENDPOINTS_WATCHED.set(0)
 
     def models(self, states: Mapping[str, int]) -> None:
         for state in _STATES:
             MODELS.labels(state).set(states.get(state, 0))
+
+    def endpoints_watched(self, watched: bool) -> None:
+        ENDPOINTS_WATCHED.set(watched)
 
     def in_touch(self, *, every_watch: bool) -> None:
         HEARD.set_to_current_time()

@@ -299,6 +299,20 @@ class Kubernetes(Group):
         le=1e9,
         description="the same for answers in one piece, which have no heart-beats; idle proxies cut at 60 s",
     )
+    endpoint_wait_s: float = Field(
+        60.0,
+        ge=0,
+        le=1e9,
+        description="how long a request waits for a Model that has lost its last pod; a whole answer waits "
+        "`wake_wait_whole_s` at most",
+    )
+    engine_addresses: Literal["pods", "service"] = Field(
+        "pods",
+        description="where requests go: to the ready pods of a Model, or to its Service, for meshes that need that",
+    )
+    service_connection_s: Seconds = Field(
+        15.0, description="a connection to a Service takes no new request after so long: it stays with one pod"
+    )
     wake_again_s: Seconds = Field(10.0, description="a Model that still sleeps is asked for anew after so long")
     in_use_every_s: Seconds = Field(
         45.0, le=55, description="how often a Model that may sleep is marked as in use; controllers let a minute pass"

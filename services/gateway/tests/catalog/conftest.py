@@ -1,4 +1,5 @@
-"""An API server for Models and ModelUses, as small as can be, over real HTTP: list in pages, watch, merge patch, 410.
+"""An API server for Models, ModelUses and EndpointSlices, as small as can be, over real HTTP: list in pages, watch,
+merge patch, 410.
 
 It refuses what it is told to refuse. Each Model has a ModelUse, as the controller makes it.
 """
@@ -25,14 +26,16 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Object] = {}
+        self.slices: dict[tuple[str, str], Object] = {}
         self.uses: dict[tuple[str, str], Object] = {}
         self.keys: dict[str, dict[str, str]] = {}  # of engines: namespace, Model, key
         self.version = 100
         self.oldest = 0  # watches from before this are gone
         self.page = 500
         self.refusal: tuple[int, str] | None = None  # what every question gets
+        self.slices_refusal: tuple[int, str] | None = None  # what questions for EndpointSlices get
         self.requests: list[tuple[str, str, dict[str, str], dict[str, str], bytes]] = []
-        self._history: list[tuple[int, Object]] = []
+        self._history: list[tuple[int, str, Object]] = []
         self._watching: set[asyncio.StreamWriter] = set()
         self._news = asyncio.Condition()
         self._server: asyncio.Server | None = None
@@ -55,15 +58,17 @@ class FakeApi:
 
     async def put(self, obj: Object) -> None:
         key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
-        kind = "MODIFIED" if key in self.objects else "ADDED"
+        found = self.slices if obj["kind"] == "EndpointSlice" else self.objects
+        kind = "MODIFIED" if key in found else "ADDED"
         self.version += 1
         obj["metadata"]["resourceVersion"] = str(self.version)
-        self.objects[key] = obj
-        self.uses.setdefault(key, {"kind": "ModelUse", "metadata": {"namespace": key[0], "name": key[1]}})
+        found[key] = obj
+        if obj["kind"] == "Model":
+            self.uses.setdefault(key, {"kind": "ModelUse", "metadata": {"namespace": key[0], "name": key[1]}})
         await self._tell(kind, obj)
 
-    async def delete(self, namespace: str, name: str) -> None:
-        obj = self.objects.pop((namespace, name))
+    async def delete(self, namespace: str, name: str, *, of: str = "models") -> None:
+        obj = (self.objects if of == "models" else self.slices).pop((namespace, name))
         self.uses.pop((namespace, name), None)
         self.version += 1
         await self._tell("DELETED", {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}})
@@ -73,11 +78,22 @@ class FakeApi:
         await self._tell(event["type"], event["object"])
 
     def asked(self, method: str, **query: str) -> list[tuple[str, str, dict[str, str], dict[str, str], bytes]]:
-        return [r for r in self.requests if r[0] == method and all(r[2].get(k) == v for k, v in query.items())]
+        """For anything but EndpointSlices."""
+        return [r for r in self.questions if r[0] == method and all(r[2].get(k) == v for k, v in query.items())]
+
+    @property
+    def questions(self) -> list[tuple[str, str, dict[str, str], dict[str, str], bytes]]:
+        return [r for r in self.requests if not r[1].endswith("/endpointslices")]
+
+    async def cut(self) -> None:
+        """All connections, watches among them."""
+        for writer in self._watching:
+            writer.transport.abort()
 
     async def _tell(self, kind: str, obj: Object) -> None:
         async with self._news:
-            self._history.append((self.version, {"type": kind, "object": json.loads(json.dumps(obj))}))
+            plural = "endpointslices" if obj.get("kind") == "EndpointSlice" else "models"
+            self._history.append((self.version, plural, {"type": kind, "object": json.loads(json.dumps(obj))}))
             self._news.notify_all()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -108,8 +124,14 @@ class FakeApi:
         if path.startswith("/api/v1/"):
             await self._secret(writer, path)
             return
-        parts = path.removeprefix("/apis/cloudach.dev/v1alpha1/").split("/")
+        group, version, *parts = path.removeprefix("/apis/").split("/")
         namespace = parts[1] if parts[0] == "namespaces" else None
+        if group == "discovery.k8s.io":
+            assert (version, parts[-1]) == ("v1", "endpointslices")
+            if self.slices_refusal is not None:
+                code, message = self.slices_refusal
+                await _send(writer, code, {"kind": "Status", "code": code, "message": message})
+                return
         if "modeluses" in parts:
             obj = self.uses.get((parts[1], parts[3]))
             if obj is None:
@@ -121,9 +143,12 @@ class FakeApi:
         elif method != "GET":
             await _send(writer, 403, {"kind": "Status", "code": 403, "message": "gateways only read Models"})
         elif query.get("watch"):
-            await self._watch(writer, namespace, int(query["resourceVersion"]), float(query["timeoutSeconds"]))
+            await self._watch(
+                writer, parts[-1], namespace, int(query["resourceVersion"]), float(query["timeoutSeconds"])
+            )
         else:
-            found = [o for o in self.objects.values() if namespace in (None, o["metadata"]["namespace"])]
+            kept = self.slices if parts[-1] == "endpointslices" else self.objects
+            found = [o for o in kept.values() if namespace in (None, o["metadata"]["namespace"])]
             at = int(query.get("continue", 0))
             page = {"resourceVersion": str(self.version)}
             if at + self.page < len(found):
@@ -140,19 +165,21 @@ class FakeApi:
             data = {model: b64encode(key.encode()).decode() for model, key in self.keys[namespace].items()}
             await _send(writer, 200, {"kind": "Secret", "data": data})
 
-    async def _watch(self, writer: asyncio.StreamWriter, namespace: str | None, since: int, seconds: float) -> None:
+    async def _watch(
+        self, writer: asyncio.StreamWriter, plural: str, namespace: str | None, since: int, seconds: float
+    ) -> None:
         if since < self.oldest:
             await _send(writer, 410, {"kind": "Status", "code": 410, "message": "too old resource version"})
             return
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
-        told = sum(version <= since for version, _ in self._history)
+        told = sum(version <= since for version, _, _ in self._history)
         try:
             async with asyncio.timeout(seconds):
                 while not writer.is_closing():
-                    for _, event in self._history[told:]:
+                    for _, of, event in self._history[told:]:
                         told += 1
                         own = event["object"].get("metadata", {}).get("namespace")
-                        if namespace is None or own in (None, namespace):
+                        if of == plural and (namespace is None or own in (None, namespace)):
                             data = json.dumps(event, ensure_ascii=False).encode() + b"\n"
                             for half in (data[: len(data) // 2], data[len(data) // 2 :]):  # cut anywhere
                                 writer.write(b"%x\r\n%b\r\n" % (len(half), half))
@@ -236,6 +263,41 @@ def make_model(
         "spec": {"source": {"simulator": {}}, **spec},
         "status": status,
     }
+
+
+def make_slice(
+    service: str,
+    *addresses: str,
+    name: str = "",
+    namespace: str = "serving",
+    ports: list[Object] | None = None,
+    **conditions: bool | None,
+) -> Object:
+    """An EndpointSlice as Kubernetes makes it, with endpoints that are ready unless `conditions` say otherwise."""
+    told = {"ready": True, "serving": True, "terminating": False, **conditions}
+    endpoints = [{"addresses": [address], "conditions": told, "targetRef": _pod(address)} for address in addresses]
+    own = name or f"{service}-abcde"
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": own,
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": service, "ray.io/serve": service.replace("-svc", "")},
+        },
+        "addressType": "IPv6" if any(":" in address for address in addresses) else "IPv4",
+        "endpoints": endpoints,
+        "ports": [{"name": "serve", "port": 8000, "protocol": "TCP"}] if ports is None else ports,
+    }
+
+
+def _pod(address: str) -> Object:
+    return {"kind": "Pod", "namespace": "serving", "name": f"pod-{address}", "uid": f"uid-{address}"}
+
+
+@pytest.fixture(name="make_slice")
+def _make_slice() -> Any:
+    return make_slice
 
 
 @pytest.fixture(name="make_model")

@@ -27,10 +27,14 @@ class News:
     def __init__(self) -> None:
         self.states: dict[str, int] = {}
         self.watched = False
+        self.endpoints = False
         self.wakes: list[str] = []
 
     def models(self, states: Mapping[str, int]) -> None:
         self.states = {name: count for name, count in states.items() if count}
+
+    def endpoints_watched(self, watched: bool) -> None:
+        self.endpoints = watched
 
     def in_touch(self, *, every_watch: bool) -> None:
         self.watched = every_watch
@@ -104,10 +108,10 @@ async def test_only_the_namespaces_that_are_named(api: Any, access: Access, make
         await until(lambda: it.news.watched)
         await api.put(make_model("more", namespace="two"))
         await until(lambda: "more" in it.names)
-    assert {r[1] for r in api.requests} == {
+    assert {r[1] for r in api.questions} == {
         f"/apis/cloudach.dev/v1alpha1/namespaces/{namespace}/models" for namespace in ("one", "two")
     }
-    assert all(r[2]["labelSelector"] == "tier=a" for r in api.requests)
+    assert all(r[2]["labelSelector"] == "tier=a" for r in api.questions)
 
 
 async def test_an_outage_changes_nothing_and_what_was_missed_is_caught_up(

@@ -74,9 +74,9 @@ async def test_engines_without_a_lock_that_get_one_are_served_on(
         absences: list[Absence | None] = []
         replace = it.catalog.replace
 
-        def replaced(entries: Sequence[ServedModel]) -> None:
+        def replaced(entries: Sequence[ServedModel], leaving: Sequence[ServedModel]) -> None:
             absences.extend(entry.absence for entry in entries)
-            replace(entries)
+            replace(entries, leaving)
 
         monkeypatch.setattr(it.catalog, "replace", replaced)
         await api.put(make_model("a", engine_key=key_id(FIRST)))  # the Secret comes a moment later

@@ -43,6 +43,7 @@ def test_a_ready_model(make_model: Any) -> None:
         max_model_len=4096,
         created=int(datetime(2026, 1, 1, tzinfo=UTC).timestamp()),
         resource=Resource("serving", "llama"),
+        shared="serving/llama",
     )
 
 

@@ -29,6 +29,7 @@ AWAKE = replace(ASLEEP, absence=None)
 class Cluster:
     def __init__(self, expected_s: float | None = None) -> None:
         self.expected = expected_s
+        self.lapse = False
         self.woken = 0
         self.awaiting = 0
 
@@ -46,6 +47,9 @@ class Cluster:
 
     def expected_s(self, model: ServedModel) -> float | None:
         return self.expected
+
+    def lapsed(self, model: ServedModel) -> bool:
+        return self.lapse
 
     def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady:
         return ModelNotReady(f"waited {waited_s:.1f}", retry_after_s=7)
@@ -78,7 +82,7 @@ class Scene:
         self.told: list[tuple[str, str]] = []
         self.record = RequestRecord("POST", "/v1/chat/completions", stream=stream)
         times = Timeouts(heartbeat_s=0.02, **timeouts)
-        self.waking = Waking(self.cluster, self.catalog, times, self, stream_s=0.3, whole_s=0.1)
+        self.waking = Waking(self.cluster, self.catalog, times, self, stream_s=0.3, whole_s=0.1, lapse_s=0.2)
 
     def waited(self, model: str, seconds: float, outcome: str) -> None:
         self.told.append((model, outcome))

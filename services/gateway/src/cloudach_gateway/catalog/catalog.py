@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from ..errors import GatewayError, ModelNotFound, ModelNotReady
-from .served import ServedModel
+from .served import Resource, ServedModel
 
 _UNKNOWN_S = 5.0
 
@@ -14,13 +14,15 @@ _UNKNOWN_S = 5.0
 class Catalog:
     """`complete`: whether a name that is not here is no model; False until the cluster's are known.
 
-    Who found a model keeps that view of it for as long as its request lasts.
+    Who found a model keeps that view of it for as long as its request lasts, and asks for the `current` one when it
+    needs an engine.
     """
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
         self._from_file = {name: model for model in models for name in model.names}
-        self._by_name = self._from_file
-        self._told: dict[object, Callable[[], None]] = {}
+        self._by_name = dict(self._from_file)
+        self._leaving: dict[tuple[Resource | None, str], ServedModel] = {}
+        self._told: dict[object, tuple[ServedModel, Callable[[], None]]] = {}
         self.complete = True
 
     @property
@@ -30,6 +32,13 @@ class Catalog:
 
     def find(self, name: str) -> ServedModel | None:
         return self._by_name.get(name)
+
+    def current(self, model: ServedModel) -> ServedModel:
+        """The same model as it is now; as it was, once nothing is known of it any more."""
+        found = self._by_name.get(model.id)
+        if found is not None and found.resource == model.resource:
+            return found
+        return self._leaving.get((model.resource, model.id), model)
 
     def missing(self, name: str) -> GatewayError:
         """What a request for a name that is not here gets."""
@@ -45,18 +54,40 @@ class Catalog:
         """Every name with its model, a model's id before its aliases."""
         return iter(self._by_name.items())
 
-    def replace(self, models: Iterable[ServedModel]) -> None:
-        """The cluster's models, all of them; none has a `reserved` name."""
+    def replace(self, models: Iterable[ServedModel], leaving: Iterable[ServedModel] = ()) -> None:
+        """The cluster's models, all of them; none has a `reserved` name.
+
+        leaving: those that take no new requests, while others of theirs still run.
+        """
+        before = self._seen()
         self._by_name = self._from_file | {name: model for model in models for name in model.names}
-        for tell in list(self._told.values()):
-            tell()
+        self._leaving = {(model.resource, model.id): model for model in leaving}
+        self._tell(before)
+
+    def put(self, models: Iterable[ServedModel]) -> None:
+        """Some of the cluster's models anew, with the names that they have."""
+        before = self._seen()
+        for model in models:
+            if (model.resource, model.id) in self._leaving:
+                self._leaving[model.resource, model.id] = model
+            else:
+                self._by_name.update(dict.fromkeys(model.names, model))
+        self._tell(before)
 
     @contextmanager
-    def telling(self, changed: Callable[[], None]) -> Iterator[None]:
-        """`changed` is called after each change."""
+    def telling(self, model: ServedModel, changed: Callable[[], None]) -> Iterator[None]:
+        """`changed` is called after each change of this model."""
         mark = object()
-        self._told[mark] = changed
+        self._told[mark] = model, changed
         try:
             yield
         finally:
             del self._told[mark]
+
+    def _seen(self) -> list[tuple[ServedModel, ServedModel | None, Callable[[], None]]]:
+        return [(model, self._by_name.get(model.id), tell) for model, tell in self._told.values()]
+
+    def _tell(self, before: list[tuple[ServedModel, ServedModel | None, Callable[[], None]]]) -> None:
+        for model, seen, tell in before:
+            if seen is None or self._by_name.get(model.id) is not seen:
+                tell()

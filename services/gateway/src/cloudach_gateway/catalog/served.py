@@ -28,17 +28,20 @@ class Why(StrEnum):
 
     ASLEEP = "asleep"  # a request wakes it
     STARTING = "starting"
+    NO_ENDPOINT = "no_endpoint"  # the controller says that it is ready, and no pod takes requests at the moment
     OFF = "off"  # on purpose; no request wakes it
     STUCK = "stuck"  # an operator has to look
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """`since`: when it began, as far as is known. `detail`: the operator's words, for the log alone."""
+    """`since`: when it began, as far as is known. `detail`: the operator's words, for the log alone. `blocked`: what it
+    waits for does not come by itself after the usual time, such as a node that has room for it."""
 
     why: Why
     since: datetime | None = None
     detail: str = ""
+    blocked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class ServedModel:
 
     absence: None while it can be asked. sleeps: whether it is put to sleep when nobody asks for it; a request waits for
     such a one. resource: None for a model of the configuration file.
+    shared: the name of what all its upstreams lead to, where each of them reaches every engine; None: each is one.
+    connection_s: for how long a connection to it takes new requests; None: for as long as it is used.
     """
 
     id: str
@@ -77,6 +82,8 @@ class ServedModel:
     parent: str | None = None
     """Of a LoRA adapter: the id of the model that it lies over."""
     rules: Rules = Rules()
+    shared: str | None = None
+    connection_s: float | None = None
 
     @classmethod
     def from_settings(cls, model: Model) -> ServedModel:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
+from .fading import Fading
+
 
 class Balancer:
-    """Counts what runs at each upstream. One instance a process; URLs are its keys."""
+    """Counts what runs at each upstream. One instance a process; URLs are its keys.
+
+    Where nothing runs and nothing has just failed, nothing is remembered: upstreams come and go.
+    """
 
     def __init__(self, *, cooldown_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._cooldown_s = cooldown_s
         self._clock = clock
         self._running: dict[str, int] = {}
-        self._failed_at: dict[str, float] = {}
+        self._failed: Fading[bool] = Fading(cooldown_s)
         self._turn = 0
 
     def pick(self, upstreams: Collection[str], *, tried: Collection[str] = ()) -> str:
@@ -26,7 +30,7 @@ class Balancer:
             ranked,
             key=lambda item: (
                 item[1] in tried,
-                now - self._failed_at.get(item[1], -self._cooldown_s) < self._cooldown_s,
+                self._failed.get(item[1], now) is not None,
                 self._running.get(item[1], 0),
                 (item[0] + self._turn) % len(upstreams),
             ),
@@ -37,12 +41,16 @@ class Balancer:
 
     def refused(self, upstream: str) -> None:
         """No connection could be made."""
-        self._failed_at[upstream] = self._clock()
+        self._failed.put(upstream, True, self._clock())
 
     def ended(self, upstream: str, *, failed: bool) -> None:
         """`failed` only for what is the upstream's own fault: a client's bad request must not count against it."""
-        self._running[upstream] -= 1
-        if failed:
-            self._failed_at[upstream] = self._clock()
+        left = self._running[upstream] - 1
+        if left:
+            self._running[upstream] = left
         else:
-            self._failed_at.pop(upstream, None)
+            del self._running[upstream]
+        if failed:
+            self._failed.put(upstream, True, self._clock())
+        else:
+            self._failed.forget(upstream)

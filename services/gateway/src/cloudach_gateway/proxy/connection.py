@@ -93,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_reusable",
         "_transport",
         "idle_since",
+        "made_at",
         "offered",
         "shortcut",
         "used",
@@ -117,6 +118,7 @@ class Connection(asyncio.Protocol):
         self._inside = deque((False, True))  # whether within an HTTP chunk: turned by the parser, without a frame
         self.used = False  # an idle connection may have been closed by the engine just now
         self.idle_since = 0.0
+        self.made_at = 0.0
         self._parser: Any = None  # from `connection_made` to `connection_lost`: it and this hold each other
 
     @property

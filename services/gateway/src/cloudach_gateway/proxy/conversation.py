@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ..errors import GatewayError, UpstreamError, UpstreamTimeout
+from ..errors import GatewayError, ModelNotReady, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
 from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown, TooLarge
 from .continuation import CannotContinue, Continuation, NotReproducible, plan, question
@@ -24,6 +24,8 @@ from .upstream_errors import blames_request, too_large
 from .watch import Reader, Watch
 
 _FIRST_RETRY_S = 0.05
+_LONGEST_RETRY_S = 1.0
+_AGAIN_S = 5.0  # for a model that cannot be reached though it should be
 _LOOK_S = 0.05  # how often one is looked at for whom others wait
 
 
@@ -203,13 +205,21 @@ class Conversation:
             exchange.close()
 
     async def _place_first(self, *, events: bool, whole_will_do: bool = False) -> Exchange:
-        request, attempt, apart = self._request, 0, False
+        request, attempt, unsent, apart = self._request, 0, 0, False
+        until = self._watch.clock() + request.patience_s
         while True:
             try:
                 return await self._place(
-                    request.path, request.body, events=events, whole_will_do=whole_will_do, apart=apart
+                    request.path, request.body, events=events, whole_will_do=whole_will_do, apart=apart, until=until
                 )
             except PlacementFailed as failed:
+                if failed.unsent and request.model.resource is not None:
+                    if self._watch.clock() >= until and not self._placer.untried:
+                        raise _out_of_reach(request, failed) from failed
+                    self._observer.retried(failed.error.cause or "")
+                    await self._for_another(unsent, until)
+                    unsent += 1
+                    continue
                 if not failed.may_retry or attempt >= self._timeouts.retries:
                     raise failed.error from failed
                 if failed.cause is not None:
@@ -222,14 +232,20 @@ class Conversation:
             await self._watch.sleep(_FIRST_RETRY_S * 2**attempt * random.uniform(0.5, 1.5))
             attempt += 1
 
+    async def _for_another(self, failures: int, until: float) -> None:
+        """Until the model has an upstream that this request has not been to, or it is time to try them once more."""
+        pause_s = min(_FIRST_RETRY_S * 2.0 ** min(failures, 10), _LONGEST_RETRY_S) * random.uniform(0.5, 1.5)
+        with self._engines.directory.telling(self._request.model, self._watch.look_again):
+            await self._watch.holds(lambda: self._placer.untried, min(until, self._watch.clock() + pause_s))
+
     async def _place(
-        self, path: str, body: bytes, *, events: bool, apart: bool, whole_will_do: bool = False
+        self, path: str, body: bytes, *, events: bool, apart: bool, until: float, whole_will_do: bool = False
     ) -> Exchange:
         """Raises PlacementFailed, UpstreamTimeout."""
-        until = self._watch.clock() + self._patience_s if apart else None
+        alone_until = self._watch.clock() + self._patience_s if apart else None
         try:
             exchange = await self._placer.place(
-                path, body, events=events, whole_will_do=whole_will_do, alone_until=until
+                path, body, events=events, until=until, whole_will_do=whole_will_do, alone_until=alone_until
             )
         except PlacementFailed:
             self._meter.engine_lost()
@@ -265,14 +281,16 @@ class Conversation:
                 return None
             path, body = continuation.path, continuation.body
         self._placed_at_count = consumer.transcript.count
-        together = self._engines.breaks.note(broken.upstream, broke_at)
+        together = self._placer.broke(broke_at)
         while True:
             verdict = self._verdict(cause, new_tokens=new_tokens, got_on=got_on, together=together)
             if isinstance(verdict, GiveUp):
                 raise _hopeless(_broken_off(told), verdict)
             await self._watch.sleep(verdict.delay_s)
             try:
-                exchange = await self._place(path, body, events=True, apart=verdict.must_be_alone)
+                exchange = await self._place(
+                    path, body, events=True, apart=verdict.must_be_alone, until=broke_at + self._patience_s
+                )
             except PlacementFailed as failed:
                 told = f"{told}; then {failed.error.cause}"[:2000]
                 if failed.cause is None:
@@ -374,6 +392,14 @@ def _feed_final(consumer: Consumer, final: bytes, told: str) -> None:
 
 def _broken_off(cause: str) -> UpstreamError:
     return UpstreamError("The model's engine broke off its answer.", cause=cause)
+
+
+def _out_of_reach(request: EngineRequest, failed: PlacementFailed) -> ModelNotReady:
+    return ModelNotReady(
+        f"The model `{request.model.id}` cannot be reached at the moment.",
+        retry_after_s=_AGAIN_S,
+        cause=f"{failed.error.cause}; waited {request.patience_s:g} s",
+    )
 
 
 def _hopeless(error: GatewayError, verdict: GiveUp) -> GatewayError:

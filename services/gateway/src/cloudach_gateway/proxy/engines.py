@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import orjson
 
@@ -25,13 +27,28 @@ class Unreachable(Exception):
     """No connection to an engine. The text is for the log."""
 
 
+class Directory(Protocol):
+    """Who knows where models are now; `catalog` has it."""
+
+    def current(self, model: ServedModel) -> ServedModel: ...
+
+    def telling(self, model: ServedModel, changed: Callable[[], None]) -> AbstractContextManager[None]:
+        """`changed` is called after each change of the model."""
+
+
 class Engines:
     """One a process. Every exchange that `open` gave is given back with `close`."""
 
     def __init__(
-        self, *, connect_s: float, balancer: Balancer | None = None, largest_answer: int = LARGEST_ANSWER
+        self,
+        *,
+        connect_s: float,
+        directory: Directory | None = None,
+        balancer: Balancer | None = None,
+        largest_answer: int = LARGEST_ANSWER,
     ) -> None:
         """largest_answer: bytes of one that is given in one piece."""
+        self.directory: Directory = directory or _Fixed()
         self.largest_answer = largest_answer
         self._balancer = balancer or Balancer()
         self._connect_s = connect_s
@@ -53,15 +70,30 @@ class Engines:
     def connections(self) -> int:
         return 0 if self._pool is None else self._pool.size
 
-    def pick(self, model: ServedModel, tried: Collection[str]) -> str:
-        """Where a request goes; if there is a choice, not to an engine where one in quarantine is."""
-        return self._balancer.pick(self.quarantine.empty(model.upstreams) or model.upstreams, tried=tried)
+    def left(self, upstreams: Collection[str]) -> None:
+        """New requests do not go there any more, or not over the connections that there are."""
+        if self._pool is not None:
+            for upstream in upstreams:
+                self._pool.leave(Origin.of(upstream))
+
+    def pick(self, model: ServedModel, tried: Collection[str]) -> str | None:
+        """Where a request goes; if there is a choice, not to an engine where one in quarantine is. None: nowhere."""
+        upstreams: Collection[str] = model.upstreams
+        if not upstreams:
+            return None
+        if model.shared is None:
+            upstreams = self.quarantine.empty(upstreams) or upstreams
+        return self._balancer.pick(upstreams, tried=tried)
 
     def pick_for_one_alone(self, model: ServedModel, tried: Collection[str]) -> str | None:
         """Where a request goes whose next loss is to be its own; None while there is such a one everywhere."""
-        open_ones = self.quarantine.open(model.upstreams)
-        quiet = [upstream for upstream in open_ones if not self.placements.any_suspect(upstream)]
-        return self._balancer.pick(quiet or open_ones, tried=tried) if open_ones else None
+        upstreams: Collection[str] = model.upstreams
+        if model.shared is None:
+            upstreams = self.quarantine.open(upstreams)
+            upstreams = [one for one in upstreams if not self.placements.any_suspect(one)] or upstreams
+        elif not self.quarantine.open((model.shared,)):
+            return None
+        return self._balancer.pick(upstreams, tried=tried) if upstreams else None
 
     async def open(
         self,
@@ -106,7 +138,7 @@ class Engines:
         if self._pool is None:
             raise RuntimeError("Engines.start() was not called")
         origin = Origin.of(upstream)
-        connection = None if fresh else self._pool.idle(origin)
+        connection = None if fresh else self._pool.idle(origin, young_s=model.connection_s)
         if connection is None:
             try:
                 connection = await self._pool.connect(origin)
@@ -118,7 +150,9 @@ class Engines:
 
     async def detokenized(self, model: ServedModel, question: bytes) -> str | None:
         """The text of token ids, as any of the engines tells it; None if the one that is asked does not."""
-        answer = await self._ask(model, self.pick(model, ()), "/detokenize", question)
+        model = self.directory.current(model)
+        upstream = self.pick(model, ())
+        answer = None if upstream is None else await self._ask(model, upstream, "/detokenize", question)
         try:
             text = None if answer is None else orjson.loads(answer)["prompt"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
@@ -142,6 +176,16 @@ class Engines:
             return exchange.body if answered else None
         finally:
             exchange.close()
+
+
+class _Fixed:
+    """Models that stay where they are."""
+
+    def current(self, model: ServedModel) -> ServedModel:
+        return model
+
+    def telling(self, model: ServedModel, changed: Callable[[], None]) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
 def _request(origin: Origin, path: str, body: bytes | None, request_id: str, api_key: str | None) -> bytes:

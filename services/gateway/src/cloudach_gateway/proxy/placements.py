@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from .fading import Fading
+
 _SAME_DEATH_S = 1.0  # an engine's connections are all lost within this
 
 
@@ -26,8 +28,8 @@ class Placements:
 
     def __init__(self) -> None:
         self._suspects: dict[str, set[Placement]] = {}
-        self._lost: dict[str, deque[tuple[float, object]]] = {}
-        self._died_at: dict[str, float] = {}
+        self._lost: Fading[deque[tuple[float, object]]] = Fading(_SAME_DEATH_S)
+        self._died: Fading[bool] = Fading(_SAME_DEATH_S)
 
     def began(self, upstream: str, owner: object, progressed: Callable[[], bool]) -> Placement:
         placement = Placement(upstream, owner, progressed)
@@ -36,11 +38,19 @@ class Placements:
 
     def ended(self, placement: Placement, *, lost: bool, now: float) -> None:
         """lost: its engine may have died."""
-        self._suspects[placement.upstream].discard(placement)
+        upstream = placement.upstream
+        suspects = self._suspects.get(upstream, set())
+        suspects.discard(placement)
+        if not suspects:
+            self._suspects.pop(upstream, None)
         if lost:
-            self._died_at[placement.upstream] = now
+            self._died.put(upstream, True, now)
         if lost and not placement.progressed():
-            self._lost.setdefault(placement.upstream, deque(maxlen=64)).append((now, placement.owner))
+            owners = self._lost.get(upstream, now)
+            if owners is None:
+                owners = deque(maxlen=64)
+            owners.append((now, placement.owner))
+            self._lost.put(upstream, owners, now)
 
     def any_suspect(self, upstream: str) -> bool:
         suspects = self._suspects.get(upstream, set())
@@ -52,11 +62,11 @@ class Placements:
 
     def died_lately(self, upstream: str, now: float) -> bool:
         """Whether what is lost there now was lost with that death, and tells of no other."""
-        return now - self._died_at.get(upstream, -_SAME_DEATH_S) < _SAME_DEATH_S
+        return self._died.get(upstream, now) is not None
 
     def alone(self, upstream: str, owner: object, now: float) -> bool:
         """Whether the request that was just lost (and `ended`) was the only suspect at this engine."""
-        lost = self._lost.get(upstream, deque())
+        lost = self._lost.get(upstream, now)
         while lost and now - lost[0][0] > _SAME_DEATH_S:
             lost.popleft()
-        return all(other is owner for _, other in lost) and not self.any_suspect(upstream)
+        return all(other is owner for _, other in lost or ()) and not self.any_suspect(upstream)

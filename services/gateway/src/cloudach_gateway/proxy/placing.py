@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,7 +28,7 @@ _OF_AN_EVENT = 64  # bytes that it takes besides its own
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
     """`fields`: the body as a mapping, from which a continuation is made. failover: whether it may be continued.
-    spent_s: of its whole time, before."""
+    spent_s: of its whole time, before. patience_s: how long it waits for an engine while none can be reached."""
 
     model: ServedModel
     path: str
@@ -36,6 +37,7 @@ class EngineRequest:
     fields: dict[str, Any] = field(default_factory=dict)
     failover: bool = True
     spent_s: float = 0.0
+    patience_s: float = 0.0
 
 
 class PromptMeter(Protocol):
@@ -50,13 +52,14 @@ class PromptMeter(Protocol):
 
 class PlacementFailed(Exception):
     """It came to nothing. cause: None when another engine would say the same. may_retry: also before the first byte,
-    where an error may still have its own status."""
+    where an error may still have its own status. unsent: no engine has heard of the request."""
 
-    def __init__(self, error: GatewayError, *, cause: Cause | None, may_retry: bool) -> None:
+    def __init__(self, error: GatewayError, *, cause: Cause | None, may_retry: bool, unsent: bool = False) -> None:
         super().__init__(error.cause)
         self.error = error
         self.cause = cause
         self.may_retry = may_retry
+        self.unsent = unsent
 
 
 class Placer:
@@ -73,7 +76,9 @@ class Placer:
         self._timeouts = timeouts
         self._request = request
         self._watch = watch
+        self._model = request.model  # as it was when this was last looked up
         self._tried: list[str] = []
+        self._engine = ""  # what a loss is counted at: an upstream, or all that are behind several
         self._owner = object()  # what is remembered of a request that was lost with its engine is only who it was
         self._placement: Placement | None = None
         self._apart: str | None = None  # the engine where it is in quarantine
@@ -86,23 +91,26 @@ class Placer:
         body: bytes,
         *,
         events: bool,
+        until: float = -math.inf,
         whole_will_do: bool = False,
         alone_until: float | None = None,
     ) -> Exchange:
         """An engine that has begun to answer: `pending` has a first choice, or `answer` is there.
 
+        until: how long it waits for an engine while the model has none.
         whole_will_do: whether an engine that was asked for events may give the whole answer instead. alone_until: the
         request may be what ends engines, and waits so long for one where it is the only such request.
 
         Raises PlacementFailed, UpstreamTimeout.
         """
         if alone_until is None:
-            upstream = self._engines.pick(self._request.model, self._tried)
+            upstream = await self._any(until)
         else:
             upstream = await self._apart_from_others(alone_until)
         self._tried.append(upstream)
-        was_dead = self._engines.placements.died_lately(upstream, self._watch.clock())
-        self._placement = self._engines.placements.began(upstream, self._owner, self.progressed)
+        self._engine = self._model.shared or upstream
+        was_dead = self._engines.placements.died_lately(self._engine, self._watch.clock())
+        self._placement = self._engines.placements.began(self._engine, self._owner, self.progressed)
         exchange = await self._open(upstream, path, body, events)
         due = self._due(events)
         happened = await self._begun(exchange, due)
@@ -147,7 +155,16 @@ class Placer:
 
     def alone(self) -> bool:
         """Whether, of the requests that the engine just lost had been given lately, this was the only one."""
-        return self._engines.placements.alone(self._tried[-1], self._owner, self._watch.clock())
+        return self._engines.placements.alone(self._engine, self._owner, self._watch.clock())
+
+    def broke(self, now: float) -> int:
+        """How many streams have broken at the engine just lost in this second, this one included."""
+        return self._engines.breaks.note(self._engine, now)
+
+    @property
+    def untried(self) -> bool:
+        """Whether the model has an upstream now that this request has not been to."""
+        return not {*self._engines.directory.current(self._request.model).upstreams} <= {*self._tried}
 
     def end(self, *, failed: bool, lost: bool = False) -> None:
         """failed: by the engine's own fault. lost: the engine may have died."""
@@ -164,22 +181,44 @@ class Placer:
         self.end(failed=False)
         self.progressed = _not_yet
 
-    async def _apart_from_others(self, until: float) -> str:
+    async def _any(self, until: float) -> str:
         picked: list[str] = []
 
         def found() -> bool:
-            upstream = self._engines.pick_for_one_alone(self._request.model, self._tried)
+            self._model = self._engines.directory.current(self._request.model)
+            upstream = self._engines.pick(self._model, self._tried)
             if upstream is not None:
                 picked.append(upstream)
             return upstream is not None
 
-        with self._engines.quarantine.waiting(self._watch.look_again):
+        if not found():
+            with self._engines.directory.telling(self._request.model, self._watch.look_again):
+                if not await self._watch.holds(found, until):
+                    error = _unreachable("the model has no engine at the moment")
+                    raise PlacementFailed(error, cause=Cause.REFUSED, may_retry=True, unsent=True)
+        return picked[-1]
+
+    async def _apart_from_others(self, until: float) -> str:
+        picked: list[str] = []
+
+        def found() -> bool:
+            self._model = self._engines.directory.current(self._request.model)
+            upstream = self._engines.pick_for_one_alone(self._model, self._tried)
+            if upstream is not None:
+                picked.append(upstream)
+            return upstream is not None
+
+        look_again = self._watch.look_again
+        with (
+            self._engines.quarantine.waiting(look_again),
+            self._engines.directory.telling(self._request.model, look_again),
+        ):
             if not await self._watch.holds(found, until):
                 error = UpstreamError("The model's engines are restarting.", cause="no engine for it alone")
                 raise PlacementFailed(error, cause=None, may_retry=False)
-        self._apart = picked[-1]
+        self._apart = self._model.shared or picked[-1]
         self._engines.quarantine.enter(self._apart)
-        return self._apart
+        return picked[-1]
 
     async def _open(
         self,
@@ -195,7 +234,7 @@ class Placer:
         self.exchange = None
         try:
             self.exchange = await self._engines.open(
-                self._request.model,
+                self._model,
                 upstream,
                 path,
                 body,
@@ -206,7 +245,8 @@ class Placer:
             )
         except Unreachable as error:
             self.end(failed=True, lost=gone is Cause.LOST)
-            raise PlacementFailed(_unreachable(str(error)), cause=gone, may_retry=True) from error
+            unsent = gone is Cause.REFUSED
+            raise PlacementFailed(_unreachable(str(error)), cause=gone, may_retry=True, unsent=unsent) from error
         self._meter.prompt_sent()
         return self.exchange
 

@@ -13,6 +13,9 @@ from .connection import Connection
 IDLE_S = 30.0  # below what engines and HAProxy keep an idle connection open
 
 
+_Name = tuple[str, int, bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where an upstream's base URL points. `prefix`: its path, without a slash at the end."""
@@ -22,6 +25,11 @@ class Origin:
     tls: bool
     prefix: str
     authority: bytes  # for the Host header
+
+    @property
+    def name(self) -> _Name:
+        """What connections are kept by: paths make no difference."""
+        return self.host, self.port, self.tls
 
     @staticmethod
     @lru_cache(maxsize=4096)
@@ -37,22 +45,39 @@ class Origin:
         )
 
 
+class _Kept:
+    """The connections of one origin that wait for their next request. left: they get none.
+
+    count: all that there are, also those that are being made.
+    """
+
+    __slots__ = ("count", "left", "waiting")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.left = False
+        self.waiting: list[Connection] = []
+
+
 class Pool:
     """Without a limit: how much may run is admission's to say."""
 
     def __init__(self, *, connect_s: float) -> None:
         self._connect_s = connect_s
-        self._idle: dict[tuple[str, int, bool], list[Connection]] = {}
+        self._kept: dict[_Name, _Kept] = {}
         self._open: set[Connection] = set()
         self._tls: ssl.SSLContext | None = None
 
-    def idle(self, origin: Origin) -> Connection | None:
-        """The connection that was used last, if one is there."""
-        waiting = self._idle.get((origin.host, origin.port, origin.tls))
+    def idle(self, origin: Origin, *, young_s: float | None = None) -> Connection | None:
+        """The connection that was used last, if one is there. young_s: how old it may be; None: as old as it is."""
+        kept = self._kept.get(origin.name)
+        if kept is None:
+            return None
         now = asyncio.get_running_loop().time()
-        while waiting:
-            connection = waiting.pop()
-            if now - connection.idle_since > IDLE_S:
+        while kept.waiting:
+            connection = kept.waiting.pop()
+            too_old = young_s is not None and now - connection.made_at > young_s
+            if too_old or now - connection.idle_since > IDLE_S:
                 connection.abort()
             elif not connection.closed:
                 return connection
@@ -61,16 +86,30 @@ class Pool:
     async def connect(self, origin: Origin) -> Connection:
         """Raises OSError, TimeoutError among them."""
         loop = asyncio.get_running_loop()
-        name = (origin.host, origin.port, origin.tls)
+        kept = self._kept.setdefault(origin.name, _Kept())
+        kept.count += 1
+
+        def one_less() -> None:
+            kept.count -= 1
+            if not kept.count and not kept.left:  # origins come and go: there is no use in keeping their names
+                del self._kept[origin.name]
+
+        def gone(connection: Connection) -> None:
+            if connection in self._open:
+                self._open.discard(connection)
+                one_less()
 
         def free(connection: Connection) -> None:
+            if kept.left:
+                connection.abort()
+                return
             connection.idle_since = loop.time()
-            waiting = self._idle.setdefault(name, [])
+            waiting = kept.waiting
             while waiting and (waiting[0].closed or loop.time() - waiting[0].idle_since > IDLE_S):
                 waiting.pop(0).abort()
             waiting.append(connection)
 
-        connection = Connection(free, self._open.discard)
+        connection = Connection(free, gone)
         try:
             async with asyncio.timeout(self._connect_s):
                 await loop.create_connection(
@@ -82,11 +121,23 @@ class Pool:
                 )
         except BaseException:
             connection.given_up()
+            one_less()
             raise
         if connection.closed:
+            one_less()
             raise ConnectionResetError("closed as soon as it was open")
+        connection.made_at = loop.time()
         self._open.add(connection)
         return connection
+
+    def leave(self, origin: Origin) -> None:
+        """What is connected there gets no further request: idle connections end now, others with their answer."""
+        kept = self._kept.pop(origin.name, None)
+        if kept is not None:
+            kept.left = True
+            for connection in kept.waiting:
+                connection.abort()
+            kept.waiting.clear()
 
     @property
     def size(self) -> int:
@@ -96,7 +147,6 @@ class Pool:
     def close(self) -> None:
         for connection in list(self._open):
             connection.abort()
-        self._idle.clear()
 
     def _context(self) -> ssl.SSLContext:
         if self._tls is None:

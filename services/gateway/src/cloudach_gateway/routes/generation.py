@@ -184,13 +184,16 @@ class GenerationEndpoint:
             failover=services.settings.failover.enabled and wish is not FailoverWish.OFF,
         )
         try:
-            if model.sleeps and services.waking is not None:
-                with services.waking.cluster.in_use(model):
-                    woken = await services.waking.ready_or_told(model, record, sink)
-                    if woken is not None:
-                        if woken.upstream_model != model.upstream_model:  # who sleeps need not have said it
-                            prepared = await services.intake.worked(len(body), prepare, prepared.fields, asked, woken)
-                        request = replace(request, model=woken, body=prepared.body, spent_s=record.age_s)
+            if services.waking is not None and model.resource is not None:
+                with services.waking.in_use(model):
+                    ready = await services.waking.ready_or_told(model, record, sink)
+                    if ready is not None:
+                        if ready.upstream_model != model.upstream_model:  # who sleeps need not have said it
+                            prepared = await services.intake.worked(len(body), prepare, prepared.fields, asked, ready)
+                        patience_s = services.waking.patience_s(ready, stream=record.stream)
+                        request = replace(
+                            request, model=ready, body=prepared.body, spent_s=record.age_s, patience_s=patience_s
+                        )
                         await self._answer(asked, request, prepared, record, tally, sink, send, wish)
             else:
                 await self._answer(asked, request, prepared, record, tally, sink, send, wish)

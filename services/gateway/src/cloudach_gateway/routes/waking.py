@@ -1,8 +1,12 @@
-"""A request for a model that sleeps: the model is woken, and the request waits for it, a stream with heart-beats."""
+"""A request for a model that sleeps or has lost its last pod waits for it, a stream with heart-beats.
+
+One that sleeps is woken by that.
+"""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +35,9 @@ class Cluster(Protocol):
     def expected_s(self, model: ServedModel) -> float | None:
         """How long it takes to wake, if it is known."""
 
+    def lapsed(self, model: ServedModel) -> bool:
+        """Whether it could be asked until a moment ago."""
+
     def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady: ...
 
 
@@ -41,7 +48,8 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Waking:
-    """How long a stream, and a whole answer, waits: seconds."""
+    """How long requests wait, in seconds: a stream, a whole answer, and any of them for a model that has lost its last
+    pod."""
 
     cluster: Cluster
     catalog: Catalog
@@ -49,21 +57,37 @@ class Waking:
     observer: Observer
     stream_s: float
     whole_s: float
+    lapse_s: float
 
     def can_wait(self, model: ServedModel) -> bool:
         """Whether a request for it waits, where it cannot be asked now."""
         absence = model.absence
-        return model.sleeps and absence is not None and absence.why in (Why.ASLEEP, Why.STARTING)
+        if absence is None:
+            return False
+        if absence.why is Why.NO_ENDPOINT or (model.sleeps and absence.why in (Why.ASLEEP, Why.STARTING)):
+            return True
+        return absence.why is Why.STARTING and self.cluster.lapsed(model)
+
+    def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
+        """Around a request's whole life."""
+        return self.cluster.in_use(model) if model.sleeps else nullcontext()
+
+    def patience_s(self, model: ServedModel, *, stream: bool) -> float:
+        """How long a request waits while no pod of a model can be reached that is ready, as far as is known."""
+        if model.resource is None:
+            return 0.0
+        return min(self.lapse_s, self.timeouts.total_s * _SHARE, math.inf if stream else self.whole_s)
 
     async def ready(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel:
         """The model, once it can be asked. Raises ModelNotReady, ModelNotFound, UpstreamTimeout."""
         watch = Watch(self.timeouts, _Beaten(sink, record) if record.stream else None)
-        patience_s = min(self.stream_s if record.stream else self.whole_s, self.timeouts.total_s * _SHARE)
+        patience_s = min(self._bound_s(model, stream=record.stream), self.timeouts.total_s * _SHARE)
         began = watch.clock()
         outcome = "left"
         try:
-            with self.cluster.awaited(model), self.catalog.telling(watch.look_again):
-                expected_s = self.cluster.expected_s(model)
+            with self.cluster.awaited(model), self.catalog.telling(model, watch.look_again):
+                # Only of a start it is known how long it takes.
+                expected_s = self.cluster.expected_s(model) if self._starts(model) else None
                 if expected_s is None or expected_s <= patience_s:
                     await watch.holds(lambda: not self._still_waits_for(model), began + patience_s)
             found = self._find(model)
@@ -89,6 +113,14 @@ class Waking:
             record.end_with(error)
             await sink.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
             return None
+
+    def _bound_s(self, model: ServedModel, *, stream: bool) -> float:
+        longest_s = self.stream_s if stream else self.whole_s
+        return longest_s if model.sleeps else min(longest_s, self.lapse_s)
+
+    def _starts(self, model: ServedModel) -> bool:
+        absence = model.absence
+        return absence is not None and absence.why is not Why.NO_ENDPOINT and not self.cluster.lapsed(model)
 
     def _still_waits_for(self, model: ServedModel) -> bool:
         found = self._find(model)

@@ -9,7 +9,8 @@ import json
 import logging
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ _KEEP_ALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 _MANAGER = "cloudach-gateway"
+_SERVE_SERVICES = "ray.io/serve"  # a label of theirs; which value it has is KubeRay's own affair
 
 for _library in ("httpx", "httpcore"):  # they would tell of each question
     logging.getLogger(_library).setLevel(logging.WARNING)
@@ -45,15 +47,11 @@ class Gone(ApiError):
     """What was asked for from this version on is no longer known: list anew."""
 
 
-class ModelsApi:
-    """The Models of an API server, and what is told of their use. All methods raise ApiError.
+class Api:
+    """The questions that a gateway has. All methods raise ApiError."""
 
-    `namespace` None: all of them.
-    """
-
-    def __init__(self, access: Access, *, timeout_s: float, selector: str = "") -> None:
+    def __init__(self, access: Access, *, timeout_s: float) -> None:
         self._access = access
-        self._selector = selector
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             base_url=access.url,
@@ -65,70 +63,36 @@ class ModelsApi:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def list(self, namespace: str | None) -> tuple[list[Object], str]:
-        """All there are, and the version from which to watch on."""
-        found: list[Object] = []
-        page = ""
-        while True:
-            asked = {"limit": str(_PAGE), "labelSelector": self._selector, "continue": page}
-            answer = await self._ask("GET", _path(namespace), params=asked)
-            found += answer.get("items") or []
-            metadata = answer.get("metadata") or {}
-            page = metadata.get("continue") or ""
-            if not page:
-                return found, str(metadata.get("resourceVersion", ""))
+    def models(self, selector: str = "") -> Collection:
+        return Collection(self, names.API_VERSION, names.PLURAL, selector)
 
-    @asynccontextmanager
-    async def watch(
-        self, namespace: str | None, version: str, *, seconds: float
-    ) -> AsyncIterator[AsyncIterator[tuple[str, Object]]]:
-        """Changes since `version`, as (ADDED | MODIFIED | DELETED | BOOKMARK, object), for about so many seconds."""
-        asked = {
-            "watch": "true",
-            "allowWatchBookmarks": "true",
-            "resourceVersion": version,
-            "timeoutSeconds": str(max(1, round(seconds))),
-            "labelSelector": self._selector,
-        }
-        timeout = httpx.Timeout(self._timeout_s, read=seconds + self._timeout_s)
-        with _translated():
-            request = self._http.build_request(
-                "GET", _path(namespace), params=_given(asked), headers=self._who(), timeout=timeout
-            )
-            answer = await self._http.send(request, stream=True)
-        try:
-            if answer.status_code != 200:
-                with _translated():
-                    await answer.aread()
-                raise _refusal(answer)
-            async with aclosing(_events(answer)) as events:
-                yield events
-        finally:
-            await answer.aclose()
+    def endpoint_slices(self) -> Collection:
+        """Those of the Services that KubeRay makes for serving. A Service's labels are on its EndpointSlices too."""
+        return Collection(self, "discovery.k8s.io/v1", "endpointslices", _SERVE_SERVICES)
 
     async def use(self, namespace: str, name: str) -> UseStatus:
         """What gateways have last told of a Model's use."""
-        return ModelUse.from_object(await self._ask("GET", _path(namespace, names.USE_PLURAL, name), params={})).status
+        return ModelUse.from_object(await self.ask("GET", _use(namespace, name))).status
 
     async def secret(self, namespace: str, name: str) -> Object:
-        return await self._ask("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}", params={})
+        return await self.ask("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
 
     async def tell(self, namespace: str, name: str, use: UseStatus) -> None:
         """Writes the moments that are set; the others stay."""
-        await self._ask(
+        await self.ask(
             "PATCH",
-            f"{_path(namespace, names.USE_PLURAL, name)}/status",
+            f"{_use(namespace, name)}/status",
             params={"fieldManager": _MANAGER},
             headers={"content-type": "application/merge-patch+json"},
             content=json.dumps(use.to_patch()),
         )
 
-    async def _ask(
+    async def ask(
         self,
         method: str,
         path: str,
         *,
-        params: Mapping[str, str],
+        params: Mapping[str, str] = MappingProxyType({}),
         headers: Mapping[str, str] | None = None,
         content: str | None = None,
     ) -> Object:
@@ -140,6 +104,25 @@ class ModelsApi:
             raise _refusal(answer)
         return _object(answer.content)
 
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, params: Mapping[str, str], silence_s: float
+    ) -> AsyncIterator[AsyncIterator[tuple[str, Object]]]:
+        """The events of a watch. silence_s: how long the server may say nothing."""
+        timeout = httpx.Timeout(self._timeout_s, read=silence_s + self._timeout_s)
+        with _translated():
+            request = self._http.build_request("GET", path, params=_given(params), headers=self._who(), timeout=timeout)
+            answer = await self._http.send(request, stream=True)
+        try:
+            if answer.status_code != 200:
+                with _translated():
+                    await answer.aread()
+                raise _refusal(answer)
+            async with aclosing(_events(answer)) as events:
+                yield events
+        finally:
+            await answer.aclose()
+
     def _who(self) -> dict[str, str]:
         try:
             token = self._access.bearer()
@@ -148,9 +131,51 @@ class ModelsApi:
         return {} if token is None else {"authorization": f"Bearer {token}"}
 
 
-def _path(namespace: str | None, plural: str = names.PLURAL, name: str = "") -> str:
-    place = "" if namespace is None else f"/namespaces/{namespace}"
-    return f"/apis/{names.API_VERSION}{place}/{plural}" + (f"/{name}" if name else "")
+class Collection:
+    """All objects of one kind, to be listed and watched. `namespace` None: those of all namespaces."""
+
+    def __init__(self, api: Api, version: str, plural: str, selector: str) -> None:
+        self._api = api
+        self._version = version
+        self._plural = plural
+        self._selector = selector
+
+    async def list(self, namespace: str | None) -> tuple[list[Object], str]:
+        """All there are, and the version from which to watch on. Raises ApiError."""
+        found: list[Object] = []
+        page = ""
+        while True:
+            asked = {"limit": str(_PAGE), "labelSelector": self._selector, "continue": page}
+            answer = await self._api.ask("GET", self._path(namespace), params=asked)
+            found += answer.get("items") or []
+            metadata = answer.get("metadata") or {}
+            page = metadata.get("continue") or ""
+            if not page:
+                return found, str(metadata.get("resourceVersion", ""))
+
+    def watch(
+        self, namespace: str | None, version: str, *, seconds: float
+    ) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, Object]]]:
+        """Changes since `version`, as (ADDED | MODIFIED | DELETED | BOOKMARK, object), for about so many seconds.
+
+        Raises ApiError.
+        """
+        asked = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(max(1, round(seconds))),
+            "labelSelector": self._selector,
+        }
+        return self._api.stream(self._path(namespace), params=asked, silence_s=seconds)
+
+    def _path(self, namespace: str | None) -> str:
+        place = "" if namespace is None else f"/namespaces/{namespace}"
+        return f"/apis/{self._version}{place}/{self._plural}"
+
+
+def _use(namespace: str, name: str) -> str:
+    return f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.USE_PLURAL}/{name}"
 
 
 def _given(params: Mapping[str, str]) -> dict[str, str]:

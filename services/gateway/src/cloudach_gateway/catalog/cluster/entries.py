@@ -89,6 +89,16 @@ def served(
     return entries, refused
 
 
+def leaving(models: Iterable[Model], keys: Mapping[Resource, str | None] = _NO_KEYS) -> list[ServedModel]:
+    """Models that are being deleted, and their adapters: only for the requests that run already."""
+    entries: list[ServedModel] = []
+    for model in models:
+        if model.metadata.deletion_timestamp is not None:
+            base = _entry(model, model.names, keys)
+            entries += [base, *(_adapter(model, base, one.name, one.names) for one in model.adapters)]
+    return [replace(entry, names=()) for entry in entries]
+
+
 def absence(model: Model) -> Absence | None:
     """None: it can be asked. What is on its way to sleep is asleep already: the next request keeps it awake."""
     status = model.status
@@ -101,13 +111,14 @@ def absence(model: Model) -> Absence | None:
             return Absence(Why.STUCK, ready.last_transition_time if ready is not None else None, f"endpoint: {error}")
         return None
     degraded = status.condition(ConditionType.DEGRADED)
-    detail = degraded.message if degraded is not None and degraded.status == "True" else ""
+    blocked = degraded is not None and degraded.status == "True"
+    detail = degraded.message if degraded is not None and blocked else ""
     since = _absent_since(model)
     if status.state is State.FAILED:
         return Absence(Why.STUCK, since, detail)
     if status.state in (State.SLEEPING, State.OFF) or said in (Reason.SLEEPING, Reason.SCALED_TO_ZERO):
         return Absence(Why.ASLEEP if sleeps(model) else Why.OFF, since, detail)
-    return Absence(Why.STARTING, since, detail)
+    return Absence(Why.STARTING, since, detail, blocked)
 
 
 def sleeps(model: Model) -> bool:
@@ -194,4 +205,5 @@ def _entry(model: Model, names: tuple[str, ...], keys: Mapping[Resource, str | N
             allowed_fields=frozenset(model.spec.allowed_fields),
             media_domains=frozenset(model.spec.allowed_media_domains),
         ),
+        shared=str(resource(model)),  # each pod's proxy passes requests on to any replica of its cluster
     )

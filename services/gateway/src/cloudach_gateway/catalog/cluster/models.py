@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
@@ -17,10 +17,12 @@ from ...settings import Kubernetes
 from .. import Catalog, Resource, ServedModel, Why
 from . import snapshot
 from .access import Access
-from .api import ApiError, ModelsApi, Object
+from .api import Api, ApiError, Object
+from .endpoints import Endpoints
 from .engine_keys import EngineKeys
-from .entries import Refused, read, resource, served, trimmed
+from .entries import Refused, leaving, read, resource, served, trimmed
 from .marks import Alarm, InUse, Uses
+from .reach import Reach, service_of
 from .reflector import Reflector
 from .start_times import StartTimes
 
@@ -29,9 +31,13 @@ _log = logging.getLogger("cloudach.gateway")
 _MESSAGES = {
     Why.ASLEEP: "The model `{id}` is waking up.",
     Why.STARTING: "The model `{id}` is starting.",
+    Why.NO_ENDPOINT: "The model `{id}` cannot be reached at the moment.",
     Why.OFF: "The model `{id}` is switched off.",
     Why.STUCK: "The model `{id}` cannot be started at the moment.",
 }
+
+
+_Key = tuple[Resource, str]  # an entry's Model, and its id: the adapters of a Model are entries too
 
 
 class News(Protocol):
@@ -39,6 +45,9 @@ class News(Protocol):
 
     def models(self, states: Mapping[str, int]) -> None:
         """How many Models there are, by `ready`, a `Why`, `refused` or `deleting`."""
+
+    def endpoints_watched(self, watched: bool) -> None:
+        """Whether the pods of all Models are watched."""
 
     def in_touch(self, *, every_watch: bool) -> None:
         """The API server was heard; `every_watch`: for each namespace, since it was last lost."""
@@ -52,8 +61,17 @@ class News(Protocol):
 class ClusterModels:
     """`await start()` within the loop that serves; `await stop()` in the end."""
 
-    def __init__(self, settings: Kubernetes, access: Access, catalog: Catalog, news: News) -> None:
+    def __init__(
+        self,
+        settings: Kubernetes,
+        access: Access,
+        catalog: Catalog,
+        news: News,
+        left: Callable[[Collection[str]], None] = lambda _: None,
+    ) -> None:
+        """left: is told of upstreams that get no new request over the connections that they have."""
         self._settings = settings
+        self._left = left
         self._access = access
         self._catalog = catalog
         self._news = news
@@ -61,7 +79,13 @@ class ClusterModels:
         self._objects: dict[Resource, Object] = {}
         self._models: dict[Resource, Model] = {}
         self._bad: dict[Resource, Refused] = {}
-        self._entries: dict[str, ServedModel] = {}
+        self._service_of: dict[Resource, Resource] = {}
+        self._models_of: dict[Resource, set[Resource]] = {}  # the same, by Service
+        self._reach = Reach(settings.engine_addresses, settings.service_connection_s)
+        self._bare: dict[_Key, ServedModel] = {}  # as the Models alone say it
+        self._entries: dict[_Key, ServedModel] = {}  # with the addresses of their pods
+        self._served: list[_Key] = []  # those that take new requests
+        self._lapsed_at: dict[Resource, float] = {}
         self._refused: frozenset[Refused] = frozenset()
         self._listed: set[str | None] = set()
         self._all_listed = asyncio.Event()
@@ -75,7 +99,9 @@ class ClusterModels:
     async def start(self) -> None:
         """What was known at the last stop is served at once."""
         settings = self._settings
-        self._api = ModelsApi(self._access, timeout_s=settings.timeout_s, selector=settings.label_selector)
+        self._api = Api(self._access, timeout_s=settings.timeout_s)
+        self._clock = asyncio.get_running_loop().time
+        self._endpoints = Endpoints(self._places, self._moved, self._news.endpoints_watched)
         self._keys = EngineKeys(self._api.secret, self._publish)
         uses = Uses(self._api)
         self._alarm = Alarm(uses, self._models.get, again_s=settings.wake_again_s, woke=self._woke)
@@ -88,9 +114,11 @@ class ClusterModels:
                     self._take(obj)
                 self._keys.restore(known.keys)
                 self._publish()
+        models, slices = self._api.models(settings.label_selector), self._api.endpoint_slices()
         for place in self._places:
-            reflector = Reflector(self._api, place, self, resync_s=settings.resync_s)
-            self._tasks.append(asyncio.create_task(reflector.run(), name=f"models of {place or 'all namespaces'}"))
+            for what, source, mirror in (("models", models, self), ("EndpointSlices", slices, self._endpoints)):
+                reflector = Reflector(source, place, mirror, what=what, resync_s=settings.resync_s)
+                self._tasks.append(asyncio.create_task(reflector.run(), name=f"{what} of {place or 'all namespaces'}"))
 
     async def known(self) -> None:
         """Until there is something to serve: all Models, or after `start_wait_s` those of the file or of last time."""
@@ -98,6 +126,7 @@ class ClusterModels:
             async with asyncio.timeout(self._settings.start_wait_s):
                 await self._all_listed.wait()
                 await self._keys.settled()
+                await self._endpoints.asked()
         except TimeoutError:
             if not any(True for _ in self._catalog):
                 await self._all_listed.wait()
@@ -118,7 +147,18 @@ class ClusterModels:
         """None while every watch stands."""
         return min(self._lost.values(), default=None)
 
+    @property
+    def endpoints_note(self) -> str | None:
+        """What an operator should know of how pods are found; None while all is well."""
+        return self._endpoints.note
+
     # For requests.
+
+    def lapsed(self, model: ServedModel) -> bool:
+        """Whether it could be asked until a moment ago."""
+        assert model.resource is not None
+        since = self._lapsed_at.get(model.resource)
+        return since is not None and self._clock() - since < self._settings.endpoint_wait_s
 
     def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
         """Around a request's whole life, for a model that may sleep."""
@@ -196,28 +236,82 @@ class ClusterModels:
             return found.resource
         own = resource(found)
         self._bad.pop(own, None)
+        self._unlink(own)
         self._objects[own], self._models[own] = trimmed(obj), found
+        if (service := service_of(found)) is not None:
+            self._service_of[own] = service
+            self._models_of.setdefault(service, set()).add(own)
         return own
 
     def _forget(self, own: Resource) -> None:
+        self._unlink(own)
         self._objects.pop(own, None)
         self._models.pop(own, None)
         self._bad.pop(own, None)
+        self._lapsed_at.pop(own, None)
+
+    def _unlink(self, own: Resource) -> None:
+        """Its Service does not know it any more: it goes, or may get another one."""
+        service = self._service_of.pop(own, None)
+        if service is not None:
+            self._models_of[service].discard(own)
+            if not self._models_of[service]:
+                del self._models_of[service]
 
     def _publish(self) -> None:
         self._keys.follow(self._models.values())
         found, refused = served(self._models.values(), self._catalog.reserved, self._keys.keys)
-        entries = {entry.id: entry for entry in found}
-        own = {entry.resource: entry for entry in reversed(found) if entry.resource is not None}
-        self._times.learn(self._models, own)
+        going = leaving(self._models.values(), self._keys.keys)
         self._tell_refused(frozenset([*refused, *self._bad.values()]))
-        if entries != self._entries:
-            _log_changes(self._entries, entries)
-            self._entries = entries
-            self._catalog.replace(found)
+        self._times.learn(self._models, {_own(entry): entry for entry in found if entry.parent is None})
+        self._bare = {_key(entry): entry for entry in (*found, *going)}
+        now = {key: self._reached(key) for key in self._bare}
+        if now != self._entries:
+            self._take_over(now, self._entries.keys() | now.keys())
+            self._served = [_key(entry) for entry in found]
+            self._catalog.replace([now[key] for key in self._served], [now[_key(entry)] for entry in going])
             self._save_soon()
+        self._count()
+
+    def _moved(self, services: Collection[Resource]) -> None:
+        """Only the entries of these Services' Models are made anew: there may be hundreds of others."""
+        owns = {own for service in services for own in self._models_of.get(service, ())}
+        touched = [key for key in self._bare if key[0] in owns]
+        changed = {key: now for key in touched if (now := self._reached(key)) is not self._entries[key]}
+        if self._reach.addresses == "service":  # its connections stay with the pods that they were made to
+            self._left({upstream for key in touched for upstream in self._bare[key].upstreams})
+        if changed:
+            self._take_over(self._entries | changed, changed)
+            self._catalog.put(changed.values())
+            self._count()
+
+    def _reached(self, key: _Key) -> ServedModel:
+        """The entry with the addresses of now; the same object as before if nothing is new."""
+        service = self._service_of.get(key[0])
+        entry = self._reach.of(self._bare[key], None if service is None else self._endpoints.pods(service))
+        before = self._entries.get(key)
+        return before if before == entry else entry
+
+    def _take_over(self, now: dict[_Key, ServedModel], changed: Collection[_Key]) -> None:
+        before, self._entries = self._entries, now
+        _log_changes(before, now, changed)
+        gone: set[str] = set()
+        for key in changed:
+            old, new = before.get(key), now.get(key)
+            if old is not None and old.parent is None:
+                gone |= {*old.upstreams} - {*(new.upstreams if new is not None else ())}
+            if new is not None and new.parent is None:
+                if new.absence is None:
+                    self._lapsed_at.pop(key[0], None)
+                elif old is not None and old.absence is None:
+                    self._lapsed_at[key[0]] = self._clock()
+        if gone:
+            self._left(gone)
+
+    def _count(self) -> None:
+        own = {key[0]: self._entries[key] for key in self._served if self._entries[key].parent is None}
         states = Counter("ready" if entry.absence is None else str(entry.absence.why) for entry in own.values())
-        states["refused"] = len(({one.resource for one in refused} | self._bad.keys()) - own.keys())
+        states["refused"] = len({one.resource for one in self._refused} - own.keys())
         states["deleting"] = len(self._models.keys() - own.keys()) - states["refused"]
         self._news.models(states)
 
@@ -251,15 +345,26 @@ class ClusterModels:
             self._saving = None
 
 
-def _log_changes(before: Mapping[str, ServedModel], now: Mapping[str, ServedModel]) -> None:
-    for name in sorted(before.keys() - now.keys()):
-        _log.info("model gone", extra={"model": name, "resource": str(before[name].resource)})
-    for name, entry in sorted(now.items()):
-        old, told = before.get(name), _told(entry)
-        if old is None:
-            _log.info("model new", extra=told)
-        elif _told(old) != told:
-            _log.info("model changed", extra=told)
+def _key(entry: ServedModel) -> _Key:
+    return _own(entry), entry.id
+
+
+def _own(entry: ServedModel) -> Resource:
+    assert entry.resource is not None
+    return entry.resource
+
+
+def _log_changes(
+    before: Mapping[_Key, ServedModel], now: Mapping[_Key, ServedModel], changed: Collection[_Key]
+) -> None:
+    for key in sorted(changed):
+        old, new = (None if one is None or not one.names else _told(one) for one in (before.get(key), now.get(key)))
+        if old is None and new is not None:
+            _log.info("model new", extra=new)
+        elif old is not None and new is None:
+            _log.info("model gone", extra={"model": key[1], "resource": str(key[0])})
+        elif new is not None and new != old:
+            _log.info("model changed", extra=new)
 
 
 def _told(entry: ServedModel) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Keeps a mirror of one namespace's Models true: lists them, then watches from there on, for ever."""
+"""Keeps a mirror of one namespace's objects true: lists them, then watches from there on, for ever."""
 
 from __future__ import annotations
 
@@ -51,10 +51,13 @@ class Reflector:
         namespace: str | None,
         mirror: Mirror,
         *,
+        what: str,
         resync_s: float,
         chance: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        """what: the objects' name, for the log."""
         self._source = source
+        self._what = what
         self._namespace = namespace
         self._mirror = mirror
         self._resync_s = resync_s
@@ -73,7 +76,7 @@ class Reflector:
                     self._list_again_at = clock() + self._resync_s * self._chance(0.8, 1.0)
                 await self._watch(self._list_again_at - clock())
             except Gone as gone:
-                _log.info("models are listed anew", extra={"namespace": self._namespace, "cause": str(gone)})
+                _log.info(f"{self._what} are listed anew", extra={"namespace": self._namespace, "cause": str(gone)})
                 self._version = None
             except ApiError as problem:
                 if problem.status is not None:  # it may be another server by now, that knows none of our versions
@@ -82,7 +85,7 @@ class Reflector:
                 await asyncio.sleep(self._pause())
                 continue
             except Exception as error:  # a bug must not leave the catalog as it is for ever
-                _log.exception("models cannot be followed", extra={"namespace": self._namespace})
+                _log.exception(f"{self._what} cannot be followed", extra={"namespace": self._namespace})
                 self._version = None
                 self._mirror.out_of_touch(self._namespace, ApiError(repr(error)))
                 await asyncio.sleep(self._pause())

@@ -16,6 +16,8 @@ _UNKNOWN_S = 30.0
 _LEAST_S = 2.0
 _LONGEST_S = 600.0
 _NO_USE_S = 300.0  # where only an operator can help
+_BLOCKED_S = 30.0  # while something stands in the way, of which nobody knows when it goes
+_HOLE_S = 5.0  # between the last pod that takes requests and the next, as when a cluster replaces another
 
 
 class StartTimes:
@@ -50,10 +52,12 @@ class StartTimes:
         """When the Model can be asked, as far as one can know. waited_s: how long this request has waited for it."""
         if absence.why in (Why.OFF, Why.STUCK):
             return _NO_USE_S
+        if absence.blocked:
+            return _BLOCKED_S
         passed = waited_s
-        if absence.why is Why.STARTING and absence.since is not None:
+        if absence.why in (Why.STARTING, Why.NO_ENDPOINT) and absence.since is not None:
             passed = max(passed, (now - absence.since).total_seconds())
-        expected = self.expected_s(own)
+        expected = _HOLE_S if absence.why is Why.NO_ENDPOINT else self.expected_s(own)
         if expected is None:
             others = [seconds for took in self._took.values() for seconds in took]
             expected = median(others) if others else _UNKNOWN_S

@@ -1,0 +1,151 @@
+"""The pods behind the Models' Services, kept true by a watch of EndpointSlices; or that they cannot be known."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..served import Resource
+from .api import ApiError, Object
+from .slices import Slice, own_name, read, ready_addresses
+
+_log = logging.getLogger("cloudach.gateway")
+
+# Without the right to watch them, and where the API server does not have this version of them.
+_REFUSALS = (403, 404)
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """The ready pods of a Service, as `host:port`. empty_since: since when there is none, as far as is known."""
+
+    addresses: tuple[str, ...]
+    empty_since: datetime | None = None
+
+
+class Endpoints:
+    """A mirror of EndpointSlices. `moved` is called with the Services whose ready pods have changed.
+
+    While the API server is away they stay as last known. Where it refuses, nothing is known of that namespace, because
+    what was known would never be put right.
+    """
+
+    def __init__(
+        self,
+        places: Collection[str | None],
+        moved: Callable[[Collection[Resource]], None],
+        watched: Callable[[bool], None],
+    ) -> None:
+        """watched: is told whether the slices of each namespace are watched."""
+        self._moved = moved
+        self._watched = watched
+        self._slices: dict[Resource, Slice] = {}
+        self._of: dict[Resource, dict[Resource, Slice]] = {}  # by Service, and then by their own name
+        self._pods: dict[Resource, Pods] = {}
+        self._refused: dict[str | None, str] = {}  # by namespace: why
+        self._lost: set[str | None] = set(places)
+        self._unasked: set[str | None] = set(places)
+        self._all_asked = asyncio.Event()
+
+    async def asked(self) -> None:
+        """Until the slices of each namespace are known, or are known not to be had."""
+        await self._all_asked.wait()
+
+    def pods(self, service: Resource) -> Pods | None:
+        """None where its pods are not known: nobody has told of any slice of this Service."""
+        return self._pods.get(service)
+
+    @property
+    def note(self) -> str | None:
+        """What an operator should know; None while all is well."""
+        if not self._refused:
+            return None
+        places = ", ".join(sorted(place or "all namespaces" for place in self._refused))
+        return f"requests go to Services, because EndpointSlices cannot be watched in {places}"
+
+    # What the reflectors tell.
+
+    def listed(self, namespace: str | None, objects: list[Object]) -> None:
+        found = {own_name(obj): obj for obj in objects}
+        gone = [own for own in self._slices if namespace in (None, own.namespace) and own not in found]
+        touched = {self._forget(own) for own in gone}
+        touched |= {service for obj in objects for service in self._take(obj)}
+        if self._refused.pop(namespace, None) is not None:
+            _log.info("pods of Models are known again", extra={"namespace": namespace})
+        self._tell(touched)
+        self._has_answered(namespace)
+
+    def changed(self, namespace: str | None, obj: Object) -> None:
+        self._tell(self._take(obj))
+
+    def deleted(self, namespace: str | None, obj: Object) -> None:
+        own = own_name(obj)
+        if own in self._slices:
+            self._tell([self._forget(own)])
+
+    def in_touch(self, namespace: str | None) -> None:
+        if namespace in self._lost:
+            self._lost.discard(namespace)
+            self._watched(not self._lost)
+
+    def out_of_touch(self, namespace: str | None, problem: ApiError) -> None:
+        if namespace not in self._lost:
+            self._lost.add(namespace)
+            self._watched(False)
+        told = {"namespace": namespace, "cause": str(problem)}
+        if problem.status not in _REFUSALS:
+            _log.warning("EndpointSlices cannot be watched; the pods of Models stay as last known", extra=told)
+            return
+        if namespace not in self._refused:
+            self._refused[namespace] = str(problem)
+            _log.warning("EndpointSlices cannot be watched; requests go to the Services of Models", extra=told)
+            gone = [own for own in self._slices if namespace in (None, own.namespace)]
+            self._tell({self._forget(own) for own in gone})
+        self._has_answered(namespace)
+
+    # Inside.
+
+    def _take(self, obj: Object) -> set[Resource]:
+        """The Services that it changes something for."""
+        found, own = read(obj), own_name(obj)
+        before = self._slices.get(own)
+        touched = set()
+        if before is not None and (found is None or found.service != before.service):
+            touched.add(self._forget(own))
+        if found is not None and found != before:
+            self._slices[own] = found
+            self._of.setdefault(found.service, {})[own] = found
+            touched.add(found.service)
+        return touched
+
+    def _forget(self, own: Resource) -> Resource:
+        service = self._slices.pop(own).service
+        left = self._of[service]
+        del left[own]
+        if not left:
+            del self._of[service]
+        return service
+
+    def _tell(self, touched: Iterable[Resource]) -> None:
+        moved = [service for service in touched if self._look(service)]
+        if moved:
+            self._moved(moved)
+
+    def _look(self, service: Resource) -> bool:
+        """Whether something has changed for those who ask for its pods."""
+        before, slices = self._pods.get(service), self._of.get(service)
+        if slices is None:
+            return self._pods.pop(service, None) is not None
+        addresses = ready_addresses(slices.values())
+        if before is not None and before.addresses == addresses:
+            return False
+        self._pods[service] = Pods(addresses, None if addresses else datetime.now(UTC))
+        return True
+
+    def _has_answered(self, namespace: str | None) -> None:
+        self._unasked.discard(namespace)
+        if not self._unasked:
+            self._all_asked.set()

@@ -1,0 +1,50 @@
+"""Where requests for a Model go: to its ready pods, or to its Service. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import urlsplit
+
+from cloudach_model_api import Model
+
+from ..served import Absence, Resource, ServedModel, Why
+from .endpoints import Pods
+
+Addresses = Literal["pods", "service"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """`connection_s`: for how long a connection to a Service takes new requests. It stays with the pod that it was made
+    to, and nothing tells when that pod is the wrong one where its pods are not known."""
+
+    addresses: Addresses
+    connection_s: float
+
+    def of(self, entry: ServedModel, pods: Pods | None) -> ServedModel:
+        """The entry with the addresses that requests go to. pods: None where they are not known."""
+        if pods is None or not entry.upstreams:
+            return replace(entry, connection_s=self.connection_s)
+        missing = None if pods.addresses else Absence(Why.NO_ENDPOINT, pods.empty_since, "no pod of it is ready")
+        absence = entry.absence or missing
+        (service,) = entry.upstreams
+        parts = urlsplit(service)
+        if not pods.addresses:
+            return replace(entry, upstreams=(), absence=absence)
+        if self.addresses == "service" or parts.scheme != "http":  # a certificate is the Service's, not a pod's
+            return replace(entry, absence=absence, connection_s=self.connection_s)
+        upstreams = tuple(f"http://{address}{parts.path}" for address in pods.addresses)
+        return replace(entry, upstreams=upstreams, absence=absence)
+
+
+def service_of(model: Model) -> Resource | None:
+    """The Service of the Model's own namespace that its endpoint names; None for an endpoint of another kind."""
+    try:
+        host = urlsplit(model.status.endpoint or "").hostname or ""
+    except ValueError:
+        return None
+    labels = host.split(".")
+    if len(labels) < 2 or labels[1] != model.metadata.namespace or labels[2:3] not in ([], ["svc"]):
+        return None
+    return Resource(labels[1], labels[0])

@@ -1,0 +1,37 @@
+"""What is remembered for a moment only. Its keys may come and go for ever: what is old takes no room."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class Fading(Generic[Value]):
+    """All times are of one clock, which is passed in, and never goes back."""
+
+    __slots__ = ("_held", "_keep_s")
+
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._held: dict[str, tuple[float, Value]] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, key: str, now: float) -> Value | None:
+        """What was put last, unless that is `keep_s` ago."""
+        held = self._held.get(key)
+        return held[1] if held is not None and now - held[0] < self._keep_s else None
+
+    def put(self, key: str, value: Value, now: float) -> None:
+        self._held.pop(key, None)
+        while self._held:
+            oldest = next(iter(self._held))
+            if now - self._held[oldest][0] < self._keep_s:
+                break
+            del self._held[oldest]
+        self._held[key] = now, value
+
+    def forget(self, key: str) -> None:
+        self._held.pop(key, None)
