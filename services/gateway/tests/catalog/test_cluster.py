@@ -47,8 +47,10 @@ class News:
 
 
 class Following:
-    def __init__(self, cluster: ClusterModels, catalog: Catalog, news: News) -> None:
-        self.cluster, self.catalog, self.news = cluster, catalog, news
+    """`left`: upstreams whose connections get no new request."""
+
+    def __init__(self, cluster: ClusterModels, catalog: Catalog, news: News, left: list[str]) -> None:
+        self.cluster, self.catalog, self.news, self.left = cluster, catalog, news, left
 
     @property
     def names(self) -> set[str]:
@@ -63,10 +65,11 @@ class Following:
 @asynccontextmanager
 async def following(access: Access, *file: ServedModel, **settings: Any) -> AsyncIterator[Following]:
     catalog, news = Catalog(file), News()
-    cluster = ClusterModels(Kubernetes(enabled=True, **settings), access, catalog, news)
+    left: list[str] = []
+    cluster = ClusterModels(Kubernetes(enabled=True, **settings), access, catalog, news, left.extend)
     await cluster.start()
     try:
-        yield Following(cluster, catalog, news)
+        yield Following(cluster, catalog, news, left)
     finally:
         await cluster.stop()
 
@@ -336,7 +339,7 @@ async def test_what_cannot_be_told_yet_is_told_soon(api: Any, access: Access, ma
             await until(lambda: len([r for r in api.asked("GET") if "/modeluses/" in r[1]]) >= 2)
             api.uses[("serving", "a")] = use
             await until(lambda: set(use.get("status", {})) == {WAKE, USED})
-    assert it.news.wakes == ["a"]
+            await until(lambda: it.news.wakes == ["a"])  # it has to hear that it was heard
 
 
 async def test_rights_that_are_missing_are_said(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from cloudach_gateway.catalog import Absence, Resource, Why
 from cloudach_gateway.catalog.cluster.entries import read, served
 from cloudach_gateway.catalog.cluster.start_times import StartTimes
@@ -92,3 +93,29 @@ def test_who_is_gone_is_forgotten(make_model: Any) -> None:
     view(times, woken(make_model, NOON, 5))
     times.learn({}, {})
     assert times.expected_s(OWN) is None
+
+
+@pytest.mark.parametrize("reason", ["NoGpuNodeFits", "QuotaExceeded", "VolumeMissing", "SecretMissing"])
+def test_while_something_stands_in_the_way_the_pause_is_always_the_same(make_model: Any, reason: str) -> None:
+    """The last start says nothing of when a node comes. With its time counted down all would come back at once."""
+    times = StartTimes()
+    view(times, woken(make_model, NOON - timedelta(hours=1), 60))
+    degraded = {**_ready("True", NOON), "type": "Degraded", "reason": reason}
+    obj = make_model("llama", state="Pending", ready=0, conditions=[_ready("False", NOON), degraded])
+    view(times, obj)
+    model = read(obj)
+    assert isinstance(model, Model)
+    (entry,), _ = served([model], ())
+    assert entry.absence is not None
+    pauses = {
+        times.retry_after_s(OWN, entry.absence, waited_s=waited, now=NOON + timedelta(seconds=passed))
+        for passed in (0, 30, 59, 60, 61, 300)
+        for waited in (0, 45)
+    }
+    assert len(pauses) == 1
+    assert 10 <= pauses.pop() <= 60, "SDKs do not wait longer"
+    del degraded["reason"]
+    unblocked = make_model("llama", state="Pending", ready=0, conditions=[_ready("False", NOON)])
+    (entry,), _ = served([read(unblocked)], ())  # type: ignore[list-item]
+    assert entry.absence is not None
+    assert times.retry_after_s(OWN, entry.absence, waited_s=0, now=NOON + timedelta(seconds=20)) == 40

@@ -118,6 +118,83 @@ async def test_what_has_been_idle_for_too_long_is_closed(start_engine: Any) -> N
     await until(lambda: pool.size == 0)
 
 
+async def test_who_has_left_gets_no_further_request(start_engine: Any) -> None:
+    """Idle connections end at once, and one that is in use when its answer is there."""
+    answer_now = asyncio.Event()
+
+    async def play(peer: Any) -> None:
+        while True:
+            await peer.request()
+            if peer.number == 2:
+                await answer_now.wait()
+            await peer.say(ANSWER)
+
+    engine, other = await start_engine(play), await start_engine(answer_all)
+    pool, origin = Pool(connect_s=20), Origin.of(engine.url)
+    await used(pool, origin, 2)
+    (elsewhere,) = await used(pool, Origin.of(other.url), 1)
+    running, heard = await pool.connect(origin), Heard()
+    running.send(REQUEST, heard)
+    pool.leave(origin)
+    await until(lambda: pool.size == 2)
+    assert pool.idle(origin) is None
+    (back,) = await used(pool, origin, 1)  # an address that is another pod's now
+    answer_now.set()
+    assert await heard.over == "end"
+    await until(lambda: running.closed)
+    assert [pool.idle(origin), pool.idle(origin)] == [back, None]
+    assert pool.idle(Origin.of(other.url)) is elsewhere
+    pool.leave(Origin.of(f"http://127.0.0.1:{free_port()}"))  # nobody has been there
+    pool.close()
+
+
+async def test_a_connection_that_is_being_made_is_left_too(start_engine: Any) -> None:
+    engine = await start_engine(answer_all)
+    pool, origin = Pool(connect_s=20), Origin.of(engine.url)
+    making = asyncio.create_task(pool.connect(origin))
+    await asyncio.sleep(0)
+    pool.leave(origin)
+    connection = await making
+    assert await ask(connection) == "end"
+    await until(lambda: pool.size == 0)
+    assert pool.idle(origin) is None
+
+
+async def test_a_connection_may_be_too_old_for_another_request(start_engine: Any) -> None:
+    engine = await start_engine(answer_all)
+    pool, origin = Pool(connect_s=20), Origin.of(engine.url)
+    old, young = await used(pool, origin, 2)
+    old.made_at -= 20
+    young.made_at -= 10
+    assert pool.idle(origin, young_s=15) is young
+    assert pool.idle(origin, young_s=15) is None
+    await until(lambda: old.closed)
+    assert await ask(young) == "end"
+    assert pool.idle(origin) is young
+    pool.close()
+
+
+async def test_origins_that_come_and_go_leave_nothing(start_engine: Any) -> None:
+    """Pods have new addresses for months."""
+    pool = Pool(connect_s=20)
+    for turn in range(30):
+        engine = await start_engine(answer_all)
+        origin = Origin.of(engine.url)
+        await used(pool, origin, 2)
+        with suppress(OSError):
+            await pool.connect(Origin.of(f"http://127.0.0.1:{free_port()}"))
+        if turn % 2:
+            pool.leave(origin)
+        else:
+            await pool.connect(origin)
+            while (idle := pool.idle(origin)) is not None:
+                idle.abort()
+            for connection in list(pool._open):
+                connection.abort()
+    await until(lambda: pool.size == 0)
+    assert pool._kept == {}
+
+
 @pytest.mark.parametrize("ends", ["cut here", "lost there", "not kept"])
 async def test_nothing_is_remembered_of_a_connection_that_is_gone(start_engine: Any, ends: str) -> None:
     async def play(peer: Any) -> None:

@@ -87,8 +87,8 @@ class Scene:
     def waited(self, model: str, seconds: float, outcome: str) -> None:
         self.told.append((model, outcome))
 
-    def ready(self) -> asyncio.Task[ServedModel]:
-        return asyncio.create_task(self.waking.ready(ASLEEP, self.record, self.sink))  # type: ignore[arg-type]
+    def ready(self, model: ServedModel = ASLEEP) -> asyncio.Task[ServedModel]:
+        return asyncio.create_task(self.waking.ready(model, self.record, self.sink))  # type: ignore[arg-type]
 
 
 async def test_it_goes_on_once_the_model_can_be_asked() -> None:
@@ -160,3 +160,71 @@ async def test_who_leaves_waits_no_more() -> None:
         await waiting
     assert scene.cluster.awaiting == 0
     assert scene.told == [("a", "left")]
+
+
+STEADY = replace(AWAKE, sleeps=False)
+WITHOUT_PODS = replace(STEADY, absence=Absence(Why.NO_ENDPOINT))
+STARTS = replace(STEADY, absence=Absence(Why.STARTING))
+
+
+@pytest.mark.parametrize("model", [WITHOUT_PODS, replace(WITHOUT_PODS, sleeps=True)], ids=["steady", "may sleep"])
+async def test_a_model_that_has_lost_its_last_pod_is_waited_for(model: ServedModel) -> None:
+    """Whatever is known of how long it takes to start."""
+    scene = Scene(expected_s=500)
+    scene.catalog.replace([model])
+    waiting = scene.ready(model)
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    assert scene.sink.written
+    back = replace(model, absence=None)
+    scene.catalog.put([back])
+    assert await waiting is back
+    assert scene.told == [("a", "ready")]
+
+
+@pytest.mark.parametrize(("stream", "waited"), [(True, "0.2"), (False, "0.1")])
+async def test_that_wait_has_a_bound_of_its_own(stream: bool, waited: str) -> None:
+    scene = Scene(stream=stream)
+    scene.catalog.replace([WITHOUT_PODS])
+    with pytest.raises(ModelNotReady, match=waited):
+        await scene.ready(WITHOUT_PODS)
+
+
+async def test_a_model_that_starts_is_waited_for_if_it_was_there_a_moment_ago() -> None:
+    """As when all of its pods were evicted. One that starts for the first time takes minutes."""
+    scene = Scene()
+    scene.catalog.replace([STARTS])
+    assert not scene.waking.can_wait(STARTS)
+    scene.cluster.lapse = True
+    assert scene.waking.can_wait(STARTS)
+    waiting = scene.ready(STARTS)
+    await asyncio.sleep(0.1)
+    scene.catalog.put([WITHOUT_PODS])  # the controller is ahead of the pods
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    scene.catalog.put([STEADY])
+    assert await waiting is STEADY
+
+
+async def test_a_wake_ends_with_the_first_pod_and_not_before() -> None:
+    scene = Scene()
+    waiting = scene.ready()
+    for absence in (Absence(Why.STARTING), Absence(Why.NO_ENDPOINT)):
+        await asyncio.sleep(0.08)
+        scene.catalog.put([replace(ASLEEP, absence=absence)])
+    await asyncio.sleep(0.08)
+    assert not waiting.done()
+    scene.catalog.put([AWAKE])
+    assert await waiting is AWAKE
+
+
+@pytest.mark.parametrize("why", [Why.STUCK, Why.OFF, Why.ASLEEP])
+def test_who_is_not_waited_for(why: Why) -> None:
+    assert not Scene().waking.can_wait(replace(STEADY, absence=Absence(why)))
+
+
+def test_how_long_an_engine_is_looked_for_at_most() -> None:
+    waking = Scene().waking
+    assert waking.patience_s(STEADY, stream=True) == 0.2
+    assert waking.patience_s(STEADY, stream=False) == 0.1
+    assert waking.patience_s(replace(STEADY, resource=None), stream=True) == 0
