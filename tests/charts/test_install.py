@@ -138,6 +138,7 @@ GATEWAY = {
     "models.cloudach.dev": ("get", "list", "watch"),
     "modeluses.cloudach.dev": ("get",),
     "modeluses.cloudach.dev/status": ("patch",),
+    "endpointslices.discovery.k8s.io": ("get", "list", "watch"),
     "secrets cloudach-engine-keys": ("get",),
 }
 LEASE = {

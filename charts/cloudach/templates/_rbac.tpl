@@ -1,4 +1,4 @@
-{{/* The gateway reads Models. It wakes a sleeping one in the status of that Model's ModelUse, which holds nothing else. */}}
+{{/* The gateway reads Models, and where their pods are. It wakes a sleeping one in the status of that Model's ModelUse, which holds nothing else. */}}
 {{- define "cloudach.rules.gateway" -}}
 - apiGroups: [cloudach.dev]
   resources: [models]
@@ -9,6 +9,9 @@
 - apiGroups: [cloudach.dev]
   resources: [modeluses/status]
   verbs: [patch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices] # which pods of a Model are ready
+  verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [secrets] # the keys that Models' engines ask for
   resourceNames: [cloudach-engine-keys]
