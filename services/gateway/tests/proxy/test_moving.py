@@ -16,7 +16,7 @@ from cloudach_gateway.proxy.tally import Tally
 from cloudach_gateway.settings import Failover, Model, Timeouts
 
 from ..conftest import free_port, until
-from .test_placing import DONE, HEAD, PATH, Heard, breaks_after, token
+from .test_placing import DONE, HEAD, PATH, Heard, token
 
 
 class Client:
@@ -123,16 +123,19 @@ async def test_an_engine_of_the_configuration_file_is_not_waited_for() -> None:
     assert len(heard.told) == 1
 
 
-async def test_a_stream_that_breaks_goes_to_where_the_model_is_by_then(start_engine: Any) -> None:
-    """Not once more to the pod of before, though that still listens."""
-    moved = asyncio.Event()
-
-    async def breaks(peer: Any) -> None:
+def breaks_when(moved: asyncio.Event) -> Any:
+    async def play(peer: Any) -> None:
         await peer.request()
         await peer.say(HEAD, *(token(n) for n in range(10)))
         await moved.wait()
 
-    old, new = await start_engine(breaks), await start_engine(answers(10))
+    return play
+
+
+async def test_a_stream_that_breaks_goes_to_where_the_model_is_by_then(start_engine: Any) -> None:
+    """Not once more to the pod of before, though that still listens."""
+    moved = asyncio.Event()
+    old, new = await start_engine(breaks_when(moved)), await start_engine(answers(10))
     scene, heard = Scene(old.url), Heard()
     task = scene.ask(heard)
     await until(lambda: len(heard.got) == 10)
@@ -147,16 +150,18 @@ async def test_a_stream_that_breaks_goes_to_where_the_model_is_by_then(start_eng
 
 
 async def test_a_stream_that_breaks_waits_for_the_next_pod(start_engine: Any) -> None:
-    old = await start_engine(breaks_after(10))
+    moved = asyncio.Event()
+    old = await start_engine(breaks_when(moved))
     scene, heard = Scene(old.url), Heard()
     task = scene.ask(heard)
     await until(lambda: len(heard.got) == 10)
     scene.move()
+    moved.set()
     await until(lambda: scene.client.beats >= 3)
     new = await start_engine(answers(10))
     scene.move(new.url)
     await task
-    assert (new.connections, len(heard.got)) == (1, 31)
+    assert (old.connections, new.connections, len(heard.got)) == (1, 1, 31)
     assert heard.told == ["failed over after 10"]
 
 
