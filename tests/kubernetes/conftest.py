@@ -21,10 +21,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.charts.cluster import Helm, prepare
 from tests.support.kube import Cluster, api_server
 from tests.support.kubectl import Kubectl
+from tests.support.newer_api import newer_api
 from tests.support.stack import Gateway, Simulator, create_key, start_gateway, start_sim
 
 NAMESPACE = "serving"
 ACCOUNT = "demo-cloudach-gateway"
+POD_IP = "192.0.2.1"  # an API server takes no loopback addresses into EndpointSlices
 SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
 
 
@@ -137,17 +139,24 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="package")
-def kubeconfig(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def url(cluster: Cluster) -> Iterator[str]:
+    """The API server as gateways see it: EndpointSlices as of Kubernetes 1.21, with pods at this machine's address."""
+    slices = {"discovery.k8s.io/v1": f"discovery.k8s.io/{'v1' if cluster.minor >= 21 else 'v1beta1'}"}
+    with newer_api(cluster, slices, addresses={POD_IP: "127.0.0.1"}) as found:
+        yield found
+
+
+@pytest.fixture(scope="package")
+def kubeconfig(cluster: Cluster, url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gateway's service account's, with its token in a file, as a pod has it."""
     folder = tmp_path_factory.mktemp("account")
     (folder / "token").write_text(cluster.kubectl("-n", NAMESPACE, "create", "token", ACCOUNT).strip())
-    (folder / "ca.crt").write_bytes((cluster.home / "pki" / "ca.crt").read_bytes())
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "pod",
         "contexts": [{"name": "pod", "context": {"cluster": "here", "user": "gateway"}}],
-        "clusters": [{"name": "here", "cluster": {"server": cluster.url, "certificate-authority": "ca.crt"}}],
+        "clusters": [{"name": "here", "cluster": {"server": url}}],
         "users": [{"name": "gateway", "user": {"tokenFile": "token"}}],
     }
     path = folder / "kubeconfig"

@@ -1,7 +1,8 @@
 """API versions that came after the tests' API server, as it would serve them: `policy/v1` over its `policy/v1beta1`.
 
 The product speaks versions that every supported Kubernetes has. The one of the tests is 1.20, and has the same kinds
-with the same fields under older versions only. This stands before it and changes nothing but the version's name.
+with the same fields under older versions only. This stands before it and changes nothing but the version's name, and
+addresses of pods, because an API server refuses EndpointSlices with loopback addresses.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ _HOP = {"connection", "transfer-encoding", "content-length", "host", "accept-enc
 
 
 @contextlib.contextmanager
-def newer_api(cluster: Cluster, versions: Mapping[str, str]) -> Iterator[str]:
+def newer_api(
+    cluster: Cluster, versions: Mapping[str, str], *, addresses: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """The URL of the cluster's API server with further versions; whoever asks has to say who it is, as there.
 
-    `versions`: for each of them the one that the server has, as `{"policy/v1": "policy/v1beta1"}`.
+    `versions`: for each of them the one that the server has, as `{"policy/v1": "policy/v1beta1"}`. A server that knows
+    the newer one is asked for that. `addresses`: what is told instead of addresses that such objects hold, as
+    `{"192.0.2.1": "127.0.0.1"}`.
     """
     open_now: set[http.client.HTTPSConnection] = set()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cluster, dict(versions), open_now))
+    told = {f'"{real}"'.encode(): f'"{other}"'.encode() for real, other in (addresses or {}).items()}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cluster, dict(versions), told, open_now))
     server.daemon_threads = False  # so that closing waits for them
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -44,7 +50,7 @@ def newer_api(cluster: Cluster, versions: Mapping[str, str]) -> Iterator[str]:
 
 
 def _handler(
-    cluster: Cluster, versions: dict[str, str], open_now: set[http.client.HTTPSConnection]
+    cluster: Cluster, versions: dict[str, str], told: dict[bytes, bytes], open_now: set[http.client.HTTPSConnection]
 ) -> type[BaseHTTPRequestHandler]:
     tls = ssl.create_default_context(cafile=str(cluster.home / "pki/ca.crt"))
 
@@ -70,6 +76,8 @@ def _handler(
                     self.end_headers()
                     # JSON has no newline in it, so each line is whole: an object, or an event of a watch.
                     for line in answer:
+                        for real, other in told.items() if found else ():
+                            line = line.replace(real, other)
                         self.wfile.write(_named(line, old, new))
                         self.wfile.flush()
             except (OSError, http.client.HTTPException):
