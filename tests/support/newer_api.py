@@ -76,9 +76,7 @@ def _handler(
                     self.end_headers()
                     # JSON has no newline in it, so each line is whole: an object, or an event of a watch.
                     for line in answer:
-                        for real, other in told.items() if found else ():
-                            line = line.replace(real, other)
-                        self.wfile.write(_named(line, old, new))
+                        self.wfile.write(_named(_elsewhere(line, told) if found else line, old, new))
                         self.wfile.flush()
             except (OSError, http.client.HTTPException):
                 pass  # either side has gone
@@ -93,6 +91,12 @@ def _handler(
             pass
 
     return Handler
+
+
+def _elsewhere(line: bytes, told: dict[bytes, bytes]) -> bytes:
+    for real, other in told.items():
+        line = line.replace(real, other)
+    return line
 
 
 def _named(body: bytes, this: str, other: str) -> bytes:

@@ -102,8 +102,9 @@ def _service(name: str, labels: dict[str, str], spec: dict[str, Any], owned_by: 
 def endpoint_slice(
     name: str, service: str, port: int, endpoints: Iterable[dict[str, Any]], reference: dict[str, Any]
 ) -> dict[str, Any]:
-    """discovery.k8s.io/v1, as Kubernetes' own controller makes it of a Service with a selector."""
+    """discovery.k8s.io/v1, as Kubernetes' own controller makes it of a Service with a selector, and with its labels."""
     labels = {
+        LABEL_SERVE: service.removesuffix("-svc"),
         "kubernetes.io/service-name": service,
         "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
         **MADE_BY,

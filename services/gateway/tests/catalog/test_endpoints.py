@@ -117,6 +117,31 @@ async def test_pods_of_a_model_that_is_not_ready_are_not_asked(
         assert upstreams(it) == ("http://10.0.0.1:8000",)
 
 
+async def test_who_was_there_a_moment_ago(api: Any, access: Access, model: Any, make_slice: Any) -> None:
+    sleeps = {"autoscaling": {"minReplicas": 0, "maxReplicas": 1}}
+    await api.put(model(state="Deploying", ready=0))
+    await api.put(make_slice(SLICES, "10.0.0.1"))
+    async with following(access, endpoint_wait_s=1) as it:
+        await it.cluster.known()
+        assert not it.cluster.lapsed(it.entry("a")), "it starts for the first time"
+        await api.put(model())
+        await until(lambda: why(it) is None)
+        await api.put(make_slice(SLICES, "10.0.0.1", ready=False))
+        await until(lambda: why(it) is Why.NO_ENDPOINT)
+        await api.put(model(state="Deploying", ready=0))
+        await until(lambda: why(it) is Why.STARTING)
+        assert it.cluster.lapsed(it.entry("a"))
+        await until(lambda: not it.cluster.lapsed(it.entry("a")))
+        await api.put(make_slice(SLICES, "10.0.0.1"))
+        await api.put(model(**sleeps))
+        await until(lambda: why(it) is None)
+        await api.put(model(state="Sleeping", ready=0, **sleeps))
+        await until(lambda: why(it) is Why.ASLEEP)
+        await api.put(model(state="Deploying", ready=0, **sleeps))
+        await until(lambda: why(it) is Why.STARTING)
+        assert not it.cluster.lapsed(it.entry("a")), "it wakes"
+
+
 @pytest.mark.parametrize("refusal", [(403, "endpointslices is forbidden"), (404, "could not find the resource")])
 async def test_without_the_right_the_service_is_asked(
     api: Any,

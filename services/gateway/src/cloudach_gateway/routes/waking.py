@@ -119,8 +119,8 @@ class Waking:
         return longest_s if model.sleeps else min(longest_s, self.lapse_s)
 
     def _starts(self, model: ServedModel) -> bool:
-        absence = model.absence
-        return absence is not None and absence.why is not Why.NO_ENDPOINT and not self.cluster.lapsed(model)
+        why = model.absence.why if model.absence is not None else None
+        return why is Why.ASLEEP or (why is Why.STARTING and not self.cluster.lapsed(model))
 
     def _still_waits_for(self, model: ServedModel) -> bool:
         found = self._find(model)

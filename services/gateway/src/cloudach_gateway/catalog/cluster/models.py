@@ -301,7 +301,7 @@ class ClusterModels:
             if old is not None and old.parent is None:
                 gone |= {*old.upstreams} - {*(new.upstreams if new is not None else ())}
             if new is not None and new.parent is None:
-                if new.absence is None:
+                if new.absence is None or new.absence.why not in (Why.STARTING, Why.NO_ENDPOINT):
                     self._lapsed_at.pop(key[0], None)
                 elif old is not None and old.absence is None:
                     self._lapsed_at[key[0]] = self._clock()
