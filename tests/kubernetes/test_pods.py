@@ -138,7 +138,7 @@ def test_requests_that_wake_a_model_are_answered(it: Platform) -> None:
     it.forget("llama")
     port = free_port()
     for warm in (True, False):
-        it.apply("llama", autoscaling={"minReplicas": 0, "maxReplicas": 1})
+        it.apply("llama", autoscaling={"minReplicas": 0, "maxReplicas": 1, "idleSeconds": 10})
         until(lambda: it.state("llama") == "Sleeping" and not it.endpoints("llama"))
         with ExitStack() as stack:
             site = it.site
