@@ -39,7 +39,8 @@ def replicas(ready: int, starting: int = 0, leaving: int = 0, **more: Any) -> Re
     )
 
 
-RAY_SERVICE: dict[str, Any] = {"metadata": {"name": "qwen"}, "status": {}}
+ACTIVE = {"rayClusterName": "qwen-1"}
+RAY_SERVICE: dict[str, Any] = {"metadata": {"name": "qwen"}, "status": {"activeServiceStatus": ACTIVE}}
 
 
 def seen(view: Replicas | None = None, pods: tuple[dict[str, Any], ...] = (), **more: Any) -> Observation:
@@ -47,7 +48,8 @@ def seen(view: Replicas | None = None, pods: tuple[dict[str, Any], ...] = (), **
 
 
 def pod(**status: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "qwen-abc", "namespace": "llm"}, "status": status}
+    labels = {"ray.io/cluster": "qwen-1"}
+    return {"metadata": {"name": "qwen-abc", "namespace": "llm", "labels": labels}, "status": status}
 
 
 def container(**state: Any) -> dict[str, Any]:
@@ -64,7 +66,10 @@ DELETED = {"deletionTimestamp": NOW.isoformat()}
 UNSCHEDULABLE = pod(
     conditions=[{"type": "PodScheduled", "status": "False", "message": "0/3 nodes: 3 Insufficient nvidia.com/gpu."}]
 )
-HEADLESS = {**UNSCHEDULABLE, "metadata": {"name": "qwen-head", "labels": {"ray.io/node-type": "head"}}}
+HEADLESS = {
+    **UNSCHEDULABLE,
+    "metadata": {"name": "qwen-head", "labels": {"ray.io/cluster": "qwen-1", "ray.io/node-type": "head"}},
+}
 REPLACING = {
     "metadata": {"name": "qwen"},
     "status": {"activeServiceStatus": {"rayClusterName": "a"}, "pendingServiceStatus": {"rayClusterName": "b"}},
@@ -136,7 +141,7 @@ CASES: dict[str, tuple[Model, Observation, str, str, str, str]] = {
         model(**DELETED), seen(replicas(0, 0, 2)), "Deleting", "False Deleting", "True Draining", "False AsExpected",
     ),
     "no KubeRay": (
-        model(), seen(ray_service=None, kuberay_missing=True), "Failed", "False NoReplicaReady", "True Deploying",
+        model(), seen(ray_service=None, kuberay_missing=True), "Failed", "False NoReplicaReady", "False NotTaken",
         "True KubeRayMissing",
     ),
     "deleted by hand": (
@@ -293,12 +298,15 @@ def test_read_replicas() -> None:
 def test_a_bad_spec_leaves_what_runs_as_it_is() -> None:
     with pytest.raises(InvalidModel) as broken:
         model({"replicas": -1})
-    old = ModelStatus.model_validate(WAS_READY)
+    old = ModelStatus.model_validate({**WAS_READY, "observedGeneration": 8})
     found = invalid(old, broken.value, generation=9, now=NOW)
     condition = found.condition("Degraded")
     assert condition is not None
     assert (condition.reason, "spec.replicas" in condition.message) == ("InvalidSpec", True)
-    assert (found.ready_replicas, found.state, found.observed_generation) == (2, "Degraded", 9)
+    assert (found.ready_replicas, found.state, condition.observed_generation) == (2, "Degraded", 9)
+    progressing = found.condition("Progressing")
+    assert progressing is not None
+    assert (progressing.reason, found.observed_generation) == ("NotTaken", 8), "it speaks of what is in force"
     assert invalid(ModelStatus(), broken.value, generation=9, now=NOW).state == "Failed"
 
 
@@ -394,3 +402,20 @@ def test_what_keeps_a_second_cluster_from_coming_is_not_the_end_of_the_first(act
     found, conditions, _ = told(model(), what)
     assert conditions["Degraded"] == "True ImagePullFailed"
     assert found == state
+
+
+def test_a_failed_roll_out_is_not_up_to_date() -> None:
+    """Seen with arguments that the engine refuses: the replicas from before answer, all of them."""
+    broken = replicas(2, app="DEPLOY_FAILED", deployment="DEPLOY_FAILED", message="ValueError: bad")
+    state, conditions, found = told(model(old=WAS_READY), seen(broken))
+    assert (state, conditions["Ready"]) == ("Degraded", "True ReplicasReady")
+    assert (conditions["Progressing"], conditions["Degraded"]) == ("False RolloutFailed", "True EngineCrashed")
+    assert found.ready_replicas == 2
+
+
+@pytest.mark.parametrize("what", [{"refused": "no"}, {"kuberay_missing": True}])
+def test_a_spec_that_was_not_taken_is_not_observed(what: dict[str, Any]) -> None:
+    _, conditions, found = told(model(old={**WAS_READY, "observedGeneration": 3}), seen(replicas(2), **what))
+    assert conditions["Progressing"] == "False NotTaken"
+    assert found.observed_generation == 3
+    assert {one.observed_generation for one in found.conditions} == {4}

@@ -12,6 +12,7 @@ How a test steers it (`paper` is a Paper; names are those of RayServices or of s
     paper.stop_operator(), paper.start_operator()
                                     between them pods and Ray go on, and no RayService is looked at; then its memory
                                     (Serve configs, deletion times) is empty
+    paper.shut_out.add("sim")       the operator does not reach the dashboards of its clusters
     paper.lose_head("sim")          the active cluster's head pod goes; to lose any other pod, delete it by kubectl
     paper.active("sim"), paper.pending("sim"), paper.dropped("sim")
                                     the RayClusters that there are, by name: "" and [] for none
@@ -43,7 +44,7 @@ from tests.support.kube import Cluster
 from . import manifests
 from .api import KubeApi
 from .dashboards import dashboards
-from .reconcile import Memory, differs, reconcile
+from .reconcile import Memory, ShutOut, differs, reconcile
 from .world import Address, Pod, RayCluster, Steering, paper_addresses, suffix
 
 _POLL_S = 0.05
@@ -192,7 +193,10 @@ class Paper(Steering):
         with self._lock:
             of_it = {each.name: each for each in self._clusters.values() if each.service == name}
             points_to = self._points_to.get(name, "")
-            outcome = reconcile(service, of_it, self._memory, self, points_to=points_to, now=now)
+            try:
+                outcome = reconcile(service, of_it, self._memory, self, points_to=points_to, now=now)
+            except ShutOut:
+                return
         for cluster in outcome.delete:
             with self._lock:
                 self._drop(cluster)

@@ -17,6 +17,10 @@ from .world import RayCluster, Steering, suffix
 _DELETION_DELAY_S = 60.0
 
 
+class ShutOut(Exception):
+    """A dashboard does not answer. Reconcile ends there, and the status stays as it is."""
+
+
 @dataclass
 class Memory:
     """What the operator keeps for itself, and loses when it is restarted."""
@@ -49,7 +53,10 @@ def reconcile(
     points_to: str,
     now: float,
 ) -> Outcome:
-    """`clusters`: those of this RayService. `points_to`: where its services lead so far; empty: there are none."""
+    """`clusters`: those of this RayService. `points_to`: where its services lead so far; empty: there are none.
+
+    Raises ShutOut.
+    """
     spec = service["spec"]
     outcome = Outcome(copy.deepcopy(service.get("status") or {}))
     status = outcome.status
@@ -130,9 +137,11 @@ def _dangling(
 def _serve(
     spec: dict[str, Any], cluster: RayCluster, memory: Memory, steering: Steering, outcome: Outcome
 ) -> tuple[bool, dict[str, Any]]:
-    """reconcileServe: nothing while the head pod is not ready."""
+    """reconcileServe: nothing while the head pod is not ready. Raises ShutOut."""
     if not cluster.head_ready:
         return False, {}
+    if cluster.name in steering.shut_out or cluster.service in steering.shut_out:
+        raise ShutOut
     applications = cluster.applications(steering)["applications"]
     # checkIfNeedSubmitServeApplications: also after a restart of the operator, and after a head that lost them.
     if not applications or memory.serve_configs.get(cluster.name) != spec["serveConfigV2"]:

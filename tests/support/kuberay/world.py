@@ -35,6 +35,8 @@ class Steering:
     """Images that cannot be pulled."""
     unschedulable: set[str] = field(default_factory=set)
     """New worker pods find no node."""
+    shut_out: set[str] = field(default_factory=set)
+    """The operator does not reach the dashboards, as where a NetworkPolicy is in the way."""
     ready_after_s: float = 0.3
     """From RUNNING to the worker's readiness. Seen: 6 to 9 s at a start, 4 to 6 s at a wake, 7 s at a replacement."""
     gcs_lost_s: float = 1.0

@@ -9,6 +9,7 @@ class Reason(StrEnum):
     # of Ready
     REPLICAS_READY = "ReplicasReady"
     NO_REPLICA_READY = "NoReplicaReady"
+    NOT_REACHABLE = "NotReachable"
     SLEEPING = "Sleeping"
     SCALED_TO_ZERO = "ScaledToZero"
     DELETING = "Deleting"
@@ -19,6 +20,9 @@ class Reason(StrEnum):
     DRAINING = "Draining"
     REPLACEMENT_PENDING = "ReplacementPending"
     REPLACING = "Replacing"
+    ROLLOUT_FAILED = "RolloutFailed"
+    NOT_TAKEN = "NotTaken"
+    KUBERAY_BEHIND = "KubeRayBehind"
     UP_TO_DATE = "UpToDate"
     # of Degraded
     AS_EXPECTED = "AsExpected"
@@ -46,6 +50,7 @@ class Reason(StrEnum):
 MEANINGS = {
     Reason.REPLICAS_READY: "At least one replica answers.",
     Reason.NO_REPLICA_READY: "No replica answers yet, or any more; Progressing and Degraded say why.",
+    Reason.NOT_REACHABLE: "Replicas run, and none can be reached yet, because no pod of theirs is ready.",
     Reason.SLEEPING: "No replica, because nobody has asked for `idleSeconds`; the next request wakes it.",
     Reason.SCALED_TO_ZERO: "No replica, because `spec.replicas` is 0; no request wakes it.",
     Reason.DELETING: "It is being deleted; its streams run out.",
@@ -55,6 +60,10 @@ MEANINGS = {
     Reason.DRAINING: "Replicas that go let their streams run out, for `drainSeconds` at most.",
     Reason.REPLACEMENT_PENDING: "The change takes a second set of pods, so twice the GPUs, until they have taken over.",
     Reason.REPLACING: "The second set of pods starts; the first answers until it is ready.",
+    Reason.ROLLOUT_FAILED: "The new replicas do not come up; Degraded says why. Those from before go on.",
+    Reason.NOT_TAKEN: "This spec is not in force, and Degraded says why. What ran before goes on.",
+    Reason.KUBERAY_BEHIND: "KubeRay has not acted for a while. Look whether its operator runs, and whether it reaches "
+    "port 8265 of the head (`networkPolicy.kuberayFrom`).",
     Reason.UP_TO_DATE: "It is as the spec asks for.",
     Reason.AS_EXPECTED: "Nothing to look at.",
     Reason.INVALID_SPEC: "The spec breaks a rule; the message names the field. What ran before goes on.",

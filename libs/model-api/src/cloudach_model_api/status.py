@@ -62,7 +62,7 @@ def _known_state(value: object) -> object:
 
 class ModelStatus(Observed):
     observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The metadata.generation that this status speaks of."""
+    """The last metadata.generation whose spec was taken. Conditions tell of a later one, if it was not."""
     id: str | None = None
     """The name that the API knows the model by: spec.id, or the resource's own name."""
     names: tuple[str, ...] | None = None
@@ -72,7 +72,7 @@ class ModelStatus(Observed):
     replicas: Annotated[int, Field(ge=0)] | None = None
     """Replicas there are, ready or not."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None
-    """Replicas that answer."""
+    """Replicas that answer, and that can be reached."""
     desired_replicas: Annotated[int, Field(ge=0)] | None = None
     """Replicas there should be: spec.replicas, or what the autoscaler wants."""
     selector: str | None = None

@@ -30,6 +30,8 @@ def of_status(old: ModelStatus, new: ModelStatus) -> Iterator[News]:
         was_wrong = before is not None and before.status == "True"
         if condition.reason == Reason.AS_EXPECTED and not was_wrong:
             continue
+        if condition.type == ConditionType.PROGRESSING and condition.reason == Reason.KUBERAY_BEHIND:
+            continue  # for a moment after each change; Degraded tells when it lasts
         kind: Literal["Normal", "Warning"] = "Warning" if _is_bad(before, condition) else "Normal"
         yield News(kind, condition.reason, condition.message)
 

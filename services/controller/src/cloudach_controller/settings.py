@@ -150,6 +150,9 @@ class Ray(Group):
         "http://{name}-serve-svc.{namespace}.svc:8000", description="base URL of a Model's engines, for the gateway"
     )
     timeout_s: Seconds = Field(5.0, description="one request to the dashboard")
+    kuberay_late_s: Seconds = Field(
+        60.0, description="KubeRay that has not acted on a change for so long is told of, as KubeRayBehind"
+    )
     poll_s: Seconds = Field(2.0, description="pause between two looks at a Model on its way")
     steady_poll_s: Seconds = Field(15.0, description="pause between two looks at a Model that is as it should be")
     polls_per_s: Annotated[float, Field(gt=0)] = Field(

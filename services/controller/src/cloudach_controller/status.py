@@ -12,6 +12,7 @@ from cloudach_model_api.reasons import MEANINGS, Reason
 from cloudach_model_api.status import Condition, ConditionType, ModelStatus, State, set_condition
 
 from .causes import FATAL, Cause, cause
+from .kuberay import behind, reachable
 from .observation import Observation, Replicas, of_the_active_cluster, replacing
 from .plan import Plan
 from .replicas import Demand
@@ -25,6 +26,9 @@ class _Said:
     reason: Reason
     message: str
     holds: bool
+
+
+_NOT_TAKEN = _Said(Reason.NOT_TAKEN, MEANINGS[Reason.NOT_TAKEN], False)
 
 
 def status(
@@ -43,23 +47,28 @@ def status(
     view = seen.replicas
     if view is None or view.building:
         view = _last_known(old, seen)
+    running = view
+    if not reachable(seen):
+        view = replace(view, ready=0, starting=view.starting + view.ready)
     desired = _desired(wanted, view)
+    late = _late(seen, settings, now)
     taken = name_taken(grant)
     unserved = taken is not None and not grant.names
-    enough = view.settled and view.ready >= desired and not replacing(seen.ray_service)
+    enough = running.settled and running.ready >= desired and not replacing(seen.ray_service)
     serving = cause(of_the_active_cluster(seen), enough=enough)
-    wrong = taken if unserved else serving or cause(seen, enough=enough)
+    wrong = taken if unserved else serving or cause(seen, enough=enough) or late
     if wrong is None and _fewer(old, view, desired, wanted):
         words = f"{MEANINGS[Reason.FEWER_REPLICAS]} {view.ready} of {desired} answer."
         wrong = Cause(Reason.FEWER_REPLICAS, words)
     wrong = wrong or taken
-    if wanted.mode != "running" and wrong is not None and wrong.reason not in (Reason.INVALID_SPEC, Reason.NAME_TAKEN):
-        wrong = None if wrong.reason is not Reason.KUBERAY_MISSING else wrong  # nothing should run, so nothing is amiss
+    in_force = not (unserved or seen.refused or seen.kuberay_missing)
+    if wanted.mode != "running" and wrong is not None and in_force and wrong not in (taken, late):
+        wrong = None  # nothing should run, so nothing is amiss
     state = _state(wanted, view, desired, wrong, seen, fatal=unserved or wrong in (serving, None))
     conditions: tuple[Condition, ...] = old.conditions
     for kind, said in (
-        (ConditionType.READY, _ready(wanted, view, desired)),
-        (ConditionType.PROGRESSING, _progressing(model, wanted, done, view, desired, seen)),
+        (ConditionType.READY, _ready(wanted, view, desired, running)),
+        (ConditionType.PROGRESSING, _progressing(model, wanted, done, view, desired, seen) if in_force else _NOT_TAKEN),
         (ConditionType.DEGRADED, _degraded(wrong, grant)),
     ):
         conditions = set_condition(
@@ -73,7 +82,7 @@ def status(
         )
     names = {"name": model.metadata.name, "namespace": model.metadata.namespace}
     return ModelStatus(
-        observed_generation=model.metadata.generation,
+        observed_generation=model.metadata.generation if in_force else old.observed_generation,
         id=model.id,
         names=grant.held,
         state=state,
@@ -83,7 +92,7 @@ def status(
         selector=f"{LABEL_MODEL}={model.metadata.name},ray.io/node-type=worker",
         endpoint=settings.ray.endpoint_url.format(**names),
         upstream_model=model.upstream_model,
-        adapters=_loaded(model, view),
+        adapters=_loaded(model, running),
         engine_key=engine_key,
         wake_requested_at=wanted.wake_requested_at,
         conditions=conditions,
@@ -102,13 +111,22 @@ def invalid(old: ModelStatus, error: InvalidModel, *, generation: int, now: date
         generation=generation,
         now=now,
     )
+    conditions = set_condition(
+        conditions,
+        ConditionType.PROGRESSING,
+        _NOT_TAKEN.holds,
+        _NOT_TAKEN.reason,
+        _NOT_TAKEN.message,
+        generation=generation,
+        now=now,
+    )
     if old.condition(ConditionType.READY) is None:
         words = MEANINGS[Reason.NO_REPLICA_READY]
         conditions = set_condition(
             conditions, ConditionType.READY, False, Reason.NO_REPLICA_READY, words, generation=generation, now=now
         )
     state = State.DEGRADED if old.ready_replicas else State.FAILED
-    return old.model_copy(update={"observed_generation": generation, "state": state, "conditions": conditions})
+    return old.model_copy(update={"state": state, "conditions": conditions})
 
 
 def name_taken(grant: Grant) -> Cause | None:
@@ -178,7 +196,16 @@ def _state(
     return State.READY if view.ready == desired == view.total else State.SCALING
 
 
-def _ready(wanted: Demand, view: Replicas, desired: int) -> _Said:
+def _late(seen: Observation, settings: Settings, now: datetime) -> Cause | None:
+    """KubeRay has not acted for so long that somebody has to look."""
+    found = behind(seen)
+    if found is None or not found.is_late(now, settings.ray.kuberay_late_s):
+        return None
+    return Cause(Reason.KUBERAY_BEHIND, f"{MEANINGS[Reason.KUBERAY_BEHIND]} {found}")
+
+
+def _ready(wanted: Demand, view: Replicas, desired: int, running: Replicas) -> _Said:
+    """`running`: what Serve says, whether it can be reached or not."""
     if wanted.mode == "deleting":
         return _Said(Reason.DELETING, MEANINGS[Reason.DELETING], False)
     if wanted.mode != "running":
@@ -186,6 +213,9 @@ def _ready(wanted: Demand, view: Replicas, desired: int) -> _Said:
         return _Said(reason, MEANINGS[reason], False)
     if view.ready:
         return _Said(Reason.REPLICAS_READY, f"{view.ready} of {desired} replicas answer.", True)
+    if running.ready:
+        words = f"{MEANINGS[Reason.NOT_REACHABLE]} {running.ready} of {desired} run."
+        return _Said(Reason.NOT_REACHABLE, words, False)
     return _Said(Reason.NO_REPLICA_READY, MEANINGS[Reason.NO_REPLICA_READY], False)
 
 
@@ -193,11 +223,15 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
     if wanted.mode != "running":
         if view.total:
             return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} {view.total} left.", True)
-        return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
+        return _up_to_date(seen)
     if done.waiting:
         return _Said(Reason.REPLACEMENT_PENDING, done.waiting, False)  # it says what that means in this case
     if done.change == "replacement" or replacing(seen.ray_service):
         return _Said(Reason.REPLACING, MEANINGS[Reason.REPLACING], True)
+    if "DEPLOY_FAILED" in (view.application, view.deployment):
+        return _Said(
+            Reason.ROLLOUT_FAILED, f"{MEANINGS[Reason.ROLLOUT_FAILED]} {view.ready} of {desired} answer.", False
+        )
     if view.ready == 0:
         was = model.status.state in (State.SLEEPING, State.PENDING, State.DEPLOYING)
         waking = was and wanted.wake_requested_at is not None
@@ -209,6 +243,16 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
         return _Said(Reason.DEPLOYING, f"{MEANINGS[Reason.DEPLOYING]} Replicas are replaced one by one.", True)
     if view.ready != desired or view.total != desired:
         return _Said(Reason.SCALING, f"{MEANINGS[Reason.SCALING]} {view.ready} of {desired} answer.", True)
+    if seen.replicas is not None and not view.settled:
+        return _Said(Reason.DEPLOYING, f"{MEANINGS[Reason.DEPLOYING]} Serve calls it {view.application.lower()}.", True)
+    return _up_to_date(seen)
+
+
+def _up_to_date(seen: Observation) -> _Said:
+    """All that can be seen is as it should be; there may be something that KubeRay is still to take."""
+    left = behind(seen)
+    if left is not None:
+        return _Said(Reason.KUBERAY_BEHIND, str(left), True)
     return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
 
 
