@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.charts.test_smoke import helm_test
 from tests.kubernetes.conftest import SLEEPS, Site, free_port, settings, until
 from tests.support.stack import create_key, start_gateway
 
@@ -155,6 +156,24 @@ def test_the_wait_ends_in_time_with_a_truthful_answer(site: Site, kubeconfig: Pa
         with stream(impatient, "slow") as streamed:
             assert streamed.status_code == 503, "without a heart-beat"
         assert waited() - before < 0.5, "nobody waits in vain"
+
+
+@pytest.mark.parametrize("patience", [0.1, 3.0])
+def test_helm_test_wakes_a_model_and_waits_for_it(site: Site, kubeconfig: Path, patience: float) -> None:
+    """The gateway refuses it at first, or tells a stream that has had heart-beats."""
+    name = f"tested-{patience:.0f}"
+    put_to_sleep(site, name)
+    port = free_port()
+    short = settings(kubeconfig, port, wake_wait_s=patience, wake_wait_whole_s=0.1, wake_again_s=300)
+    with start_gateway(short) as gateway, ThreadPoolExecutor(1) as pool:
+        until(lambda: name in Site(site.cluster, site.sim, gateway, create_key(gateway), port).listed())
+        testing = pool.submit(helm_test, gateway, MODEL=name)
+        until(lambda: [line for line in gateway.requests if line.get("code") == "model_not_ready"])
+        assert not testing.done()
+        wake(site, name)
+        done = testing.result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"waiting for {name}" in done.stdout
 
 
 def _later(moment: str, seconds: int) -> str:

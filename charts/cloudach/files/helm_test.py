@@ -60,24 +60,29 @@ def first_model(client, deadline):
 
 
 def stream(client, model, deadline):
-    """One answer, whole. A model that still starts says when to ask again."""
+    """One answer, whole. A model that starts or sleeps, which this request wakes, says when to ask again: by its status,
+    or in the stream itself where that has had heart-beats."""
     while True:
+        chunks = []
         try:
-            chunks = list(
-                client.chat.completions.create(
-                    model=model,
-                    messages=[{"role": "user", "content": "What is the capital of France?"}],
-                    max_tokens=32,
-                    stream=True,
-                    stream_options={"include_usage": True},
-                )
-            )
+            for chunk in client.chat.completions.create(
+                model=model,
+                messages=[{"role": "user", "content": "What is the capital of France?"}],
+                max_tokens=32,
+                stream=True,
+                stream_options={"include_usage": True},
+            ):
+                chunks.append(chunk)
             break
-        except openai.InternalServerError as error:
+        except openai.APIError as error:
+            refused = isinstance(error, openai.APIStatusError) and not isinstance(error, openai.InternalServerError)
+            if chunks or refused:
+                raise
             if time.monotonic() > deadline:
                 sys.exit(f"{model} did not answer in time: {error}")
             print(f"waiting for {model}: {error}", flush=True)
-            time.sleep(min(10.0, float(error.response.headers.get("retry-after", 2))))
+            response = getattr(error, "response", None)
+            time.sleep(min(10.0, float(response.headers.get("retry-after", 2)) if response is not None else 2.0))
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
     reasons = [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason]
     if not text or len(chunks) < 3 or reasons not in (["stop"], ["length"]) or not chunks[-1].usage:
