@@ -60,8 +60,8 @@ def first_model(client, deadline):
 
 
 def stream(client, model, deadline):
-    """One answer, whole. A model that starts or sleeps, which this request wakes, says when to ask again: by its status,
-    or in the stream itself where that has had heart-beats."""
+    """One answer, whole. A model that starts, or sleeps and is woken by this, says when to ask again: by a status, or
+    in the stream itself where that has had heart-beats."""
     while True:
         chunks = []
         try:
