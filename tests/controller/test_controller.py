@@ -7,7 +7,6 @@ from base64 import b64decode, b64encode
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
 from cloudach_controller.drift import covers
 from cloudach_controller.resources.network import policies
@@ -115,7 +114,8 @@ def test_scaling_changes_the_replica_count_and_nothing_else(start: Start, shop: 
     shop.state("Ready", ready=3)
     shop.run("scale", "model/sim", "--replicas=1")
     shop.state("Ready", ready=1)
-    counts = [one["applications"][0]["deployments"][0]["num_replicas"] for one in paper.applied["sim"]]
+    bounds = [one["applications"][0]["deployments"][0]["autoscaling_config"] for one in paper.applied["sim"]]
+    counts = [one["min_replicas"] for one in bounds]
     assert counts == [1, 3, 1]
     assert len(paper.clusters["sim"]) == 1
     after = shop.get("rayservice")
@@ -400,30 +400,15 @@ def test_what_the_engine_says_reaches_the_operator(start: Start, shop: Shop, pap
     assert shop.condition("Degraded").startswith("False AsExpected")
 
 
-def test_a_pod_without_a_node(start: Start, shop: Shop, cluster: Cluster, paper: Paper) -> None:
-    shop.apply(model())
+def test_a_pod_without_a_node(start: Start, shop: Shop, paper: Paper) -> None:
+    shop.apply(model(replicas=1))
     start()
     shop.state("Ready")
-    labels = {"cloudach.dev/model": "sim", "ray.io/cluster": paper.active("sim"), "ray.io/node-type": "worker"}
-    container = {"name": "ray-worker", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
-    pod = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "sim-worker", "namespace": NAMESPACE, "labels": labels},
-        "spec": {"containers": [container]},
-    }
-    shop.kubectl.apply(pod)
-    unschedulable = {"type": "PodScheduled", "status": "False", "message": "0/1 nodes: 1 Insufficient nvidia.com/gpu."}
-    path = f"/api/v1/namespaces/{NAMESPACE}/pods/sim-worker"
-    with httpx.Client(verify=cluster.tls, base_url=cluster.url, trust_env=False, timeout=60) as client:
-        answer = client.patch(
-            f"{path}/status",
-            json={"status": {"conditions": [unschedulable]}},
-            headers={"content-type": "application/strategic-merge-patch+json"},
-        )
-        answer.raise_for_status()
-        until(lambda: "Insufficient nvidia.com/gpu" in shop.condition("Degraded"), "the reason")
-        client.delete(path, params={"gracePeriodSeconds": 0}).raise_for_status()
+    paper.unschedulable.add("sim")
+    shop.run("scale", "model/sim", "--replicas=2")
+    until(lambda: "Insufficient nvidia.com/gpu" in shop.condition("Degraded"), "the reason")
+    assert shop.condition("Degraded").startswith("True NoGpuNodeFits")
+    paper.unschedulable.discard("sim")
     until(lambda: shop.condition("Degraded").startswith("False"), "its end")
 
 

@@ -176,6 +176,17 @@ def test_scaling_under_streams(loop: Loop) -> None:
     assert [answer for answer in answers if not whole(answer, TOKENS)] == []
 
 
+def test_autoscaling_comes_and_goes_without_a_restart(loop: Loop) -> None:
+    (first,) = running(loop.operator)
+    loop.apply(replicas=1, drainSeconds=5, autoscaling={"minReplicas": 2, "maxReplicas": 3})
+    loop.shop.state("Ready", ready=2, within_s=REPLICAS_S)
+    two = running(loop.operator)
+    assert first in two, "it was restarted when autoscaling came"
+    loop.apply(replicas=1, drainSeconds=5)
+    loop.shop.state("Ready", ready=1, within_s=REPLICAS_S)
+    assert running(loop.operator) < two, "it was restarted when autoscaling went"
+
+
 def test_adapters_come_and_go_under_streams(loop: Loop) -> None:
     """Replicas are replaced one by one; an adapter is served when all of them have it, and no stream breaks."""
     loop.apply(replicas=2, drainSeconds=5, lora=with_adapters("sql"))

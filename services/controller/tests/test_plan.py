@@ -75,6 +75,14 @@ def override(manifest: dict[str, Any] | None) -> dict[str, Any]:
     return found
 
 
+def fixed(manifest: dict[str, Any] | None) -> int:
+    """The one number of replicas that Serve may have."""
+    bounds = override(manifest)["autoscaling_config"]
+    (count,) = set(bounds.values())
+    assert bounds.keys() == {"min_replicas", "initial_replicas", "max_replicas"}
+    return int(count)
+
+
 def args(manifest: dict[str, Any] | None) -> dict[str, Any]:
     assert manifest is not None
     found: dict[str, Any] = json.loads(manifest["spec"]["serveConfigV2"])["applications"][0]["args"]
@@ -87,7 +95,7 @@ def test_nothing_is_there_so_it_is_made() -> None:
     assert done.manifest is not None
     assert done.manifest["metadata"]["name"] == "qwen"
     assert done.manifest["metadata"]["ownerReferences"][0]["uid"] == "u1"
-    assert override(done.manifest)["num_replicas"] == 2
+    assert fixed(done.manifest) == 2
 
 
 def test_all_is_as_it_should_be() -> None:
@@ -230,7 +238,7 @@ def test_while_a_replacement_waits_the_replicas_follow_all_the_same() -> None:
     done = planned(model({"image": "x:2", "maxModelLen": 99, "replicas": 7}, generation=2), before)
     assert done.change == "in place"
     assert done.waiting
-    assert override(done.manifest)["num_replicas"] == 7
+    assert fixed(done.manifest) == 7
     assert args(done.manifest) == args(before)  # the new arguments belong to the new pods
     assert done.manifest is not None
     assert done.manifest["spec"]["rayClusterConfig"] == before["spec"]["rayClusterConfig"]

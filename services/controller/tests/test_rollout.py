@@ -346,7 +346,7 @@ def test_scaling_replaces_no_cluster_whatever_was_added() -> None:
     worker["containers"][0]["env"].insert(0, {"name": "MINE", "value": "1"})
     meddled = kuberay(there, active=A, pending=B)
     done = planned(model(OLD, replicas=3), meddled)
-    assert app(done.manifest)["deployments"][0]["num_replicas"] == 3
+    assert app(done.manifest)["deployments"][0]["autoscaling_config"]["max_replicas"] == 3
     assert done.drop == B
     assert done.cluster is not None
     removed = [one["path"].rpartition("/spec/")[2] for one in cleaning(meddled, done.cluster) if one["op"] == "remove"]

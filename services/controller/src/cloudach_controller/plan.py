@@ -64,7 +64,10 @@ def plan(
     live = build.live(there)
     around = around or Around()
     rollout = decide(model, wanted, live, settings, around, now=now)
-    options = override(model, wanted, begin=_begin(model, wanted, live, target))
+    # With other code the replicas are restarted anyway.
+    same_code = rollout.pods != "begun anew" and live.bare_application == rollout.application
+    plain = same_code and "num_replicas" in live.override
+    options = override(model, wanted, begin=_begin(model, wanted, live, target), plain=plain)
     manifest = build.ray_service(
         model,
         rollout.made,

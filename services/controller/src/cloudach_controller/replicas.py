@@ -115,10 +115,14 @@ def _sleeps_at(
     return max(moments, default=datetime.max.replace(tzinfo=UTC))  # nothing is known: it stays awake
 
 
-def override(model: Model, wanted: Demand, *, begin: int | None = None) -> dict[str, Any]:
+def override(model: Model, wanted: Demand, *, begin: int | None = None, plain: bool = False) -> dict[str, Any]:
     """The deployment's options in serveConfigV2 that Serve takes over without restarting a replica.
 
-    `begin`: where an autoscaler goes on from, instead of `wanted.replicas`.
+    A fixed number is written as an autoscaler's bounds. To Serve a deployment with an autoscaler is other code than one
+    without, so a change from `num_replicas` to bounds would restart every replica.
+
+    `begin`: where an autoscaler goes on from, instead of `wanted.replicas`. `plain`: replicas run that were started
+    with `num_replicas`, as 0.1.0 wrote it.
     """
     options: dict[str, Any] = {"graceful_shutdown_timeout_s": float(model.spec.drain_seconds)}
     if wanted.mode != "running":
@@ -129,7 +133,9 @@ def override(model: Model, wanted: Demand, *, begin: int | None = None) -> dict[
     # Code that changes is rolled out with one replica more than wanted, so that no moment is without one.
     options["max_surge_percent"] = 1
     if scaling is None or not wanted.autoscaled:
-        return options | {"num_replicas": wanted.replicas}
+        count = wanted.replicas
+        fixed = {"min_replicas": count, "initial_replicas": count, "max_replicas": count}
+        return options | ({"num_replicas": count} if plain else {"autoscaling_config": fixed})
     return options | {
         "autoscaling_config": {
             "min_replicas": max(scaling.min_replicas, 1),
