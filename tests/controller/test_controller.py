@@ -125,7 +125,8 @@ def test_scaling_changes_the_replica_count_and_nothing_else(start: Start, shop: 
     scale = json.loads(
         shop.kubectl("get", "--raw", f"/apis/cloudach.dev/v1alpha1/namespaces/{NAMESPACE}/models/sim/scale")
     )
-    assert scale["status"] == {"replicas": 1, "selector": "cloudach.dev/model=sim,ray.io/node-type=worker"}
+    selector = f"cloudach.dev/model=sim,ray.io/node-type=worker,ray.io/cluster={paper.active('sim')}"
+    assert scale["status"] == {"replicas": 1, "selector": selector}
 
 
 def test_a_change_of_the_pods_is_announced_and_waits(start: Start, shop: Shop, paper: Paper) -> None:

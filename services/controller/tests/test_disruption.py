@@ -45,6 +45,14 @@ def test_what_kubernetes_is_told() -> None:
     }
 
 
+def test_after_a_switch_the_old_pods_are_kept_until_the_new_ones_can_be_reached() -> None:
+    pods = [pod(), pod(), pod(ready=False), pod(ready=False)]
+    assert budget(model(), desired=2, ready=0, running=0, pods=pods) is None
+    made = budget(model(), desired=2, ready=0, running=2, pods=pods)
+    assert made is not None
+    assert made["spec"]["minAvailable"] == 2, "none of them may go"
+
+
 @pytest.mark.parametrize(
     ("desired", "ready", "pods", "granted"),
     [

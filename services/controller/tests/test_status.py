@@ -194,7 +194,7 @@ def test_the_rest_of_the_status() -> None:
     assert (found.replicas, found.ready_replicas, found.desired_replicas) == (3, 1, 2)
     assert found.endpoint == "http://qwen-serve-svc.llm.svc:8000"
     assert (found.id, found.upstream_model, found.observed_generation) == ("qwen", "qwen", 4)
-    assert found.selector == "cloudach.dev/model=qwen,ray.io/node-type=worker"
+    assert found.selector == "cloudach.dev/model=qwen,ray.io/node-type=worker,ray.io/cluster=qwen-1"
 
 
 def test_an_autoscaled_model_tells_what_the_autoscaler_wants() -> None:

@@ -258,8 +258,10 @@ class Reconciler:
             return  # nobody knows which replicas answer, so it stays as it is
         if not self._settings.rollout.disruption_budgets:
             desired = 0
+        running = seen.replicas.ready if seen.replicas is not None else 0
         # A budget counts by labels, so pods of dropped clusters, too.
-        wanted = disruption.budget(model, desired=desired, ready=ready, pods=self._cache.pods.get(key, ()))
+        pods = self._cache.pods.get(key, ())
+        wanted = disruption.budget(model, desired=desired, ready=ready, running=running, pods=pods)
         await self._companions.keep_budget(key, model, wanted)
 
     async def _engine_key(self, key: Key, model: Model) -> str | None:

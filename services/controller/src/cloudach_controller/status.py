@@ -13,7 +13,7 @@ from cloudach_model_api.status import Condition, ConditionType, ModelStatus, Sta
 
 from .causes import FATAL, Cause, cause
 from .kuberay import behind, reachable
-from .observation import Observation, Replicas, of_the_active_cluster, replacing
+from .observation import Observation, Replicas, active_head, of_the_active_cluster, replacing
 from .plan import Plan
 from .replicas import Demand
 from .settings import Settings
@@ -89,7 +89,7 @@ def status(
         replicas=view.total,
         ready_replicas=view.ready,
         desired_replicas=desired,
-        selector=f"{LABEL_MODEL}={model.metadata.name},ray.io/node-type=worker",
+        selector=_selector(model, seen),
         endpoint=settings.ray.endpoint_url.format(**names),
         upstream_model=model.upstream_model,
         adapters=_loaded(model, running),
@@ -194,6 +194,13 @@ def _state(
     if wrong is not None:
         return State.DEGRADED
     return State.READY if view.ready == desired == view.total else State.SCALING
+
+
+def _selector(model: Model, seen: Observation) -> str:
+    """Of the pods that serve: idle ones of a dropped cluster would halve what an HPA takes for the load."""
+    head = active_head(seen.ray_service)
+    cluster = f",ray.io/cluster={head.cluster}" if head is not None else ""
+    return f"{LABEL_MODEL}={model.metadata.name},ray.io/node-type=worker{cluster}"
 
 
 def _late(seen: Observation, settings: Settings, now: datetime) -> Cause | None:

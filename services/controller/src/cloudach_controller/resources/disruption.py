@@ -23,12 +23,17 @@ def budget_name(model: Model) -> str:
     return f"{model.metadata.name}.replicas"
 
 
-def budget(model: Model, *, desired: int, ready: int, pods: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+def budget(
+    model: Model, *, desired: int, ready: int, pods: Iterable[Mapping[str, Any]], running: int = 0
+) -> dict[str, Any] | None:
     """`desired` and `ready`: replicas. `pods`: all of the Model. None: nothing is worth protecting.
+
+    `running`: replicas that are up, and that nobody may reach yet. Right after a replacement that is all of them, and
+    streams still run on the pods from before.
 
     The pods of two clusters count together, because the budget cannot tell them apart.
     """
-    if desired < 2 or not ready:
+    if desired < 2 or not (ready or running):
         return None
     healthy = max(desired * pods_per_replica(model), sum(map(_is_healthy, pods)))
     return {
