@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from tests.charts.cluster import kuberay_operator, rayservice_crd, within
+from tests.cluster import ray_pods
 from tests.cluster.node import NAMESPACE, Node, node_with, require_node
+from tests.cluster.ray_pods import HEAD, WORKER
 from tests.support import images
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
 from tests.support.kubectl import await_kinds
@@ -72,8 +74,8 @@ def node(archives: list[Path]) -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def addresses(node: Node) -> dict[str, str]:
     """Cluster IPs by Service name: of the simulator, which runs, and of the chart's Services, whose IPs are free."""
-    node.apply(*simulator(), *map(service, NAMES))
-    found = {name: str(node.get("service", name)["spec"]["clusterIP"]) for name in ("simulator", *NAMES)}
+    node.apply(*simulator(), *ray_pods.services(), *map(service, NAMES))
+    found = {name: str(node.get("service", name)["spec"]["clusterIP"]) for name in ("simulator", HEAD, WORKER, *NAMES)}
     node.kubectl("delete", "service", *NAMES)
     node.kubectl("rollout", "status", "deployment/simulator", "--timeout=300s", timeout_s=310)
     return found
@@ -112,10 +114,10 @@ def crds(node: Node) -> None:
     """The Model as it was released, and KubeRay's kind and Deployment, though nobody acts on it."""
     node.apply(*kuberay_operator())
     if not node.kubectl("get", "crd", "rayservices.ray.io", "--ignore-not-found"):
-        node.apply(rayservice_crd())
+        node.apply(rayservice_crd(), ray_pods.crd())
     old = ("--server-side=false", "--disable-openapi-validation") if node.minor() < 28 else ()
     node.helm("upgrade", "--install", "cloudach-crds", RELEASED_CRDS, *CRDS_APART, *old)
-    await_kinds(node.kubectl, "models.cloudach.dev", "rayservices.ray.io")
+    await_kinds(node.kubectl, "models.cloudach.dev", "rayservices.ray.io", "rayclusters.ray.io")
 
 
 @pytest.fixture(scope="session")

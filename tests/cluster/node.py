@@ -39,6 +39,10 @@ class Node:
         """What it prints. Raises CommandFailed."""
         return _run([*self._prefix, *map(str, command)], stdin, timeout_s)
 
+    def is_this_machine(self) -> bool:
+        """Whether its pods can mount what lies here."""
+        return "KUBE_NODE_SCRIPTS" in os.environ or self._prefix == ["env"]
+
     def start(self, *command: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*self._prefix, *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

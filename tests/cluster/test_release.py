@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from tests.charts.cluster import CRDS, within
 from tests.cluster.conftest import CRDS_APART, VERSIONS, WAIT, objects
 from tests.cluster.node import NAMESPACE, Node
+from tests.cluster.ray_pods import WORKER, RayPods
 from tests.support.helm import CHART
 from tests.support.kubectl import CommandFailed, await_kinds
 
@@ -125,6 +127,8 @@ def test_an_upgrade_from_the_release_before_breaks_no_stream(
             "resources": release["valkey"]["resources"],
             "service": {"clusterIP": addresses["demo-cloudach-raystore"]},
         }
+        engines = {"id": "heads", "upstreams": [f"http://{addresses[WORKER]}:8000"], "upstream_model": "tiny"}
+        release["gateway"]["config"]["models"].append(engines)
         upgrade(node, release)
         within(300, lambda: not any(earlier[part] & uids(node, part) for part in ("gateway", "controller")))
         out, _ = load.communicate(timeout=300)
@@ -185,6 +189,46 @@ def test_the_store_of_rays_state_lets_each_model_in_and_is_as_closed_as_it_says(
     assert set(node.get("secret", "cloudach-gcs-store")["data"]) == {"tiny"}
     assert "gcsFaultToleranceOptions" not in node.get("rayservice", "tiny")["spec"]["rayClusterConfig"]
     test_a_pod_is_as_closed_as_it_says(node, release, "statefulset/demo-cloudach-raystore")
+
+
+def test_a_lost_head_breaks_and_refuses_nothing(node: Node, release: dict[str, Any], addresses: dict[str, str]) -> None:
+    """Ray's real GCS with the chart's store, under streams that nobody asks for twice. KubeRay's part is the test's."""
+    if not node.is_this_machine():
+        pytest.skip("LEFT OUT, Ray's programs are mounted from this machine: the node has to be on it")
+    ray = RayPods(node, "tiny", addresses)
+    try:
+        with ray:
+            within(300, lambda: worked(ray.serve))
+            within(300, lambda: worked(lambda: ray.replicas()[0]["state"] == "RUNNING") and ray.answers())
+            lose_a_head(node, ray, f"http://{release['gateway']['service']['clusterIP']}/v1")
+    except TimeoutError as error:
+        pytest.fail(f"{error}\n{node.tell()}")
+
+
+def lose_a_head(node: Node, ray: RayPods, url: str) -> None:
+    before, worker = ray.replicas(), ray.worker()
+    made = node.kubectl(*CLOUDACH, "keys", "create", "--tenant=heads", "--json")
+    load = node.start(sys.executable, LOAD, url, json.loads(made)["key"], "heads", "10")
+    assert load.stdout is not None
+    try:
+        assert load.stdout.readline() == "running\n"
+        ray.lose_head()
+        within(300, lambda: worked(lambda: ray.replicas() == before))
+        out, _ = load.communicate(timeout=300)
+    finally:
+        load.kill()
+    result = json.loads(out)
+    assert result["broken"] == [], node.tell()
+    assert result["finished"] > 10, "streams have begun while there was no head"
+    assert ray.worker() == worker
+
+
+def worked(ask: Callable[[], Any]) -> bool:
+    """Whether the head answers, and well."""
+    try:
+        return ask() is not False
+    except CommandFailed:
+        return False
 
 
 def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any], before: set[str]) -> None:
