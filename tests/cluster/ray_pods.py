@@ -24,7 +24,12 @@ CLUSTER = "tiny-x7k2p"
 HEAD, WORKER = "ray-head", "ray-worker"
 TOKEN = secrets.token_hex(32)
 _PROGRAMS = ("/usr", sys.base_prefix, str(ROOT))
-_OPTIONS = "--block --object-store-memory=80000000 --dashboard-agent-grpc-port=52366 --runtime-env-agent-port=52367"
+_OPTIONS = " ".join(
+    (
+        "--block --object-store-memory=80000000 --metrics-export-port=8080",
+        "--dashboard-agent-listen-port=52365 --dashboard-agent-grpc-port=52366 --runtime-env-agent-port=52367",
+    )
+)
 """With ports that are named, Ray does not give up after 15 s because its agent is slow to tell its own."""
 _CALL = """
 import sys, httpx
