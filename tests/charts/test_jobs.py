@@ -9,6 +9,7 @@ import sys
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from tests.charts.test_install import allowed
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import CHART, render
 from tests.support.processes import BIN
-from tests.support.stack import Gateway, served_by, start_gateway, start_sim
+from tests.support.stack import Gateway, Simulator, served_by, start_gateway, start_sim
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
 
@@ -27,8 +28,14 @@ RUN = "import sys, pathlib, kube_api, {0}; kube_api._ACCOUNT = pathlib.Path(sys.
 
 
 @pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    with start_sim() as sim, start_gateway({"models": [served_by(sim)]}) as gateway:
+def sim() -> Iterator[Simulator]:
+    with start_sim(rate=200) as sim:
+        yield sim
+
+
+@pytest.fixture(scope="module")
+def gateway(sim: Simulator) -> Iterator[Gateway]:
+    with start_gateway({"models": [served_by(sim)]}) as gateway:
         yield gateway
 
 
@@ -99,6 +106,63 @@ def test_a_wrong_argument_is_told_at_once(helm: Helm, gateway: Gateway, tmp_path
     _, errors = run.communicate(timeout=200)
     assert run.returncode == 1
     assert "--requests-per-minute" in errors
+
+
+def head(uid_of: str, *, kept: bool = True) -> dict[str, Any]:
+    """A head's pod as KubeRay makes it; `kept`: with its state in a store."""
+    labels = {"cloudach.dev/model": "tiny", "ray.io/node-type": "head"}
+    notes = {"ray.io/ft-enabled": str(kept).lower()}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"tiny-head-{uid_of}", "namespace": "serving", "labels": labels, "annotations": notes},
+        "spec": {"containers": [{"name": "ray-head", "image": "ray"}], "schedulerName": "nobody"},
+    }
+
+
+def become_ready(helm: Helm, pod: dict[str, Any]) -> None:
+    helm.kubectl.apply(pod)
+    status = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+    with httpx.Client(base_url=helm.cluster.url, verify=helm.cluster.tls) as api:
+        path = f"/api/v1/namespaces/serving/pods/{pod['metadata']['name']}/status"
+        merge = {"content-type": "application/merge-patch+json"}
+        api.patch(path, content=json.dumps(status), headers=merge).raise_for_status()
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_a_head_is_lost_under_streams_and_one_that_breaks_is_told(
+    helm: Helm, sim: Simulator, gateway: Gateway, tmp_path: Path, breaks: bool
+) -> None:
+    """There is no KubeRay: another head is made by the test."""
+    helm.install({"test": {"loseHead": "tiny"}})
+    become_ready(helm, head("old"))
+    env = {"GATEWAY_URL": gateway.url, "MODEL": "sim", "TIMEOUT_S": "120", "CLOUDACH_CONFIG": str(gateway.config_file)}
+    run = job(helm, "demo-cloudach-test", tmp_path, "lose_head", "serving", "tiny", **env)
+    try:
+        within(100, lambda: helm.get("pods", "-l", "ray.io/node-type=head")["items"] == [])
+        if breaks:
+            sim.arm("http:500", times=None)
+            within(60, lambda: sim.stats()["running"] == 0)  # what ran has ended, and the next ones are refused
+        become_ready(helm, head("new"))
+        out, errors = run.communicate(timeout=200)
+    finally:
+        run.kill()
+        sim.reset()
+        helm.kubectl("-n", "serving", "delete", "pods", "-l", "ray.io/node-type=head", "--now")
+    assert (run.returncode == 0) is not breaks, errors
+    assert "ran on without their head" in out or "streams broke when the head was lost" in errors
+
+
+def test_a_head_that_keeps_its_state_nowhere_is_left_alone(helm: Helm, gateway: Gateway, tmp_path: Path) -> None:
+    helm.install({"test": {"loseHead": "tiny"}})
+    become_ready(helm, head("old", kept=False))
+    env = {"GATEWAY_URL": gateway.url, "MODEL": "sim", "TIMEOUT_S": "60", "CLOUDACH_CONFIG": str(gateway.config_file)}
+    run = job(helm, "demo-cloudach-test", tmp_path, "lose_head", "serving", "tiny", **env)
+    _, errors = run.communicate(timeout=200)
+    assert run.returncode != 0
+    assert "keeps no state in a store" in errors
+    assert len(helm.get("pods", "-l", "ray.io/node-type=head")["items"]) == 1
+    helm.kubectl("-n", "serving", "delete", "pods", "-l", "ray.io/node-type=head", "--now")
 
 
 SELECTOR = (

@@ -491,6 +491,9 @@ def monitoring() -> Iterator[Case]:
 
 def test() -> Iterator[Case]:
     yield Case("test.enabled", False, there("Pod", "test"), False)
+    yield Case("test.loseHead", "qwen", lambda o: o.env("test")["LOSE_HEAD"], "qwen")
+    yield Case("test.loseHead", "qwen", there("Role", "test"), True, name="rights")
+    yield Case("test.loseHead", "qwen", pod("test", "automountServiceAccountToken"), True, name="token")
     yield Case("test.model", "llama", lambda o: o.env("test")["MODEL"], "llama")
     alias = {"ip": "10.0.0.1", "hostnames": ["metrics"]}
     yield Case("test.hostAliases", [alias], pod("test", "hostAliases"), [alias])

@@ -1,7 +1,7 @@
 """What `helm test` does: stream an answer with the OpenAI SDK, trip a limit, and find both in the metrics.
 
 Environment: GATEWAY_URL, METRICS_HOST, METRICS_PORT, MODEL (empty: the first that is listed), TIMEOUT_S, and
-CLOUDACH_REDIS_URL.
+CLOUDACH_REDIS_URL. LOSE_HEAD: the Model of NAMESPACE that loses its head in the end; empty: none.
 """
 
 import json
@@ -32,6 +32,10 @@ def main():
     finally:
         for key in made:
             cloudach("delete", key["id"])
+    if os.environ.get("LOSE_HEAD"):
+        import lose_head
+
+        lose_head.main(os.environ["NAMESPACE"], os.environ["LOSE_HEAD"])
     print("helm test: good")
 
 

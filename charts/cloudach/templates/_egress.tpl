@@ -111,6 +111,7 @@ every port of its namespace is open. An upstream from the environment is not kno
 {{- if has $component (list "gateway" "first-key" "test") -}}{{- $parts = append $parts (include "cloudach.toRedis" $root) -}}{{- end -}}
 {{- $asks := list "controller" "first-key" "delete-models" -}}
 {{- if $root.Values.gateway.watchModels -}}{{- $asks = append $asks "gateway" -}}{{- end -}}
+{{- if $root.Values.test.loseHead -}}{{- $asks = append $asks "test" -}}{{- end -}}
 {{- if and (has $component $asks) $out.apiServer -}}{{- $parts = append $parts (toYaml $out.apiServer) -}}{{- end -}}
 {{- if eq $component "gateway" -}}
 {{- if $root.Values.gateway.watchModels -}}{{- $parts = append $parts (include "cloudach.toModels" (list 8000 "")) -}}{{- end -}}
