@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from cloudach_controller.dashboard import Dashboard
 from cloudach_controller.kube.client import Kind
-from cloudach_controller.observation import Head, active_head, pods_that_count
+from cloudach_controller.observation import Head, active_head, of_the_active_cluster, pods_that_count
 from cloudach_controller.observe import Observer
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
@@ -140,3 +140,30 @@ def test_only_pods_of_the_active_cluster_and_the_one_on_its_way_count() -> None:
     assert [one["metadata"]["name"] for one in pods_that_count({"status": status}, pods)] == ["serving", "next"]
     assert pods_that_count({"metadata": {}}, pods) == ()
     assert pods_that_count(None, pods) == ()
+
+
+async def test_the_log_of_a_cluster_on_its_way_is_not_the_active_ones() -> None:
+    class Crashed(Secrets):
+        async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
+            return f"ValueError: of {pod}"
+
+    def crashing(cluster: str) -> dict[str, Any]:
+        state = {"waiting": {"reason": "CrashLoopBackOff"}}
+        container = {"name": "ray-worker", "state": state, "lastState": {"terminated": {"exitCode": 1}}}
+        metadata = {"name": f"{cluster}-worker", "namespace": "n", "labels": {"ray.io/cluster": cluster}}
+        return {"metadata": metadata, "status": {"containerStatuses": [container]}}
+
+    async def nothing(_: web.Request) -> web.Response:
+        return web.json_response({"applications": {}})
+
+    status = {"activeServiceStatus": {"rayClusterName": "m-1"}, "pendingServiceStatus": {"rayClusterName": "m-2"}}
+    async with dashboard(nothing) as url, aiohttp.ClientSession() as session:
+        settings = parse(f"ray: {{dashboard_url: '{url}'}}")
+        observer = Observer(Crashed(b64encode(b"t").decode()), Dashboard(session, 30), settings)
+        both = await observer.observe(MODEL, {"status": status}, [crashing("m-2"), crashing("m-1")])
+        second = await observer.observe(MODEL, {"status": status}, [crashing("m-2")])
+    assert (both.crashed_in, both.engine_log) == ("m-1", "ValueError: of m-1-worker")
+    assert (second.crashed_in, second.engine_log) == ("m-2", "ValueError: of m-2-worker")
+    assert of_the_active_cluster(both).engine_log == both.engine_log
+    assert of_the_active_cluster(second).engine_log == ""
+    assert of_the_active_cluster(second).pods == ()

@@ -63,7 +63,7 @@ MEANINGS = {
     Reason.ROLLOUT_FAILED: "The new replicas do not come up; Degraded says why. Those from before go on.",
     Reason.NOT_TAKEN: "This spec is not in force, and Degraded says why. What ran before goes on.",
     Reason.KUBERAY_BEHIND: "KubeRay has not acted for a while. Look whether its operator runs, and whether it reaches "
-    "port 8265 of the head (`networkPolicy.kuberayFrom`).",
+    "port 8265 of the head (`networkPolicy.kuberayNamespace`, `networkPolicy.kuberayFrom`).",
     Reason.UP_TO_DATE: "It is as the spec asks for.",
     Reason.AS_EXPECTED: "Nothing to look at.",
     Reason.INVALID_SPEC: "The spec breaks a rule; the message names the field. What ran before goes on.",
