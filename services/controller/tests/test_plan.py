@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cloudach_controller.drift import covers
 from cloudach_controller.plan import Plan, plan
-from cloudach_controller.replicas import Demand, demand
+from cloudach_controller.replicas import Demand, caught_up, demand
 from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.resources.ray_service import may_sleep_since
 from cloudach_controller.settings import Settings, parse
@@ -525,3 +525,47 @@ def test_engines_that_have_a_key_keep_it_when_it_is_switched_off() -> None:
     before = made(model())
     assert is_locked(before["spec"]["rayClusterConfig"])
     assert planned(model(), before, settings="inference: {engine_keys: false}").change == "none"
+
+
+def test_a_cluster_past_kuberay_gets_its_own_configuration_with_other_counts() -> None:
+    app = json.loads(made(model({"engine": {"args": {"seed": 1}}}))["spec"]["serveConfigV2"])["applications"][0]
+    # What Serve adds to what it was told changes nothing.
+    app["deployments"][0]["added"] = 1
+
+    def caught(spec: dict[str, Any], of: dict[str, Any] = app, **more: Any) -> dict[str, Any] | None:
+        wanted = model({"engine": {"args": {"seed": 2}}} | spec)
+        return caught_up(of, wanted, demand(wanted, NOW), **({"asked_anew": False, "target": None} | more))
+
+    assert caught({}) is None
+    scaled = caught({"replicas": 7})
+    assert scaled is not None
+    assert scaled["deployments"][0]["autoscaling_config"]["max_replicas"] == 7
+    assert {name: value for name, value in scaled.items() if name != "deployments"} == {
+        name: value for name, value in app.items() if name != "deployments"
+    }
+    off = caught({"replicas": 0})
+    assert off is not None
+    assert off["deployments"][0]["autoscaling_config"]["initial_replicas"] == 0
+    assert caught({"replicas": 0}, off) is None
+    back = caught({"replicas": 2}, off)
+    assert back is not None
+    assert back["deployments"][0]["autoscaling_config"]["min_replicas"] == 2
+    # Replicas of 0.1.0 that run are not restarted by another way to write their number.
+    plain = app | {"deployments": [{"name": "m", "num_replicas": 2}]}
+    more = caught({"replicas": 3}, plain)
+    assert more is not None
+    assert more["deployments"][0]["num_replicas"] == 3
+    auto = caught({"autoscaling": {"maxReplicas": 8}})
+    assert auto is not None
+    assert caught({"autoscaling": {"maxReplicas": 8}}, auto, target=5) is None
+    bounds = caught({"autoscaling": {"maxReplicas": 4}}, auto, target=5)
+    assert bounds is not None
+    assert bounds["deployments"][0]["autoscaling_config"]["initial_replicas"] == 4
+    anew = caught({"autoscaling": {"maxReplicas": 8}, "replicas": 6}, auto, asked_anew=True)
+    assert anew is not None
+    assert anew["deployments"][0]["autoscaling_config"]["initial_replicas"] == 6
+
+
+@pytest.mark.parametrize("app", [{}, {"deployments": []}, {"deployments": [{}]}, {"deployments": [{"name": "a"}] * 2}])
+def test_an_application_that_is_not_ours_is_left_alone(app: dict[str, Any]) -> None:
+    assert caught_up(app, model(), demand(model(), NOW), asked_anew=False, target=None) is None

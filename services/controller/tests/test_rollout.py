@@ -189,6 +189,7 @@ def test_a_mended_typo_of_a_replacement_needs_no_second_word() -> None:
     done = planned(model(NEWER, meta=word), there)
     assert (done.change, done.waiting, image(done.manifest)) == ("replacement", "", NEWER)
     assert delay(done.manifest) == 0
+    assert planned(model(NEWER, meta=word), kuberay(done.manifest, active=A, pending=B)).change == "none"
     starting = planned(model(NEWER, meta=word), kuberay(done.manifest, active=A, pending=C))
     assert (image(starting.manifest), delay(starting.manifest)) == (NEWER, 0)
     # The first cluster has served: its streams have their time when the next one takes over.

@@ -179,12 +179,15 @@ def _status(
 
 
 def _prepares(spec: dict[str, Any], active: RayCluster | None, pending: RayCluster | None) -> bool:
-    """shouldPrepareNewCluster"""
+    """shouldPrepareNewCluster: the text of the first cluster alone takes no second one back; it makes a third.
+
+    `upgradeStrategy: None` (isZeroDowntimeUpgradeEnabled) lets none be made, and drops none either.
+    """
     if active is None and pending is None:
         return True
     cluster = pending or active
     assert cluster is not None
-    return not _same(spec, cluster)
+    return not _same(spec, cluster) and (spec.get("upgradeStrategy") or {}).get("type", "NewCluster") == "NewCluster"
 
 
 def _same(spec: dict[str, Any], cluster: RayCluster) -> bool:

@@ -1,7 +1,8 @@
-"""Ray's dashboard: what Serve says of a Model's replicas."""
+"""Ray's dashboard: what Serve says of a Model's replicas, and what it is told past KubeRay."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import aiohttp
@@ -22,15 +23,32 @@ class Dashboard:
 
     async def applications(self, base_url: str, token: str | None) -> dict[str, Any]:
         """Raises Unanswered."""
+        return _json_object(await self._ask("GET", base_url, token, None), base_url)
+
+    async def configure(self, base_url: str, token: str | None, document: dict[str, Any]) -> None:
+        """Gives Serve another configuration; what runs on is not restarted by new counts. Raises Unanswered."""
+        await self._ask("PUT", base_url, token, document)
+
+    async def _ask(self, verb: str, base_url: str, token: str | None, body: dict[str, Any] | None) -> str:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        url = f"{base_url}/api/serve/applications/"
         try:
-            async with self._session.get(
-                f"{base_url}/api/serve/applications/", headers=headers, timeout=self._timeout
-            ) as answer:
-                if answer.status != 200:
-                    kind = Unauthorized if answer.status in (401, 403) else Unanswered
-                    raise kind(f"{base_url} answers {answer.status}: {(await answer.text())[:200]}")
-                found: dict[str, Any] = await answer.json(content_type=None)
-                return found
+            async with self._session.request(verb, url, json=body, headers=headers, timeout=self._timeout) as answer:
+                text = await answer.text()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unanswered(f"{base_url}: {type(error).__name__}: {error}") from error
+        if answer.status != 200:
+            kind = Unauthorized if answer.status in (401, 403) else Unanswered
+            raise kind(f"{base_url} answers {answer.status}: {text[:200]}")
+        return text
+
+
+def _json_object(text: str, base_url: str) -> dict[str, Any]:
+    """Raises Unanswered."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise Unanswered(f"{base_url}: {type(error).__name__}: {error}") from error
+    if not isinstance(found, dict):
+        raise Unanswered(f"{base_url} answers something else than an object")
+    return found

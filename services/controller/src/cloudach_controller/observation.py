@@ -29,6 +29,9 @@ class Replicas:
     adapters: frozenset[str] | None = None
     """LoRA adapters of the configuration that Serve was given last; None: Ray was not asked."""
 
+    app: Mapping[str, Any] | None = None
+    """The application as it was given to Serve; None: it has none."""
+
     building: bool = False
     """Serve reads a new configuration, and tells of no replica meanwhile; those that it had run on."""
 
@@ -60,6 +63,8 @@ class Observation:
     """What the API server said instead of taking the RayService."""
     vanished: bool = False
     """Somebody deleted the RayService."""
+    behind: str = ""
+    """Why the cluster that serves could not be told its counts while another one is to replace it."""
 
 
 def pods_that_count(
@@ -114,6 +119,7 @@ def read_replicas(answer: Mapping[str, Any], deployment: str) -> Replicas:
         deployment=str(found.get("status") or ""),
         message="\n".join(text for text in (app.get("message"), found.get("message")) if text),
         adapters=_adapters(app),
+        app=app.get("deployed_app_config") or None,
         building=app.get("status") == "DEPLOYING" and not found,
     )
 
@@ -140,10 +146,14 @@ class Head:
 def active_head(ray_service: Mapping[str, Any] | None) -> Head | None:
     """The head of the cluster that traffic goes to. Names that cannot be a service's count as none."""
     active = _active(ray_service)
-    cluster = str(active.get("rayClusterName") or "")
+    told = str(((active.get("rayClusterStatus") or {}).get("head") or {}).get("serviceName") or "")
+    return head_of(str(active.get("rayClusterName") or ""), told=told)
+
+
+def head_of(cluster: str, *, told: str = "") -> Head | None:
+    """Of any RayCluster. `told`: what KubeRay says that its service is called."""
     service = f"{cluster}-head-svc"
     # KubeRay before 1.4 kept the last 50 characters of it, and put an r where no name may begin.
-    told = str(((active.get("rayClusterStatus") or {}).get("head") or {}).get("serviceName") or "")
     if len(told) == 50 and service.endswith(told[1:]):
         service = told
     return Head(cluster, service) if cluster and _SERVICE_NAME.fullmatch(service) else None

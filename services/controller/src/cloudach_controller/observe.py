@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 from cloudach_model_api.model import Model
 from cloudach_settings import header_text
@@ -16,11 +16,14 @@ from .kube.client import SECRETS, Kind
 from .kube.errors import KubeError
 from .observation import Head, Observation, Replicas, active_head, cluster_of, pods_that_count, read_replicas
 from .resources import engine
+from .resources.ray_service import serve_document
 from .settings import Settings
 
 log = logging.getLogger(__name__)
 
 _LOG_LINES = 200
+
+T = TypeVar("T")
 
 
 class Api(Protocol):
@@ -68,24 +71,56 @@ class Observer:
         )
 
     async def _replicas(self, model: Model, head: Head) -> Replicas:
-        url = self._settings.ray.dashboard_url.format(
-            name=model.metadata.name, namespace=model.metadata.namespace, cluster=head.cluster, head=head.service
-        )
-        answer = await self._applications(url, model.metadata.namespace)
+        url, namespace = self._url(model, head), model.metadata.namespace
+        answer = await self._with_token(namespace, lambda token: self._dashboard.applications(url, token))
         return read_replicas(answer, engine.deployment(model))
 
-    async def _applications(self, url: str, namespace: str) -> dict[str, Any]:
+    async def replicas_of(self, model: Model, head: Head) -> Replicas | None:
+        """Those of any of its RayClusters; None: it cannot be asked."""
+        if not self._tells_clusters_apart:
+            return None
+        try:
+            return await self._replicas(model, head)
+        except (Unanswered, KubeError):
+            return None
+
+    async def tell(self, model: Model, head: Head, app: Mapping[str, Any]) -> str:
+        """Gives the Serve of this RayCluster its application; why that could not be done, if so.
+
+        Only by the address of this one cluster: an application that reached another one would replace its engines.
+        """
+        if not self._tells_clusters_apart:
+            return "ray.dashboard_url leads to a Model, and not to one of its clusters"
+        url, document = self._url(model, head), serve_document(app)
+        try:
+            await self._with_token(
+                model.metadata.namespace, lambda token: self._dashboard.configure(url, token, document)
+            )
+        except (Unanswered, KubeError) as error:
+            return str(error)
+        return ""
+
+    @property
+    def _tells_clusters_apart(self) -> bool:
+        return any(name in self._settings.ray.dashboard_url for name in ("{head}", "{cluster}"))
+
+    def _url(self, model: Model, head: Head) -> str:
+        return self._settings.ray.dashboard_url.format(
+            name=model.metadata.name, namespace=model.metadata.namespace, cluster=head.cluster, head=head.service
+        )
+
+    async def _with_token(self, namespace: str, ask: Callable[[str | None], Awaitable[T]]) -> T:
         if not self._settings.ray.token_auth:
-            return await self._dashboard.applications(url, None)
+            return await ask(None)
         secret = namespace, self._settings.ray.token_secret
         known = self._tokens.get(secret)
         if known is not None:
             try:
-                return await self._dashboard.applications(url, known)
+                return await ask(known)
             except Unauthorized:
                 self._tokens.pop(secret, None)
         token = self._tokens[secret] = await self._read_token(*secret)
-        return await self._dashboard.applications(url, token)
+        return await ask(token)
 
     async def _read_token(self, namespace: str, name: str) -> str:
         secret = await self._api.get(SECRETS, namespace, name)

@@ -21,7 +21,7 @@ from cloudach_model_api.model import Model
 from cloudach_model_api.status import rfc3339
 
 from .drift import Path, covers, extras, foreign, removals
-from .replicas import Demand, may_sleep, override
+from .replicas import Demand, goes_on_from, may_sleep, override
 from .resources import ray_service as build
 from .rollout import Around, decide, first
 from .settings import Settings
@@ -67,7 +67,8 @@ def plan(
     # With other code the replicas are restarted anyway.
     same_code = rollout.pods != "begun anew" and live.bare_application == rollout.application
     plain = same_code and "num_replicas" in live.override
-    options = override(model, wanted, begin=_begin(model, wanted, live, target), plain=plain)
+    begin = goes_on_from(model, wanted, live.override, asked_anew=asked_anew(model, live), target=target)
+    options = override(model, wanted, begin=begin, plain=plain)
     manifest = build.ray_service(
         model,
         rollout.made,
@@ -89,6 +90,11 @@ def plan(
 _CHANGES: dict[str, Change] = {"replaced": "replacement", "begun anew": "anew", "taken back": "back"}
 
 
+def asked_anew(model: Model, live: build.Live) -> bool:
+    """Whether spec.replicas is another one than when the autoscaler was last told where to go on."""
+    return live.replicas_asked != str(model.spec.replicas)
+
+
 def _sleep_note(model: Model, there: dict[str, Any] | None, now: datetime) -> dict[str, str]:
     since = build.may_sleep_since(there, now) or now
     return {build.ANNOTATION_MAY_SLEEP: rfc3339(since) if may_sleep(model) else ""}
@@ -105,22 +111,3 @@ def cleaning(there: dict[str, Any], cluster: dict[str, Any]) -> list[dict[str, A
         return []
     version = there["metadata"]["resourceVersion"]
     return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *removals(paths, below=CLUSTER)]
-
-
-def _begin(model: Model, wanted: Demand, live: build.Live, target: int | None) -> int | None:
-    """Where Serve's autoscaler goes on from.
-
-    Serve goes back to `initial_replicas` whenever anything in the deployment's options changes, so that number is left
-    as it is as long as nothing does, is what there is when something else changes, and what the operator has said when
-    that is new.
-    """
-    scaling = model.spec.autoscaling
-    if not wanted.autoscaled or scaling is None:
-        return None
-    old = live.override.get("autoscaling_config") or {}
-    if live.replicas_asked != str(model.spec.replicas) or not old.get("initial_replicas"):
-        return wanted.replicas
-    kept: int = old["initial_replicas"]
-    if override(model, wanted, begin=kept) == live.override:
-        return kept
-    return min(max(target or kept, scaling.min_replicas, 1), scaling.max_replicas)

@@ -60,6 +60,7 @@ class RayServices:
             str((pod["metadata"].get("labels") or {}).get("ray.io/cluster") or "")
             for pod in pods
             if not pod["metadata"].get("deletionTimestamp")
+            and (pod["metadata"].get("labels") or {}).get("ray.io/node-type") != "redis-cleanup"
         }
         since = self._no_status.get(key[0])
         return Around(

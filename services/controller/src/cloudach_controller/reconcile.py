@@ -6,7 +6,7 @@ import base64
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,13 +26,13 @@ from .kube.events import Events
 from .marks import Marks
 from .namespaces import Endings
 from .news import News
-from .observation import Observation, cluster_started
+from .observation import Observation, active_head, cluster_started, head_of, replacing
 from .observe import Observer
 from .pace import Pace
 from .parsed import Parsed
-from .plan import Plan, plan
+from .plan import Plan, asked_anew, plan
 from .ray_services import RayServices
-from .replicas import Demand, demand
+from .replicas import Demand, caught_up, demand
 from .resources import disruption
 from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live, may_sleep_since
@@ -132,6 +132,7 @@ class Reconciler:
             done, refused, applied = await self._bring_about(key, model, wanted, there, now)
             refused = refused or exposed
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
+        seen = await self._catch_up(model, wanted, there, seen)
         again = await self._say(obj, model, wanted, done, seen, now)
         if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew
             self._seen.discard(key)
@@ -180,17 +181,47 @@ class Reconciler:
         if there["metadata"].get("deletionTimestamp"):
             return self._settings.ray.poll_s
         done, _, applied = await self._bring_about(key, model, wanted, there, now)
-        seen = await self._look(key, model, applied)
+        seen = await self._catch_up(model, wanted, there, await self._look(key, model, applied))
         assert model.metadata.deletion_timestamp is not None
         drain = timedelta(seconds=model.spec.drain_seconds + self._settings.ray.drain_margin_s)
         limit = model.metadata.deletion_timestamp + drain
         # The dashboard may not have heard of the zero yet when it was just applied.
         view = seen.replicas
         empty = done.change == "none" and view is not None and view.total == 0 and not view.building
+        empty = empty and await self._others_are_empty(key, model, wanted, applied)
         if empty or now >= limit or not cluster_started(applied):
             await self._delete_ray_service(key)
         await self._say(obj, model, wanted, done, seen, now)
         return self._settings.ray.poll_s
+
+    async def _catch_up(
+        self, model: Model, wanted: Demand, before: dict[str, Any] | None, seen: Observation
+    ) -> Observation:
+        """KubeRay tells the cluster that serves nothing while another one is to take over. We do, but only counts."""
+        there, view, head = seen.ray_service, seen.replicas, active_head(seen.ray_service)
+        if there is None or view is None or view.app is None or head is None or not replacing(there):
+            return seen
+        anew = before is not None and asked_anew(model, live(before))
+        app = caught_up(view.app, model, wanted, asked_anew=anew, target=view.target)
+        if app is None or live(there).pending_ready:  # the other one takes over in this moment
+            return seen
+        return replace(seen, behind=await self._observer.tell(model, head, app))
+
+    async def _others_are_empty(self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None) -> bool:
+        """Streams run on in clusters that were replaced not long ago: their replicas go as well."""
+        now = live(there) if there is not None else None
+        names = self._ray_services.around(key, self._cache.pods.get(key, ())).with_pods
+        empty = True
+        for name in sorted(names - ({now.active, now.pending} if now is not None else set())):
+            head = head_of(name)
+            view = await self._observer.replicas_of(model, head) if head is not None else None
+            if head is None or view is None:
+                continue  # nobody can tell it anything
+            app = caught_up(view.app or {}, model, wanted, asked_anew=False, target=None)
+            if app is not None:
+                await self._observer.tell(model, head, app)
+            empty = empty and view.total == 0
+        return empty
 
     async def _delete_ray_service(self, key: Key) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from cloudach_model_api.model import Model, latest
 from cloudach_model_api.reasons import Reason
 from cloudach_model_api.status import ConditionType, State
 from cloudach_model_api.use import ModelUse, UseStatus
+
+from .drift import covers
 
 Mode = Literal["running", "sleeping", "off", "deleting"]
 
@@ -113,6 +116,44 @@ def _sleeps_at(
         marks.append(ready.last_transition_time)
     moments += [mark + idle for mark in marks]
     return max(moments, default=datetime.max.replace(tzinfo=UTC))  # nothing is known: it stays awake
+
+
+def goes_on_from(
+    model: Model, wanted: Demand, old: Mapping[str, Any], *, asked_anew: bool, target: int | None
+) -> int | None:
+    """Where Serve's autoscaler goes on from; None: the replicas are set by hand.
+
+    Serve goes back to `initial_replicas` whenever anything in the deployment's options changes, so that number is left
+    as it is as long as nothing does, is what there is when something else changes, and what the operator has said when
+    that is new. `old`: the options that it has. `target`: how many replicas the autoscaler wants now, if known.
+    """
+    scaling = model.spec.autoscaling
+    if not wanted.autoscaled or scaling is None:
+        return None
+    kept = (old.get("autoscaling_config") or {}).get("initial_replicas")
+    if asked_anew or not kept:
+        return wanted.replicas
+    if covers(old, override(model, wanted, begin=int(kept))):
+        return int(kept)
+    return min(max(target or int(kept), scaling.min_replicas, 1), scaling.max_replicas)
+
+
+def caught_up(
+    app: Mapping[str, Any], model: Model, wanted: Demand, *, asked_anew: bool, target: int | None
+) -> dict[str, Any] | None:
+    """A Serve application with the options that are wanted now and all else as it was; None: it has them.
+
+    None as well for one that has not one deployment: such a one is not ours.
+    """
+    deployments = app.get("deployments") or []
+    if len(deployments) != 1 or "name" not in deployments[0]:
+        return None
+    old = {name: value for name, value in deployments[0].items() if name != "name"}
+    begin = goes_on_from(model, wanted, old, asked_anew=asked_anew, target=target)
+    options = override(model, wanted, begin=begin, plain="num_replicas" in old)
+    if covers(old, options):
+        return None
+    return {**app, "deployments": [{"name": deployments[0]["name"], **options}]}
 
 
 def override(model: Model, wanted: Demand, *, begin: int | None = None, plain: bool = False) -> dict[str, Any]:

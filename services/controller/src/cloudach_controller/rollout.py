@@ -288,8 +288,9 @@ def _dropped(live: Live, around: Around, now: datetime, *, given_up: str) -> str
         recent = now - datetime.fromisoformat(at) < _DROPPED_FOR
     except (ValueError, TypeError):
         return ""
-    there = name not in (live.active, live.pending) and (recent or name in around.with_pods)
-    return note if there else ""
+    # As long as KubeRay has not acted yet it is still the second one.
+    there = recent or (name in around.with_pods and name != live.pending)
+    return note if there and name != live.active else ""
 
 
 def _notes(

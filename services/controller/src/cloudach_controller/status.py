@@ -229,12 +229,13 @@ def _ready(wanted: Demand, view: Replicas, desired: int, running: Replicas) -> _
 def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desired: int, seen: Observation) -> _Said:
     if wanted.mode != "running":
         if view.total:
-            return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} {view.total} left.", True)
+            left = f"{MEANINGS[Reason.DRAINING]} {view.total} left. {_behind(seen)}"
+            return _Said(Reason.DRAINING, left.strip(), True)
         return _up_to_date(seen)
     if done.waiting:
         return _Said(Reason.REPLACEMENT_PENDING, done.waiting, False)  # it says what that means in this case
     if done.change == "replacement" or replacing(seen.ray_service):
-        return _Said(Reason.REPLACING, MEANINGS[Reason.REPLACING], True)
+        return _Said(Reason.REPLACING, f"{MEANINGS[Reason.REPLACING]} {_behind(seen)}".strip(), True)
     if "DEPLOY_FAILED" in (view.application, view.deployment):
         return _Said(
             Reason.ROLLOUT_FAILED, f"{MEANINGS[Reason.ROLLOUT_FAILED]} {view.ready} of {desired} answer.", False
@@ -261,6 +262,12 @@ def _up_to_date(seen: Observation) -> _Said:
     if left is not None:
         return _Said(Reason.KUBERAY_BEHIND, str(left), True)
     return _Said(Reason.UP_TO_DATE, MEANINGS[Reason.UP_TO_DATE], False)
+
+
+def _behind(seen: Observation) -> str:
+    if not seen.behind:
+        return ""
+    return f"The number of replicas of the first set waits for the second one to take over: {seen.behind}"
 
 
 def _degraded(wrong: Cause | None, grant: Grant) -> _Said:

@@ -125,12 +125,16 @@ def application(model: Model) -> dict[str, Any]:
 def serve_config(model: Model, app: dict[str, Any], override: dict[str, Any]) -> str:
     """JSON, which is YAML: the same Model always makes the same text, and KubeRay compares texts."""
     deployments = [{"name": engine.deployment(model), **override}]
-    config = {
+    return json.dumps(serve_document({**app, "deployments": deployments}), indent=1, sort_keys=True)
+
+
+def serve_document(app: Mapping[str, Any]) -> dict[str, Any]:
+    """What Serve is told, whoever tells it. Other `http_options` than those that it has would be refused."""
+    return {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": 8000},
-        "applications": [{**app, "deployments": deployments}],
+        "applications": [app],
     }
-    return json.dumps(config, indent=1, sort_keys=True)
 
 
 def ray_service(
