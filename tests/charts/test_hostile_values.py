@@ -36,7 +36,7 @@ def _with(label: str) -> dict[str, Any]:
     image = {"repository": "registry/image", "tag": label}
     return EVERYTHING | {
         "nameOverride": label,
-        "fullnameOverride": label,
+        "fullnameOverride": f"n{label}",  # names of Services begin with a letter
         "commonLabels": {"common": label},
         "commonAnnotations": {"example.com/c": label},
         "imagePullSecrets": [{"name": label}],
@@ -133,8 +133,11 @@ def test_the_check_finds_what_is_not_quoted() -> None:
 
 
 @pytest.mark.parametrize("release", ["0777", "1e3"])
-def test_a_numeric_release_name_can_be_installed(release: str) -> None:
-    text = _rendered(release, {})
+def test_a_numeric_release_name_needs_another_name_for_its_objects(release: str) -> None:
+    """The API server refuses Services whose names begin with a digit."""
+    with pytest.raises(HelmFailed, match="after the release's name: Services take a-z"):
+        _rendered(release, {})
+    text = _rendered(release, {"fullnameOverride": "llm"})
     assert f'app.kubernetes.io/instance: "{release}"' in text
     assert release not in list(_plain(text))
 

@@ -51,6 +51,11 @@ def test_the_schema_names_the_mistake(values: dict[str, Any], said: str) -> None
             "namespace x, which watchNamespaces does not hold",
         ),
         ({"models": [{"name": "m", "spec": {"source": {}}}], "controller.enabled": False}, "nothing would serve them"),
+        *(
+            ({"fullnameOverride": name}, f"would be called {name}-…, after fullnameOverride: Services take a-z")
+            for name in ("UPPER", "0777", "under_score", "dot.ted", "-a")
+        ),
+        ({"nameOverride": "LLM"}, "would be called demo-LLM-…, after nameOverride"),
         ({"watchNamespaces": ["*", "a"]}, '"*" alone means all of them'),
         ({"gateway.autoscaling.kind": "keda"}, "list its triggers in gateway.autoscaling.triggers"),
         ({"gateway.autoscaling.minReplicas": 50}, "minReplicas is above gateway.autoscaling.maxReplicas"),

@@ -3,6 +3,11 @@ What must be so before anything is made. Each message says what to do.
 */}}
 {{- define "cloudach.preflight" -}}
 {{- $v := .Values -}}
+{{- $name := include "cloudach.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- $from := ternary "fullnameOverride" (ternary "nameOverride" "the release's name" (regexMatch "^[a-z]" .Release.Name)) (ne $v.fullnameOverride "") -}}
+{{- fail (printf "\n\nObjects would be called %s-…, after %s: Services take a-z, 0-9 and - alone, and a letter first. Set fullnameOverride to such a name.\n" $name $from) -}}
+{{- end -}}
 {{- if and (not $v.valkey.enabled) (not $v.redis.existingSecret) -}}
 {{- fail "\n\nCloudach needs a Redis or Valkey: leave valkey.enabled on, or name a Secret with the URL of yours in redis.existingSecret.\n" -}}
 {{- end -}}
