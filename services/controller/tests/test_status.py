@@ -419,3 +419,78 @@ def test_a_spec_that_was_not_taken_is_not_observed(what: dict[str, Any]) -> None
     assert conditions["Progressing"] == "False NotTaken"
     assert found.observed_generation == 3
     assert {one.observed_generation for one in found.conditions} == {4}
+
+
+def told_at(minutes: float, before: ModelStatus, view: Replicas, *, generation: int = 4, **more: Any) -> ModelStatus:
+    of = model(old=before.to_object(), generation=generation)
+    now = NOW + timedelta(minutes=minutes)
+    return status(of, demand(of, now), NOTHING, seen(view, (pod(),), **more), Settings(), now=now)
+
+
+def reason(of: ModelStatus, kind: str) -> str:
+    found = of.condition(kind)
+    assert found is not None
+    return f"{found.status} {found.reason}"
+
+
+def test_a_model_that_makes_no_step_for_so_long_says_so_and_since_when() -> None:
+    starts = told_at(0, ModelStatus(), replicas(0, 2))
+    assert reason(starts, "Degraded") == "False AsExpected"
+    one = told_at(20, starts, replicas(1, 1))  # a step
+    in_time = told_at(50, one, replicas(1, 1))
+    assert reason(in_time, "Degraded") == "False AsExpected"
+    late = told_at(51, in_time, replicas(1, 1))
+    assert reason(late, "Degraded") == "True ProgressDeadlineExceeded"
+    assert late.state == "Scaling"
+    for kind in ("Degraded", "Progressing"):
+        found = late.condition(kind)
+        assert found is not None
+        assert "No step since 2026-11-01T12:20:00Z" in found.message
+    assert told_at(60, late, replicas(1, 1)).conditions == late.conditions, "told once"
+    # The next step, another generation and the end each end it.
+    assert reason(told_at(61, late, replicas(0, 2)), "Degraded") == "False AsExpected"
+    assert reason(told_at(61, late, replicas(1, 1), generation=5), "Degraded") == "False AsExpected"
+    ready = told_at(61, late, replicas(2))
+    assert reason(ready, "Degraded") == "False AsExpected"
+    assert ready.progressed_at is None
+
+
+def test_what_is_known_to_be_wrong_is_told_and_the_deadline_with_it() -> None:
+    starts = told_at(0, ModelStatus(), replicas(0))
+    lost = {"ray_service": RAY_SERVICE}
+    of = model(old=starts.to_object())
+    now = NOW + timedelta(minutes=31)
+    late = status(
+        of,
+        demand(of, now),
+        NOTHING,
+        Observation(lost["ray_service"], (UNSCHEDULABLE,), replicas(0)),
+        Settings(),
+        now=now,
+    )
+    assert reason(late, "Degraded") == "True NoGpuNodeFits"
+    progressing = late.condition("Progressing")
+    assert progressing is not None
+    assert "No step since" in progressing.message
+
+
+def test_replicas_that_go_one_by_one_make_steps() -> None:
+    def gone(minutes: float, before: ModelStatus, left: int) -> ModelStatus:
+        of = model({"replicas": 0}, old=before.to_object())
+        now = NOW + timedelta(minutes=minutes)
+        return status(of, demand(of, now), NOTHING, seen(replicas(0, leaving=left)), Settings(), now=now)
+
+    two = gone(0, ModelStatus(), 2)
+    one = gone(25, two, 1)
+    assert reason(gone(40, one, 1), "Degraded") == "False AsExpected"
+    assert reason(gone(56, one, 1), "Degraded") == "True ProgressDeadlineExceeded"
+
+
+def test_a_change_that_waits_for_a_word_is_not_on_its_way() -> None:
+    waits = Plan("none", None, "To let it: kubectl")
+    before = told(model(), seen(replicas(2)), waits)[2]
+    assert before.progressed_at is None
+
+
+def test_somebody_who_changes_the_ray_service_again_and_again_is_told_of() -> None:
+    assert told(model(old=WAS_READY), seen(replicas(2), contested=True))[1]["Degraded"] == "True FieldsContested"

@@ -41,6 +41,8 @@ class Reason(StrEnum):
     ENGINE_CRASHED = "EngineCrashed"
     OUT_OF_MEMORY = "OutOfMemory"
     FEWER_REPLICAS = "FewerReplicas"
+    PROGRESS_DEADLINE = "ProgressDeadlineExceeded"
+    FIELDS_CONTESTED = "FieldsContested"
     KUBERAY_MISSING = "KubeRayMissing"
     RAY_SERVICE_MISSING = "RayServiceMissing"
     RAY_SERVICE_FAILED = "RayServiceFailed"
@@ -82,6 +84,9 @@ MEANINGS = {
     Reason.ENGINE_CRASHED: "The engine ends again and again; the message is its last error.",
     Reason.OUT_OF_MEMORY: "The GPU's or the pod's memory is too small: lower `maxModelLen`, more GPUs, higher limits.",
     Reason.FEWER_REPLICAS: "It answers, with fewer replicas than it should have.",
+    Reason.PROGRESS_DEADLINE: "It is on its way and makes no step. Nothing is rolled back: mend it, or take the change "
+    "back.",
+    Reason.FIELDS_CONTESTED: "Somebody changes the RayService again and again. It is put right ever more rarely.",
     Reason.KUBERAY_MISSING: "The cluster has no RayService kind: install the KubeRay operator.",
     Reason.RAY_SERVICE_MISSING: "Somebody deleted the RayService; it is being made anew.",
     Reason.RAY_SERVICE_FAILED: "KubeRay refuses the RayService or gave up on it; the message is KubeRay's.",

@@ -88,6 +88,8 @@ class ModelStatus(Observed):
     `cloudach-engine-keys`. Absent: they ask for none."""
     wake_requested_at: Moment | None = None
     """When a request last wanted it while it slept."""
+    progressed_at: Moment | None = None
+    """While it is on its way: when it last made a step."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra=list_map("type")),

@@ -63,6 +63,8 @@ class Observation:
     """What the API server said instead of taking the RayService."""
     vanished: bool = False
     """Somebody deleted the RayService."""
+    contested: bool = False
+    """Somebody changes the RayService again and again."""
     behind: str = ""
     """Why the cluster that serves could not be told its counts while another one is to replace it."""
 

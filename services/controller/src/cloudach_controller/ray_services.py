@@ -23,6 +23,7 @@ _REFUSED_FOR_S = 300.0
 _CALM_S = 600.0
 """Who has changed nothing for so long counts as one who changes something for the first time."""
 _MAX_PAUSE_S = 300.0
+_OFTEN = 3
 
 
 class Api(Protocol):
@@ -69,10 +70,10 @@ class RayServices:
             tolerated=self._tolerated.get(key, ""),
         )
 
-    def contested(self, key: Key) -> int:
-        """How often in a row somebody has changed what was written."""
+    def contested(self, key: Key) -> bool:
+        """Whether somebody changes what was written again and again."""
         contest = self._contests.get(key)
-        return contest.times if contest is not None else 0
+        return contest is not None and contest.times >= _OFTEN and self._clock() - contest.written_at < _CALM_S
 
     def waits(self, key: Key, done: Plan) -> bool:
         """Whether somebody changes it again and again, so that it is put right later and later."""

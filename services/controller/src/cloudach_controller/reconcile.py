@@ -250,7 +250,7 @@ class Reconciler:
     async def _look(
         self, key: Key, model: Model, ray_service: dict[str, Any] | None, *, refused: str = "", vanished: bool = False
     ) -> Observation:
-        return await self._observer.observe(
+        seen = await self._observer.observe(
             model,
             ray_service,
             self._cache.pods.get(key, ()),
@@ -258,6 +258,7 @@ class Reconciler:
             refused=refused,
             vanished=vanished,
         )
+        return replace(seen, contested=self._ray_services.contested(key))
 
     async def _say(
         self,

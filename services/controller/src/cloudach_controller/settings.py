@@ -225,6 +225,10 @@ class Rollout(Group):
         "ask",
         description="changes that take a second set of pods: ask waits for cloudach.dev/allow-replacement",
     )
+    progress_deadline_s: Seconds = Field(
+        1800.0,
+        description="a Model on its way that makes no step for so long says so; nothing is rolled back",
+    )
     disruption_budgets: bool = Field(
         True,
         description="Models with two or more replicas lose one pod at a time to evictions; off: no budgets are made",

@@ -15,6 +15,7 @@ from .causes import FATAL, Cause, cause
 from .kuberay import behind, reachable
 from .observation import Observation, Replicas, active_head, of_the_active_cluster, replacing
 from .plan import Plan
+from .progress import last_step, stalled
 from .replicas import Demand
 from .settings import Settings
 
@@ -65,10 +66,21 @@ def status(
     if wanted.mode != "running" and wrong is not None and in_force and wrong not in (taken, late):
         wrong = None  # nothing should run, so nothing is amiss
     state = _state(wanted, view, desired, wrong, seen, fatal=unserved or wrong in (serving, None))
+    if seen.contested:
+        wrong = wrong or Cause(Reason.FIELDS_CONTESTED, MEANINGS[Reason.FIELDS_CONTESTED])
+    progressing = _progressing(model, wanted, done, view, desired, seen) if in_force else _NOT_TAKEN
+    generation = model.metadata.generation
+    since = last_step(
+        old, moves=progressing.holds, reason=progressing.reason, generation=generation, view=view, now=now
+    )
+    stall = stalled(since, now, settings.rollout.progress_deadline_s)
+    if stall:
+        progressing = replace(progressing, message=f"{progressing.message} {stall}")
+        wrong = wrong or Cause(Reason.PROGRESS_DEADLINE, f"{MEANINGS[Reason.PROGRESS_DEADLINE]} {stall}")
     conditions: tuple[Condition, ...] = old.conditions
     for kind, said in (
         (ConditionType.READY, _ready(wanted, view, desired, running)),
-        (ConditionType.PROGRESSING, _progressing(model, wanted, done, view, desired, seen) if in_force else _NOT_TAKEN),
+        (ConditionType.PROGRESSING, progressing),
         (ConditionType.DEGRADED, _degraded(wrong, grant)),
     ):
         conditions = set_condition(
@@ -95,6 +107,7 @@ def status(
         adapters=_loaded(model, running),
         engine_key=engine_key,
         wake_requested_at=wanted.wake_requested_at,
+        progressed_at=since,
         conditions=conditions,
     )
 
