@@ -58,7 +58,8 @@ class Node:
         return json.loads(self.kubectl("get", *arguments, "-o", "json"))
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        self.kubectl("apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, objects)))
+        """Each says itself in which namespace it is."""
+        self.run(tool("kubectl"), "apply", "-f", "-", stdin="\n---\n".join(map(json.dumps, objects)))
 
     def minor(self) -> int:
         """20 for Kubernetes 1.20."""
