@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +27,9 @@ _STATUS = (
 _METADATA = ("name", "namespace", "creationTimestamp", "deletionTimestamp", "annotations")
 
 _NO_KEYS: Mapping[Resource, str | None] = MappingProxyType({})
+
+
+_base_url = lru_cache(maxsize=4096)(base_url)  # it is looked at for each Model whenever one of them changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def absence(model: Model) -> Absence | None:
     said = ready.reason if ready is not None and ready.status == "False" else None
     if status.endpoint and status.ready_replicas and said is None:
         try:
-            base_url(status.endpoint)
+            _base_url(status.endpoint)
         except ValueError as error:
             return Absence(Why.STUCK, ready.last_transition_time if ready is not None else None, f"endpoint: {error}")
         return None
@@ -173,7 +177,7 @@ def _not_loaded(model: Model, adapter: str) -> Absence | None:
 def _upstreams(model: Model) -> tuple[str, ...]:
     """Empty while there is no endpoint, or one that no request could be sent to."""
     try:
-        return (base_url(model.status.endpoint),) if model.status.endpoint else ()
+        return (_base_url(model.status.endpoint),) if model.status.endpoint else ()
     except ValueError:
         return ()
 

@@ -28,10 +28,10 @@ class Reach:
             return replace(entry, connection_s=self.connection_s)
         missing = None if pods.addresses else Absence(Why.NO_ENDPOINT, pods.empty_since, "no pod of it is ready")
         absence = entry.absence or missing
-        (service,) = entry.upstreams
-        parts = urlsplit(service)
         if not pods.addresses:
             return replace(entry, upstreams=(), absence=absence)
+        (service,) = entry.upstreams
+        parts = urlsplit(service)
         if self.addresses == "service" or parts.scheme != "http":  # a certificate is the Service's, not a pod's
             return replace(entry, absence=absence, connection_s=self.connection_s)
         upstreams = tuple(f"http://{address}{parts.path}" for address in pods.addresses)
