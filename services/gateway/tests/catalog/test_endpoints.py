@@ -117,6 +117,35 @@ async def test_pods_of_a_model_that_is_not_ready_are_not_asked(
         assert upstreams(it) == ("http://10.0.0.1:8000",)
 
 
+NOT_REACHABLE = {
+    "type": "Ready",
+    "status": "False",
+    "reason": "NotReachable",
+    "message": "",
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
+
+
+async def test_the_gateway_sees_an_endpoint_before_the_controller_does(
+    api: Any, access: Access, model: Any, make_slice: Any
+) -> None:
+    lora = {"adapters": [{"name": "sql", "source": {"simulator": {}}}]}
+    await api.put(model(state="Deploying", ready=0, conditions=[NOT_REACHABLE], lora=lora))
+    await api.put(make_slice(SLICES, "10.0.0.1", ready=False))
+    async with following(access) as it:
+        await it.cluster.known()
+        assert why(it) is Why.NO_ENDPOINT
+        await api.put(make_slice(SLICES, "10.0.0.1"))
+        await until(lambda: why(it) is None)
+        assert upstreams(it) == ("http://10.0.0.1:8000",)
+        assert why(it, "a:sql") is Why.STARTING, "that it is loaded, only the controller can say"
+        await api.put(model(state="Deploying", ready=0, conditions=[NOT_REACHABLE], engine_key="unread"))
+        await until(lambda: why(it) is Why.STARTING)
+        await api.delete("serving", f"{SLICES}-abcde", of="slices")
+        await api.put(model(state="Deploying", ready=0, conditions=[NOT_REACHABLE]))
+        await until(lambda: why(it) is Why.NO_ENDPOINT, within_s=5)
+
+
 async def test_who_was_there_a_moment_ago(api: Any, access: Access, model: Any, make_slice: Any) -> None:
     sleeps = {"autoscaling": {"minReplicas": 0, "maxReplicas": 1}}
     await api.put(model(state="Deploying", ready=0))

@@ -28,7 +28,7 @@ class Why(StrEnum):
 
     ASLEEP = "asleep"  # a request wakes it
     STARTING = "starting"
-    NO_ENDPOINT = "no_endpoint"  # the controller says that it is ready, and no pod takes requests at the moment
+    NO_ENDPOINT = "no_endpoint"  # its engines run, and no pod takes requests at the moment
     OFF = "off"  # on purpose; no request wakes it
     STUCK = "stuck"  # an operator has to look
 

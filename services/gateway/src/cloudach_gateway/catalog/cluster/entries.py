@@ -122,6 +122,8 @@ def absence(model: Model) -> Absence | None:
         return Absence(Why.STUCK, since, detail)
     if status.state in (State.SLEEPING, State.OFF) or said in (Reason.SLEEPING, Reason.SCALED_TO_ZERO):
         return Absence(Why.ASLEEP if sleeps(model) else Why.OFF, since, detail)
+    if said == Reason.NOT_REACHABLE:
+        return Absence(Why.NO_ENDPOINT, since, detail)
     return Absence(Why.STARTING, since, detail, blocked)
 
 
@@ -154,7 +156,7 @@ def _adapter(model: Model, base: ServedModel, name: str, names: tuple[str, ...])
         id=names[0],
         names=names,
         upstream_model=f"{base.upstream_model}:{name}",
-        absence=base.absence or _not_loaded(model, name),
+        absence=_either(base.absence, _not_loaded(model, name)),
         parent=model.id,
     )
 
@@ -172,6 +174,13 @@ def _not_loaded(model: Model, adapter: str) -> Absence | None:
         return Absence(Why.STUCK, progressing.last_transition_time, progressing.message)
     moves = progressing is not None and progressing.status == "True"
     return Absence(Why.STARTING, progressing.last_transition_time if progressing is not None and moves else None)
+
+
+def _either(one: Absence | None, other: Absence | None) -> Absence | None:
+    """The first of them. A missing endpoint comes last, because the gateway sees by itself whether there is one."""
+    if one is None or (one.why is Why.NO_ENDPOINT and other is not None):
+        return other
+    return one
 
 
 def _upstreams(model: Model) -> tuple[str, ...]:
@@ -200,7 +209,7 @@ def _entry(model: Model, names: tuple[str, ...], keys: Mapping[Resource, str | N
         dialect="vllm",
         max_model_len=model.spec.max_model_len,
         created=int(made.timestamp()) if made is not None else 0,
-        absence=absence(model) or _locked(model, keys),
+        absence=_either(absence(model), _locked(model, keys)),
         sleeps=sleeps(model),
         resource=resource(model),
         rules=Rules(

@@ -26,10 +26,12 @@ class Reach:
         """The entry with the addresses that requests go to. pods: None where they are not known."""
         if pods is None or not entry.upstreams:
             return replace(entry, connection_s=self.connection_s)
-        missing = None if pods.addresses else Absence(Why.NO_ENDPOINT, pods.empty_since, "no pod of it is ready")
-        absence = entry.absence or missing
         if not pods.addresses:
-            return replace(entry, upstreams=(), absence=absence)
+            missing = Absence(Why.NO_ENDPOINT, pods.empty_since, "no pod of it is ready")
+            return replace(entry, upstreams=(), absence=entry.absence or missing)
+        absence = entry.absence
+        if absence is not None and absence.why is Why.NO_ENDPOINT:
+            absence = None  # the controller has not seen these pods yet
         (service,) = entry.upstreams
         parts = urlsplit(service)
         if self.addresses == "service" or parts.scheme != "http":  # a certificate is the Service's, not a pod's
