@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.timeout(600)
 SERVES = {"replicas": 1}
 
 
-@pytest.fixture(scope="module", params=["pods"])
+@pytest.fixture(scope="module")
 def running(cluster: Cluster, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     with platform(cluster, kubeconfig, tmp_path_factory.mktemp("platform"), engines=8) as found:
         yield found
@@ -136,20 +135,15 @@ def test_requests_that_wake_a_model_are_answered(it: Platform) -> None:
     for _ in range(5):
         assert it.site.code("llama")[0] == 200
     it.forget("llama")
+    it.apply("llama", autoscaling={"minReplicas": 0, "maxReplicas": 1, "idleSeconds": 10})
+    until(lambda: it.state("llama") == "Sleeping" and not it.endpoints("llama"))
     port = free_port()
-    for warm in (True, False):
-        it.apply("llama", autoscaling={"minReplicas": 0, "maxReplicas": 1, "idleSeconds": 10})
-        until(lambda: it.state("llama") == "Sleeping" and not it.endpoints("llama"))
-        with ExitStack() as stack:
-            site = it.site
-            if not warm:
-                gateway = stack.enter_context(start_gateway({**it.config, "listen": {"metrics_port": port}}))
-                site = Site(it.cluster, it.site.sim, gateway, create_key(gateway), port)
+    with start_gateway({**it.config, "listen": {"metrics_port": port}}) as gateway, ThreadPoolExecutor(20) as pool:
+        cold = Site(it.cluster, it.site.sim, gateway, create_key(gateway), port)
+        for site in (cold, it.site):
             until(lambda site=site: site.metric("cloudach_models", state="asleep") == 1)
-            with ThreadPoolExecutor(10) as pool:
-                got = list(pool.map(lambda number, site=site: _asked(site, stream=number % 2 == 0), range(10)))
-            assert got == ["answered"] * 10
-        it.forget("llama")
+        asked = [(site, stream) for site in (cold, it.site) for stream in (True, False) for _ in range(5)]
+        assert list(pool.map(lambda one: _asked(one[0], stream=one[1]), asked)) == ["answered"] * 20
 
 
 def _asked(site: Site, *, stream: bool) -> str:
