@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -175,3 +176,25 @@ def test_hands_on_the_pods_are_put_right_and_begin_no_cluster(
     shop.run("scale", "model/sim", "--replicas=2")
     until(lambda: paper.replicas("sim") == 2, "two replicas")
     assert paper.active("sim") == first
+
+
+def test_a_sleeping_model_is_replaced_unasked_and_wakes_with_its_old_pods_if_that_fails(
+    start: Start, shop: Shop, paper: Paper
+) -> None:
+    zero = {"autoscaling": {"minReplicas": 0, "maxReplicas": 1, "idleSeconds": 10}}
+    shop.apply(model(image=GOOD, **zero))
+    start()
+    shop.state("Sleeping", ready=0)
+    first = paper.active("sim")
+    paper.unpullable.add(TYPO)
+    shop.apply(model(image=TYPO, **zero))
+    second = until(lambda: paper.pending("sim"), "a second cluster")
+    wanted = (datetime.now(UTC) + timedelta(minutes=10)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    told = json.dumps({"status": {"wakeRequestedAt": wanted}})
+    shop.run("patch", "modeluse", "sim", "--subresource=status", "--type=merge", "-p", told)
+    shop.state("Ready", ready=1)
+    assert paper.active("sim") == first
+    until(lambda: not paper.pending("sim") and paper.dropped("sim") == [], "the second cluster's end")
+    assert paper.made["sim"] == [first, second]
+    until(lambda: "ReplacementPending" in shop.condition("Progressing"), "the question")
+    assert "ReplacementPending" in shop.run("get", "models"), "as one sees at a glance"
