@@ -73,6 +73,8 @@ def test_affinity_comes_through_as_kubernetes_defines_it(kubectl: Kubectl) -> No
     ("spec", "field"),
     [
         ({"replicaCount": 2}, "spec.replicaCount"),
+        ({"affinity": {"nodeAfinity": {}}}, "spec.affinity.nodeAfinity"),
+        ({"affinity": {"podAffinity": {"required": []}}}, "spec.affinity.podAffinity.required"),
         ({"gpu": {"tensorparallel": 2}}, "spec.gpu.tensorparallel"),
         ({"source": {"simulator": {"speed": 9}}}, "spec.source.simulator.speed"),
         ({"autoscaling": {"maxReplicas": 2, "min": 1}}, "spec.autoscaling.min"),

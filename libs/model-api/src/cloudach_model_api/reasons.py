@@ -70,7 +70,7 @@ MEANINGS = {
     Reason.AS_EXPECTED: "Nothing to look at.",
     Reason.INVALID_SPEC: "The spec breaks a rule; the message names the field. What ran before goes on.",
     Reason.NAME_WANTED: "Another Model asks for a name of this one, which keeps it.",
-    Reason.NAME_TAKEN: "Another Model has the same id or alias and keeps it as long as it asks for it. Choose another.",
+    Reason.NAME_TAKEN: "Another Model holds the id or alias, or a RayService of another has the name. Choose another.",
     Reason.NO_GPU_NODE_FITS: "No node has the GPUs, their type, the memory or the CPUs free: add one, or ask for less.",
     Reason.NO_HEAD_NODE_FITS: "No node takes the head pod, which needs no GPU: add one, or let heads onto others "
     "(the controller's `inference.head_tolerations`, `head_node_selector`, `head_with_model`).",
@@ -89,7 +89,7 @@ MEANINGS = {
     Reason.FIELDS_CONTESTED: "Somebody changes the RayService again and again. It is put right ever more rarely.",
     Reason.KUBERAY_MISSING: "The cluster has no RayService kind: install the KubeRay operator.",
     Reason.RAY_SERVICE_MISSING: "Somebody deleted the RayService; it is being made anew.",
-    Reason.RAY_SERVICE_FAILED: "KubeRay refuses the RayService or gave up on it; the message is KubeRay's.",
+    Reason.RAY_SERVICE_FAILED: "The API server or KubeRay refuses the RayService; the message has its words.",
     Reason.RAY_UNREACHABLE: "The Ray cluster's head does not answer; what runs is left as it is.",
 }
 """What each says to an operator; the table of docs/models.md."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field
 
+from .affinity import Affinity
 from .engine import Engine, Gpu, Resources, Toleration, in_cel, spellings
 from .part import Part, Rule, left_out, list_map, text
 from .source import AdapterSource, ObjectName, SecretReference, Source
@@ -147,10 +148,7 @@ class ModelSpec(Part):
         tuple[Toleration, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = ()
     """Taints of nodes that the worker pods put up with."""
-    affinity: (
-        Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
-        | None
-    ) = None
+    affinity: Affinity | None = None
     """A pod's affinity, as Kubernetes defines it; for the worker pods."""
     service_account_name: ObjectName | None = None
     """Of the Ray pods; the default is the namespace's `default`."""

@@ -29,6 +29,7 @@ _ENGINE_WORDS = (
     ),
 )
 _PULL = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
+_MOST_WORDS = 1000  # of what an API server or KubeRay says
 _QUOTA = re.compile(r"exceeded quota|forbidden: (maximum|minimum)|LimitRange|must specify (limits|requests)", re.I)
 _PREFIX = re.compile(r"^(\(\S[^)]*pid=\d+[^)]*\)\s?)?((ERROR|WARNING|INFO) \S+ \S+ \[[^\]]*\]\s?)?")
 _EXCEPTION = re.compile(r"^\s*([\w.]+\.)?[A-Z]\w*(Error|Exception|Failure)\b.*")
@@ -63,9 +64,11 @@ def cause(seen: Observation, *, enough: bool = False) -> Cause | None:
     """
     if seen.kuberay_missing:
         return _with(Reason.KUBERAY_MISSING, "")
+    if seen.foreign:
+        return _with(Reason.NAME_TAKEN, seen.foreign)
     if seen.refused:
         reason = Reason.QUOTA_EXCEEDED if _QUOTA.search(seen.refused) else Reason.RAY_SERVICE_FAILED
-        return _with(reason, seen.refused)
+        return _with(reason, seen.refused[:_MOST_WORDS])
     if seen.vanished:
         return _with(Reason.RAY_SERVICE_MISSING, "")
     for found in (*_of_pods(seen.pods, enough), _of_engine(seen), _of_kuberay(seen)):
@@ -140,7 +143,7 @@ def _of_kuberay(seen: Observation) -> Cause | None:
     said = kuberay_says(seen.ray_service)
     if not said:
         return None
-    return _with(Reason.QUOTA_EXCEEDED if _QUOTA.search(said) else Reason.RAY_SERVICE_FAILED, said[:1000])
+    return _with(Reason.QUOTA_EXCEEDED if _QUOTA.search(said) else Reason.RAY_SERVICE_FAILED, said[:_MOST_WORDS])
 
 
 def _with(reason: Reason, words: str) -> Cause:

@@ -10,8 +10,9 @@ from typing import Any
 from cloudach_model_api.model import Model
 from cloudach_model_api.use import ModelUse, use_object
 
+from .belonging import belongs, whose
 from .drift import covers
-from .kube.client import DISRUPTION_BUDGETS, MODEL_USES, NETWORK_POLICIES, KubeClient
+from .kube.client import DISRUPTION_BUDGETS, MODEL_USES, NETWORK_POLICIES, Kind, KubeClient
 from .kube.errors import Conflict, NotFound, Refused
 from .replicas import may_sleep
 from .resources import network
@@ -63,8 +64,8 @@ class Companions:
             for name in network.names(model):
                 there = self.policies.get((namespace, name))
                 if name in wanted and not _same(there, wanted[name]):
-                    await self.api.apply(NETWORK_POLICIES, namespace, name, wanted[name])
-                elif name not in wanted and there is not None:
+                    await self._apply(NETWORK_POLICIES, namespace, model, there, wanted[name])
+                elif name not in wanted and there is not None and belongs(there, _meta(model)):
                     await self.api.delete(NETWORK_POLICIES, namespace, name)
         except NotFound:
             pass  # somebody was faster
@@ -79,14 +80,32 @@ class Companions:
             return
         there = self.budgets.get((namespace, name))
         try:
-            if wanted is None and there is not None:
+            if wanted is None and there is not None and belongs(there, _meta(model)):
                 await self.api.delete(DISRUPTION_BUDGETS, namespace, name)
             elif wanted is not None and not _same(there, wanted):
-                await self.api.apply(DISRUPTION_BUDGETS, namespace, name, wanted)
+                await self._apply(DISRUPTION_BUDGETS, namespace, model, there, wanted)
         except NotFound:
             pass  # somebody was faster
         except Refused as error:
             log.warning("no disruption budget", extra={"model": "/".join(key), "error": str(error)})
+
+    async def _apply(
+        self, kind: Kind, namespace: str, model: Model, there: dict[str, Any] | None, wanted: dict[str, Any]
+    ) -> None:
+        """Raises Refused where one of this name is another's; without our labels the informers do not see it."""
+        name = wanted["metadata"]["name"]
+        if there is None:
+            try:
+                there = await self.api.get(kind, namespace, name)
+            except NotFound:
+                pass
+        if there is not None and not belongs(there, _meta(model)):
+            raise Refused(409, f"there is one of {kind.plural} with the name {name}, and {whose(there)}")
+        await self.api.apply(kind, namespace, name, wanted)
+
+
+def _meta(model: Model) -> dict[str, Any]:
+    return {"name": model.metadata.name, "uid": model.metadata.uid}
 
 
 def _same(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:

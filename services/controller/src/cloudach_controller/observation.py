@@ -59,6 +59,8 @@ class Observation:
     crashed_in: str = ""
     """The RayCluster that this container belongs to."""
     kuberay_missing: bool = False
+    foreign: str = ""
+    """Whose the RayService of the Model's name is, if it is another's."""
     refused: str = ""
     """What the API server said instead of taking the RayService."""
     vanished: bool = False

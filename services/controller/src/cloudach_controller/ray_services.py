@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .belonging import belongs, whose
 from .drift import foreign
 from .kube.client import RAY_SERVICES, Kind
-from .kube.errors import Refused
+from .kube.errors import NotFound, Refused
 from .plan import Plan, cleaning
 from .resources.ray_service import live
 from .rollout import Around
@@ -20,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _REFUSED_FOR_S = 300.0
 """How long a missing right is taken for missing before it is tried again."""
+_RETRY_S = (1.0, 30.0)
+"""How long a write that was refused waits before it is tried again, at first and at most."""
 _CALM_S = 600.0
 """Who has changed nothing for so long counts as one who changes something for the first time."""
 _MAX_PAUSE_S = 300.0
@@ -27,6 +30,7 @@ _OFTEN = 3
 
 
 class Api(Protocol):
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]: ...
     async def apply(self, kind: Kind, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]: ...
     async def patch(
         self, kind: Kind, namespace: str, name: str, operations: Sequence[dict[str, Any]]
@@ -34,6 +38,13 @@ class Api(Protocol):
     async def merge(
         self, kind: Kind, namespace: str, name: str, body: Mapping[str, Any], *, sub: str = ""
     ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    ray_service: dict[str, Any] | None
+    foreign: str = ""
+    """Whose the one of this name is, if it is another's."""
 
 
 @dataclass(slots=True)
@@ -45,6 +56,16 @@ class _Contest:
     written_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """A write that the API server did not take, its words, and how often in a row."""
+
+    written: Any
+    words: str
+    times: int
+    at: float
+
+
 class RayServices:
     """All methods that write raise KubeError."""
 
@@ -54,6 +75,46 @@ class RayServices:
         self._no_status: dict[str, float] = {}  # namespaces where we may not write it, and since when
         self._tolerated: dict[Key, str] = {}
         self._contests: dict[Key, _Contest] = {}
+        self._refusals: dict[Key, _Refusal] = {}
+
+    async def find(self, key: Key, model: Mapping[str, Any], seen: dict[str, Any] | None) -> Found:
+        """The Model's RayService. `model`: its metadata. `seen`: as the informer has it, which looks by labels.
+
+        One that is nowhere to be seen may still be there without our labels, ours or another's. The API server is
+        asked, because applying ours would take that one over.
+        """
+        there = seen
+        if there is None:
+            try:
+                there = await self._api.get(RAY_SERVICES, *key)
+            except NotFound:
+                return Found(None)
+        if belongs(there, model):
+            return Found(there)
+        return Found(None, f"There is a RayService {key[1]}, and {whose(there)}; it is left as it is.")
+
+    async def adopt(self, key: Key, there: dict[str, Any], owner: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes `owner` its only one. Applying would add it, and an object takes one controlling owner alone."""
+        owners = there["metadata"].get("ownerReferences") or ()
+        if any(one.get("uid") == owner["uid"] for one in owners):
+            return there
+        body = {"metadata": {"resourceVersion": there["metadata"]["resourceVersion"], "ownerReferences": [owner]}}
+        log.info("taken up from a Model before this one", extra={"model": "/".join(key)})
+        return await self._api.merge(RAY_SERVICES, *key, body)
+
+    def refusal(self, key: Key, done: Plan) -> str:
+        """What the API server said to the same write, while it is too early to try again."""
+        last = self._refusals.get(key)
+        if last is None or last.written != _writes(done):
+            return ""
+        pause = min(_RETRY_S[0] * 2.0 ** min(last.times, 10), _RETRY_S[1])
+        return last.words if self._clock() - last.at < pause else ""
+
+    def refused(self, key: Key, done: Plan, words: str) -> None:
+        last = self._refusals.get(key)
+        again = last is not None and last.written == _writes(done)
+        times = last.times + 1 if last is not None and again else 0
+        self._refusals[key] = _Refusal(_writes(done), words, times, self._clock())
 
     def around(self, key: Key, pods: Iterable[Mapping[str, Any]]) -> Around:
         """`pods`: those of the Model."""
@@ -88,6 +149,7 @@ class RayServices:
         found = there
         if done.manifest is not None:
             found = await self._api.apply(RAY_SERVICES, *key, done.manifest)
+        self._refusals.pop(key, None)
         self._note(key, _writes(done))
         if found is not None and done.cluster is not None:
             found = await self._clean(key, found, done.cluster)
@@ -98,6 +160,7 @@ class RayServices:
     def forget(self, key: Key) -> None:
         self._tolerated.pop(key, None)
         self._contests.pop(key, None)
+        self._refusals.pop(key, None)
 
     def _note(self, key: Key, written: Any) -> None:
         now, old = self._clock(), self._contests.get(key)

@@ -14,6 +14,7 @@ from cloudach_model_api.claims import Names
 from cloudach_model_api.model import InvalidModel, Model
 from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, MANAGER
 from cloudach_model_api.status import ConditionType, ModelStatus, State
+from cloudach_model_api.use import owner
 
 from . import metrics, news
 from . import status as tell
@@ -21,7 +22,7 @@ from .companions import Companions
 from .engine_keys import EngineKeys
 from .gcs_users import GcsUsers
 from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
-from .kube.errors import Conflict, KubeError, NotFound, Refused
+from .kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
 from .kube.events import Events
 from .marks import Marks
 from .namespaces import Endings
@@ -31,7 +32,7 @@ from .observe import Observer
 from .pace import Pace
 from .parsed import Parsed
 from .plan import Plan, asked_anew, plan
-from .ray_services import RayServices
+from .ray_services import Found, RayServices
 from .replicas import Demand, caught_up, demand
 from .resources import disruption
 from .resources.additions import is_key_asked_for, is_locked
@@ -117,9 +118,15 @@ class Reconciler:
         await self._companions.keep_use(key, model)
         grant = self._cache.names.grant(key)
         await self._gcs.keep(key, model)
-        there = self._cache.ray_services.get(key)
+        found = await self._find(key, obj)
+        there = found.ray_service
+        if found.foreign:
+            self._seen.discard(key)
+            seen = replace(await self._look(key, model, None), foreign=found.foreign)
+            return await self._say(obj, model, wanted, Plan("none", None), seen, now)
         vanished = there is None and key in self._seen
         if there is not None:
+            there = await self._ray_services.adopt(key, there, owner(model))
             self._seen.add(key)
         if grant.refused and not grant.names and there is None:  # nobody could reach it
             self._seen.discard(key)
@@ -138,6 +145,11 @@ class Reconciler:
             self._seen.discard(key)
         return again
 
+    async def _find(self, key: Key, obj: Mapping[str, Any]) -> Found:
+        if self._cache.kuberay_missing():
+            return Found(self._cache.ray_services.get(key))
+        return await self._ray_services.find(key, obj["metadata"], self._cache.ray_services.get(key))
+
     async def _bring_about(
         self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None, now: datetime
     ) -> tuple[Plan, str, dict[str, Any] | None]:
@@ -152,13 +164,19 @@ class Reconciler:
         done = plan(model, wanted, there, settings, target=target, now=now, around=around)
         if done.change == "none" or self._cache.kuberay_missing() or self._ray_services.waits(key, done):
             return done, "", there
+        refusal = self._ray_services.refusal(key, done)
+        if refusal:
+            return done, refusal, there
         try:
             if self._settings.ray.token_auth and done.change == "create":
                 await self._token_secret(model.metadata.namespace)
             if done.manifest is not None and is_locked(live(done.manifest).cluster) and not unseen:
                 await self._keys.keep(key)  # before a pod wants it
             applied = await self._ray_services.carry_out(key, there, done)
-        except Refused as error:
+        except KubeError as error:
+            if not is_refusal(error):
+                raise
+            self._ray_services.refused(key, done, str(error))
             return done, str(error), there
         metrics.CHANGES.labels(done.change).inc()
         log.info("applied", extra={"model": "/".join(key), "change": done.change, "replicas": wanted.replicas})
@@ -173,7 +191,7 @@ class Reconciler:
         if await self._endings.is_ending(key[0]):
             await self._finalizers(obj, [each for each in model.metadata.finalizers if each != FINALIZER])
             return None
-        there = self._cache.ray_services.get(key)
+        there = (await self._find(key, obj)).ray_service
         if there is None or self._cache.kuberay_missing():
             await self._keys.forget(key)
             await self._finalizers(obj, [each for each in model.metadata.finalizers if each != FINALIZER])
@@ -233,7 +251,9 @@ class Reconciler:
         meta = obj["metadata"]
         if meta.get("deletionTimestamp"):
             # Its drain time cannot be read, so none is kept.
-            if key in self._cache.ray_services and not await self._endings.is_ending(key[0]):
+            ending = await self._endings.is_ending(key[0])
+            there = None if ending else (await self._find(key, obj)).ray_service
+            if there is not None and not self._cache.kuberay_missing():
                 await self._delete_ray_service(key)
                 return self._settings.ray.poll_s
             await self._keys.forget(key)

@@ -19,6 +19,7 @@ from .errors import Gone, KubeError, Unreachable, from_status
 
 Object = dict[str, Any]
 
+_MESSAGE_LENGTH = 2000  # admission webhooks say what they like
 _WATCH_S = 290  # then the watch is begun anew, before proxies take it for dead
 
 
@@ -182,7 +183,7 @@ def _selection(selector: str, name: str) -> dict[str, str]:
 
 def _message(text: str) -> str:
     try:
-        return str(json.loads(text)["message"])
+        return str(json.loads(text)["message"])[:_MESSAGE_LENGTH]
     except (ValueError, KeyError, TypeError):
         return text[:500]
 

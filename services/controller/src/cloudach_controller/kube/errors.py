@@ -37,6 +37,11 @@ class Unreachable(KubeError):
     pass
 
 
+def is_refusal(error: KubeError) -> bool:
+    """Whether the API server has answered, and not taken what it was given. A webhook that fails makes it say 500."""
+    return isinstance(error, Refused) or error.status >= 500
+
+
 def from_status(status: int, message: str) -> KubeError:
     kinds: dict[int, type[KubeError]] = {404: NotFound, 409: Conflict, 410: Gone}
     if status in kinds:

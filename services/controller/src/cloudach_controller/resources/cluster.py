@@ -147,8 +147,8 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
     gpu_type = {settings.inference.gpu_type_label: spec.gpu.type} if spec.gpu.type else {}
     if spec.node_selector or gpu_type:
         pod["nodeSelector"] = {**gpu_type, **spec.node_selector}
-    if spec.affinity:
-        pod["affinity"] = spec.affinity
+    if spec.affinity and (affinity := spec.affinity.to_pod()):
+        pod["affinity"] = affinity
     if spec.tolerations:
         pod["tolerations"] = _plain(spec.tolerations)
     volumes = [{"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.inference.shared_memory}}]
@@ -175,8 +175,8 @@ def _place_head(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
         pod["nodeSelector"] = selector
     if tolerations:
         pod["tolerations"] = tolerations
-    if follows and spec.affinity:
-        pod["affinity"] = spec.affinity
+    if follows and spec.affinity and (affinity := spec.affinity.to_pod()):
+        pod["affinity"] = affinity
 
 
 def _plain(tolerations: Iterable[Toleration]) -> list[dict[str, Any]]:

@@ -1,0 +1,42 @@
+"""A pod's affinity, as Kubernetes defines it. Its own parts are known here; what a term holds is left to Kubernetes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, WithJsonSchema
+
+from .part import Part
+
+Term = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
+Terms = Annotated[tuple[Term, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"})]
+
+
+class NodeAffinity(Part):
+    """By labels of nodes."""
+
+    required_during_scheduling_ignored_during_execution: Term | None = None
+    """Nodes that may be taken: `nodeSelectorTerms`."""
+    preferred_during_scheduling_ignored_during_execution: Terms | None = None
+    """Nodes that are taken rather than others: each `weight` and `preference`."""
+
+
+class PodAffinity(Part):
+    """By the pods that are there."""
+
+    required_during_scheduling_ignored_during_execution: Terms | None = None
+    """Each a `topologyKey`, and the pods by `labelSelector`."""
+    preferred_during_scheduling_ignored_during_execution: Terms | None = None
+    """Each a `weight` and a `podAffinityTerm`."""
+
+
+class Affinity(Part):
+    """A pod's affinity, as Kubernetes defines it; for the worker pods."""
+
+    node_affinity: NodeAffinity | None = None
+    pod_affinity: PodAffinity | None = None
+    pod_anti_affinity: PodAffinity | None = None
+
+    def to_pod(self) -> dict[str, Any]:
+        """As it was given: what it holds is part of what a cluster is made from."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
