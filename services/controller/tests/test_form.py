@@ -15,6 +15,7 @@ from cloudach_controller.resources.cluster import asked_cluster, short
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
 
+NODES = {"nodeSelectorTerms": [{"matchExpressions": [{"key": "x", "operator": "Exists"}]}]}
 RICH = {
     "source": {"huggingFace": {"repo": "Qwen/Qwen3-8B", "tokenSecret": {"name": "hf"}}},
     "replicas": 2,
@@ -22,7 +23,7 @@ RICH = {
     "resources": {"limits": {"memory": "64Gi"}},
     "nodeSelector": {"pool": "b"},
     "tolerations": [{"key": "gpu", "operator": "Exists"}],
-    "affinity": {"nodeAffinity": {"x": 1}},
+    "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": NODES}},
     "serviceAccountName": "ray",
     "imagePullSecrets": [{"name": "reg"}],
     "routing": "prefixAware",
@@ -41,16 +42,16 @@ KINDS = {
 RELEASED = {
     ("0.1.0", "plain"): "98789662ecd38c16",
     ("0.1.0", "simulator"): "25a06b09ea5f18db",
-    ("0.1.0", "rich"): "d7e2847ba2692901",
+    ("0.1.0", "rich"): "243c8a67a4dae1f8",
     ("0.2.0", "plain"): "6251130ff2bc0c3f",
     ("0.2.0", "simulator"): "90d953fbd323bc87",
-    ("0.2.0", "rich"): "0048403c713a7d16",
+    ("0.2.0", "rich"): "3d49489f8675cc23",
     ("0.2.0 without keys", "plain"): "7a264eae5ab88e51",
     ("0.2.0 without keys", "simulator"): "a6107188e763cb96",
-    ("0.2.0 without keys", "rich"): "5a453cc74fcdf9b6",
+    ("0.2.0 without keys", "rich"): "e0bec5983c6a485a",
     ("0.2.0 with tokens", "plain"): "306d4f50e9e32409",
     ("0.2.0 with tokens", "simulator"): "de5eaba607eadeaf",
-    ("0.2.0 with tokens", "rich"): "999ece4b15a777c7",
+    ("0.2.0 with tokens", "rich"): "fc90b0980915b59f",
 }
 """`cloudach.dev/cluster-hash` as these releases wrote it: a hash over every letter of the rayClusterConfig."""
 

@@ -264,12 +264,12 @@ SPOT = "{key: spot, operator: Exists}"
         ("", None, None, None),
         ("head_node_selector: {pool: small}", {"pool": "small"}, None, None),
         (f"head_tolerations: [{SPOT}]", None, [{"key": "spot", "operator": "Exists"}], None),
-        ("head_with_model: true", {"pool": "big"}, [{"key": "gpu", "operator": "Exists"}], {"nodeAffinity": {"x": 1}}),
+        ("head_with_model: true", {"pool": "big"}, [{"key": "gpu", "operator": "Exists"}], {"podAntiAffinity": {}}),
         (
             f"head_with_model: true, head_node_selector: {{pool: small}}, head_tolerations: [{SPOT}]",
             {"pool": "small"},
             [{"key": "spot", "operator": "Exists"}, {"key": "gpu", "operator": "Exists"}],
-            {"nodeAffinity": {"x": 1}},
+            {"podAntiAffinity": {}},
         ),
     ],
 )
@@ -281,7 +281,7 @@ def test_where_heads_go(settings: str, selector: Any, tolerations: Any, affinity
             "nodeSelector": {"pool": "big"},
             "gpu": {"type": "H100"},
             "tolerations": [{"key": "gpu", "operator": "Exists"}],
-            "affinity": {"nodeAffinity": {"x": 1}},
+            "affinity": {"podAntiAffinity": {}},
         }
     )
     cluster = ray_cluster(of, parse(f"inference: {{{settings}}}"))

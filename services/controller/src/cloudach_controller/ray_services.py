@@ -96,7 +96,7 @@ class RayServices:
     async def adopt(self, key: Key, there: dict[str, Any], owner: Mapping[str, Any]) -> dict[str, Any]:
         """Makes `owner` its only one. Applying would add it, and an object takes one controlling owner alone."""
         owners = there["metadata"].get("ownerReferences") or ()
-        if any(one.get("uid") == owner["uid"] for one in owners):
+        if there["metadata"].get("deletionTimestamp") or any(one.get("uid") == owner["uid"] for one in owners):
             return there
         body = {"metadata": {"resourceVersion": there["metadata"]["resourceVersion"], "ownerReferences": [owner]}}
         log.info("taken up from a Model before this one", extra={"model": "/".join(key)})
