@@ -86,7 +86,10 @@ class RayPods:
         self._aliases = [{"ip": addresses[host], "hostnames": [f"{host}.{NAMESPACE}.svc"]}]
 
     def __enter__(self) -> Self:
-        labels = {"ray.io/originated-from-cr-name": self._model.metadata.name}
+        labels = {
+            "ray.io/originated-from-cr-name": self._model.metadata.name,
+            "ray.io/originated-from-crd": "RayService",
+        }
         meta = {"name": CLUSTER, "namespace": NAMESPACE, "labels": labels}
         self._standard("privileged")
         self._node.apply({"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": meta, "spec": self._config})

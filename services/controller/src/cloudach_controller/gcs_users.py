@@ -21,8 +21,9 @@ from .runtime.informer import Key
 
 log = logging.getLogger(__name__)
 
-LABEL_RAY_SERVICE = "ray.io/originated-from-cr-name"
-"""KubeRay writes the RayService's name on its RayClusters by this label."""
+_LABEL_NAME = "ray.io/originated-from-cr-name"
+OF_RAY_SERVICES = f"{_LABEL_NAME},ray.io/originated-from-crd=RayService"
+"""Selects the RayClusters on which KubeRay has written the name of a RayService, not that of a RayJob."""
 
 _UNSEEN_S = 1800.0
 """Where RayClusters cannot be seen, as in a namespace that went, a user stays so long after its Model."""
@@ -43,7 +44,7 @@ class Store(Protocol):
 def model_of(cluster: dict[str, Any]) -> Key | None:
     """The Model that a RayCluster belongs to, by the name of its RayService."""
     meta = cluster["metadata"]
-    name = (meta.get("labels") or {}).get(LABEL_RAY_SERVICE)
+    name = (meta.get("labels") or {}).get(_LABEL_NAME)
     return (meta.get("namespace", ""), name) if name else None
 
 

@@ -18,7 +18,7 @@ from . import metrics
 from .companions import Companions
 from .engine_keys import EngineKeys
 from .gcs_store import GcsStore
-from .gcs_users import LABEL_RAY_SERVICE, GcsUsers, model_of
+from .gcs_users import OF_RAY_SERVICES, GcsUsers, model_of
 from .kube.client import (
     DISRUPTION_BUDGETS,
     MODEL_USES,
@@ -69,7 +69,7 @@ class Manager:
         self._clusters = informers(
             RAY_CLUSTERS,
             self._cluster_changed,
-            selector=LABEL_RAY_SERVICE,
+            selector=OF_RAY_SERVICES,
             optional=True,
             group=model_of,
             metadata_only=True,
