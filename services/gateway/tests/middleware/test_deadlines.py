@@ -6,8 +6,11 @@ import asyncio
 import json
 import logging
 import resource
+import socket
+import time
 
 import pytest
+import uvloop
 from cloudach_gateway import metrics
 from cloudach_gateway.middleware.door import SPARE, most_connections
 
@@ -39,6 +42,26 @@ async def test_a_connection_between_requests(serve: Serve) -> None:
             await asyncio.sleep(0.15)
         assert await ends(reader) == b""
         writer.close()
+
+
+def test_a_request_that_comes_as_the_time_ends_is_answered(serve: Serve) -> None:
+    """The loop finds both at once, and uvloop, which gateways run on, looks at the clock first. The request has come, so
+    to close would be to lose it. Blank lines, which are none, win no time in the same way for good."""
+
+    async def late(sent: bytes) -> bytes:
+        async with serve(**SOON) as served:
+            loop = asyncio.get_running_loop()
+            with socket.create_connection(("127.0.0.1", served.port)) as client:
+                client.setblocking(False)
+                while not served.door.open:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                client.send(sent)
+                time.sleep(0.5)  # noqa: ASYNC251 - nothing else runs meanwhile
+                async with asyncio.timeout(20):
+                    return await loop.sock_recv(client, 1000)
+
+    assert b"0 bytes" in uvloop.run(late(GET))
+    assert uvloop.run(late(b"\r\n")) == b""
 
 
 async def test_half_a_head(serve: Serve) -> None:
