@@ -17,6 +17,7 @@ from cloudach_controller.resources.ray_service import application, serve_config
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
 
+from tests.charts.cluster import within
 from tests.cluster.node import NAMESPACE, Node
 from tests.support.processes import ROOT
 
@@ -67,6 +68,7 @@ def services() -> list[dict[str, Any]]:
             "metadata": {"name": name, "namespace": NAMESPACE},
             "spec": {
                 "selector": {"app": name},
+                "publishNotReadyAddresses": name == HEAD,
                 "ports": [{"name": each, "port": port} for each, port in ports[name].items()],
             },
         }
@@ -94,12 +96,17 @@ class RayPods:
         self._standard("privileged")
         self._node.apply({"apiVersion": "ray.io/v1", "kind": "RayCluster", "metadata": meta, "spec": self._config})
         self._uid = self._node.get("raycluster", CLUSTER)["metadata"]["uid"]
-        self._make_head()
-        self._make_worker()
         return self
 
+    def begin(self) -> None:
+        """Raises TimeoutError when the head does not get ready."""
+        self._make_head()
+        # KubeRay has a container before the worker that waits for it.
+        within(300, lambda: self._is_ready(HEAD))
+        self._make_worker()
+
     def __exit__(self, *_: object) -> None:
-        self._node.kubectl("delete", "pod", HEAD, WORKER, "--grace-period=0", "--force")
+        self._node.kubectl("delete", "pod", HEAD, WORKER, "--grace-period=0", "--force", "--ignore-not-found")
         self._node.kubectl("delete", "raycluster", CLUSTER)
         self._standard("restricted")
 
@@ -115,7 +122,10 @@ class RayPods:
 
     def answers(self) -> bool:
         """Whether requests get to the worker."""
-        return bool(self._node.get("pod", WORKER)["status"]["containerStatuses"][0]["ready"])
+        return self._is_ready(WORKER)
+
+    def _is_ready(self, name: str) -> bool:
+        return any(one["ready"] for one in self._node.get("pod", name)["status"].get("containerStatuses", []))
 
     def _standard(self, name: str) -> None:
         """Pods of a Model pass "restricted"; these mount this machine's programs."""
@@ -176,6 +186,7 @@ class RayPods:
             "command": ["/bin/sh", "-c", f"ulimit -n 65536; exec {ray} start {start} {_OPTIONS}"],
             "env": env,
             "readinessProbe": made["readinessProbe"],
+            "securityContext": {"runAsUser": 0},  # who may read this machine's programs
             "volumeMounts": [
                 *({**mount, "readOnly": True} for mount in mounts),
                 {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108

@@ -195,14 +195,15 @@ def test_a_lost_head_breaks_and_refuses_nothing(node: Node, release: dict[str, A
     """Ray's real GCS with the chart's store, under streams that nobody asks for twice. KubeRay's part is the test's."""
     if not node.is_this_machine():
         pytest.skip("LEFT OUT, Ray's programs are mounted from this machine: the node has to be on it")
-    ray = RayPods(node, "tiny", addresses)
-    try:
-        with ray:
+    with RayPods(node, "tiny", addresses) as ray:
+        try:
+            ray.begin()
             within(300, lambda: worked(ray.serve))
-            within(300, lambda: worked(lambda: ray.replicas()[0]["state"] == "RUNNING") and ray.answers())
+            within(300, lambda: worked(lambda: [one["state"] for one in ray.replicas()] == ["RUNNING"]))
+            within(60, ray.answers)
             lose_a_head(node, ray, f"http://{release['gateway']['service']['clusterIP']}/v1")
-    except TimeoutError as error:
-        pytest.fail(f"{error}\n{node.tell()}")
+        except TimeoutError as error:
+            pytest.fail(f"{error}\n{node.tell()}")
 
 
 def lose_a_head(node: Node, ray: RayPods, url: str) -> None:
