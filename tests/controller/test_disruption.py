@@ -108,7 +108,8 @@ def test_a_drain_takes_one_replica_at_a_time(shop: Shop, evictions: Evictions, p
     paper.stalled.add("sim")  # what comes for it loads its weights
     old = workers(paper)
     assert evictions.at_once(old) == [201, 429]
-    (rest,) = until(lambda: set(old) & set(workers(paper)) if len(workers(paper)) == 2 else (), "a pod for it")
+    until(lambda: len(set(workers(paper)) - set(old)) == 1, "a pod for it")
+    (rest,) = set(workers(paper)) & set(old)
     assert [evictions.of(rest) for _ in range(5)] == [429] * 5
     assert paper.replicas("sim") == 1
     paper.stalled.discard("sim")
