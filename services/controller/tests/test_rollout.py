@@ -321,8 +321,8 @@ def test_a_field_by_hand_is_taken_out_with_the_cluster_that_it_began(waits: bool
     assert done.drop == pending
     assert image(done.manifest or meddled) == OLD
     assert done.cluster is not None
-    (test, remove) = cleaning(meddled, done.cluster)
-    assert test == {"op": "test", "path": "/metadata/resourceVersion", "value": "7"}
+    (version, remove) = cleaning(meddled, done.cluster)
+    assert version == {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}
     path = "/spec/rayClusterConfig/headGroupSpec/template/spec/containers/0/securityContext/privileged"
     assert remove == {"op": "remove", "path": path}
     # KubeRay begins the cluster after all, from what it had read before.
@@ -380,6 +380,20 @@ def test_a_replacement_that_a_release_before_began_goes_on() -> None:
     done = planned(model(NEW), there)
     assert (done.drop, done.waiting, image(done.manifest)) == ("", "", NEW)
     assert planned(model(NEW), kuberay(done.manifest, active=A, pending=B)).drop == ""
+
+
+def test_a_second_cluster_that_hands_cost_its_place_does_not_keep_its_gpus() -> None:
+    there = replacing(model(OLD), model(NEW, meta=GO))
+    there["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["hostNetwork"] = True
+    done = planned(model(NEW, meta=GO), there)
+    assert (done.drop, image(done.manifest), delay(done.manifest)) == ("", NEW, 0)
+    up = kuberay(done.manifest, active=A, pending=C, said="DEPLOYING")
+    assert delay(planned(model(NEW, meta=GO), up).manifest) == 960
+
+
+def test_a_word_without_end_is_none() -> None:
+    there = serving(model(OLD))
+    assert planned(model(NEW, meta={"annotations": {WORD: "once:" + "x" * 300}}), there).waiting
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"qwen-aaaaa": 1}', '{"qwen-aaaaa": {"stamp": "x"}}'])

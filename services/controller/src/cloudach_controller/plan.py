@@ -103,11 +103,11 @@ def _sleep_note(model: Model, there: dict[str, Any] | None, now: datetime) -> di
 def cleaning(there: dict[str, Any], cluster: dict[str, Any]) -> list[dict[str, Any]]:
     """A JSON patch that takes out of a RayService what is not of this rayClusterConfig; empty: nothing is in it.
 
-    It holds for this version of the object only.
+    It holds for this version of the object only: of another one it is a conflict.
     """
     live = (there.get("spec") or {}).get("rayClusterConfig") or {}
     paths = [path for path, _ in extras(live, cluster)]
     if not paths:
         return []
     version = there["metadata"]["resourceVersion"]
-    return [{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *removals(paths, below=CLUSTER)]
+    return [{"op": "replace", "path": "/metadata/resourceVersion", "value": version}, *removals(paths, below=CLUSTER)]

@@ -23,9 +23,9 @@ _REFUSED_FOR_S = 300.0
 """How long a missing right is taken for missing before it is tried again."""
 _RETRY_S = (1.0, 30.0)
 """How long a write that was refused waits before it is tried again, at first and at most."""
-_CALM_S = 600.0
-"""Who has changed nothing for so long counts as one who changes something for the first time."""
-_MAX_PAUSE_S = 300.0
+_SOON_S = 5.0
+"""What is changed so soon after it was written is changed by a program, which will do it again."""
+_MAX_PAUSE_S = 30.0
 _OFTEN = 3
 
 
@@ -54,6 +54,14 @@ class _Contest:
     written: Any
     times: int
     written_at: float
+
+    @property
+    def pause_s(self) -> float:
+        return min(2.0**self.times - 1, _MAX_PAUSE_S)
+
+    def goes_on(self, now: float) -> bool:
+        """Whether a change at this time is one more of the same row."""
+        return now - self.written_at < _SOON_S + 2 * self.pause_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +142,14 @@ class RayServices:
     def contested(self, key: Key) -> bool:
         """Whether somebody changes what was written again and again."""
         contest = self._contests.get(key)
-        return contest is not None and contest.times >= _OFTEN and self._clock() - contest.written_at < _CALM_S
+        return contest is not None and contest.times >= _OFTEN and contest.goes_on(self._clock())
 
     def waits(self, key: Key, done: Plan) -> bool:
         """Whether somebody changes it again and again, so that it is put right later and later."""
         contest = self._contests.get(key)
-        if contest is None or contest.written != _writes(done):
+        if contest is None or not _writes(done) or contest.written != _writes(done):
             return False
-        pause = min(2.0**contest.times - 1, _MAX_PAUSE_S)
-        return self._clock() - contest.written_at < pause
+        return self._clock() - contest.written_at < contest.pause_s
 
     async def carry_out(self, key: Key, there: dict[str, Any] | None, done: Plan) -> dict[str, Any] | None:
         """The RayService as it is then."""
@@ -150,7 +157,8 @@ class RayServices:
         if done.manifest is not None:
             found = await self._api.apply(RAY_SERVICES, *key, done.manifest)
         self._refusals.pop(key, None)
-        self._note(key, _writes(done))
+        if _writes(done):
+            self._note(key, _writes(done))
         if found is not None and done.cluster is not None:
             found = await self._clean(key, found, done.cluster)
         if found is not None and done.drop and live(found).pending == done.drop:
@@ -164,7 +172,7 @@ class RayServices:
 
     def _note(self, key: Key, written: Any) -> None:
         now, old = self._clock(), self._contests.get(key)
-        again = old is not None and old.written == written and now - old.written_at < _CALM_S
+        again = old is not None and old.written == written and old.goes_on(now)
         self._contests[key] = _Contest(written, old.times + 1 if old is not None and again else 0, now)
 
     async def _clean(self, key: Key, there: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
@@ -196,4 +204,7 @@ class RayServices:
 
 
 def _writes(done: Plan) -> Any:
-    return done.manifest, done.cluster
+    """To be compared: without notes, which hold times and names. Nothing where a second cluster is only given up."""
+    if done.manifest is None and done.cluster is None:
+        return None
+    return (done.manifest or {}).get("spec"), done.cluster

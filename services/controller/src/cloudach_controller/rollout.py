@@ -85,10 +85,12 @@ def decide(model: Model, wanted: Demand, live: Live, settings: Settings, around:
     it = _situation(model, wanted, live, settings, around)
     choice = _choose(it)
     begins = choice.pods in ("replaced", "begun anew")
-    dropped = _dropped(live, around, now, given_up=choice.drop or (live.pending if begins else ""))
+    # Somebody's hands make KubeRay drop the second cluster as well as a new text does.
+    drops = bool(choice.drop) or begins or (it.drifted and not live.pending_ready)
+    dropped = _dropped(live, around, now, given_up=live.pending if drops else "")
     serves = bool(live.active)
     delay = settings.ray.stream_limit_s
-    if not serves or (dropped and (begins or choice.drop or not live.pending_up)):
+    if not serves or (dropped and (drops or not live.pending_up)):
         delay = 0  # what is dropped has never served
     return Rollout(
         choice.origin.made,
@@ -280,10 +282,10 @@ def _others_then(it: _Situation, choice: _Choice) -> dict[str, Origin | None]:
 
 
 def _dropped(live: Live, around: Around, now: datetime, *, given_up: str) -> str:
-    if given_up:
-        return f"{given_up} {rfc3339(now)}"
     note = live.annotations.get(build.ANNOTATION_DROPPED, "")
     name, _, at = note.partition(" ")
+    if given_up and name != given_up:
+        return f"{given_up} {rfc3339(now)}"
     try:
         recent = now - datetime.fromisoformat(at) < _DROPPED_FOR
     except (ValueError, TypeError):

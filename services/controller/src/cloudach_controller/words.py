@@ -17,6 +17,7 @@ from .settings import Settings
 
 ALWAYS = "always"
 ONCE = "once:"
+_LONGEST = 253
 
 
 def allows(model: Model, settings: Settings, *, asked: str, spent: str) -> bool:
@@ -54,4 +55,6 @@ def is_of_an_older_release(model: Model) -> bool:
 
 
 def _word(model: Model) -> str:
-    return model.metadata.annotations.get(ANNOTATION_ALLOW_REPLACEMENT, "")
+    """Empty for one that is too long to be kept on the RayService."""
+    word = model.metadata.annotations.get(ANNOTATION_ALLOW_REPLACEMENT, "")
+    return word if len(word) <= _LONGEST else ""
