@@ -22,7 +22,7 @@ PYTEST := $(BIN)/pytest
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,11 @@ test-crd: setup ## the Model resource on a real API server: rules, kubectl scale
 test-controller: setup ## the controller on a real API server (KUBEBUILDER_ASSETS), and the loop with a real Ray
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/controller
+
+test-edits: export EDITS_SECONDS ?= 180
+test-edits: setup ## 200 edits and 50 kills over ten Models and two controllers; EDITS_SECONDS=180 EDITS_SEED=7; not part of `make test`, which has 15 s of it
+	@scripts/kube-tools.sh
+	$(PYTEST) -q -s tests/controller/test_random_edits.py
 
 test-soak: setup ## 1,000 streams through one gateway process, not part of `make test`; MINUTES=5
 	$(PYTEST) -q tests/load
