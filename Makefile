@@ -101,7 +101,7 @@ test-controller: setup ## the controller on a real API server (KUBEBUILDER_ASSET
 	$(PYTEST) -q tests/controller
 
 test-edits: export EDITS_SECONDS ?= 180
-test-edits: setup ## 200 edits and 50 kills over ten Models and two controllers; EDITS_SECONDS=180 EDITS_SEED=7; not part of `make test`, which has 15 s of it
+test-edits: setup ## 200 random edits and 50 kills over ten Models, not part of `make test`; EDITS_SECONDS=180 EDITS_SEED=7
 	@scripts/kube-tools.sh
 	$(PYTEST) -q -s tests/controller/test_random_edits.py
 
