@@ -130,7 +130,7 @@ CONTROLLER = {
     "networkpolicies.networking.k8s.io": ("create", "delete", "get", "list", "patch", "watch"),
     "poddisruptionbudgets.policy": ("create", "delete", "get", "list", "patch", "watch"),
     "secrets": ("create",),
-    "secrets cloudach-ray-token": ("get",),
+    "secrets cloudach-ray-token": ("get", "list", "watch"),
     "secrets cloudach-engine-keys": ("get", "list", "patch", "watch"),
     "secrets cloudach-gcs-store": ("list", "patch", "watch"),
 }

@@ -172,6 +172,18 @@ def test_a_deleted_ray_service_is_made_again(start: Start, shop: Shop) -> None:
     until(lambda: shop.events(reason="RayServiceMissing"), "the event")
 
 
+def test_a_deleted_token_is_made_again_as_it_was(start: Start, shop: Shop) -> None:
+    """The pods that run know no other."""
+    shop.apply(model())
+    start()
+    shop.state("Ready", ready=1)
+    before = shop.get("secret", "cloudach-ray-token")
+    shop.run("delete", "secret", "cloudach-ray-token")
+    again = until(lambda: shop.get("secret", "cloudach-ray-token"), "the Secret")
+    assert again["metadata"]["uid"] != before["metadata"]["uid"]
+    assert again["data"] == before["data"]
+
+
 def test_what_another_writer_changes_is_put_right_and_what_it_adds_stays(start: Start, shop: Shop) -> None:
     shop.apply(model())
     start()

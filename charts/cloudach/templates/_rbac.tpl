@@ -62,7 +62,7 @@
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ include "cloudach.rayTokenSecret" . | quote }}]
-  verbs: [get]
+  verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [secrets] # the keys that Models' engines ask for, one entry each
   resourceNames: [cloudach-engine-keys]

@@ -19,6 +19,7 @@ from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
 from cloudach_controller.namespaces import Endings
 from cloudach_controller.observe import Observer
+from cloudach_controller.ray_token import RayToken
 from cloudach_controller.reconcile import Cache, Reconciler
 from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.settings import parse
@@ -114,7 +115,8 @@ async def look(
     keys = EngineKeys(api, {("llm", "cloudach-engine-keys"): secret}, unseen=lambda namespace: False)
     gcs = without_store(api) if users is None else users
     events, endings = Events(api, instance="i"), Endings(api)
-    await Reconciler(api, cache, observer, events, companions, keys, gcs, endings, read).reconcile(KEY)
+    token = RayToken(api, "cloudach-ray-token", {}, unseen=lambda namespace: True)
+    await Reconciler(api, cache, observer, events, companions, keys, gcs, endings, token, read).reconcile(KEY)
     status = paper.applied["modelsstatus"]["status"] if "modelsstatus" in paper.applied else obj["status"]
     return status, paper.applied.get("rayservices") or cast(dict[str, Any], ray_service)
 

@@ -36,6 +36,7 @@ from .kube.events import Events
 from .namespaces import Endings, Space, notes, why_unready
 from .observe import Observer
 from .parsed import Parsed
+from .ray_token import RayToken
 from .reconcile import Cache, Reconciler
 from .resources.gcs_store import GCS_STORE_SECRET
 from .runtime.informer import Changed, Informer, Key
@@ -64,6 +65,7 @@ class Manager:
         self._policies = informers(NETWORK_POLICIES, self._part_changed, **ours, optional=True)
         self._budgets = informers(DISRUPTION_BUDGETS, self._part_changed, **ours, optional=True)
         self._keys = informers(SECRETS, self._keys_changed, name=ENGINE_KEYS_SECRET, optional=True)
+        self._tokens = informers(SECRETS, self._token_changed, name=settings.ray.token_secret, optional=True)
         store = settings.gcs_store
         self._gcs_secrets = informers(SECRETS, self._keys_changed, name=GCS_STORE_SECRET, optional=True)
         self._clusters = informers(
@@ -79,7 +81,15 @@ class Manager:
         self._ray = informers(RAY_SERVICES, self._part_changed, **ours)
         self._pods = informers(PODS, self._part_changed, **ours, group=_model_of)
         self._all_models = _Merged(self._models)
-        beside = (self._uses, self._keys, self._policies, self._budgets, self._gcs_secrets, self._clusters)
+        beside = (
+            self._uses,
+            self._keys,
+            self._tokens,
+            self._policies,
+            self._budgets,
+            self._gcs_secrets,
+            self._clusters,
+        )
         kinds = [each for each in (self._models, *beside, self._ray, self._pods) if each]
         self._spaces = {each[0].namespace: Space(each[0].namespace, each) for each in zip(*kinds, strict=True)}
         self._all_asked = False
@@ -112,8 +122,10 @@ class Manager:
             settled=self._settled,
             changed=self._look_at_all,
         )
+        name, self._tokens_held = settings.ray.token_secret, _Merged(self._tokens)
+        self._ray_token = RayToken(api, name, self._tokens_held, unseen=_missing(self._tokens))
         self._reconciler = Reconciler(
-            api, cache, observer, events, companions, keys, self._gcs, self._endings, settings
+            api, cache, observer, events, companions, keys, self._gcs, self._endings, self._ray_token, settings
         )
 
     @property
@@ -259,6 +271,11 @@ class Manager:
         for model in self._all_models:
             if model[0] == key[0]:
                 self._queue.add(model)
+
+    def _token_changed(self, key: Key, secret: dict[str, Any]) -> None:
+        self._ray_token.seen(key, secret)
+        if key not in self._tokens_held:
+            self._keys_changed(key, secret)
 
     def _part_changed(self, key: Key, part: dict[str, Any]) -> None:
         model = _model_of(part)

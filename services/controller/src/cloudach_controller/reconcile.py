@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -12,7 +10,7 @@ from typing import Any
 
 from cloudach_model_api.claims import Names
 from cloudach_model_api.model import InvalidModel, Model
-from cloudach_model_api.names import API_VERSION, FINALIZER, KIND, LABEL_MANAGED_BY, MANAGER
+from cloudach_model_api.names import API_VERSION, FINALIZER, KIND
 from cloudach_model_api.status import ConditionType, ModelStatus, State
 from cloudach_model_api.use import owner
 
@@ -21,8 +19,8 @@ from . import status as tell
 from .companions import Companions
 from .engine_keys import EngineKeys
 from .gcs_users import GcsUsers
-from .kube.client import MODELS, RAY_SERVICES, SECRETS, KubeClient
-from .kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
+from .kube.client import MODELS, RAY_SERVICES, KubeClient
+from .kube.errors import KubeError, NotFound, Refused, is_refusal
 from .kube.events import Events
 from .marks import Marks
 from .namespaces import Endings
@@ -33,6 +31,7 @@ from .pace import Pace
 from .parsed import Parsed
 from .plan import Plan, asked_anew, plan
 from .ray_services import Found, RayServices
+from .ray_token import RayToken
 from .replicas import Demand, caught_up, demand
 from .resources import disruption
 from .resources.additions import is_key_asked_for, is_locked
@@ -69,6 +68,7 @@ class Reconciler:
         keys: EngineKeys,
         gcs: GcsUsers,
         endings: Endings,
+        ray_token: RayToken,
         settings: Settings,
     ) -> None:
         self._api = api
@@ -76,6 +76,7 @@ class Reconciler:
         self._keys = keys
         self._gcs = gcs
         self._endings = endings
+        self._ray_token = ray_token
         inference = settings.inference.model_copy(update={"engine_keys": False})
         self._without_keys = settings.model_copy(update={"inference": inference})
         self._cache = cache
@@ -162,14 +163,16 @@ class Reconciler:
             settings = settings.model_copy(update={"gcs_store": store})
         around = self._ray_services.around(key, self._cache.pods.get(key, ()))
         done = plan(model, wanted, there, settings, target=target, now=now, around=around)
+        if settings.ray.token_auth and done.change != "create":
+            await self._keep_token(key)
         if done.change == "none" or self._cache.kuberay_missing() or self._ray_services.waits(key, done):
             return done, "", there
         refusal = self._ray_services.refusal(key, done)
         if refusal:
             return done, refusal, there
         try:
-            if self._settings.ray.token_auth and done.change == "create":
-                await self._token_secret(model.metadata.namespace)
+            if settings.ray.token_auth and done.change == "create":
+                await self._ray_token.keep(key[0], for_new_pods=True)
             if done.manifest is not None and is_locked(live(done.manifest).cluster) and not unseen:
                 await self._keys.keep(key)  # before a pod wants it
             applied = await self._ray_services.carry_out(key, there, done)
@@ -183,6 +186,13 @@ class Reconciler:
         if key in self._cache.models:
             await self._tell(self._cache.models[key], news.of_change(done.change, key[1]))
         return done, "", applied
+
+    async def _keep_token(self, key: Key) -> None:
+        """Somebody may have deleted it. What runs goes on without it, so nothing waits for that."""
+        try:
+            await self._ray_token.keep(key[0], for_new_pods=False)
+        except KubeError as error:
+            log.warning("Ray's token cannot be made again", extra={"model": "/".join(key), "error": str(error)})
 
     async def _delete(self, key: Key, obj: dict[str, Any], model: Model, wanted: Demand, now: datetime) -> float | None:
         """Streams first: replicas go as in a scaling to 0, then the RayService, then the finalizer."""
@@ -354,22 +364,6 @@ class Reconciler:
             await self._api.merge(MODELS, meta["namespace"], meta["name"], body)
         except NotFound:
             pass
-
-    async def _token_secret(self, namespace: str) -> None:
-        body = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {
-                "name": self._settings.ray.token_secret,
-                "namespace": namespace,
-                "labels": {LABEL_MANAGED_BY: MANAGER},
-            },
-            "data": {"auth_token": base64.b64encode(secrets.token_hex(32).encode()).decode()},
-        }
-        try:
-            await self._api.create(SECRETS, namespace, body)
-        except Conflict:
-            pass  # it is there already
 
     def _measure(self, model: Model, new: ModelStatus) -> None:
         labels = (model.metadata.namespace, model.metadata.name)
