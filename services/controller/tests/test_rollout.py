@@ -120,6 +120,9 @@ def test_a_failed_replacement_is_taken_back_without_a_word_and_without_a_third_c
     # KubeRay starts no cluster for the text of the first one, and does not keep the second.
     assert (image(done.manifest), strategy(done.manifest), delay(done.manifest)) == (OLD, "None", 0)
     assert app(done.manifest)["args"]["options"]["engine_kwargs"]["seed"] == 1
+    # What KubeRay does not let happen at once is tried again, however long that takes.
+    again = planned(back, kuberay(done.manifest, active=A, pending=B), later_s=60)
+    assert (again.drop, delay(again.manifest)) == (B, 0)
     # Until it has gone the delay stays: KubeRay reads it when it sees that a cluster is not wanted.
     gone = planned(back, kuberay(done.manifest, active=A))
     assert (gone.change, strategy(gone.manifest), delay(gone.manifest)) == ("in place", "NewCluster", 0)

@@ -282,14 +282,15 @@ def _others_then(it: _Situation, choice: _Choice) -> dict[str, Origin | None]:
 
 
 def _dropped(live: Live, around: Around, now: datetime, *, given_up: str) -> str:
+    """The note of what was given up; empty when KubeRay has surely noted it, and its pods have gone."""
     note = live.annotations.get(build.ANNOTATION_DROPPED, "")
     name, _, at = note.partition(" ")
-    if given_up and name != given_up:
-        return f"{given_up} {rfc3339(now)}"
     try:
         recent = now - datetime.fromisoformat(at) < _DROPPED_FOR
     except (ValueError, TypeError):
-        return ""
+        recent, name = False, ""
+    if given_up:
+        return note if recent and name == given_up else f"{given_up} {rfc3339(now)}"
     # As long as KubeRay has not acted yet it is still the second one.
     there = recent or (name in around.with_pods and name != live.pending)
     return note if there and name != live.active else ""
