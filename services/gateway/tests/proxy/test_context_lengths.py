@@ -160,3 +160,12 @@ async def test_another_model_under_an_old_name_is_another() -> None:
     engines.answers["a"] = listed(("big", 8192))
     assert await lengths.of(replace(old, created=2)) == 8192
     assert await lengths.of(old) == 4096
+
+
+async def test_models_that_come_and_go_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 10)
+    lengths = ContextLengths(Engines(a=listed(("big", 4096))).fetch, patience_s=1)
+    for number in range(100):
+        assert await lengths.of(model(id=f"m{number}")) == 4096
+    await asyncio.sleep(1)
+    assert (len(lengths._known), len(lengths._not_before), len(lengths._tasks)) == (10, 10, 0)

@@ -227,4 +227,6 @@ def test_how_long_an_engine_is_looked_for_at_most() -> None:
     waking = Scene().waking
     assert waking.patience_s(STEADY, stream=True) == 0.2
     assert waking.patience_s(STEADY, stream=False) == 0.1
+    assert waking.patience_s(STEADY, stream=False, waited_s=0.06) == pytest.approx(0.04), "proxies count from its start"
+    assert waking.patience_s(STEADY, stream=False, waited_s=7) == 0
     assert waking.patience_s(replace(STEADY, resource=None), stream=True) == 0

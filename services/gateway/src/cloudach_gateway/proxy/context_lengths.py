@@ -11,6 +11,7 @@ from ..catalog import ServedModel
 
 _AGAIN_S = 10.0
 _FRESH_S = 300.0  # a rolling change of the engines may change it
+_MOST = 4096  # models that are remembered; they come and go
 
 _Key = tuple[str, int]  # id and time of creation: another model may come under an old name
 
@@ -62,6 +63,9 @@ class ContextLengths:
                     self._known[key], again_s = found, _FRESH_S
                     break
             self._not_before[key] = asyncio.get_running_loop().time() + again_s
+            for known in (self._known, self._not_before):
+                if len(known) > _MOST:
+                    del known[next(iter(known))]
         finally:
             del self._tasks[key]
 

@@ -320,7 +320,7 @@ class Conversation:
                 request.fields,
                 transcript,
                 ids_shown=shown,
-                max_model_len=await self._engines.context_lengths.of(request.model),
+                max_model_len=await self._engines.context_lengths.of(self._engines.directory.current(request.model)),
                 told=text,
             )
         except CannotContinue as obstacle:

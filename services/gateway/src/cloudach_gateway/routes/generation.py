@@ -186,11 +186,13 @@ class GenerationEndpoint:
         try:
             if services.waking is not None and model.resource is not None:
                 with services.waking.in_use(model):
+                    began_s = record.age_s
                     ready = await services.waking.ready_or_told(model, record, sink)
                     if ready is not None:
                         if ready.upstream_model != model.upstream_model:  # who sleeps need not have said it
                             prepared = await services.intake.worked(len(body), prepare, prepared.fields, asked, ready)
-                        patience_s = services.waking.patience_s(ready, stream=record.stream)
+                        waited_s = record.age_s - began_s
+                        patience_s = services.waking.patience_s(ready, stream=record.stream, waited_s=waited_s)
                         request = replace(
                             request, model=ready, body=prepared.body, spent_s=record.age_s, patience_s=patience_s
                         )

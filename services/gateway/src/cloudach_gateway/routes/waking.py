@@ -72,11 +72,13 @@ class Waking:
         """Around a request's whole life."""
         return self.cluster.in_use(model) if model.sleeps else nullcontext()
 
-    def patience_s(self, model: ServedModel, *, stream: bool) -> float:
-        """How long a request waits while no pod of a model can be reached that is ready, as far as is known."""
+    def patience_s(self, model: ServedModel, *, stream: bool, waited_s: float = 0.0) -> float:
+        """How long a request waits while no pod of a model can be reached that is ready, as far as is known. waited_s:
+        how long it has waited for the model before."""
         if model.resource is None:
             return 0.0
-        return min(self.lapse_s, self.timeouts.total_s * _SHARE, math.inf if stream else self.whole_s)
+        bound_s = min(self.lapse_s, self.timeouts.total_s * _SHARE, math.inf if stream else self.whole_s)
+        return max(bound_s - waited_s, 0.0)
 
     async def ready(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel:
         """The model, once it can be asked. Raises ModelNotReady, ModelNotFound, UpstreamTimeout."""
