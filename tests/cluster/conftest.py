@@ -111,10 +111,9 @@ def volume(node: Node) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def crds(node: Node) -> None:
-    """The Model as it was released, and KubeRay's kind and Deployment, though nobody acts on it."""
-    node.apply(*kuberay_operator())
+    """The Model as it was released; without KubeRay also its kinds, and a Deployment for the preflight to find."""
     if not node.kubectl("get", "crd", "rayservices.ray.io", "--ignore-not-found"):
-        node.apply(rayservice_crd(), ray_pods.crd())
+        node.apply(rayservice_crd(), ray_pods.crd(), *kuberay_operator())
     old = ("--server-side=false", "--disable-openapi-validation") if node.minor() < 28 else ()
     node.helm("upgrade", "--install", "cloudach-crds", RELEASED_CRDS, *CRDS_APART, *old)
     await_kinds(node.kubectl, "models.cloudach.dev", "rayservices.ray.io", "rayclusters.ray.io")
