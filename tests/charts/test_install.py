@@ -81,6 +81,22 @@ def test_the_policies_of_models_outlive_the_release(helm: Helm) -> None:
     helm.kubectl("-n", "serving", "delete", "networkpolicies", *names)
 
 
+def test_gateways_may_reach_the_ports_of_their_own_redis(helm: Helm) -> None:
+    """As its Secret has them: a release that ran before must not lose its Redis to a policy."""
+    helm.kubectl(
+        *("-n", "serving", "create", "secret", "generic", "mine"),
+        "--from-literal=redis-url=redis+cluster://user:p:1234@node-a:7001,[fd00::7]:7002,node-c:7003/0?x=:99",
+    )
+    try:
+        own = {"existingSecret": "mine", "existingSecretKey": "redis-url"}
+        helm.install({"valkey": {"enabled": False}, "redis": own})
+        rules = helm.get("networkpolicy", "demo-cloudach-gateway")["spec"]["egress"]
+        ports = [{port["port"] for port in rule.get("ports", ())} for rule in rules]
+        assert {6379, 6380, 26379, 7001, 7002, 7003} in ports
+    finally:
+        helm.kubectl("-n", "serving", "delete", "secret", "mine")
+
+
 def test_install_makes_what_the_notes_speak_of(helm: Helm) -> None:
     notes = helm.install({"models": [MODEL]})
     assert {
