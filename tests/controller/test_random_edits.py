@@ -20,7 +20,7 @@ import httpx
 import pytest
 
 from tests.support.kube import Cluster
-from tests.support.kuberay.paper import PATIENCE_S, Paper, until
+from tests.support.kuberay.paper import PATIENCE_S, Paper
 from tests.support.processes import Server
 
 from .conftest import NAMESPACE, Start
@@ -239,17 +239,13 @@ def test_all_is_as_it_was_asked_for_after_edits_and_kills_at_random(
 def _edited_and_killed(site: Site, paper: Watched) -> None:
     for name in NAMES:
         site.apply(name)
-    until(lambda: not site.amiss(), "all are ready in the beginning")
+    assert _settled(site)[0] == [], f"in the beginning; seed {SEED}"
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         began = time.monotonic()
         site.act()
         time.sleep(max(0.0, PAUSE_S - (time.monotonic() - began)))
-    began, left = time.monotonic(), ["not looked yet"]
-    while left and time.monotonic() - began < PATIENCE_S:
-        left = site.amiss()
-        time.sleep(0.2)
-    took = time.monotonic() - began
+    left, took = _settled(site)
     print(f"seed {SEED}: {len(site.done)} actions, all as wanted {took:.1f} s after the last")
     history = f"seed {SEED}; {Counter(one.split()[0] for one in site.done)}; last: {site.done[-25:]}"
     assert left == [], history
@@ -257,3 +253,11 @@ def _edited_and_killed(site: Site, paper: Watched) -> None:
     assert unasked == {}, f"second clusters that nobody approved, of {site.approved}; {history}"
     for controller in [*site.controllers, *site.dead]:
         assert "reconcile failed" not in controller.output, history
+
+
+def _settled(site: Site) -> tuple[list[str], float]:
+    """What is amiss in the end, and the time until nothing was."""
+    began = time.monotonic()
+    while (left := site.amiss()) and time.monotonic() - began < PATIENCE_S:
+        time.sleep(0.2)
+    return left, time.monotonic() - began
