@@ -113,6 +113,22 @@ def test_install_makes_what_the_notes_speak_of(helm: Helm) -> None:
     assert "data-demo-cloudach-raystore-0" in notes
 
 
+def test_a_second_release_over_the_same_namespace_is_refused(helm: Helm) -> None:
+    """Their controllers would undo each other's work without end."""
+    helm.install()
+    with Helm(helm.cluster, "second") as second:
+        values = {"fullnameOverride": "second", "watchNamespaces": ["second", "serving"]}
+        with pytest.raises(CommandFailed, match="in the namespace serving are served by the release demo of the names"):
+            second.install(values)
+        assert second.names() == set()
+        second.install({**values, "watchNamespaces": ["second"]})
+        with pytest.raises(CommandFailed, match="in the namespace serving are served by the release demo of the names"):
+            second.upgrade(values)
+        with pytest.raises(CommandFailed, match="are served by the release demo of the namespace serving already"):
+            second.upgrade({**values, "watchNamespaces": ["*"]})
+        helm.upgrade()  # itself is no other
+
+
 def test_a_wrong_model_is_refused_by_its_field(helm: Helm) -> None:
     with pytest.raises(CommandFailed, match="additional properties 'replcas' not allowed"):
         helm.install({"models": [{"name": "m", "spec": {**MODEL_SPEC, "replcas": 2}}]})

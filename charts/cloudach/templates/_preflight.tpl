@@ -52,6 +52,9 @@ What must be so before anything is made. Each message says what to do.
 {{- fail "\n\ningress.tls.clusterIssuer and ingress.tls.issuer are both set: one of them issues the certificate.\n" -}}
 {{- end -}}
 {{- if $v.preflight -}}
+{{- if and $v.controller.enabled $v.rbac.create -}}
+{{- include "cloudach.alone" . -}}
+{{- end -}}
 {{- if $v.controller.enabled -}}
 {{- include "cloudach.needs" (list $ "ray.io/v1/RayService" "KubeRay (1.7 or later)" "helm install kuberay-operator kuberay-operator --repo https://ray-project.github.io/kuberay-helm/ --version 1.7.0 --namespace kuberay --create-namespace") -}}
 {{- end -}}
@@ -78,6 +81,31 @@ What must be so before anything is made. Each message says what to do.
 {{- end -}}
 {{- if $v.monitoring.prometheusRule.enabled -}}
 {{- include "cloudach.needs" (list $ "monitoring.coreos.com/v1/PrometheusRule" "the Prometheus operator (monitoring.prometheusRule.enabled)" "see https://prometheus-operator.dev") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Fails when a controller of another release works on the Models of a namespace: the two would undo each other's work without
+end. Only a namespace in which this release has no Role yet is looked at.
+*/}}
+{{- define "cloudach.alone" -}}
+{{- $name := include "cloudach.fullname" . -}}
+{{- $watched := (fromYaml (include "cloudach.watched" .)).namespaces -}}
+{{- range ternary (list "") $watched (empty $watched) -}}
+{{- $mine := "" -}}
+{{- if . -}}{{- $mine = lookup "rbac.authorization.k8s.io/v1" "Role" . (printf "%s-controller" $name) -}}{{- end -}}
+{{- $own := dig "metadata" "annotations" "meta.helm.sh/release-namespace" "" (default dict $mine) -}}
+{{- if ne $own $.Release.Namespace -}}
+{{- range (lookup "rbac.authorization.k8s.io/v1" "Role" . "").items -}}
+{{- $labels := default dict .metadata.labels -}}
+{{- $notes := default dict .metadata.annotations -}}
+{{- $theirs := list (get $notes "meta.helm.sh/release-name") (get $notes "meta.helm.sh/release-namespace") -}}
+{{- $controls := and (eq (get $labels "app.kubernetes.io/part-of") "cloudach") (hasSuffix "-controller" .metadata.name) -}}
+{{- if and $controls (index $theirs 1) (ne (join "/" $theirs) (printf "%s/%s" $.Release.Name $.Release.Namespace)) -}}
+{{- fail (printf "\n\nThe Models in the namespace %s are served by the release %s of the namespace %s already: two controllers would undo each other's work. Leave %s out of watchNamespaces of one of them.\n" .metadata.namespace (index $theirs 0) (index $theirs 1) .metadata.namespace) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
