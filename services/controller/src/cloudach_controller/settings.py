@@ -156,7 +156,7 @@ class Ray(Group):
     poll_s: Seconds = Field(2.0, description="pause between two looks at a Model on its way")
     steady_poll_s: Seconds = Field(15.0, description="pause between two looks at a Model that is as it should be")
     polls_per_s: Annotated[float, Field(gt=0)] = Field(
-        20.0,
+        10.0,
         description="looks at all Models at rest together; with many Models the pauses grow",
     )
     drain_margin_s: Seconds = Field(
