@@ -180,14 +180,15 @@ def test_keys_outlive_valkeys_pod(node: Node, release: dict[str, Any]) -> None:
 def test_the_store_of_rays_state_lets_each_model_in_and_is_as_closed_as_it_says(
     node: Node, release: dict[str, Any]
 ) -> None:
-    """The controller has made a user for the Model, whose cluster of the release before does without it."""
+    """The Model's cluster never served, so the upgrade has made it anew, with the user that the controller made."""
     code = (
         "import os, redis; admin = redis.Redis(password=os.environ['RAYSTORE_PASSWORD'], decode_responses=True);"
         "print(' '.join(admin.acl_users()))"
     )
     within(180, lambda: f"{NAMESPACE}.tiny." in exec_python(node, "statefulset/demo-cloudach-raystore", code))
     assert set(node.get("secret", "cloudach-gcs-store")["data"]) == {"tiny"}
-    assert "gcsFaultToleranceOptions" not in node.get("rayservice", "tiny")["spec"]["rayClusterConfig"]
+    options = node.get("rayservice", "tiny")["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
+    assert options["redisUsername"]["value"].startswith(f"{NAMESPACE}.tiny.")
     test_a_pod_is_as_closed_as_it_says(node, release, "statefulset/demo-cloudach-raystore")
 
 
@@ -233,15 +234,13 @@ def worked(ask: Callable[[], Any]) -> bool:
 
 
 def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any], before: set[str]) -> None:
-    """Its own Models are gone with their RayServices: a Job deletes them, and the controller finishes it.
-
-    There are no keys of engines, because the Model's pods are of the release before and the upgrade replaced none.
-    """
+    """Its own Models are gone with their RayServices: a Job deletes them, and the controller finishes it."""
     node.helm("uninstall", "demo", "--wait", "--timeout", "10m")
     expected = {
         "PersistentVolumeClaim/data-demo-cloudach-valkey-0",
         "PersistentVolumeClaim/data-demo-cloudach-raystore-0",
         "Secret/cloudach-gcs-store",
+        "Secret/cloudach-engine-keys",
         "Lease/cloudach-controller",
         "Secret/cloudach-ray-token",
         "Pod/demo-cloudach-test",
