@@ -47,6 +47,11 @@ rules:
     for: 5m
     severity: warning
     summary: The gateway {{ "{{ $labels.pod }}" }} is out of touch with the API server; it serves Models as last known.
+  - alert: CloudachPodsNotWatched
+    expr: min by (pod) (cloudach_endpoints_watched{ {{- $ns -}} }) == 0
+    for: 5m
+    severity: warning
+    summary: The gateway {{ "{{ $labels.pod }}" }} does not hear which pods of Models are ready.
   {{- end }}
   - alert: CloudachOverloaded
     expr: sum(rate(cloudach_rejections_total{code="server_is_overloaded", {{ $ns }}}[5m])) > 0
