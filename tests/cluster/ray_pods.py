@@ -163,7 +163,7 @@ class RayPods:
         applications = json.loads(self._ask("GET"))["applications"]
         deployments = [one for app in applications.values() for one in app["deployments"].values()]
         told = [replica for one in deployments for replica in one["replicas"]]
-        return [{name: one[name] for name in ("replica_id", "pid", "node_ip", "state")} for one in told]
+        return [{name: one.get(name) for name in ("replica_id", "pid", "node_ip", "state")} for one in told]
 
     def _ask(self, verb: str, body: str = "") -> str:
         url = f"http://{self._addresses[HEAD]}:8265/api/serve/applications/"
