@@ -58,7 +58,8 @@ def test_a_ray_service_of_another_is_left_alone(start: Start, shop: Shop, metada
     assert shop.status()["state"] == "Failed"
     assert shop.condition("Ready").startswith("False")
     shop.run("scale", "model/sim", "--replicas=2")
-    until(lambda: shop.status()["observedGeneration"] == 2, "another look")
+    until(lambda: {one["observedGeneration"] for one in shop.status()["conditions"]} == {2}, "another look")
+    assert "observedGeneration" not in shop.status(), "its spec is not in force"
     shop.run("delete", "model", "sim", "--timeout=120s")
     after = shop.get("rayservice")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]

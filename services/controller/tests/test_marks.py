@@ -93,3 +93,14 @@ def test_a_mark_that_is_ahead_stays_as_it_is() -> None:
     use = marks.by_our_clock(KEY, ModelUse.from_object(marked(**{WAKE: 600})), None, NOW)
     assert use is not None
     assert use.status.wake_requested_at == NOW + timedelta(seconds=600)
+
+
+@pytest.mark.parametrize("ahead_s", [2 * 3600, 80_000])
+def test_a_mark_wakes_also_by_a_clock_that_is_far_ahead_and_keeps_no_model_awake_by_it(ahead_s: float) -> None:
+    marks = Marks()
+    assert mode(marks, marked(**{LAST: -70_000}), state="Sleeping") == "sleeping"
+    wanted = marked(**{WAKE: ahead_s})
+    assert mode(marks, wanted, state="Sleeping") == "running"
+    assert mode(marks, wanted, state="Ready", after_s=IDLE_S + 1) == "sleeping"
+    assert mode(Marks(), marked(-20, **{WAKE: ahead_s}), state="Sleeping") == "running", "after a restart"
+    assert mode(Marks(), marked(-4000, **{WAKE: ahead_s}), state="Sleeping") == "sleeping"

@@ -426,6 +426,10 @@ def test_the_idle_time_counts_from_when_the_spec_lets_it_sleep() -> None:
     # There and back again: what was noted first is over.
     never = planned(model({"autoscaling": {"maxReplicas": 4}}), served(noted)).manifest
     assert seen(never, 5000) == "running"
+    # Hands on the note neither stop the looks nor keep it awake.
+    for hands in ("2026-11-01", "2026-11-01T11:00:00", "2099-01-01T00:00:00Z", "soon"):
+        changed = {"metadata": {"annotations": {"cloudach.dev/may-sleep-since": hands}}}
+        assert may_sleep_since(changed, NOW) == NOW
     # A controller that does not find the note wakes nobody.
     asleep = ready | {"status": "False", "reason": "Sleeping"}
     busy = told(busy, state="Sleeping", replicas=0, conditions=[asleep])

@@ -14,7 +14,7 @@ from cloudach_controller.dashboard import Dashboard, Unanswered
 from cloudach_controller.engine_keys import EngineKeys
 from cloudach_controller.gcs_users import GcsUsers
 from cloudach_controller.kube.client import Kind, KubeClient
-from cloudach_controller.kube.errors import NotFound, Refused
+from cloudach_controller.kube.errors import NotFound, Refused, Unreachable
 from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
 from cloudach_controller.namespaces import Endings
@@ -176,6 +176,47 @@ async def test_a_model_is_told_of_and_deleted_where_keys_may_be_read_alone() -> 
     paper = ReadOnly()
     await look(gone, None, [], paper=paper)
     assert paper.applied["models"]["metadata"]["finalizers"] == []
+
+
+class Failing(Paper):
+    """An admission webhook of one kind fails, which the API server answers with 500."""
+
+    def __init__(self, plural: str) -> None:
+        super().__init__()
+        self.plural = plural
+
+    def _admit(self, kind: Kind) -> None:
+        if kind.plural == self.plural:
+            raise Unreachable(500, "failed calling webhook")
+
+    async def apply(self, kind: Kind, namespace: str, name: str, body: dict[str, Any], sub: str = "") -> dict[str, Any]:
+        self._admit(kind)
+        return await super().apply(kind, namespace, name, body, sub)
+
+    async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._admit(kind)
+        return await super().create(kind, namespace, body)
+
+
+async def test_a_webhook_that_fails_for_policies_is_told_of_and_stops_no_model_that_runs() -> None:
+    closed = "network_policy: {enabled: true}"
+    _, running = await look(model("engine:1"), None, [], closed)
+    status, ray_service = await look(model("engine:2"), running, [], closed, paper=Failing("networkpolicies"))
+    assert "failed calling webhook" in str(status["conditions"])
+    assert "engine:2" in str(ray_service["spec"]["rayClusterConfig"]), "what the Model asks for is done all the same"
+    paper = Failing("networkpolicies")
+    status, _ = await look(model("engine:1"), None, [], closed, paper=paper)
+    assert "failed calling webhook" in str(status["conditions"])
+    assert "rayservices" not in paper.applied, "rather no engine than one that everybody reaches"
+
+
+async def test_a_webhook_that_fails_for_what_stands_beside_a_model_stops_nothing() -> None:
+    _, running = await look(model("engine:1"), None, [])
+    status, _ = await look(model("engine:1"), running, [], paper=Failing("secrets"), secret={})
+    assert status["observedGeneration"] == 1
+    status, ray_service = await look(long_idle(), None, [], paper=Failing("modeluses"))
+    assert ray_service["metadata"]["name"] == "qwen"
+    assert status["state"] != "Sleeping"
 
 
 class TwoNamespaces(Paper):

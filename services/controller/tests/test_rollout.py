@@ -230,7 +230,11 @@ def test_a_word_is_spent_once() -> None:
     there = kuberay(planned(model(NEW, meta=word), serving(model(OLD))).manifest, active=A, pending=B)
     back = kuberay(planned(model(OLD, meta=word), there).manifest, active=A)
     back = kuberay(planned(model(OLD, meta=word), back).manifest, active=A)
-    assert planned(model(NEW, meta=word), back).waiting
+    waiting = planned(model(NEW, meta=word), back).waiting
+    assert waiting
+    # What it asks for then is another word: the one that stands there would do nothing.
+    again = {"annotations": {WORD: waiting.rpartition("=")[2]}}
+    assert planned(model(NEW, meta=again), back).change == "replacement"
 
 
 def test_a_word_that_is_written_down_beforehand_is_for_the_change_that_comes_with_it() -> None:

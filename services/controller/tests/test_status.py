@@ -336,6 +336,16 @@ def test_a_model_whose_id_is_anothers_is_not_served() -> None:
     assert "'qwen' is llm/a's" in wrong
 
 
+@pytest.mark.parametrize("spec", [{}, {"replicas": 0}])
+def test_a_spec_is_not_in_force_where_the_ray_service_is_anothers(spec: dict[str, Any]) -> None:
+    others = Observation(None, (), None, foreign="There is a RayService qwen, and it belongs to no Model.")
+    state, conditions, found = told(model(spec, {"observedGeneration": 3}), others)
+    assert conditions["Progressing"] == "False NotTaken", "nothing is on its way"
+    assert conditions["Degraded"] == "True NameTaken"
+    assert found.observed_generation == 3
+    assert state == ("Off" if spec else "Failed")
+
+
 def test_a_model_without_one_of_its_aliases_starts_as_any_other() -> None:
     """It is told of, after whatever else is wrong. Failed would have gateways refuse what they should wait for."""
     grant = Grant(("qwen",), refused=(Refusal("chat", OWNER), Refusal("talk", OWNER)))

@@ -13,7 +13,7 @@ from cloudach_model_api.use import ModelUse, use_object
 from .belonging import belongs, whose
 from .drift import covers
 from .kube.client import DISRUPTION_BUDGETS, MODEL_USES, NETWORK_POLICIES, Kind, KubeClient
-from .kube.errors import Conflict, NotFound, Refused
+from .kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
 from .replicas import may_sleep
 from .resources import network
 from .resources.disruption import budget_name
@@ -53,7 +53,9 @@ class Companions:
             await self.api.create(MODEL_USES, key[0], use_object(model))
         except (Conflict, NotFound):
             pass  # It is there already, that of a Model before this one still goes, or the kind has just been removed.
-        except Refused as error:  # it is not put to sleep, and all else goes on
+        except KubeError as error:  # it is not put to sleep, and all else goes on
+            if not is_refusal(error):
+                raise
             log.warning("no ModelUse can be made", extra={"model": "/".join(key), "error": str(error)})
 
     async def protect(self, key: Key, model: Model) -> str:
@@ -69,7 +71,9 @@ class Companions:
                     await self.api.delete(NETWORK_POLICIES, namespace, name)
         except NotFound:
             pass  # somebody was faster
-        except Refused as error:
+        except KubeError as error:
+            if not is_refusal(error):
+                raise
             return str(error)
         return ""
 
@@ -86,7 +90,9 @@ class Companions:
                 await self._apply(DISRUPTION_BUDGETS, namespace, model, there, wanted)
         except NotFound:
             pass  # somebody was faster
-        except Refused as error:
+        except KubeError as error:
+            if not is_refusal(error):
+                raise
             log.warning("no disruption budget", extra={"model": "/".join(key), "error": str(error)})
 
     async def _apply(

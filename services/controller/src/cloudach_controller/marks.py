@@ -1,19 +1,20 @@
-"""When gateways have told of a Model's use, by our own clock: theirs may be behind, for hours."""
+"""When gateways have told of a Model's use, by our own clock: theirs may be hours behind or ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from cloudach_model_api.names import MANAGER
 from cloudach_model_api.use import ModelUse, UseStatus
 
+from .replicas import AHEAD_S
 from .runtime.informer import Key
 
 
 class Marks:
-    """A mark that changes was made now, whatever it says. One that lies ahead stays as it is.
+    """A mark that changes was made now, whatever it says. One that lies a little ahead stays as it is.
 
     Of a mark that was there when we began, the API server knows when it was written.
     """
@@ -44,14 +45,16 @@ class Marks:
 def _moved(before: datetime | None, told: datetime | None, ours: datetime | None, now: datetime) -> datetime | None:
     if told == before:
         return ours
-    return max(told, now) if told is not None else None
+    if told is None or now <= told <= now + timedelta(seconds=AHEAD_S):
+        return told
+    return now
 
 
 def _as_written(told: UseStatus, obj: Mapping[str, Any] | None) -> UseStatus:
     """The later of the two marks is the one that was written last."""
     written = _written_at(obj or {})
     moments = [moment for moment in (told.wake_requested_at, told.last_request_at) if moment is not None]
-    if written is None or not moments or max(moments) >= written:
+    if written is None or not moments or written <= max(moments) <= written + timedelta(seconds=AHEAD_S):
         return told
     field = "wake_requested_at" if told.wake_requested_at == max(moments) else "last_request_at"
     return told.model_copy(update={field: written})

@@ -20,7 +20,7 @@ from .companions import Companions
 from .engine_keys import EngineKeys
 from .gcs_users import GcsUsers
 from .kube.client import MODELS, RAY_SERVICES, KubeClient
-from .kube.errors import KubeError, NotFound, Refused, is_refusal
+from .kube.errors import KubeError, NotFound, is_refusal
 from .kube.events import Events
 from .marks import Marks
 from .namespaces import Endings
@@ -332,7 +332,9 @@ class Reconciler:
             return model.status.engine_key
         try:
             return await self._keys.keep(key)
-        except Refused as error:
+        except KubeError as error:
+            if not is_refusal(error):
+                raise
             log.warning("no key can be made", extra={"model": "/".join(key), "error": str(error)})
             return model.status.engine_key
 

@@ -197,7 +197,7 @@ def _choose(it: _Situation) -> _Choice:
         return _Choice(it.new, "replaced")
     choice = _return(it, asked or _Choice(it.said))
     # What is to be without replicas is not asked about: it is replaced when the last one has gone.
-    return replace(choice, waiting=_ask(it.model, it.asked)) if running and choice is not asked else choice
+    return replace(choice, waiting=_ask(it.model, it.asked, it.spent)) if running and choice is not asked else choice
 
 
 def _return(it: _Situation, otherwise: _Choice) -> _Choice:
@@ -234,14 +234,14 @@ def _as_cheap(new: Origin, old: Origin) -> bool:
         return False
 
 
-def _ask(model: Model, asked: str) -> str:
+def _ask(model: Model, asked: str, spent: str) -> str:
     spec = model.spec
     gpus = spec.gpus_per_replica * max(spec.replicas, 1)
     cost = f"a second set of pods, with {gpus} {spec.gpu.resource_name} more" if gpus else "a second set of pods"
     old = " A number, as older releases asked for, approves nothing." if words.is_of_an_older_release(model) else ""
     return (
         f"The change of the pods takes {cost}, until it has taken over from the first.{old} "
-        f"To let it: {words.command(model, asked)}"
+        f"To let it: {words.command(model, asked, spent=spent)}"
     )
 
 

@@ -62,7 +62,7 @@ def status(
         words = f"{MEANINGS[Reason.FEWER_REPLICAS]} {view.ready} of {desired} answer."
         wrong = Cause(Reason.FEWER_REPLICAS, words)
     wrong = wrong or taken
-    in_force = not (unserved or seen.refused or seen.kuberay_missing)
+    in_force = not (unserved or seen.foreign or seen.refused or seen.kuberay_missing)
     if wanted.mode != "running" and wrong is not None and in_force and wrong not in (taken, late):
         wrong = None  # nothing should run, so nothing is amiss
     state = _state(wanted, view, desired, wrong, seen, fatal=unserved or wrong in (serving, None))

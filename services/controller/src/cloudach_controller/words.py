@@ -42,10 +42,11 @@ def spent_now(model: Model, *, asked: str, spent: str, begins: bool) -> str:
     return spent
 
 
-def command(model: Model, asked: str) -> str:
-    """What lets the replacement begin."""
+def command(model: Model, asked: str, *, spent: str) -> str:
+    """What lets the replacement begin. A word that is spent would do nothing, so then it is another one."""
     meta = model.metadata
-    return f"kubectl annotate model {meta.name} -n {meta.namespace} --overwrite {ANNOTATION_ALLOW_REPLACEMENT}={asked}"
+    word = asked if asked != spent else f"{ONCE}{asked}"
+    return f"kubectl annotate model {meta.name} -n {meta.namespace} --overwrite {ANNOTATION_ALLOW_REPLACEMENT}={word}"
 
 
 def is_of_an_older_release(model: Model) -> bool:

@@ -103,8 +103,11 @@ def may_sleep_since(ray_service: dict[str, Any] | None, now: datetime) -> dateti
     if ray_service is None:
         return None
     try:
-        return datetime.fromisoformat((ray_service["metadata"].get("annotations") or {})[ANNOTATION_MAY_SLEEP])
-    except (KeyError, ValueError):
+        # Somebody's hands may have left out the zone, or written a time that is yet to come.
+        return min(
+            datetime.fromisoformat((ray_service["metadata"].get("annotations") or {})[ANNOTATION_MAY_SLEEP]), now
+        )
+    except (KeyError, ValueError, TypeError):
         return now
 
 
