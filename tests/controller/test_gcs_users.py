@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,7 @@ class Paper:
     def __init__(self) -> None:
         self.secrets: dict[Key, dict[str, Any]] = {}
         self.writes = 0
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
 
     async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         self.writes += 1
@@ -46,6 +47,8 @@ class Paper:
 
     async def merge(self, kind: Kind, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         self.writes += 1
+        if self.meanwhile is not None:
+            await self.meanwhile()
         if (namespace, name) not in self.secrets:
             raise NotFound(404, name)
         data = self.secrets[namespace, name]["data"] | body["data"]
@@ -167,6 +170,12 @@ async def test_nothing_is_asked_while_nothing_changes(site: Site) -> None:
     assert site.admin().info("stats")["total_commands_processed"] - asked <= 5
 
 
+async def test_a_login_writes_no_line_to_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    await site.store.close()
+    assert await site.store.users() == ["default"]
+    assert caplog.records == []
+
+
 async def test_a_secret_that_somebody_deletes_is_made_again(site: Site) -> None:
     await site.model("qwen", "u1", "c1")
     site.paper.secrets.clear()
@@ -192,6 +201,21 @@ async def test_a_store_that_lost_its_users_gets_them_back(site: Site) -> None:
     looks = site.looks
     await site.until(lambda: site.looks > looks)
     await site.model("qwen", "u1", "c1")
+    write(site.head("qwen", "u1"), "c1")
+
+
+async def test_a_store_that_loses_a_user_while_its_password_is_written_gets_it_back(site: Site) -> None:
+    async def lost() -> None:
+        site.paper.meanwhile = None
+        site.valkey.kill()
+        site.valkey.acl.write_text(f"user default on >{ADMIN} ~* &* +@all\n")
+        site.valkey.start()
+        looks = site.looks
+        await site.until(lambda: site.looks > looks)
+
+    site.paper.meanwhile = lost
+    await site.model("qwen", "u1", "c1")
+    await site.model("qwen", "u1", "c1")  # the look that a store that has begun anew asks for
     write(site.head("qwen", "u1"), "c1")
 
 

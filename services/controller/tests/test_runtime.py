@@ -241,9 +241,9 @@ def team(one: dict[str, Any]) -> tuple[str, str] | None:
     return ("n", name) if name else None
 
 
-async def informed(source: PaperWatch) -> tuple[Informer, list[str]]:
+async def informed(source: PaperWatch, **which: Any) -> tuple[Informer, list[str]]:
     changed: list[str] = []
-    informer = Informer(source, MODELS, "n", lambda key, _: changed.append(key[1]), group=team)
+    informer = Informer(source, MODELS, "n", lambda key, _: changed.append(key[1]), group=team, **which)
     task = asyncio.create_task(informer.run())
     await asyncio.wait_for(source.over.wait(), 20)
     task.cancel()
@@ -285,3 +285,16 @@ async def test_objects_are_held_by_their_group() -> None:
     assert {group: set(found) for group, found in informer.groups.items()} == {("n", "blue"): {("n", "a"), ("n", "e")}}
     informer, _ = await informed(PaperWatch((first, events), ([of("b", 20, "red")], [])))
     assert {group: set(found) for group, found in informer.groups.items()} == {("n", "red"): {("n", "b")}}
+
+
+async def test_large_specs_are_not_kept_by_group_either() -> None:
+    def of(name: str, version: int) -> dict[str, Any]:
+        one = obj(name, version)
+        return one | {"metadata": one["metadata"] | {"labels": {"team": "red"}}, "spec": {"large": "x" * 1000}}
+
+    source = PaperWatch(([of("a", 1)], [("ADDED", of("b", 11)), ("MODIFIED", of("a", 12)), None]))
+    informer, _ = await informed(source, metadata_only=True)
+    assert {key: set(one) for key, one in informer.groups["n", "red"].items()} == {
+        ("n", "a"): {"metadata"},
+        ("n", "b"): {"metadata"},
+    }

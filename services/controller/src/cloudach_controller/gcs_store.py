@@ -111,6 +111,9 @@ class _FromFile(CredentialProvider):
     def get_credentials(self) -> tuple[str]:
         return (_read(self._file),)
 
+    async def get_credentials_async(self) -> tuple[str]:
+        return self.get_credentials()
+
 
 def _read(file: Path) -> str:
     return file.read_text("utf-8").strip()

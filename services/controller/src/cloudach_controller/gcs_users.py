@@ -87,7 +87,8 @@ class GcsUsers:
         wanted = mine.uid, self._uids(key)
         if self._granted.get(key) == wanted and self._has_entry(key):
             return
-        if not self._run:  # the store is away; each Model is looked at again when it is back
+        run = self._run
+        if not run:  # the store is away; each Model is looked at again when it is back
             return
         try:
             before = await self._store.clusters_of(mine.user)
@@ -100,7 +101,8 @@ class GcsUsers:
             return
         # The Secret comes last: a head that has its password is let in.
         await self._write(key, secret)
-        self._granted[key] = wanted
+        if self._run == run:  # a store that has begun anew meanwhile may have lost the user
+            self._granted[key] = wanted
 
     async def watch(self, pause_s: float) -> None:
         """Until cancelled: notices a store that was away, and takes away what belongs to nobody."""

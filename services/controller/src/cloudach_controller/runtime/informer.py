@@ -141,8 +141,8 @@ class Informer:
             if before is not None:
                 self._leave(key, before)
             if event != "DELETED":
-                self.objects[key] = self._kept(one)
-                self._join(key, one)
+                self.objects[key] = kept = self._kept(one)
+                self._join(key, kept)
             self._changed(key, one)
         return since
 
