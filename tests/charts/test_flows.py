@@ -97,11 +97,11 @@ def test_without_the_policies_all_of_it_is_open() -> None:
     assert all(network.open(ends[source], ends[target], port, kind) for source, target, port, kind in flows)
 
 
-@pytest.mark.parametrize("part", ["gateway", "controller", "valkey"])
+@pytest.mark.parametrize("part", ["gateway", "controller", "valkey", "raystore"])
 def test_each_opening_has_a_value(part: str) -> None:
     opening = {"ports": [{"port": 4317}], "to": [{"ipBlock": {"cidr": "10.9.0.0/16"}}]}
     there, elsewhere = Outside("10.9.1.1"), Outside("10.8.1.1")
-    objects = render({"networkPolicy": {"egress": {part: [opening]}}})
+    objects = render({"networkPolicy": {"egress": {part.replace("raystore", "valkey"): [opening]}}})
     network = Network(objects.all("NetworkPolicy"))
     own = world(chart("listed"))[part]
     assert network.open(own, there, 4317)
@@ -112,7 +112,7 @@ def test_each_opening_has_a_value(part: str) -> None:
 def test_egress_can_be_switched_off() -> None:
     network = Network(render({"networkPolicy": {"egress": {"enabled": False}}}).all("NetworkPolicy"))
     ends = world(chart("listed"))
-    for part in ("gateway", "controller", "valkey"):
+    for part in ("gateway", "controller", "valkey", "raystore"):
         assert network.open(ends[part], ends["internet"], 80)
     assert not network.open(ends["anybody"], ends["valkey"], 6379)
 
@@ -144,7 +144,7 @@ def test_gateways_reach_a_redis_of_ones_own() -> None:
     ends = world(chart("listed"))
     network = Network(render(own).all("NetworkPolicy"))
     for to in (Outside("10.5.5.5"), Outside("8.8.8.8"), Pod("redis", {"app": "redis"})):
-        for port in (6379, 6380, 26379):
+        for port in (6379, 6380, 26379, 10000):  # a port that only the URL has, and no cluster to ask for it
             assert network.open(ends["gateway"], to, port)
             assert not network.open(ends["controller"], to, port)
     assert not network.open(ends["gateway"], Outside("169.254.169.254"), 6379)

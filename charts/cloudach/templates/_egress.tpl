@@ -24,7 +24,10 @@
     - {port: 5353, protocol: TCP}
 {{- end -}}
 
-{{/* Valkey, or a Redis of one's own: what the chart can know of it is a port. */}}
+{{/*
+Valkey, or a Redis of one's own: what the chart can know of it is a port. Without the URL it does not know that either, and
+Sentinels and the nodes of a Redis Cluster tell ports that no URL has: any port then.
+*/}}
 {{- define "cloudach.toRedis" -}}
 {{- if .Values.valkey.enabled -}}
 - ports: [{port: 6379, protocol: TCP}]
@@ -42,12 +45,14 @@
 {{- range regexFindAll ":[0-9]{1,5}(,|$)" $hosts -1 -}}
 {{- $ports = append $ports (regexFind "[0-9]+" . | int) -}}
 {{- end -}}
-- ports:
+- to:
+    {{- include "cloudach.anywhere" . | nindent 4 }}
+  {{- if regexMatch "^[a-z]+://" $url }}
+  ports:
     {{- range uniq $ports }}
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
-  to:
-    {{- include "cloudach.anywhere" . | nindent 4 }}
+  {{- end }}
 {{- end -}}
 {{- end -}}
 
@@ -107,7 +112,7 @@ every port of its namespace is open. An upstream from the environment is not kno
 {{- $component := index . 1 -}}
 {{- $out := $root.Values.networkPolicy.egress -}}
 {{- $parts := list -}}
-{{- if ne $component "valkey" -}}{{- $parts = append $parts (include "cloudach.toDns" $root) -}}{{- end -}}
+{{- if not (has $component (list "valkey" "raystore")) -}}{{- $parts = append $parts (include "cloudach.toDns" $root) -}}{{- end -}}
 {{- if has $component (list "gateway" "first-key" "test") -}}{{- $parts = append $parts (include "cloudach.toRedis" $root) -}}{{- end -}}
 {{- $asks := list "controller" "first-key" "delete-models" -}}
 {{- if $root.Values.gateway.watchModels -}}{{- $asks = append $asks "gateway" -}}{{- end -}}
@@ -128,7 +133,7 @@ every port of its namespace is open. An upstream from the environment is not kno
 {{- $ports := list (dict "port" 8000 "protocol" "TCP") (dict "port" 9090 "protocol" "TCP") -}}
 {{- $parts = append $parts (toYaml (list (dict "ports" $ports "to" (list $gateways)))) -}}
 {{- end -}}
-{{- with index $out $component -}}{{- $parts = append $parts (toYaml .) -}}{{- end -}}
+{{- with index $out (ternary "valkey" $component (eq $component "raystore")) -}}{{- $parts = append $parts (toYaml .) -}}{{- end -}}
 {{- without $parts "" | join "\n" -}}
 {{- end -}}
 
