@@ -14,7 +14,7 @@ from cloudach_model_api import Model
 
 from tests.charts.cluster import Helm, kuberay_operator, model, rayservice_crd, within
 from tests.charts.value_cases import MODEL_SPEC
-from tests.support.kubectl import CommandFailed, await_kinds
+from tests.support.kubectl import CommandFailed, Kubectl, await_kinds
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
 
@@ -117,6 +117,34 @@ def test_install_makes_what_the_notes_speak_of(helm: Helm) -> None:
     assert "kubectl -n serving port-forward service/demo-cloudach-gateway 8080:80" in notes
     assert "data-demo-cloudach-valkey-0" in notes
     assert "data-demo-cloudach-raystore-0" in notes
+
+
+def test_an_installer_needs_no_rights_in_the_whole_cluster(helm: Helm) -> None:
+    """Those of the docs: all in the release's namespace, and to list Deployments where KubeRay is."""
+    user = "installer"
+    everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+    deployments = {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["list"]}
+    for namespace, rule in (("serving", everything), ("kuberay", deployments)):
+        kind = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": user, "namespace": namespace}}
+        to = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user}
+        subjects = [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]
+        helm.kubectl.apply(
+            {**kind, "kind": "Role", "rules": [rule]},
+            {**kind, "kind": "RoleBinding", "roleRef": to, "subjects": subjects},
+        )
+    try:
+        installer = Kubectl(helm.cluster.kubeconfig, user)
+        within(60, lambda: installer.run("-n", "kuberay", "get", "deployments").returncode == 0)
+        within(60, lambda: installer.run("-n", "serving", "get", "roles").returncode == 0)
+        alone = {"clusterRole": False, "aggregate": False}
+        helm.install({"rbac": alone}, f"--kube-as-user={user}")
+        # Roles of others, and Models elsewhere, where an installer may see nothing.
+        values = {"rbac": {**alone, "create": False}, "watchNamespaces": ["serving", "default"]}
+        for _ in range(2):
+            helm.upgrade(values, f"--kube-as-user={user}")
+    finally:
+        for namespace in ("serving", "kuberay"):
+            helm.kubectl("-n", namespace, "delete", "role,rolebinding", user)
 
 
 def test_a_second_release_over_the_same_namespace_is_refused(helm: Helm) -> None:

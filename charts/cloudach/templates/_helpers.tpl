@@ -98,12 +98,13 @@ namespaces: {{ default (list .Release.Namespace) .Values.watchNamespaces | uniq 
 {{/*
 Watched namespaces in which nothing can be made, as {namespaces: […]}: those that were deleted, or are about to be. Their
 Roles are left out, because an upgrade must not fail for a namespace that another team has taken away. Only an upgrade asks,
-and only for a namespace that lacks its Role, so that no installer needs a new right otherwise.
+and only for a namespace that lacks its Role, so that no installer needs a new right otherwise. Where others make the Roles there
+is nothing to leave out.
 */}}
 {{- define "cloudach.away" -}}
 {{- $away := list -}}
 {{- $name := include "cloudach.fullname" . -}}
-{{- if and .Release.IsUpgrade .Values.preflight (lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-gateway" $name)) -}}
+{{- if and .Release.IsUpgrade .Values.preflight .Values.rbac.create (lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-gateway" $name)) -}}
 {{- range without (fromYaml (include "cloudach.watched" .)).namespaces .Release.Namespace -}}
 {{- $role := printf "%s-%s" $name (ternary "controller" "gateway" $.Values.controller.enabled) -}}
 {{- if not (lookup "rbac.authorization.k8s.io/v1" "Role" . $role) -}}

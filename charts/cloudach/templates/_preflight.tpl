@@ -118,10 +118,11 @@ end. Only a namespace in which this release has no Role yet is looked at.
 {{- end -}}
 {{- end -}}
 
-{{/* Fails when KubeRay's operator is not where the policies let it in: no Model would start. Without a cluster to ask it passes. */}}
+{{/* Fails when KubeRay's operator is not where the policies let it in: no Model would start. Without a cluster to ask it passes. The
+operator's own namespace comes first, because an installer may see nothing else. */}}
 {{- define "cloudach.findKuberay" -}}
 {{- $wanted := .Values.networkPolicy.kuberayNamespace -}}
-{{- if and (lookup "v1" "Namespace" "" "default") (not (include "cloudach.kuberaysIn" $wanted)) -}}
+{{- if and (not (include "cloudach.kuberaysIn" $wanted)) (lookup "v1" "Namespace" "" "default") -}}
 {{- $why := "Ray's dashboard would be closed to it, and no Model would start" -}}
 {{- with include "cloudach.kuberaysIn" "" -}}
 {{- fail (printf "\n\nKubeRay's operator runs in the namespace %s, and networkPolicy.kuberayNamespace is %s: %s. Set networkPolicy.kuberayNamespace to its namespace.\n" . $wanted $why) -}}
