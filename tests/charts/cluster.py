@@ -118,6 +118,10 @@ class Helm:
     def upgrade(self, values: Mapping[str, Any] | None = None, *flags: str, chart: Path = CHART) -> str:
         return self._values("upgrade", values, chart, ("--no-hooks", *flags))
 
+    def rollback(self) -> str:
+        """To the revision before."""
+        return self._run("rollback", "demo", "--no-hooks")
+
     def uninstall(self) -> str:
         return self._run("uninstall", "demo", "--no-hooks")
 

@@ -15,6 +15,7 @@ from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
 from tests.support.helm import helm as helm_prints
 from tests.support.kube import Cluster, api_server
+from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.timeout(600)  # servers start
 
@@ -85,6 +86,36 @@ def test_from_the_release_before(before: Cluster, way: str) -> None:
         assert after["spec"]["volumeClaimTemplates"] == valkey["spec"]["volumeClaimTemplates"]
         counts = {one["metadata"]["name"]: one["spec"]["replicas"] for one in helm.get("models")["items"]}
         assert counts == {"given": 2, "scaled": 5, "left-out": 4}
+
+
+KEEP = "kubectl -n cloudach annotate statefulset,service,configmap,secret,networkpolicy"
+"""How the line in docs/kubernetes.md begins by which the store of Ray's state outlives the way back."""
+
+
+def test_the_way_back_keeps_the_store_of_rays_state(before: Cluster) -> None:
+    """Or heads that use it would end at once, and every engine ten minutes later."""
+    docs = (ROOT / "docs" / "kubernetes.md").read_text()
+    (line,) = {one.strip() for one in docs.splitlines() if KEEP in one}
+    command = line.strip("`").split()[3:]
+    with Helm(before, "serving") as helm:
+        helm.install(VALUES, chart=RELEASED)
+        upgrade_crds(before)
+        helm.upgrade(VALUES)
+
+        def store() -> set[str]:
+            return {name for name in helm.names() if name.endswith("-raystore")}
+
+        there = store()
+        assert {name.partition("/")[0] for name in there} == {
+            *("StatefulSet", "Service", "ConfigMap", "Secret", "NetworkPolicy")
+        }
+        helm.kubectl("-n", "serving", *command)
+        helm.rollback()
+        assert image(helm, "gateway").endswith(f":{RELEASED.stem.rpartition('-')[2]}")
+        assert store() == there
+        helm.upgrade(VALUES)  # it is the release's own again
+        helm.upgrade({**VALUES, "raystore": {"enabled": False}})
+        helm.kubectl("-n", "serving", "delete", *command[1:2], "-l", "app.kubernetes.io/component=raystore")
 
 
 def test_the_crds_too(before: Cluster) -> None:
