@@ -333,3 +333,20 @@ async def test_nothing_is_kept_of_what_is_gone(api: Any, access: Access, model: 
         await until(lambda: not endpoints._slices)
         assert (endpoints._of, endpoints._pods) == ({}, {})
         assert (it.cluster._service_of, it.cluster._models_of, it.cluster._lapsed_at) == ({}, {}, {})
+
+
+async def test_many_namespaces_leave_room_for_other_questions(
+    api: Any, access: Access, make_model: Any, make_slice: Any
+) -> None:
+    """Each namespace holds two connections for good: one watches its Models, one their pods."""
+    namespaces = tuple(f"team-{number}" for number in range(60))
+    for namespace in namespaces:
+        endpoint = f"http://x-serve-svc.{namespace}.svc:8000"
+        await api.put(make_model(f"in-{namespace}", namespace=namespace, endpoint=endpoint, engine_key="k1"))
+        await api.put(make_slice("x-serve-svc", "10.0.0.1", namespace=namespace))
+        api.keys[namespace] = {f"in-{namespace}": "secret"}
+    async with following(access, namespaces=namespaces, timeout_s=5) as it:
+        await until(lambda: it.news.states == {"ready": 60})
+        await until(lambda: it.news.watched and it.news.endpoints)
+        with it.cluster.in_use(it.entry("in-team-7")):
+            await until(lambda: bool(api.uses["team-7", "in-team-7"].get("status")))

@@ -26,6 +26,8 @@ _KEEP_ALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
+# Each watch holds a connection for good, and each namespace has two. httpx allows 100 unless it is told otherwise.
+_AS_MANY_AS_WATCHES_NEED = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 _MANAGER = "cloudach-gateway"
 _SERVE_SERVICES = "ray.io/serve"  # a label of theirs; which value it has is KubeRay's own affair
 
@@ -55,7 +57,9 @@ class Api:
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             base_url=access.url,
-            transport=httpx.AsyncHTTPTransport(verify=access.tls, socket_options=_KEEP_ALIVE, trust_env=False),
+            transport=httpx.AsyncHTTPTransport(
+                verify=access.tls, socket_options=_KEEP_ALIVE, trust_env=False, limits=_AS_MANY_AS_WATCHES_NEED
+            ),
             timeout=timeout_s,
             headers={"user-agent": _MANAGER, "accept": "application/json"},
         )
