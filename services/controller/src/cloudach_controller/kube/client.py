@@ -200,6 +200,7 @@ async def connect(kubeconfig: Path | None, timeout_s: float) -> AsyncIterator[Ku
             await k8s_config.load_kube_config(path, client_configuration=configuration)
     except (k8s_config.ConfigException, OSError) as error:
         raise KubeError(0, f"kubernetes: no usable configuration: {error}") from error
+    configuration.connection_pool_maxsize = 0  # no limit: each watch holds one for good, and a namespace has ten
     async with k8s.ApiClient(configuration) as api:
         yield KubeClient(api, timeout_s)
 
