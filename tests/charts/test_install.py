@@ -117,6 +117,7 @@ def test_install_makes_what_the_notes_speak_of(helm: Helm) -> None:
     assert "kubectl -n serving port-forward service/demo-cloudach-gateway 8080:80" in notes
     assert "data-demo-cloudach-valkey-0" in notes
     assert "data-demo-cloudach-raystore-0" in notes
+    assert "engines of those that are left end ten minutes later" in notes
 
 
 def test_an_installer_needs_no_rights_in_the_whole_cluster(helm: Helm) -> None:

@@ -66,6 +66,7 @@ class Site:
         self.models: dict[Key, dict[str, Any]] = {}
         self.clusters: dict[Key, list[dict[str, Any]]] = {}  # by their Models
         self.unseen: set[str] = set()
+        self.gone: set[str] = set()
         self.looks = 0
         self.store = GcsStore(f"127.0.0.1:{valkey.port}", secret, timeout_s=5.0)
         self.begin()
@@ -79,9 +80,13 @@ class Site:
             models=self.models,
             held=self.paper.secrets,
             unseen=lambda namespace: namespace in self.unseen,
-            settled=lambda namespace: namespace != "unwatched",
+            settled=lambda namespace: namespace != "unwatched" and namespace not in self.gone,
+            gone=self._is_gone,
             changed=self._changed,
         )
+
+    async def _is_gone(self, namespace: str) -> bool:
+        return namespace in self.gone
 
     def _changed(self) -> None:
         self.looks += 1
@@ -258,6 +263,21 @@ async def test_users_stay_where_models_or_clusters_cannot_be_seen(site: Site) ->
     site.clusters.clear()
     await site.until(lambda: site.owners() == {"qwen"})
     assert len(site.admin().acl_users()) == 3
+
+
+async def test_what_a_namespace_that_is_gone_left_is_removed(site: Site) -> None:
+    """Its Role went with it, so its Models and RayClusters cannot be seen, and KubeRay's clean-up was refused."""
+    await site.model("qwen", "u1", "c1", namespace="gone")
+    await site.model("llama", "u2", "c3")
+    write(site.head("qwen", "u1", "gone"), "c1")
+    write(site.head("llama", "u2"), "c3")
+    site.models.pop(("gone", "qwen"))
+    site.clusters.pop(("gone", "qwen"))
+    site.paper.secrets.pop(("gone", GCS_STORE_SECRET))
+    site.unseen.add("gone")
+    site.gone.add("gone")
+    await site.until(lambda: site.owners() == {"llama"})
+    assert site.admin().keys() == ["RAYc3@KV"]
 
 
 CLEAN_UP = """

@@ -186,3 +186,13 @@ async def test_models_of_a_namespace_that_is_deleted_are_let_go_and_no_others() 
     paper = Ending(conflicts=3)
     await Endings(paper).let_go_of_ending(["llm", "other"])
     assert paper.left == ["example.com/own"]
+
+
+async def test_a_namespace_is_gone_only_if_the_api_server_says_so() -> None:
+    class Closed(Paper):
+        async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+            raise Refused(403, "no")
+
+    assert await Endings(Paper()).is_gone("other")  # nothing is found there
+    assert not await Endings(Ending(conflicts=0)).is_gone("other")
+    assert not await Endings(Closed()).is_gone("other")

@@ -78,8 +78,13 @@ def without_store(api: KubeClient, *, store: Any = None, unseen: bool = False) -
         held={},
         unseen=lambda namespace: unseen,
         settled=lambda namespace: True,
+        gone=nowhere,
         changed=lambda: None,
     )
+
+
+async def nowhere(namespace: str) -> bool:
+    return False
 
 
 async def look(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from base64 import b64encode
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from cloudach_model_api.model import Model
@@ -26,7 +26,7 @@ OF_RAY_SERVICES = f"{_LABEL_NAME},ray.io/originated-from-crd=RayService"
 """Selects the RayClusters on which KubeRay has written the name of a RayService, not that of a RayJob."""
 
 _UNSEEN_S = 1800.0
-"""Where RayClusters cannot be seen, as in a namespace that went, a user stays so long after its Model."""
+"""Where RayClusters cannot be seen, because the right is missing, a user stays so long after its Model."""
 
 
 class Store(Protocol):
@@ -52,7 +52,8 @@ class GcsUsers:
     """`clusters`: RayClusters by their Models. They, `models` and `held`, which are Secrets, are as last seen.
 
     `unseen`: whether a right is missing in a namespace; then its new clusters do without the store. `settled`: whether
-    all Models of a namespace are known. `changed`: called when each Model has to be looked at again.
+    all Models of a namespace are known; where they are not, `gone`: whether the namespace is no more. `changed`: called
+    when each Model has to be looked at again.
     """
 
     def __init__(
@@ -65,12 +66,13 @@ class GcsUsers:
         held: Mapping[Key, dict[str, Any]],
         unseen: Callable[[str], bool],
         settled: Callable[[str], bool],
+        gone: Callable[[str], Awaitable[bool]],
         changed: Callable[[], None],
     ) -> None:
         self._api = api
         self._store = store
         self._clusters, self._models, self._held = clusters, models, held
-        self._unseen, self._settled, self._changed = unseen, settled, changed
+        self._unseen, self._settled, self._gone, self._changed = unseen, settled, gone, changed
         self._run = ""
         self._granted: dict[Key, tuple[str, frozenset[str]]] = {}
         self._orphaned: dict[str, float] = {}  # users, and since when their Models are gone
@@ -158,10 +160,13 @@ class GcsUsers:
     async def _sweep(self, store: Store) -> None:
         """Users of Models that are gone, with the keys of their clusters, once their last cluster is gone too."""
         found = {user: one for user in await store.users() if (one := owner_of(user)) is not None}
-        orphans = {user: one for user, one in found.items() if self._is_orphan(one)}
+        unsettled = {one.namespace for one in found.values() if not self._settled(one.namespace)}
+        gone = {namespace for namespace in unsettled if await self._gone(namespace)}
+        orphans = {user: one for user, one in found.items() if one.namespace in gone or self._is_orphan(one)}
         self._orphaned = {user: self._orphaned.get(user, time.monotonic()) for user in orphans}
         for user, one in orphans.items():
-            if self._unseen(one.namespace) and time.monotonic() - self._orphaned[user] < _UNSEEN_S:
+            unseen = one.namespace not in gone and self._unseen(one.namespace)
+            if unseen and time.monotonic() - self._orphaned[user] < _UNSEEN_S:
                 continue
             for uid in await store.clusters_of(user):
                 await store.drop(uid)

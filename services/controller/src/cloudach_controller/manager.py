@@ -120,6 +120,7 @@ class Manager:
             held=_Merged(self._gcs_secrets),
             unseen=_missing([*self._clusters, *self._gcs_secrets]),
             settled=self._settled,
+            gone=self._is_gone,
             changed=self._look_at_all,
         )
         name, self._tokens_held = settings.ray.token_secret, _Merged(self._tokens)
@@ -257,6 +258,10 @@ class Manager:
         if space is None or not space.worked_on:
             return False
         return all(each.connected for each in self._models if each.namespace == space.namespace)
+
+    async def _is_gone(self, namespace: str) -> bool:
+        """Nobody is asked about a namespace that is not watched any more, because we may not know."""
+        return self._space_of(namespace) is not None and await self._endings.is_gone(namespace)
 
     def _look_at_all(self) -> None:
         for key in self._all_models:

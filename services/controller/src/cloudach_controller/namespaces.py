@@ -83,6 +83,16 @@ class Endings:
             return False
         return bool(found["metadata"].get("deletionTimestamp"))
 
+    async def is_gone(self, namespace: str) -> bool:
+        """Whether there is no such namespace; not, where we may not know."""
+        try:
+            await self._api.get(NAMESPACES, None, namespace)
+        except NotFound:
+            return True
+        except KubeError:
+            pass
+        return False
+
     async def let_go(self, namespace: str) -> None:
         """Takes our finalizer from all its Models. Raises KubeError."""
         while True:
