@@ -38,6 +38,7 @@ class StreamingConnection(HttpToolsProtocol):
     watcher: Any = None
     flow: HoldableFlow
     _running: RequestResponseCycle | None = None
+    _aborted = False
     _last: RequestResponseCycle | None = None  # the request whose answer says that the connection ends, in a drain
 
     def connection_made(self, transport: Any) -> None:
@@ -82,9 +83,13 @@ class StreamingConnection(HttpToolsProtocol):
 
     @property
     def unsent(self) -> int:
-        if self.closed:
+        """Bytes that the client has not taken, also while a connection that ends still delivers what was written."""
+        if self.closed and (self._aborted or not self.transport.get_write_buffer_size()):
             return 0
-        queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        try:
+            queued = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:  # the client has just reset it
+            return 0
         return int.from_bytes(queued, sys.byteorder) + self.transport.get_write_buffer_size()
 
     def write_chunk(self, data: bytes) -> None:
@@ -103,6 +108,7 @@ class StreamingConnection(HttpToolsProtocol):
         if not self.closed:
             raw = self.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+        self._aborted = True
         self.transport.abort()
 
     def pause_writing(self) -> None:

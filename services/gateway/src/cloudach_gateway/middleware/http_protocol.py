@@ -432,7 +432,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
     def _client_took_some(self) -> bool:
         """Of what was not sent when this was asked the last time."""
         before = self._unsent
-        self._unsent = self.transport.get_write_buffer_size() if self.closed else self.unsent
+        self._unsent = self.unsent
         return self._unsent < before
 
     def _missed(self) -> None:
