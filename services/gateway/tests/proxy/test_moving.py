@@ -12,6 +12,7 @@ from cloudach_gateway.errors import ModelNotReady, UpstreamError
 from cloudach_gateway.proxy.conversation import Conversation
 from cloudach_gateway.proxy.engines import Engines
 from cloudach_gateway.proxy.placing import EngineRequest
+from cloudach_gateway.proxy.pool import Origin
 from cloudach_gateway.proxy.tally import Tally
 from cloudach_gateway.settings import Failover, Model, Timeouts
 
@@ -113,6 +114,31 @@ async def test_that_wait_ends(start_engine: Any) -> None:
             await scene.ask(heard, patience_s=0.3)
         assert refused.value.retry_after_s is not None
         assert "cannot be reached" in refused.value.message
+
+
+async def test_pods_that_come_and_go_as_fast_as_they_are_asked_prolong_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, heard = Scene("http://10.0.0.0:8000", retries=1), Heard()
+    asked: list[str] = []
+
+    async def connect(origin: Origin) -> None:
+        await asyncio.sleep(0.02)
+        asked.append(origin.host)
+        scene.move(f"http://10.0.0.{len(asked)}:8000")
+        raise TimeoutError
+
+    monkeypatch.setattr(scene.engines._pool, "connect", connect)
+    with pytest.raises(ModelNotReady):
+        async with asyncio.timeout(10):
+            await scene.ask(heard, patience_s=0.3)
+    assert 3 <= len(asked) <= 16
+
+
+async def test_whoever_has_waited_long_enough_before_tries_again_all_the_same() -> None:
+    """The first connection to a pod that is ready may be refused: who lets connections through is told last."""
+    scene, heard = Scene(gone(), retries=2), Heard()
+    with pytest.raises(ModelNotReady):
+        await scene.ask(heard, patience_s=0)
+    assert len(heard.told) == 2
 
 
 async def test_an_engine_of_the_configuration_file_is_not_waited_for() -> None:

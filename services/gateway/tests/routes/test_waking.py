@@ -227,6 +227,9 @@ def test_how_long_an_engine_is_looked_for_at_most() -> None:
     waking = Scene().waking
     assert waking.patience_s(STEADY, stream=True) == 0.2
     assert waking.patience_s(STEADY, stream=False) == 0.1
-    assert waking.patience_s(STEADY, stream=False, waited_s=0.06) == pytest.approx(0.04), "proxies count from its start"
-    assert waking.patience_s(STEADY, stream=False, waited_s=7) == 0
+    waking = replace(waking, whole_s=45, lapse_s=60)
+    assert waking.patience_s(STEADY, stream=False, waited_s=6) == 39, "proxies count from its start"
+    assert waking.patience_s(STEADY, stream=False, waited_s=44) == 5, "a woken Model may refuse the first connection"
+    assert waking.patience_s(STEADY, stream=True, waited_s=250) == 5
+    assert replace(waking, lapse_s=0).patience_s(STEADY, stream=True, waited_s=250) == 0, "it is switched off"
     assert waking.patience_s(replace(STEADY, resource=None), stream=True) == 0

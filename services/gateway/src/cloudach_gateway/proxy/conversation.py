@@ -214,7 +214,7 @@ class Conversation:
                 )
             except PlacementFailed as failed:
                 if failed.unsent and request.model.resource is not None:
-                    if self._watch.clock() >= until and not self._placer.untried:
+                    if self._watch.clock() >= until and unsent >= self._timeouts.retries:
                         raise _out_of_reach(request, failed) from failed
                     self._observer.retried(failed.error.cause or "")
                     await self._for_another(unsent, until)
@@ -235,8 +235,10 @@ class Conversation:
     async def _for_another(self, failures: int, until: float) -> None:
         """Until the model has an upstream that this request has not been to, or it is time to try them once more."""
         pause_s = min(_FIRST_RETRY_S * 2.0 ** min(failures, 10), _LONGEST_RETRY_S) * random.uniform(0.5, 1.5)
+        now = self._watch.clock()
+        again_at = min(until, now + pause_s) if until > now else now + pause_s
         with self._engines.directory.telling(self._request.model, self._watch.look_again):
-            await self._watch.holds(lambda: self._placer.untried, min(until, self._watch.clock() + pause_s))
+            await self._watch.holds(lambda: self._placer.untried, again_at)
 
     async def _place(
         self, path: str, body: bytes, *, events: bool, apart: bool, until: float, whole_will_do: bool = False

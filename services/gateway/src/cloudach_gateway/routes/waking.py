@@ -21,6 +21,7 @@ from ..settings import Timeouts
 from .sink import SseSink
 
 _SHARE = 0.9  # of a request's whole time: past that it would be a timeout
+_LEAST_S = 5.0
 
 
 class Cluster(Protocol):
@@ -74,11 +75,15 @@ class Waking:
 
     def patience_s(self, model: ServedModel, *, stream: bool, waited_s: float = 0.0) -> float:
         """How long a request waits while no pod of a model can be reached that is ready, as far as is known. waited_s:
-        how long it has waited for the model before."""
+        how long it has waited for the model before.
+
+        A little is left in any case: a Service lets connections through some moments after its pods are said to be
+        ready.
+        """
         if model.resource is None:
             return 0.0
         bound_s = min(self.lapse_s, self.timeouts.total_s * _SHARE, math.inf if stream else self.whole_s)
-        return max(bound_s - waited_s, 0.0)
+        return max(bound_s - waited_s, min(bound_s, _LEAST_S))
 
     async def ready(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel:
         """The model, once it can be asked. Raises ModelNotReady, ModelNotFound, UpstreamTimeout."""
