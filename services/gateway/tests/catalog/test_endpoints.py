@@ -135,6 +135,8 @@ async def test_the_gateway_sees_an_endpoint_before_the_controller_does(
     async with following(access) as it:
         await it.cluster.known()
         assert why(it) is Why.NO_ENDPOINT
+        refusal = it.cluster.not_ready(it.entry("a"))
+        assert refusal.retry_after_s == pytest.approx(5, abs=1), "all of its start does not count"
         await api.put(make_slice(SLICES, "10.0.0.1"))
         await until(lambda: why(it) is None)
         assert upstreams(it) == ("http://10.0.0.1:8000",)

@@ -74,6 +74,15 @@ def test_a_start_that_was_watched(make_model: Any) -> None:
     assert times.retry_after_s(OWN, absence, waited_s=0, now=NOON + timedelta(seconds=15)) == 30
 
 
+def test_a_start_is_learned_that_was_not_reachable_in_the_end(make_model: Any) -> None:
+    times = StartTimes()
+    view(times, make_model("llama", state="Deploying", ready=0, conditions=[_ready("False", NOON)]))
+    not_reachable = {**_ready("False", NOON), "reason": "NotReachable"}
+    view(times, make_model("llama", state="Deploying", ready=0, conditions=[not_reachable]))
+    view(times, make_model("llama", conditions=ready_at(NOON + timedelta(seconds=45))))
+    assert times.expected_s(OWN) == 45
+
+
 def test_others_tell_where_nothing_is_known(make_model: Any) -> None:
     times = StartTimes()
     assert times.retry_after_s(Resource("serving", "other"), ASLEEP, waited_s=0, now=NOON) == 30

@@ -28,7 +28,7 @@ class Reach:
             return replace(entry, connection_s=self.connection_s)
         if not pods.addresses:
             missing = Absence(Why.NO_ENDPOINT, pods.empty_since, "no pod of it is ready")
-            return replace(entry, upstreams=(), absence=entry.absence or missing)
+            return replace(entry, upstreams=(), absence=_later(entry.absence, missing))
         absence = entry.absence
         if absence is not None and absence.why is Why.NO_ENDPOINT:
             absence = None  # the controller has not seen these pods yet
@@ -38,6 +38,16 @@ class Reach:
             return replace(entry, absence=absence, connection_s=self.connection_s)
         upstreams = tuple(f"http://{address}{parts.path}" for address in pods.addresses)
         return replace(entry, upstreams=upstreams, absence=absence)
+
+
+def _later(said: Absence | None, missing: Absence) -> Absence:
+    """What the Model says comes first. Since when it has no endpoint, the pods say better: it says since when it is not
+    ready, which is all of its start."""
+    if said is None:
+        return missing
+    if said.why is not Why.NO_ENDPOINT or said.since is None or missing.since is None:
+        return said
+    return replace(said, since=max(said.since, missing.since))
 
 
 def service_of(model: Model) -> Resource | None:

@@ -33,7 +33,8 @@ class StartTimes:
         for own, entry in entries.items():
             started, now_absent = self._starting.pop(own, None), entry.absence
             if now_absent is not None:
-                self._starting[own] = now_absent
+                # The last seconds of a start, in which it cannot be reached yet, are a part of it.
+                self._starting[own] = started if started and now_absent.why is Why.NO_ENDPOINT else now_absent
                 continue
             woken_s = slept_through(models[own])
             if woken_s is not None:
