@@ -42,9 +42,10 @@ def test_a_busy_valkey_stays_an_endpoint(part: str) -> None:
             assert passes(container["readinessProbe"], server)
 
 
-def test_what_does_not_answer_for_minutes_is_started_again() -> None:
+@pytest.mark.parametrize("part", ["valkey", "raystore"])
+def test_what_does_not_answer_for_minutes_is_started_again(part: str) -> None:
     """By PING, because a Valkey that hangs still takes connections."""
-    probe = render().container("valkey")["livenessProbe"]
+    probe = render().container(part)["livenessProbe"]
     assert probe["failureThreshold"] * probe["periodSeconds"] >= 180
     with valkey() as server:
         assert passes(probe, server)
