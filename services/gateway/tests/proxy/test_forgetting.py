@@ -20,26 +20,48 @@ def test_the_balancer_forgets_who_is_idle() -> None:
     for number in range(MANY):
         now = number * 0.5
         upstream = f"http://10.0.0.{number}:8000"
+        for _ in range(3):
+            balancer.connects(upstream)
         balancer.began(upstream)
         balancer.began(upstream)
         balancer.ended(upstream, failed=False)
         balancer.refused(upstream)
         balancer.ended(upstream, failed=number % 2 == 0)
-    assert balancer._running == {}
+    assert balancer._running == balancer._connecting == {}
     assert len(balancer._failed) <= 3
+    assert len(balancer._unreached) <= 121
 
 
 def test_what_the_balancer_knows_of_those_that_are_there() -> None:
     now = 0.0
     balancer = Balancer(clock=lambda: now)
-    balancer.began("a")
-    balancer.began("b")
+    for upstream in ("a", "b"):
+        balancer.connects(upstream)
+        balancer.began(upstream)
     balancer.ended("b", failed=True)
     assert {balancer.pick(["a", "b"]) for _ in range(4)} == {"a"}, "who has just failed comes last, busy or not"
     now = 1.0
     assert {balancer.pick(["a", "b"]) for _ in range(4)} == {"b"}
     balancer.ended("a", failed=False)
     assert {balancer.pick(["a", "b"]) for _ in range(4)} == {"a", "b"}
+
+
+def test_one_request_at_a_time_tries_who_could_not_be_reached() -> None:
+    now = 0.0
+    balancer = Balancer(clock=lambda: now)
+    for upstream in ("a", "a"):
+        balancer.connects(upstream)
+        balancer.began(upstream)
+    balancer.connects("b")
+    balancer.refused("b")
+    now = 1.0
+    assert balancer.pick(["a", "b"]) == "b"
+    balancer.connects("b")
+    assert {balancer.pick(["a", "b"]) for _ in range(4)} == {"a"}
+    assert balancer.pick(["b"]) == "b", "where there is no other, all try"
+    balancer.began("b")
+    balancer.connects("b")
+    assert {balancer.pick(["a", "b"]) for _ in range(4)} == {"a", "b"}, "it is back"
 
 
 def test_losses_are_remembered_for_a_moment() -> None:

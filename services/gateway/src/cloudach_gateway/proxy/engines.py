@@ -109,10 +109,14 @@ class Engines:
     ) -> Exchange:
         """Sends the request. fresh: not over a connection that may be stale. Raises Unreachable."""
         self.context_lengths.learn(model)
+        self._balancer.connects(upstream)
         try:
             exchange = await self._send(model, upstream, path, body, request_id, post, events=events, fresh=fresh)
         except Unreachable:
             self._balancer.refused(upstream)
+            raise
+        except BaseException:
+            self._balancer.given_up(upstream)
             raise
         self._balancer.began(upstream)
         return exchange
