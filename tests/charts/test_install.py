@@ -198,6 +198,7 @@ CONTROLLER = {
     "poddisruptionbudgets.policy": ("create", "delete", "get", "list", "patch", "watch"),
     "secrets": ("create",),
     "secrets cloudach-ray-token": ("get", "list", "watch"),
+    "secrets cloudach-ray-seed": ("get",),
     "secrets cloudach-engine-keys": ("get", "list", "patch", "watch"),
     "secrets cloudach-gcs-store": ("list", "patch", "watch"),
 }

@@ -57,8 +57,12 @@
   resources: [events]
   verbs: [create, patch]
 - apiGroups: [""]
-  resources: [secrets] # the lock of Ray's dashboards, made where missing; `create` cannot be tied to a name
+  resources: [secrets] # the locks of Ray's dashboards, made where missing; `create` cannot be tied to a name
   verbs: [create]
+- apiGroups: [""]
+  resources: [secrets] # the seed of Models' tokens of Ray
+  resourceNames: [cloudach-ray-seed]
+  verbs: [get]
 - apiGroups: [""]
   resources: [secrets]
   resourceNames: [{{ include "cloudach.rayTokenSecret" . | quote }}]

@@ -17,6 +17,7 @@ from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
 from cloudach_controller.namespaces import Endings
 from cloudach_controller.observe import Observer
+from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.settings import parse
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
@@ -87,7 +88,9 @@ class Paper:
 @contextmanager
 def managed(paper: Paper) -> Iterator[Manager]:
     settings, api = parse(TWO), cast(KubeClient, paper)
-    manager = Manager(api, Observer(api, cast(Dashboard, None), settings), Events(api, instance="i"), settings)
+    tokens = OwnTokens(api, settings.ray)
+    observer = Observer(api, cast(Dashboard, None), tokens, settings)
+    manager = Manager(api, observer, Events(api, instance="i"), tokens, settings)
     running = asyncio.create_task(manager.run())
     try:
         yield manager

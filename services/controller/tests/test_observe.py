@@ -14,6 +14,7 @@ from cloudach_controller.dashboard import Dashboard
 from cloudach_controller.kube.client import Kind
 from cloudach_controller.observation import Head, active_head, of_the_active_cluster, pods_that_count
 from cloudach_controller.observe import Observer
+from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
 
@@ -34,6 +35,14 @@ class Secrets:
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
         return ""
+
+    async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError("nothing is made here")
+
+
+def no_tokens() -> OwnTokens:
+    """The one cluster was made with the token that its namespace shares."""
+    return OwnTokens(Secrets(""), parse("").ray)
 
 
 @asynccontextmanager
@@ -59,7 +68,9 @@ async def observed(token: str) -> tuple[list[str | None], str]:
         return web.json_response({"applications": {}})
 
     async with dashboard(applications) as url, aiohttp.ClientSession() as session:
-        observer = Observer(Secrets(token), Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}'}}"))
+        observer = Observer(
+            Secrets(token), Dashboard(session, 30), no_tokens(), parse(f"ray: {{dashboard_url: '{url}'}}")
+        )
         observation = await observer.observe(MODEL, STARTED, ())
     return seen, observation.unreachable
 
@@ -85,7 +96,7 @@ async def test_the_token_is_read_once_and_again_when_a_dashboard_wants_another()
 
     async with dashboard(applications) as url, aiohttp.ClientSession() as session:
         api = Secrets(b64encode(b"one").decode())
-        observer = Observer(api, Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}'}}"))
+        observer = Observer(api, Dashboard(session, 30), no_tokens(), parse(f"ray: {{dashboard_url: '{url}'}}"))
         for _ in range(3):
             assert (await observer.observe(MODEL, STARTED, ())).unreachable == ""
         assert api.asked == 1
@@ -159,7 +170,7 @@ async def test_the_log_of_a_cluster_on_its_way_is_not_the_active_ones() -> None:
     status = {"activeServiceStatus": {"rayClusterName": "m-1"}, "pendingServiceStatus": {"rayClusterName": "m-2"}}
     async with dashboard(nothing) as url, aiohttp.ClientSession() as session:
         settings = parse(f"ray: {{dashboard_url: '{url}'}}")
-        observer = Observer(Crashed(b64encode(b"t").decode()), Dashboard(session, 30), settings)
+        observer = Observer(Crashed(b64encode(b"t").decode()), Dashboard(session, 30), no_tokens(), settings)
         both = await observer.observe(MODEL, {"status": status}, [crashing("m-2"), crashing("m-1")])
         second = await observer.observe(MODEL, {"status": status}, [crashing("m-2")])
     assert (both.crashed_in, both.engine_log) == ("m-1", "ValueError: of m-1-worker")

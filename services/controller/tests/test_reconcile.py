@@ -19,7 +19,9 @@ from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
 from cloudach_controller.namespaces import Endings
 from cloudach_controller.observe import Observer
+from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.ray_token import RayToken
+from cloudach_controller.ray_tokens import RayTokens
 from cloudach_controller.reconcile import Cache, Reconciler
 from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.settings import parse
@@ -107,7 +109,8 @@ async def look(
         pods={KEY: pods},
         kuberay_missing=lambda: False,
     )
-    observer = Observer(api, cast(Dashboard, Silent()), read)
+    own = OwnTokens(api, read.ray)
+    observer = Observer(api, cast(Dashboard, Silent()), own, read)
     companions = Companions(
         api,
         read,
@@ -120,8 +123,9 @@ async def look(
     keys = EngineKeys(api, {("llm", "cloudach-engine-keys"): secret}, unseen=lambda namespace: False)
     gcs = without_store(api) if users is None else users
     events, endings = Events(api, instance="i"), Endings(api)
-    token = RayToken(api, "cloudach-ray-token", {}, unseen=lambda namespace: True)
-    await Reconciler(api, cache, observer, events, companions, keys, gcs, endings, token, read).reconcile(KEY)
+    shared = RayToken(api, "cloudach-ray-token", {}, unseen=lambda namespace: True)
+    tokens = RayTokens(shared, own, read.ray)
+    await Reconciler(api, cache, observer, events, companions, keys, gcs, endings, tokens, read).reconcile(KEY)
     status = paper.applied["modelsstatus"]["status"] if "modelsstatus" in paper.applied else obj["status"]
     return status, paper.applied.get("rayservices") or cast(dict[str, Any], ray_service)
 
@@ -257,8 +261,9 @@ class TwoNamespaces(Paper):
 async def test_rights_that_one_namespace_lacks_leave_the_engines_of_the_others_locked() -> None:
     paper, settings = TwoNamespaces(), parse("kubernetes: {namespaces: [llm, other]}")
     api = cast(KubeClient, paper)
-    observer = Observer(api, cast(Dashboard, None), settings)
-    running = asyncio.create_task(Manager(api, observer, Events(api, instance="i"), settings).run())
+    tokens = OwnTokens(api, settings.ray)
+    observer = Observer(api, cast(Dashboard, None), tokens, settings)
+    running = asyncio.create_task(Manager(api, observer, Events(api, instance="i"), tokens, settings).run())
     await asyncio.wait_for(paper.done.wait(), 10)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -11,6 +11,7 @@ from cloudach_controller.dashboard import Dashboard
 from cloudach_controller.kube.client import Kind
 from cloudach_controller.observation import Head
 from cloudach_controller.observe import Observer
+from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
 
@@ -28,6 +29,14 @@ class Secrets:
 
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str:
         return ""
+
+    async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
+        raise AssertionError("nothing is made here")
+
+
+def no_tokens() -> OwnTokens:
+    """The one cluster was made with the token that its namespace shares."""
+    return OwnTokens(Secrets(""), parse("").ray)
 
 
 async def test_only_the_address_of_one_cluster_is_told_counts() -> None:
@@ -47,11 +56,13 @@ async def test_only_the_address_of_one_cluster_is_told_counts() -> None:
     secrets, head = Secrets(b64encode(b"token").decode()), Head("c", "c-head-svc")
     try:
         async with aiohttp.ClientSession() as session:
-            one = Observer(secrets, Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}/{{head}}'}}"))
+            one = Observer(
+                secrets, Dashboard(session, 30), no_tokens(), parse(f"ray: {{dashboard_url: '{url}/{{head}}'}}")
+            )
             assert await one.tell(MODEL, head, {"name": "model"}) == ""
             assert "answers 500: no" in await one.tell(MODEL, head, {"name": "model"})
             any_of_them = Observer(
-                secrets, Dashboard(session, 30), parse(f"ray: {{dashboard_url: '{url}/c-head-svc'}}")
+                secrets, Dashboard(session, 30), no_tokens(), parse(f"ray: {{dashboard_url: '{url}/c-head-svc'}}")
             )
             assert "not to one of its clusters" in await any_of_them.tell(MODEL, head, {"name": "model"})
             assert await any_of_them.replicas_of(MODEL, head) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 from typing import Any
 
@@ -27,6 +28,7 @@ class KubeApi:
             "RayService": f"/apis/ray.io/v1/namespaces/{namespace}/rayservices",
             "Service": f"{core}/services",
             "Pod": f"{core}/pods",
+            "Secret": f"{core}/secrets",
             "Job": f"/apis/batch/v1/namespaces/{namespace}/jobs",
             "EndpointSlice": f"/apis/discovery.k8s.io/{self._discovery}/namespaces/{namespace}/endpointslices",
         }
@@ -37,6 +39,11 @@ class KubeApi:
     def pods(self) -> list[dict[str, Any]]:
         """Those that a stand-in made."""
         return self._list("Pod", {"labelSelector": _MADE})
+
+    def secret_entry(self, name: str, entry: str) -> str:
+        """Empty where it is not there."""
+        found = self._taken(self._client.get(f"{self._paths['Secret']}/{name}"), but=(404,))
+        return base64.b64decode((found.get("data") or {}).get(entry, "")).decode()
 
     def write_status(self, ray_service: dict[str, Any], status: dict[str, Any]) -> None:
         """A full update of the status, as KubeRay does; what somebody else has changed meanwhile is a conflict."""

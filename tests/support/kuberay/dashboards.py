@@ -24,7 +24,11 @@ Put = Callable[[str, dict[str, Any]], bool]
 _PATH = "api/serve/applications/"
 
 
-def dashboards(find: Find, ask: Ask, put: Put, tokens: set[str]) -> ThreadingHTTPServer:
+Locked = Callable[[str, str], bool]
+"""Whether the dashboard on that head pod wants another token than this one."""
+
+
+def dashboards(find: Find, ask: Ask, put: Put, locked: Locked, tokens: set[str]) -> ThreadingHTTPServer:
     """`tokens`: filled with the bearer tokens that come."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -36,10 +40,14 @@ def dashboards(find: Find, ask: Ask, put: Put, tokens: set[str]) -> ThreadingHTT
 
         def _reach(self) -> bool:
             service, _, rest = self.path.lstrip("/").partition("/")
-            tokens.add((self.headers.get("Authorization") or "").removeprefix("Bearer "))
+            token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+            tokens.add(token)
             self.pod = self.pods[service] = self.pods.get(service) or find(service)
             if not self.pod or ask(self.pod) is None:
                 self.close_connection = True
+                return False
+            if locked(self.pod, token):
+                self._answer(401, {})
                 return False
             if rest != _PATH:
                 self._answer(404, {})

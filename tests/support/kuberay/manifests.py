@@ -56,6 +56,12 @@ def pod(
     }
     if node_type != "redis-cleanup":
         ours[LABEL_SERVE] = "false" if node_type == "head" and excluded else "true"
+    secret = token_secret(config)
+    if secret:  # configureTokenAuth in pod.go
+        reads = {"secretKeyRef": {"name": secret, "key": "auth_token"}}
+        variables = [{"name": "RAY_AUTH_MODE", "value": "token"}, {"name": "RAY_AUTH_TOKEN", "valueFrom": reads}]
+        ray = template["spec"]["containers"][0]
+        ray["env"] = [*(ray.get("env") or []), *variables]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -68,6 +74,11 @@ def pod(
         # Else a scheduler that runs would say that there is no node.
         "spec": {**template["spec"], "schedulerName": "paper"},
     }
+
+
+def token_secret(config: dict[str, Any]) -> str:
+    """The Secret that locks a cluster; empty: none does. KubeRay would make one where none is named; we name it."""
+    return str((config.get("authOptions") or {}).get("secretName") or "")
 
 
 def serve_service(ray_service: dict[str, Any], cluster: str) -> dict[str, Any]:

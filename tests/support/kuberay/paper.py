@@ -73,7 +73,7 @@ class Paper(Steering):
         self.tokens: set[str] = set()
         self.trouble = ""
         """What the API server said last instead of doing something; it is tried again."""
-        self._server = dashboards(self._behind, self._ask, self._put_by_pod, self.tokens)
+        self._server = dashboards(self._behind, self._ask, self._put_by_pod, self._locked, self.tokens)
         self._threads = [
             threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True),
             threading.Thread(target=self._watch, daemon=True),
@@ -156,6 +156,7 @@ class Paper(Steering):
         services = {one["metadata"]["name"]: one for one in self._api.ray_services()}
         pods = {one["metadata"]["name"] for one in self._api.pods()}
         now = time.monotonic()
+        self._start_with_tokens()
         with self._lock:
             gone, self._services = self._services.keys() - services.keys(), services
             for name in [each.name for each in self._clusters.values() if each.service not in services]:
@@ -174,6 +175,14 @@ class Paper(Steering):
         for service in services.values():
             self._try(self._sync_slices, service)
         self._clean_up(now)
+
+    def _start_with_tokens(self) -> None:
+        """A kubelet reads the Secret of a pod when it starts the container, and tries again while there is none."""
+        with self._lock:
+            pods = [pod for each in self._clusters.values() for pod in each.pods]
+        for pod in pods:
+            if pod.uid and pod.token_secret and not pod.token:
+                pod.token = self._api.secret_entry(pod.token_secret, "auth_token")
 
     def _try(self, step: Callable[..., None], *of: Any) -> None:
         """One object that the API server refuses keeps no other one waiting."""
@@ -341,6 +350,12 @@ class Paper(Steering):
         with self._lock:
             cluster = self._on(head)
             return None if cluster is None else cluster.applications(self)
+
+    def _locked(self, head: str, token: str) -> bool:
+        with self._lock:
+            cluster = self._on(head)
+            pod = cluster.head if cluster is not None else None
+            return pod is not None and bool(pod.token_secret) and pod.token != token
 
     def _put_by_pod(self, head: str, config: dict[str, Any]) -> bool:
         """Somebody else than the operator does."""

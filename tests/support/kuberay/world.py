@@ -2,7 +2,8 @@
 
 Where the behaviour comes from: "seen" is KubeRay's operator (main of 2026-08-19) with Ray 2.60 on a one-node cluster.
 Kinder than the real one: replicas start at once, a worker pod goes together with its replica (there it stays idle
-for `idleTimeoutSeconds`), and arguments roll at once.
+for `idleTimeoutSeconds`), and arguments roll at once. The operator itself reads no Secret; the real one does for each
+request to a dashboard.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from .manifests import SERVE_PORT, head_service_name
+from .manifests import SERVE_PORT, head_service_name, token_secret
 
 Address = tuple[str, int]
 
@@ -57,13 +58,17 @@ class Pod:
     running: bool = False
     ready: bool = False
     trouble: str = ""
-    """`image` or `node`: what keeps it from running."""
+    """`image`, `node` or `secret`: what keeps it from running."""
     failed: bool = False
     replica_since: float | None = None
     orphaned_at: float | None = None
     """When the head that it belonged to was lost."""
     uid: str = ""
     """Empty until the API server has it."""
+    token_secret: str = ""
+    """The Secret that has to be there before it runs."""
+    token: str = ""
+    """By which Ray in it is locked: as the Secret was when the pod started."""
     written: dict[str, Any] = field(default_factory=dict)
 
     def status(self) -> dict[str, Any]:
@@ -76,6 +81,9 @@ class Pod:
         if self.trouble == "image":
             message = f'Back-off pulling image "{self.image}"'
             waiting = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
+        if self.trouble == "secret":
+            message = f'secret "{self.token_secret}" not found'
+            waiting = {"waiting": {"reason": "CreateContainerConfigError", "message": message}}
         state: dict[str, Any] = {"running": {}} if self.running else waiting
         if self.failed:
             state = {"terminated": {"exitCode": 1, "reason": "Error"}}
@@ -190,6 +198,8 @@ class RayCluster:
             pod.trouble = "image" if pod.image in steering.unpullable else ""
             if pod.node_type == "worker" and self._steered(steering.unschedulable):
                 pod.trouble = "node"
+            if not pod.trouble and pod.token_secret and not pod.token:
+                pod.trouble = "secret"
             pod.running = not pod.trouble
         if pod.node_type == "head":
             pod.ready = pod.running
@@ -210,7 +220,8 @@ class RayCluster:
         container = group["template"]["spec"]["containers"][0]
         part = "head" if node_type == "head" else f"{group['groupName']}-worker"
         address = (f"10.9.9.{secrets.randbelow(250) + 1}", SERVE_PORT) if node_type == "head" else next(self.addresses)
-        return Pod(f"{self.name}-{part}-{suffix()}", node_type, container.get("image", ""), container["name"], address)
+        name, secret = f"{self.name}-{part}-{suffix()}", token_secret(self.config)
+        return Pod(name, node_type, container.get("image", ""), container["name"], address, token_secret=secret)
 
     def _steered(self, names: set[str]) -> bool:
         return self.name in names or self.service in names

@@ -21,6 +21,7 @@ from .kube.events import Events
 from .manager import Manager
 from .namespaces import Endings
 from .observe import Observer
+from .own_tokens import OwnTokens
 from .runtime.lease import Lease, LostLease
 from .settings import Settings
 
@@ -103,8 +104,9 @@ async def _lead(api: KubeClient, session: aiohttp.ClientSession, settings: Setti
     """Until cancelled. Raises LostLease."""
     election = settings.leader_election
     identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
-    observer = Observer(api, Dashboard(session, settings.ray.timeout_s), settings)
-    manager = Manager(api, observer, Events(api, instance=identity), settings)
+    tokens = OwnTokens(api, settings.ray)
+    observer = Observer(api, Dashboard(session, settings.ray.timeout_s), tokens, settings)
+    manager = Manager(api, observer, Events(api, instance=identity), tokens, settings)
     metrics.LEADER.set(0)
     if not election.enabled:
         await _work(manager, state)

@@ -35,8 +35,10 @@ from .kube.errors import Conflict, KubeError
 from .kube.events import Events
 from .namespaces import Endings, Space, notes, why_unready
 from .observe import Observer
+from .own_tokens import OwnTokens
 from .parsed import Parsed
 from .ray_token import RayToken
+from .ray_tokens import RayTokens
 from .reconcile import Cache, Reconciler
 from .resources.gcs_store import GCS_STORE_SECRET
 from .runtime.informer import Changed, Informer, Key
@@ -49,7 +51,9 @@ _ENDINGS_S = 5.0  # pause between two looks at namespaces that cannot be read
 
 
 class Manager:
-    def __init__(self, api: KubeClient, observer: Observer, events: Events, settings: Settings) -> None:
+    def __init__(
+        self, api: KubeClient, observer: Observer, events: Events, own_tokens: OwnTokens, settings: Settings
+    ) -> None:
         self._settings = settings
         self._queue: WorkQueue[Key] = WorkQueue(retry_max_s=settings.kubernetes.retry_max_s)
         self._names = Names(self._queue.add)
@@ -125,8 +129,9 @@ class Manager:
         )
         name, self._tokens_held = settings.ray.token_secret, _Merged(self._tokens)
         self._ray_token = RayToken(api, name, self._tokens_held, unseen=_missing(self._tokens))
+        tokens = RayTokens(self._ray_token, own_tokens, settings.ray)
         self._reconciler = Reconciler(
-            api, cache, observer, events, companions, keys, self._gcs, self._endings, self._ray_token, settings
+            api, cache, observer, events, companions, keys, self._gcs, self._endings, tokens, settings
         )
 
     @property

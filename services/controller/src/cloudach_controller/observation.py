@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .resources import engine
+from .resources import engine, ray_tokens
 
 _SERVICE_NAME = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 _GONE = ("STOPPING", "DRAINING", "PENDING_MIGRATION")
@@ -145,22 +145,28 @@ class Head:
     cluster: str
     service: str
     """The RayCluster's own, which leads nowhere else; the RayService's moves to another cluster."""
+    token_secret: str = ""
+    """The Secret with the token that it wants; empty: nobody knows."""
 
 
-def active_head(ray_service: Mapping[str, Any] | None) -> Head | None:
-    """The head of the cluster that traffic goes to. Names that cannot be a service's count as none."""
+def active_head(ray_service: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]] = ()) -> Head | None:
+    """The head of the cluster that traffic goes to. Names that cannot be a service's count as none.
+
+    `pods`: those of the Model; where the RayService does not know it, they tell which token the head wants.
+    """
     active = _active(ray_service)
     told = str(((active.get("rayClusterStatus") or {}).get("head") or {}).get("serviceName") or "")
-    return head_of(str(active.get("rayClusterName") or ""), told=told)
+    name = str(active.get("rayClusterName") or "")
+    return head_of(name, told=told, token_secret=ray_tokens.secret_of(ray_service, pods, name))
 
 
-def head_of(cluster: str, *, told: str = "") -> Head | None:
+def head_of(cluster: str, *, told: str = "", token_secret: str = "") -> Head | None:
     """Of any RayCluster. `told`: what KubeRay says that its service is called."""
     service = f"{cluster}-head-svc"
     # KubeRay before 1.4 kept the last 50 characters of it, and put an r where no name may begin.
     if len(told) == 50 and service.endswith(told[1:]):
         service = told
-    return Head(cluster, service) if cluster and _SERVICE_NAME.fullmatch(service) else None
+    return Head(cluster, service, token_secret) if cluster and _SERVICE_NAME.fullmatch(service) else None
 
 
 def replacing(ray_service: Mapping[str, Any] | None) -> bool:

@@ -17,6 +17,7 @@ from .kube.errors import KubeError
 from .observation import Head, Observation, Replicas, active_head, cluster_of, pods_that_count, read_replicas
 from .resources import engine
 from .resources.ray_service import serve_document
+from .resources.ray_tokens import SEED_SECRET, OwnToken
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -31,9 +32,16 @@ class Api(Protocol):
     async def log(self, namespace: str, pod: str, container: str, *, lines: int, previous: bool = False) -> str: ...
 
 
+class Tokens(Protocol):
+    async def of(self, model: Model) -> OwnToken | None:
+        """The Model's own token; None: it has none. Raises KubeError."""
+        ...
+
+
 class Observer:
-    def __init__(self, api: Api, dashboard: Dashboard, settings: Settings) -> None:
+    def __init__(self, api: Api, dashboard: Dashboard, own_tokens: Tokens, settings: Settings) -> None:
         self._api = api
+        self._own_tokens = own_tokens
         self._dashboard = dashboard
         self._settings = settings
         self._tokens: dict[tuple[str, str], str] = {}  # by namespace and Secret, until a dashboard wants another
@@ -49,9 +57,10 @@ class Observer:
         vanished: bool = False,
     ) -> Observation:
         """Raises nothing: what cannot be seen is said in the observation."""
-        pods = pods_that_count(ray_service, pods)
+        all_pods = tuple(pods)
+        pods = pods_that_count(ray_service, all_pods)
         replicas, unreachable = None, ""
-        head = active_head(ray_service)
+        head = active_head(ray_service, all_pods)
         if head is not None:
             try:
                 replicas = await self._replicas(model, head)
@@ -71,8 +80,8 @@ class Observer:
         )
 
     async def _replicas(self, model: Model, head: Head) -> Replicas:
-        url, namespace = self._url(model, head), model.metadata.namespace
-        answer = await self._with_token(namespace, lambda token: self._dashboard.applications(url, token))
+        url = self._url(model, head)
+        answer = await self._with_token(model, head, lambda token: self._dashboard.applications(url, token))
         return read_replicas(answer, engine.deployment(model))
 
     async def replicas_of(self, model: Model, head: Head) -> Replicas | None:
@@ -93,9 +102,7 @@ class Observer:
             return "ray.dashboard_url leads to a Model, and not to one of its clusters"
         url, document = self._url(model, head), serve_document(app)
         try:
-            await self._with_token(
-                model.metadata.namespace, lambda token: self._dashboard.configure(url, token, document)
-            )
+            await self._with_token(model, head, lambda token: self._dashboard.configure(url, token, document))
         except (Unanswered, KubeError) as error:
             return str(error)
         return ""
@@ -109,10 +116,20 @@ class Observer:
             name=model.metadata.name, namespace=model.metadata.namespace, cluster=head.cluster, head=head.service
         )
 
-    async def _with_token(self, namespace: str, ask: Callable[[str | None], Awaitable[T]]) -> T:
+    async def _with_token(self, model: Model, head: Head, ask: Callable[[str | None], Awaitable[T]]) -> T:
+        """A head gets no token but its own, because whoever rules it would learn that of others."""
         if not self._settings.ray.token_auth:
             return await ask(None)
-        secret = namespace, self._settings.ray.token_secret
+        shared = self._settings.ray.token_secret
+        if head.token_secret not in ("", shared):
+            own = await self._own_tokens.of(model)
+            if own is None or own.secret != head.token_secret:
+                raise Unanswered(
+                    f"{head.cluster} wants the token in the Secret {head.token_secret}, which nothing here tells: "
+                    f"the Secret {SEED_SECRET} that it was made from is another one now, or cannot be read"
+                )
+            return await ask(own.value)
+        secret = model.metadata.namespace, shared
         known = self._tokens.get(secret)
         if known is not None:
             try:

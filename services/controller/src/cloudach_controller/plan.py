@@ -56,13 +56,13 @@ def plan(
     around: Around | None = None,
 ) -> Plan:
     """`there`: the RayService. `target`: how many replicas Serve's autoscaler wants at the moment, if known."""
+    around = around or Around()
     if there is None:
-        new = first(model, settings)
+        new = first(model, settings, around)
         config = build.serve_config(model, new.application, override(model, wanted))
         notes = new.notes | _sleep_note(model, None, now)
         return Plan("create", build.ray_service(model, new.made, config, notes=notes, deletion_delay_s=0))
     live = build.live(there)
-    around = around or Around()
     rollout = decide(model, wanted, live, settings, around, now=now)
     # With other code the replicas are restarted anyway.
     same_code = rollout.pods != "begun anew" and live.bare_application == rollout.application

@@ -31,9 +31,9 @@ from .pace import Pace
 from .parsed import Parsed
 from .plan import Plan, asked_anew, plan
 from .ray_services import Found, RayServices
-from .ray_token import RayToken
+from .ray_tokens import RayTokens
 from .replicas import Demand, caught_up, demand
-from .resources import disruption
+from .resources import disruption, ray_tokens
 from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live, may_sleep_since
 from .runtime.informer import Key
@@ -68,7 +68,7 @@ class Reconciler:
         keys: EngineKeys,
         gcs: GcsUsers,
         endings: Endings,
-        ray_token: RayToken,
+        ray_tokens: RayTokens,
         settings: Settings,
     ) -> None:
         self._api = api
@@ -76,7 +76,7 @@ class Reconciler:
         self._keys = keys
         self._gcs = gcs
         self._endings = endings
-        self._ray_token = ray_token
+        self._ray_tokens = ray_tokens
         inference = settings.inference.model_copy(update={"engine_keys": False})
         self._without_keys = settings.model_copy(update={"inference": inference})
         self._cache = cache
@@ -161,18 +161,20 @@ class Reconciler:
         if not self._gcs.usable(key[0]):
             store = settings.gcs_store.model_copy(update={"new_clusters": False})
             settings = settings.model_copy(update={"gcs_store": store})
-        around = self._ray_services.around(key, self._cache.pods.get(key, ()))
+        pods = self._cache.pods.get(key, ())
+        token_secret = await self._ray_tokens.secret_for_new_cluster(model)
+        around = replace(self._ray_services.around(key, pods), token_secret=token_secret)
         done = plan(model, wanted, there, settings, target=target, now=now, around=around)
-        if settings.ray.token_auth and done.change != "create":
-            await self._keep_token(key)
+        if there is not None:
+            await self._ray_tokens.keep(model, there, pods)
         if done.change == "none" or self._cache.kuberay_missing() or self._ray_services.waits(key, done):
             return done, "", there
         refusal = self._ray_services.refusal(key, done)
         if refusal:
             return done, refusal, there
         try:
-            if settings.ray.token_auth and done.change == "create":
-                await self._ray_token.keep(key[0], for_new_pods=True)
+            if done.manifest is not None:
+                await self._ray_tokens.make(model, done.manifest, pods, first=there is None)
             if done.manifest is not None and is_locked(live(done.manifest).cluster) and not unseen:
                 await self._keys.keep(key)  # before a pod wants it
             applied = await self._ray_services.carry_out(key, there, done)
@@ -186,13 +188,6 @@ class Reconciler:
         if key in self._cache.models:
             await self._tell(self._cache.models[key], news.of_change(done.change, key[1]))
         return done, "", applied
-
-    async def _keep_token(self, key: Key) -> None:
-        """Somebody may have deleted it. What runs goes on without it, so nothing waits for that."""
-        try:
-            await self._ray_token.keep(key[0], for_new_pods=False)
-        except KubeError as error:
-            log.warning("Ray's token cannot be made again", extra={"model": "/".join(key), "error": str(error)})
 
     async def _delete(self, key: Key, obj: dict[str, Any], model: Model, wanted: Demand, now: datetime) -> float | None:
         """Streams first: replicas go as in a scaling to 0, then the RayService, then the finalizer."""
@@ -226,7 +221,8 @@ class Reconciler:
         self, model: Model, wanted: Demand, before: dict[str, Any] | None, seen: Observation
     ) -> Observation:
         """KubeRay tells the cluster that serves nothing while another one is to take over. We do, but only counts."""
-        there, view, head = seen.ray_service, seen.replicas, active_head(seen.ray_service)
+        there, view = seen.ray_service, seen.replicas
+        head = active_head(there, self._cache.pods.get((model.metadata.namespace, model.metadata.name), ()))
         if there is None or view is None or view.app is None or head is None or not replacing(there):
             return seen
         anew = before is not None and asked_anew(model, live(before))
@@ -238,10 +234,11 @@ class Reconciler:
     async def _others_are_empty(self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None) -> bool:
         """Streams run on in clusters that were replaced not long ago: their replicas go as well."""
         now = live(there) if there is not None else None
-        names = self._ray_services.around(key, self._cache.pods.get(key, ())).with_pods
+        pods = self._cache.pods.get(key, ())
+        names = self._ray_services.around(key, pods).with_pods
         empty = True
         for name in sorted(names - ({now.active, now.pending} if now is not None else set())):
-            head = head_of(name)
+            head = head_of(name, token_secret=ray_tokens.secret_of(there, pods, name))
             view = await self._observer.replicas_of(model, head) if head is not None else None
             if head is None or view is None:
                 continue  # nobody can tell it anything
@@ -378,6 +375,7 @@ class Reconciler:
         self._seen.discard(key)
         self._pace.forget(key)
         self._ray_services.forget(key)
+        self._ray_tokens.forget(key)
         self._marks.forget(key)
         for gauge in (metrics.DESIRED, metrics.READY):
             try:

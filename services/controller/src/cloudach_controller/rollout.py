@@ -56,6 +56,8 @@ class Around:
     """We may write the status of RayServices."""
     tolerated: str = ""
     """What of the rayClusterConfig came back at once when it was taken out, as `drift.foreign` tells it."""
+    token_secret: str = ""
+    """The Secret with the token of a new cluster; empty: that which the namespace shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,12 @@ class Rollout:
     """Annotations of the RayService."""
 
 
-def first(model: Model, settings: Settings) -> Rollout:
+def first(model: Model, settings: Settings, around: Around) -> Rollout:
     """Of a RayService that is to be made."""
     asked = form.asked_hash(model, settings)
     notes = _notes(word=words.spent_now(model, asked=asked, spent="", begins=True))
-    return Rollout(form.new(model, settings), build.application(model), "begun anew", notes=notes)
+    made = form.new(model, settings, around.token_secret)
+    return Rollout(made, build.application(model), "begun anew", notes=notes)
 
 
 def decide(model: Model, wanted: Demand, live: Live, settings: Settings, around: Around, *, now: datetime) -> Rollout:
@@ -143,7 +146,7 @@ def _situation(model: Model, wanted: Demand, live: Live, settings: Settings, aro
     asked = form.asked_hash(model, settings)
     app = build.application(model)
     said = Origin(form.running(live, model, settings), live.bare_application or app)
-    new = Origin(form.new(model, settings), app)
+    new = Origin(form.new(model, settings, around.token_secret), app)
     added = foreign(live.cluster, said.made.config)
     drifted = not covers(live.cluster, said.made.config) or added not in ("", around.tolerated)
     others = _others(live, said, drifted=drifted)

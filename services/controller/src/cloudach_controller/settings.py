@@ -130,6 +130,9 @@ class Ray(Group):
         description="Secret, one in each namespace, whose entry auth_token locks Ray's dashboard; made where missing",
     )
     token_auth: bool = Field(True, description="off: whoever reaches port 8265 of a head rules that cluster")
+    token_per_model: bool = Field(
+        True, description="new clusters have a token of their Model's own; off: they have that of token_secret"
+    )
     stream_limit_s: int = Field(
         960,
         ge=1,

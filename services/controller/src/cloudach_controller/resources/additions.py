@@ -109,6 +109,12 @@ def keep_state(cluster: dict[str, Any], model: Model, settings: Settings) -> Non
         cluster["gcsFaultToleranceOptions"] = gcs_store.options(model, store.address)
 
 
+def lock_ray(cluster: dict[str, Any], token_secret: str) -> None:
+    """With a token of the Model's own. Not one of `ALL`, because the Secret's name is known at run time alone."""
+    if "authOptions" in cluster:
+        cluster["authOptions"]["secretName"] = token_secret
+
+
 ALL: tuple[Addition, ...] = (lock, drop_token, probe, drain, leave_dead_pods, restrict_autoscaler, keep_state)
 
 

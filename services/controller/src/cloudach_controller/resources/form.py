@@ -22,14 +22,17 @@ from typing import Any
 from cloudach_model_api.model import Model
 
 from ..settings import Settings
-from .additions import ALL, Addition, drop_token, lock
+from .additions import ALL, Addition, drop_token, lock, lock_ray
 from .cluster import asked_cluster, short
 from .ray_service import Live, Made
 
 
-def ray_cluster(model: Model, settings: Settings) -> dict[str, Any]:
-    """The rayClusterConfig of a new cluster."""
-    return _with_additions(asked_cluster(model, settings), model, settings)
+def ray_cluster(model: Model, settings: Settings, token_secret: str = "") -> dict[str, Any]:
+    """The rayClusterConfig of a new cluster. `token_secret`: with its Model's own token; empty: it has none."""
+    cluster = _with_additions(asked_cluster(model, settings), model, settings)
+    if token_secret:
+        lock_ray(cluster, token_secret)
+    return cluster
 
 
 def asked_hash(model: Model, settings: Settings) -> str:
@@ -37,8 +40,9 @@ def asked_hash(model: Model, settings: Settings) -> str:
     return short(asked_cluster(model, settings))
 
 
-def new(model: Model, settings: Settings) -> Made:
-    config = ray_cluster(model, settings)
+def new(model: Model, settings: Settings, token_secret: str = "") -> Made:
+    """`token_secret`: as for `ray_cluster`."""
+    config = ray_cluster(model, settings, token_secret)
     return Made(config, f"{asked_hash(model, settings)}-{short(config)}", recorded=True)
 
 

@@ -1,0 +1,65 @@
+"""The Secrets with Ray's tokens, as a look at a Model needs them: its own, and the one that older clusters share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cloudach_model_api.model import Model
+
+from .kube.errors import KubeError
+from .own_tokens import OwnTokens
+from .ray_token import RayToken
+from .resources.ray_tokens import secrets_used
+from .runtime.informer import Key
+from .settings import Ray
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RayTokens:
+    shared: RayToken
+    own: OwnTokens
+    settings: Ray
+
+    async def secret_for_new_cluster(self, model: Model) -> str:
+        """Empty: it gets the token that the namespace shares. Raises KubeError."""
+        token = await self.own.for_new_cluster(model)
+        return token.secret if token is not None else ""
+
+    async def make(
+        self, model: Model, ray_service: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], *, first: bool
+    ) -> None:
+        """Before the RayService is applied, which needs them. `first`: there is none yet. Raises KubeError."""
+        await self._keep(model, ray_service, pods, first=first, for_new_pods=True)
+
+    async def keep(self, model: Model, ray_service: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> None:
+        """Somebody may have deleted one. What runs goes on without it, so nothing waits for that. Raises nothing."""
+        try:
+            await self._keep(model, ray_service, pods, first=False, for_new_pods=False)
+        except KubeError as error:
+            extra = {"model": f"{model.metadata.namespace}/{model.metadata.name}", "error": str(error)}
+            log.warning("Ray's token cannot be made again", extra=extra)
+
+    def forget(self, key: Key) -> None:
+        self.own.forget(key)
+
+    async def _keep(
+        self,
+        model: Model,
+        ray_service: Mapping[str, Any],
+        pods: Iterable[Mapping[str, Any]],
+        *,
+        first: bool,
+        for_new_pods: bool,
+    ) -> None:
+        used = secrets_used(ray_service)
+        if self.settings.token_secret in used:
+            await self.shared.keep(model.metadata.namespace, for_new_pods=first)
+        if used - {self.settings.token_secret}:
+            token = await self.own.of(model)
+            if token is not None and token.secret in used:
+                await self.own.keep(model, token, pods, for_new_pods=for_new_pods)
