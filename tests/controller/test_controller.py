@@ -96,7 +96,7 @@ def test_a_model_becomes_a_ray_service_and_tells_how_it_does(start: Start, shop:
     assert shop.condition("Ready").startswith("True ReplicasReady")
     service = shop.get("rayservice")
     assert service["metadata"]["ownerReferences"][0]["kind"] == "Model"
-    assert service["spec"]["rayClusterConfig"]["authOptions"]["secretName"] == "cloudach-ray-token"
+    assert service["spec"]["rayClusterConfig"]["authOptions"]["secretName"].startswith("sim-ray-token-")
     columns = shop.run("get", "model", "sim").splitlines()[1].split()
     assert columns[:5] == ["sim", "Sim/One", "2", "2", "Ready"]
     until(lambda: shop.events(reason="ReplicasReady"), "the event")
@@ -173,9 +173,9 @@ def test_a_deleted_ray_service_is_made_again(start: Start, shop: Shop) -> None:
 
 
 def test_a_deleted_token_is_made_again_as_it_was(start: Start, shop: Shop) -> None:
-    """The pods that run know no other."""
+    """The pods that run know no other. It is the one that Models share, as those of a release before do."""
     shop.apply(model())
-    start()
+    start(ray={"token_per_model": False})
     shop.state("Ready", ready=1)
     before = shop.get("secret", "cloudach-ray-token")
     shop.run("delete", "secret", "cloudach-ray-token")
