@@ -50,6 +50,7 @@ def left(shop: Shop) -> Iterator[None]:
 @pytest.mark.parametrize("metadata", [{}, {"ownerReferences": [SOMEBODY], "labels": {"cloudach.dev/model": "sim"}}])
 def test_a_ray_service_of_another_is_left_alone(start: Start, shop: Shop, metadata: dict[str, Any]) -> None:
     shop.apply(ray_service(**metadata))
+    until(lambda: shop.get("rayservice")["metadata"].get("finalizers"), "what KubeRay writes into each one")
     before = shop.get("rayservice")
     start()
     shop.apply(model())

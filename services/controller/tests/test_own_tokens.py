@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cloudach_controller.kube.client import Kind
-from cloudach_controller.kube.errors import Conflict, KubeError, NotFound, Refused
+from cloudach_controller.kube.errors import Conflict, KubeError, NotFound, Refused, Unreachable
 from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.resources.additions import lock_ray
 from cloudach_controller.resources.form import asked_hash, is_as_asked, new, ray_cluster
@@ -32,6 +32,7 @@ class Paper:
         self.there: dict[tuple[str, str], dict[str, Any]] = {}
         self.asked: list[tuple[str, str]] = []
         self.refuses: set[str] = set()
+        self.fails: KubeError | None = None  # instead of making anything
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
         self._ask("get", name)
@@ -54,6 +55,8 @@ class Paper:
         self.asked.append((verb, name))
         if verb in self.refuses:
             raise Refused(403, "forbidden")
+        if verb == "create" and self.fails is not None:
+            raise self.fails
 
 
 class Clock:
@@ -95,6 +98,24 @@ async def test_without_a_right_the_namespace_goes_on_with_the_token_that_it_shar
         assert await own.for_new_cluster(model()) is None
     assert len(paper.asked) <= 2, "it is not asked for again and again"
     paper.refuses = set()
+    clock.now += 61
+    assert await own.for_new_cluster(model()) is not None
+
+
+async def test_a_webhook_that_fails_lets_no_cluster_begin_with_the_shared_token() -> None:
+    paper, clock = Paper(), Clock()
+    paper.fails = Unreachable(500, "failed calling webhook")
+    own = tokens(paper, clock=clock)
+    for _ in range(3):
+        with pytest.raises(Unreachable, match="webhook"):
+            await own.for_new_cluster(model())
+    assert len(paper.asked) == 2, "it is not asked for at each look"
+    paper.fails = None
+    clock.now += 6
+    assert await own.for_new_cluster(model()) is not None
+    # What is known stays known.
+    paper.there.clear()
+    paper.fails = Unreachable(0, "nobody is there")
     clock.now += 61
     assert await own.for_new_cluster(model()) is not None
 

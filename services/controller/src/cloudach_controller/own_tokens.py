@@ -14,7 +14,7 @@ from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
 from .kube.client import SECRETS, Kind
-from .kube.errors import Conflict, NotFound, Refused
+from .kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
 from .resources.ray_tokens import SEED_SECRET, OwnToken, copy_of, own_token
 from .runtime.informer import Key
 from .settings import Ray
@@ -25,6 +25,8 @@ _ENTRY = "seed"
 _BYTES = 32
 _SEED_S = 60.0
 """Pause between two looks at a namespace's seed, which somebody may have deleted."""
+_TROUBLE_S = 5.0
+"""Pause where an admission webhook that fails keeps it from being made."""
 _COPY_S, _WANTED_S = 600.0, 10.0
 """Pause between two tries to make a copy that is there as a rule, and while a pod waits for something."""
 
@@ -42,7 +44,8 @@ class OwnTokens:
         self._makes = ray.token_auth and ray.token_per_model
         self._used = ray.token_auth
         self._clock = clock
-        self._seeds: dict[str, str] = {}  # by namespace
+        self._seeds: dict[str, str | None] = {}  # by namespace; None: there is none that we may read or make
+        self._trouble: dict[str, KubeError] = {}  # what the API server said last, by namespace
         self._look_at: dict[str, float] = {}  # when a namespace's is looked at again
         self._locks: dict[str, asyncio.Lock] = {}
         self._copies: dict[Key, tuple[str, bool, float]] = {}  # the Secret, whether it was there then, and when
@@ -79,14 +82,21 @@ class OwnTokens:
 
     async def _seed(self, namespace: str) -> str | None:
         async with self._locks.setdefault(namespace, asyncio.Lock()):
-            now = self._clock()
+            now, known = self._clock(), self._seeds.get(namespace)
             if now >= self._look_at.get(namespace, now):
-                found = await self._read(namespace)
-                if found is not None:
-                    # One that was changed while we know the first would lock us out of what runs with it.
-                    self._seeds.setdefault(namespace, found)
                 self._look_at[namespace] = now + _SEED_S
-        return self._seeds.get(namespace)
+                self._trouble.pop(namespace, None)
+                try:
+                    found = await self._read(namespace)
+                except KubeError as error:
+                    self._trouble[namespace] = error
+                    self._look_at[namespace] = now + (_TROUBLE_S if is_refusal(error) else 0)
+                else:
+                    # One that was changed while we know the first would lock us out of what runs with it.
+                    known = self._seeds[namespace] = known or found
+            if known is None and namespace in self._trouble:
+                raise self._trouble[namespace]
+        return known
 
     async def _read(self, namespace: str) -> str | None:
         try:

@@ -162,7 +162,14 @@ class Reconciler:
             store = settings.gcs_store.model_copy(update={"new_clusters": False})
             settings = settings.model_copy(update={"gcs_store": store})
         pods = self._cache.pods.get(key, ())
-        token_secret = await self._ray_tokens.secret_for_new_cluster(model)
+        try:
+            token_secret = await self._ray_tokens.secret_for_new_cluster(model)
+        except KubeError as error:
+            if not is_refusal(error):
+                raise
+            if there is None:
+                return Plan("none", None), str(error), None
+            token_secret = ""  # what runs goes on, and a cluster of now shares a token
         around = replace(self._ray_services.around(key, pods), token_secret=token_secret)
         done = plan(model, wanted, there, settings, target=target, now=now, around=around)
         if there is not None:
