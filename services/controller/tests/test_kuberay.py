@@ -75,6 +75,10 @@ BEHIND: dict[str, tuple[Observation, str]] = {
         seen(PENDING, pod("m-1", ready=True, head=True, since_s=61)),
         "tells nothing of what Serve does there, since",
     ),
+    "its finalizer stays": (
+        seen({**ACTIVE, **COUNTS}, creationTimestamp=ago(900), deletionTimestamp=ago(65)),
+        "KubeRay has not let go of the RayService, which is being deleted, since 2026-11-01T11:58:55Z.",
+    ),
 }
 FOLLOWS: dict[str, Observation] = {
     "as it should be": seen({**ACTIVE, **COUNTS, "observedGeneration": 9}, generation=9),
@@ -85,7 +89,6 @@ FOLLOWS: dict[str, Observation] = {
         {**PENDING, "activeServiceStatus": {"rayClusterName": "m-0"}}, pod("m-0", ready=True, head=True, since_s=900)
     ),
     "no RayService": Observation(None, (), None),
-    "one that is ending": seen({}, creationTimestamp=ago(70), deletionTimestamp=ago(1)),
 }  # fmt: skip
 
 

@@ -206,6 +206,9 @@ class Failing(Paper):
         self._admit(kind)
         return await super().create(kind, namespace, body)
 
+    async def delete(self, kind: Kind, namespace: str, name: str) -> None:
+        self._admit(kind)
+
 
 async def test_a_webhook_that_fails_for_policies_is_told_of_and_stops_no_model_that_runs() -> None:
     closed = "network_policy: {enabled: true}"
@@ -226,6 +229,20 @@ async def test_a_webhook_that_fails_for_what_stands_beside_a_model_stops_nothing
     status, ray_service = await look(long_idle(), None, [], paper=Failing("modeluses"))
     assert ray_service["metadata"]["name"] == "qwen"
     assert status["state"] != "Sleeping"
+
+
+async def test_a_deletion_that_does_not_come_to_an_end_says_why() -> None:
+    status, running = await look(model("engine:1"), None, [])
+    gone = model("engine:1", status)
+    gone["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "1"}
+    status, _ = await look(gone, with_clusters(running, "qwen-1"), [], paper=Failing("rayservices"))
+    assert status["state"] == "Deleting"
+    assert "failed calling webhook" in str(status["conditions"]), "the API server refuses the deletion"
+    held = copy.deepcopy(running)
+    held["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    status, _ = await look(gone, with_clusters(held, "qwen-1"), [])
+    reasons = {one["type"]: one["reason"] for one in status["conditions"]}
+    assert (status["state"], reasons["Degraded"]) == ("Deleting", "KubeRayBehind"), "KubeRay's finalizer stays"
 
 
 class TwoNamespaces(Paper):

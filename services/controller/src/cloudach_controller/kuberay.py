@@ -46,8 +46,11 @@ class Behind:
 
 def behind(seen: Observation) -> Behind | None:
     """What KubeRay has not taken yet; for a moment that is so after each change."""
-    if seen.ray_service is None or (seen.ray_service.get("metadata") or {}).get("deletionTimestamp"):
+    if seen.ray_service is None:
         return None
+    deleted = (seen.ray_service.get("metadata") or {}).get("deletionTimestamp")
+    if deleted:
+        return Behind("KubeRay has not let go of the RayService, which is being deleted", _moment(deleted))
     return next(_behind(seen, seen.ray_service), None)
 
 

@@ -209,6 +209,7 @@ class Reconciler:
             await self._finalizers(obj, [each for each in model.metadata.finalizers if each != FINALIZER])
             return None
         if there["metadata"].get("deletionTimestamp"):
+            await self._say(obj, model, wanted, Plan("none", None), Observation(there, (), None), now)
             return self._settings.ray.poll_s
         done, _, applied = await self._bring_about(key, model, wanted, there, now)
         seen = await self._catch_up(model, wanted, there, await self._look(key, model, applied))
@@ -220,7 +221,7 @@ class Reconciler:
         empty = done.change == "none" and view is not None and view.total == 0 and not view.building
         empty = empty and await self._others_are_empty(key, model, wanted, applied)
         if empty or now >= limit or not cluster_started(applied):
-            await self._delete_ray_service(key)
+            seen = replace(seen, refused=await self._delete_ray_service(key))
         await self._say(obj, model, wanted, done, seen, now)
         return self._settings.ray.poll_s
 
@@ -255,11 +256,18 @@ class Reconciler:
             empty = empty and view.total == 0
         return empty
 
-    async def _delete_ray_service(self, key: Key) -> None:
+    async def _delete_ray_service(self, key: Key) -> str:
+        """What the API server said if it refused."""
         try:
             await self._api.delete(RAY_SERVICES, *key)
         except NotFound:
             pass
+        except KubeError as error:
+            if not is_refusal(error):
+                raise
+            log.warning("RayService not deleted", extra={"model": "/".join(key), "error": str(error)})
+            return str(error)
+        return ""
 
     async def _invalid(self, key: Key, obj: dict[str, Any], error: InvalidModel, now: datetime) -> float | None:
         meta = obj["metadata"]
