@@ -236,6 +236,41 @@ async def test_pods_stay_as_last_known_while_the_api_server_is_away(
         await until(lambda: upstreams(it) == ("http://10.0.0.1:8000",))
 
 
+@pytest.mark.parametrize("refusal", [None, (401, "Unauthorized")], ids=["out of reach", "unauthorized"])
+async def test_pods_that_were_not_heard_of_for_long_are_not_asked(
+    api: Any,
+    access: Access,
+    model: Any,
+    make_slice: Any,
+    refusal: tuple[int, str] | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only this gateway may be cut off: pods come and go, and their addresses become others'. The Service knows."""
+    monkeypatch.setattr("cloudach_gateway.catalog.cluster.endpoints._TRUSTED_S", 0.5)
+    monkeypatch.setattr("cloudach_gateway.catalog.cluster.reflector._LONGEST_PAUSE_S", 0.1)
+    await api.put(model())
+    await api.put(make_slice(SLICES, "10.0.0.1"))
+    async with following(access) as it:
+        await it.cluster.known()
+        await until(lambda: it.news.endpoints)
+        if refusal is None:
+            await api.stop()
+        else:
+            api.refusal = refusal
+            await api.cut()
+        await until(lambda: not it.news.endpoints)
+        assert upstreams(it) == ("http://10.0.0.1:8000",)
+        await until(lambda: upstreams(it) == (SERVICE,))
+        assert (why(it), it.entry("a").connection_s) == (None, 15)
+        assert it.left[-1] == "http://10.0.0.1:8000"
+        assert it.cluster.endpoints_note is not None
+        api.refusal = None
+        if refusal is None:
+            await api.start()
+        await until(lambda: upstreams(it) == ("http://10.0.0.1:8000",))
+        assert it.cluster.endpoints_note is None
+
+
 async def test_what_was_missed_is_caught_up(api: Any, access: Access, model: Any, make_slice: Any) -> None:
     await api.put(model())
     await api.put(make_slice(SLICES, "10.0.0.1"))

@@ -17,6 +17,9 @@ _log = logging.getLogger("cloudach.gateway")
 # Without the right to watch them, and where the API server does not have this version of them.
 _REFUSALS = (403, 404)
 
+# For so long a pod keeps its address for sure. After that it may be another pod's, which would get prompts and a key.
+_TRUSTED_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Pods:
@@ -29,8 +32,8 @@ class Pods:
 class Endpoints:
     """A mirror of EndpointSlices. `moved` is called with the Services whose ready pods have changed.
 
-    While the API server is away they stay as last known. Where it refuses, nothing is known of that namespace, because
-    what was known would never be put right.
+    While the API server is away they stay as last known, for a minute. Where it stays away longer or refuses, nothing
+    is known of that namespace, because what was known would not be put right.
     """
 
     def __init__(
@@ -46,7 +49,8 @@ class Endpoints:
         self._of: dict[Resource, dict[Resource, Slice]] = {}  # by Service, and then by their own name
         self._pods: dict[Resource, Pods] = {}
         self._refused: dict[str | None, str] = {}  # by namespace: why
-        self._lost: set[str | None] = set(places)
+        self._clock = asyncio.get_running_loop().time
+        self._lost: dict[str | None, float] = dict.fromkeys(places, self._clock())  # since when
         self._unasked: set[str | None] = set(places)
         self._all_asked = asyncio.Event()
 
@@ -55,7 +59,9 @@ class Endpoints:
         await self._all_asked.wait()
 
     def pods(self, service: Resource) -> Pods | None:
-        """None where its pods are not known: nobody has told of any slice of this Service."""
+        """None where its pods are not known: nobody tells of any slice of this Service."""
+        if self._refused and (None in self._refused or service.namespace in self._refused):
+            return None
         return self._pods.get(service)
 
     @property
@@ -73,9 +79,10 @@ class Endpoints:
         gone = [own for own in self._slices if namespace in (None, own.namespace) and own not in found]
         touched = {self._forget(own) for own in gone}
         touched |= {service for obj in objects for service in self._take(obj)}
-        if self._refused.pop(namespace, None) is not None:
-            _log.info("pods of Models are known again", extra={"namespace": namespace})
         self._tell(touched)
+        if namespace in self._lost:
+            self._lost[namespace] = self._clock()
+        self._known_again(namespace)
         self._has_answered(namespace)
 
     def changed(self, namespace: str | None, obj: Object) -> None:
@@ -88,22 +95,22 @@ class Endpoints:
 
     def in_touch(self, namespace: str | None) -> None:
         if namespace in self._lost:
-            self._lost.discard(namespace)
+            del self._lost[namespace]
             self._watched(not self._lost)
+            self._known_again(namespace)
 
     def out_of_touch(self, namespace: str | None, problem: ApiError) -> None:
         if namespace not in self._lost:
-            self._lost.add(namespace)
+            self._lost[namespace] = self._clock()
             self._watched(False)
         told = {"namespace": namespace, "cause": str(problem)}
-        if problem.status not in _REFUSALS:
+        if problem.status not in _REFUSALS and self._clock() - self._lost[namespace] < _TRUSTED_S:
             _log.warning("EndpointSlices cannot be watched; the pods of Models stay as last known", extra=told)
             return
         if namespace not in self._refused:
             self._refused[namespace] = str(problem)
             _log.warning("EndpointSlices cannot be watched; requests go to the Services of Models", extra=told)
-            gone = [own for own in self._slices if namespace in (None, own.namespace)]
-            self._tell({self._forget(own) for own in gone})
+            self._moved(self._services(namespace))
         self._has_answered(namespace)
 
     # Inside.
@@ -128,6 +135,15 @@ class Endpoints:
         if not left:
             del self._of[service]
         return service
+
+    def _known_again(self, namespace: str | None) -> None:
+        """What was known of it counts again: it has been listed, or the watch went on where it had broken off."""
+        if self._refused.pop(namespace, None) is not None:
+            _log.info("pods of Models are known again", extra={"namespace": namespace})
+            self._moved(self._services(namespace))
+
+    def _services(self, namespace: str | None) -> list[Resource]:
+        return [service for service in self._pods if namespace in (None, service.namespace)]
 
     def _tell(self, touched: Iterable[Resource]) -> None:
         moved = [service for service in touched if self._look(service)]
