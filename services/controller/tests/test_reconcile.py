@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import pytest
 from cloudach_controller.companions import Companions
 from cloudach_controller.dashboard import Dashboard, Unanswered
 from cloudach_controller.engine_keys import EngineKeys
@@ -98,6 +99,7 @@ async def look(
     paper: Paper | None = None,
     secret: dict[str, Any] = SECRET,
     users: GcsUsers | None = None,
+    dashboard: Any = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The Model's status, and its RayService, after one look of the controller."""
     paper, read = paper or Paper(), parse(settings)
@@ -110,7 +112,7 @@ async def look(
         kuberay_missing=lambda: False,
     )
     own = OwnTokens(api, read.ray)
-    observer = Observer(api, cast(Dashboard, Silent()), own, read)
+    observer = Observer(api, cast(Dashboard, dashboard or Silent()), own, read)
     companions = Companions(
         api,
         read,
@@ -243,6 +245,47 @@ async def test_a_deletion_that_does_not_come_to_an_end_says_why() -> None:
     status, _ = await look(gone, with_clusters(held, "qwen-1"), [])
     reasons = {one["type"]: one["reason"] for one in status["conditions"]}
     assert (status["state"], reasons["Degraded"]) == ("Deleting", "KubeRayBehind"), "KubeRay's finalizer stays"
+
+
+class Serves:
+    """Ray's dashboard of a cluster that has this application, and what it is told."""
+
+    def __init__(self, app: dict[str, Any]) -> None:
+        self.app = app
+        self.told: list[dict[str, Any]] = []
+
+    async def applications(self, base_url: str, token: str | None) -> dict[str, Any]:
+        return {"applications": {"model": {"status": "RUNNING", "deployed_app_config": self.app}}}
+
+    async def configure(self, base_url: str, token: str | None, document: dict[str, Any]) -> None:
+        self.told.append(document)
+
+
+@pytest.mark.parametrize(
+    ("observed", "changed", "tells"),
+    [
+        (1, {"deployments": [{"name": "x", "autoscaling_config": {"min_replicas": 3}}]}, 1),
+        (1, {}, 0),
+        (0, {"deployments": [{"name": "x", "autoscaling_config": {"min_replicas": 3}}]}, 0),
+        (1, {"args": {}, "deployments": []}, 0),
+    ],
+    ids=["other counts", "as given", "KubeRay has not seen it yet", "other arguments are KubeRay's to roll out"],
+)
+async def test_counts_from_during_a_replacement_that_was_taken_back_do_not_stay(
+    observed: int, changed: dict[str, Any], tells: int
+) -> None:
+    """KubeRay gave that cluster the same text before the replacement, so it does not give it again."""
+    settings = "ray: {token_auth: false}"
+    status, made = await look(model("engine:1"), None, [], settings)
+    made = with_clusters(made, "qwen-1")
+    _, settled = await look(model("engine:1", status), made, [], settings)
+    settled = with_clusters({**made, **settled}, "qwen-1")
+    settled["metadata"]["generation"] = 1
+    settled["status"]["observedGeneration"] = observed
+    app = json.loads(settled["spec"]["serveConfigV2"])["applications"][0]
+    serves = Serves(copy.deepcopy(app) | changed)
+    await look(model("engine:1", status), settled, [], settings, dashboard=serves)
+    assert [document["applications"] for document in serves.told] == [[app]] * tells
 
 
 class TwoNamespaces(Paper):

@@ -32,7 +32,7 @@ from .parsed import Parsed
 from .plan import Plan, asked_anew, plan
 from .ray_services import Found, RayServices
 from .ray_tokens import RayTokens
-from .replicas import Demand, caught_up, demand
+from .replicas import Demand, caught_up, demand, left_out
 from .resources import disruption, ray_tokens
 from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live, may_sleep_since
@@ -228,10 +228,18 @@ class Reconciler:
     async def _catch_up(
         self, model: Model, wanted: Demand, before: dict[str, Any] | None, seen: Observation
     ) -> Observation:
-        """KubeRay tells the cluster that serves nothing while another one is to take over. We do, but only counts."""
+        """KubeRay tells the cluster that serves nothing while another one is to take over. We do, but only counts.
+
+        Nor does it afterwards, if the text is again the one that it gave that cluster last.
+        """
         there, view = seen.ray_service, seen.replicas
         head = active_head(there, self._cache.pods.get((model.metadata.namespace, model.metadata.name), ()))
-        if there is None or view is None or view.app is None or head is None or not replacing(there):
+        if there is None or view is None or view.app is None or head is None:
+            return seen
+        if not replacing(there):
+            given = live(there).application
+            if live(there).observed and not view.building and left_out(view.app, given):
+                await self._observer.tell(model, head, given)
             return seen
         anew = before is not None and asked_anew(model, live(before))
         app = caught_up(view.app, model, wanted, asked_anew=anew, target=view.target)

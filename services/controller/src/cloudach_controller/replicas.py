@@ -156,6 +156,15 @@ def caught_up(
     return {**app, "deployments": [{"name": deployments[0]["name"], **options}]}
 
 
+def left_out(app: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether Serve has this application, and other options for its deployment than were given to KubeRay."""
+
+    def bare(one: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in one.items() if name != "deployments"}
+
+    return bool(given) and covers(bare(app), bare(given)) and not covers(app, given)
+
+
 def override(model: Model, wanted: Demand, *, begin: int | None = None, plain: bool = False) -> dict[str, Any]:
     """The deployment's options in serveConfigV2 that Serve takes over without restarting a replica.
 
