@@ -196,6 +196,8 @@ CONTROLLER = {
     "events": ("create", "patch"),
     "networkpolicies.networking.k8s.io": ("create", "delete", "get", "list", "patch", "watch"),
     "poddisruptionbudgets.policy": ("create", "delete", "get", "list", "patch", "watch"),
+    "leases.coordination.k8s.io": ("create",),
+    "leases.coordination.k8s.io cloudach-models": ("get", "update"),
     "secrets": ("create",),
     "secrets cloudach-ray-token": ("get", "list", "watch"),
     "secrets cloudach-ray-seed": ("get",),

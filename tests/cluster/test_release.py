@@ -242,6 +242,7 @@ def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any]
         "Secret/cloudach-gcs-store",
         "Secret/cloudach-engine-keys",
         "Lease/cloudach-controller",
+        "Lease/cloudach-models",
         "Secret/cloudach-ray-token",
         "Secret/cloudach-ray-seed",
         "Pod/demo-cloudach-test",

@@ -90,5 +90,5 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
         for name in names:
             kubectl("-n", NAMESPACE, "patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
             kubectl("-n", NAMESPACE, "delete", name, "--ignore-not-found")
-    for one in ("lease/cloudach-controller", "secret/cloudach-engine-keys"):
+    for one in ("lease/cloudach-controller", "lease/cloudach-models", "secret/cloudach-engine-keys"):
         kubectl("-n", NAMESPACE, "delete", one, "--ignore-not-found")

@@ -182,3 +182,25 @@ def test_what_is_told_of_itself(start: Start, shop: Shop) -> None:
     ).items()
     shop.run("delete", "model", "sim", "--timeout=150s")
     until(lambda: 'model="sim"' not in metrics(controller), "the metrics' end")
+
+
+def test_a_controller_of_another_release_leaves_the_models_alone_and_says_so(
+    cluster: Cluster, start: Start, shop: Shop, paper: Paper
+) -> None:
+    shop.apply(model())
+    first = start()
+    shop.state("Ready", ready=1)
+    before = shop.get("rayservice")["spec"]
+    # Its own would look otherwise, and both could write without end.
+    other = {"namespace": NAMESPACE, "name": "other", "duration_s": 8, "renew_s": 6}
+    admin = {"kubeconfig": str(cluster.kubeconfig)}
+    second = start(kubernetes=admin, leader_election=other, ray={"stream_limit_s": 100})
+    until(lambda: "another controller works on these Models" in second.output, "its words")
+    assert 'cloudach_controller_namespace_foreign{namespace="serving"} 1.0' in metrics(second)
+    answer = httpx.get(f"{second.url}/readyz", timeout=PATIENCE_S)
+    assert (answer.status_code, "namespace serving is left alone" in answer.text) == (200, True)
+    shop.run("scale", "model/sim", "--replicas=2")
+    shop.state("Ready", ready=2)
+    assert shop.get("rayservice")["spec"]["rayClusterDeletionDelaySeconds"] == before["rayClusterDeletionDelaySeconds"]
+    assert 'cloudach_controller_reconciles_total{result="ok"} 0' not in metrics(first)
+    assert 'cloudach_controller_reconciles_total{result="ok"}' not in metrics(second)

@@ -56,6 +56,13 @@
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases] # says which release works on the namespace; `create` cannot be tied to a name
+  verbs: [create]
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [cloudach-models]
+  verbs: [get, update]
 - apiGroups: [""]
   resources: [secrets] # the locks of Ray's dashboards, made where missing; `create` cannot be tied to a name
   verbs: [create]

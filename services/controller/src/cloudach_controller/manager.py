@@ -15,6 +15,7 @@ from cloudach_model_api.model import InvalidModel
 from cloudach_model_api.names import LABEL_MODEL
 
 from . import metrics
+from .claims import Claims
 from .companions import Companions
 from .engine_keys import EngineKeys
 from .gcs_store import GcsStore
@@ -47,6 +48,7 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
+_UNCLAIMED_S = 1.0  # pause between two tries to learn whose the Models of a namespace are
 _ENDINGS_S = 5.0  # pause between two looks at namespaces that cannot be read
 
 
@@ -98,6 +100,7 @@ class Manager:
         self._spaces = {each[0].namespace: Space(each[0].namespace, each) for each in zip(*kinds, strict=True)}
         self._all_asked = False
         self._endings = Endings(api)
+        self._claims = Claims(api, settings.leader_election, self._won)
         cache = Cache(
             models=self._all_models,
             ray_services=_Merged(self._ray),
@@ -140,7 +143,7 @@ class Manager:
 
     @property
     def notes(self) -> str:
-        return notes(self._spaces.values())
+        return "\n".join(filter(None, (notes(self._spaces.values()), self._claims.notes)))
 
     @property
     def _informers(self) -> list[Informer]:
@@ -155,6 +158,7 @@ class Manager:
                 tasks.create_task(self._resync())
                 tasks.create_task(self._gcs.watch(self._settings.gcs_store.poll_s))
                 tasks.create_task(self._end())
+                tasks.create_task(self._claims.keep())
                 for _ in range(self._settings.kubernetes.workers):
                     tasks.create_task(self._work())
         finally:
@@ -204,6 +208,12 @@ class Manager:
             key = await self._queue.take()
             if not self._is_worked_on(key):
                 self._queue.done(key)  # it comes again with its namespace
+                continue
+            ours = await self._claims.is_ours(key[0])
+            if not ours:
+                self._queue.done(key)  # it comes again when it is ours
+                if ours is None:
+                    self._queue.add_after(key, _UNCLAIMED_S)
                 continue
             began = time.monotonic()
             try:
@@ -276,6 +286,11 @@ class Manager:
         model = model_of(cluster)
         if model is not None:
             self._queue.add(model)
+
+    def _won(self, namespace: str) -> None:
+        for key in self._all_models:
+            if key[0] == namespace:
+                self._queue.add(key)
 
     def _keys_changed(self, key: Key, _: dict[str, Any]) -> None:
         for model in self._all_models:

@@ -13,6 +13,9 @@ CONNECTED = Gauge("cloudach_controller_watch_connected", "1: the watch stands", 
 READABLE = Gauge(
     "cloudach_controller_namespace_readable", "1: its Models are worked on; 0: it cannot be read", ["namespace"]
 )
+FOREIGN = Gauge(
+    "cloudach_controller_namespace_foreign", "1: another release's controller works on its Models", ["namespace"]
+)
 DESIRED = Gauge("cloudach_model_desired_replicas", "Replicas there should be", ["namespace", "model"])
 READY = Gauge("cloudach_model_ready_replicas", "Replicas that answer", ["namespace", "model"])
 STATE = Gauge("cloudach_model_state", "1 for the state that the Model is in", ["namespace", "model", "state"])

@@ -110,6 +110,14 @@ class Lease:
     async def _try(self) -> str | None:
         """Who holds it after this try; None when nobody knows."""
         try:
+            return await self.attempt()
+        except KubeError as error:
+            log.warning("lease not reachable", extra={"error": str(error)})
+            return None
+
+    async def attempt(self) -> str | None:
+        """Who holds it after this try; None: somebody was faster, and the next look says who. Raises KubeError."""
+        try:
             try:
                 found = await self._api.get(LEASES, self._namespace, self._name)
             except NotFound:
@@ -132,9 +140,6 @@ class Lease:
             await self._api.replace(LEASES, self._namespace, self._name, found)
             return self._identity
         except Conflict:
-            return None  # somebody was faster; the next look says who
-        except KubeError as error:
-            log.warning("lease not reachable", extra={"error": str(error)})
             return None
 
     def _stale(self, spec: dict[str, Any]) -> bool:
