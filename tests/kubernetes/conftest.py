@@ -9,6 +9,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,28 +139,41 @@ def cluster() -> Iterator[Cluster]:
             yield running
 
 
+@contextmanager
+def seen_by_gateways(cluster: Cluster, **more: str) -> Iterator[str]:
+    """The API server as gateways see it: EndpointSlices as of Kubernetes 1.21, with pods at this machine's address.
+
+    `more`: further versions, as `policy="v1beta1"` instead of `policy/v1`.
+    """
+    versions = {"discovery.k8s.io/v1": f"discovery.k8s.io/{'v1' if cluster.minor >= 21 else 'v1beta1'}"}
+    versions |= {f"{group}/v1": f"{group}/{version}" for group, version in more.items()}
+    with newer_api(cluster, versions, addresses={POD_IP: "127.0.0.1"}) as found:
+        yield found
+
+
 @pytest.fixture(scope="package")
 def url(cluster: Cluster) -> Iterator[str]:
-    """The API server as gateways see it: EndpointSlices as of Kubernetes 1.21, with pods at this machine's address."""
-    slices = {"discovery.k8s.io/v1": f"discovery.k8s.io/{'v1' if cluster.minor >= 21 else 'v1beta1'}"}
-    with newer_api(cluster, slices, addresses={POD_IP: "127.0.0.1"}) as found:
+    with seen_by_gateways(cluster) as found:
         yield found
 
 
 @pytest.fixture(scope="package")
 def kubeconfig(cluster: Cluster, url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gateway's service account's, with its token in a file, as a pod has it."""
-    folder = tmp_path_factory.mktemp("account")
-    (folder / "token").write_text(cluster.kubectl("-n", NAMESPACE, "create", "token", ACCOUNT).strip())
+    return account_at(cluster, url, tmp_path_factory.mktemp("account"))
+
+
+def account_at(cluster: Cluster, url: str, folder: Path, account: str = ACCOUNT) -> Path:
+    """The service account's kubeconfig, with its token in a file, as a pod has it."""
+    (folder / f"{account}.token").write_text(cluster.kubectl("-n", NAMESPACE, "create", "token", account).strip())
     config = {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "pod",
-        "contexts": [{"name": "pod", "context": {"cluster": "here", "user": "gateway"}}],
+        "contexts": [{"name": "pod", "context": {"cluster": "here", "user": "account"}}],
         "clusters": [{"name": "here", "cluster": {"server": url}}],
-        "users": [{"name": "gateway", "user": {"tokenFile": "token"}}],
+        "users": [{"name": "account", "user": {"tokenFile": f"{account}.token"}}],
     }
-    path = folder / "kubeconfig"
+    path = folder / f"{account}.kubeconfig"
     path.write_text(yaml.safe_dump(config))
     return path
 

@@ -80,15 +80,16 @@ class Platform:
 
 @contextmanager
 def platform(
-    cluster: Cluster, kubeconfig: Path, folder: Path, *, engines: int, **kubernetes: Any
+    cluster: Cluster, kubeconfig: Path, folder: Path, *, engines: int, controller: Path | None = None, **kubernetes: Any
 ) -> Iterator[Platform]:
+    """`controller`: its kubeconfig, where the API server knows `policy/v1`; without it there are no budgets."""
     with ExitStack() as stack:
         sims = [stack.enter_context(start_sim(rate=60, model="llama", tool_parser="hermes")) for _ in range(engines)]
         addresses = ((POD_IP, int(sim.url.rpartition(":")[2])) for sim in itertools.cycle(sims))
         paper = stack.enter_context(paper_kuberay(cluster, NAMESPACE, addresses=addresses))
         port = free_port()
         config = settings(kubeconfig, port, **kubernetes)
-        stack.enter_context(_controller(cluster, paper, folder))
+        stack.enter_context(_controller(cluster, paper, folder, controller))
         gateway = stack.enter_context(start_gateway(config))
         site = Site(cluster, sims[0], gateway, create_key(gateway, concurrent_streams=1000), port)
         yield Platform(cluster, paper, sims, site, config)
@@ -98,8 +99,8 @@ def platform(
 
 
 @contextmanager
-def _controller(cluster: Cluster, paper: Paper, folder: Path) -> Iterator[Server]:
-    account = kubeconfig_of(cluster, CONTROLLER)
+def _controller(cluster: Cluster, paper: Paper, folder: Path, kubeconfig: Path | None) -> Iterator[Server]:
+    account = kubeconfig or kubeconfig_of(cluster, CONTROLLER)
     path = folder / "controller.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -109,7 +110,7 @@ def _controller(cluster: Cluster, paper: Paper, folder: Path) -> Iterator[Server
                 "leader_election": {"namespace": NAMESPACE, "duration_s": 600, "renew_s": 500, "retry_s": 0.2},
                 "ray": {"dashboard_url": paper.dashboard_url, "poll_s": 0.1, "steady_poll_s": 0.3},
                 "inference": {"engine_keys": False},
-                "rollout": {"replacement": "at_once", "disruption_budgets": False},
+                "rollout": {"replacement": "at_once", "disruption_budgets": kubeconfig is not None},
             }
         )
     )

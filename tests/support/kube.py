@@ -23,7 +23,7 @@ import subprocess
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -43,15 +43,19 @@ _GRACE_S = 0.5  # an API server with watches on it takes a minute to end by itse
 
 
 class Cluster:
-    """A control plane. `kubeconfig` is an administrator's; `kubectl` uses it. `controllers`: also Kubernetes' own."""
+    """A control plane. `kubeconfig` is an administrator's; `kubectl` uses it. `controllers`: also Kubernetes' own, but
+    for those that `without` names."""
 
-    def __init__(self, programs: Path, *, controllers: bool = False, crds: bool = False) -> None:
+    def __init__(
+        self, programs: Path, *, controllers: bool = False, without: Sequence[str] = (), crds: bool = False
+    ) -> None:
         self.home = Path(tempfile.mkdtemp(prefix="cloudach-kube-"))
         self.kubeconfig = self.home / "kubeconfig"
         self.kubectl = Kubectl(self.kubeconfig)
         self.builtin = Kubectl(self.home / "kubeconfig-builtin")  # for namespaces, Secrets and the like
         self._programs = programs
         self.controllers = controllers
+        self._without = without
         self._crds = crds
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         for folder in ("pki", "log", "volumes"):
@@ -61,6 +65,11 @@ class Cluster:
         self._tls.load_cert_chain(self.home / "pki/admin.crt", self.home / "pki/admin.key")
         self._ports: list[int] = []
         self._reserved = ExitStack()
+
+    @property
+    def makes_slices(self) -> bool:
+        """Whether the pods of Services are told in EndpointSlices."""
+        return self.controllers and "endpointslice" not in self._without
 
     @property
     def url(self) -> str:
@@ -171,6 +180,7 @@ class Cluster:
             if client == "controller-manager":
                 flags += ["--service-account-private-key-file=sa.key", "--root-ca-file=ca.crt"]
                 flags += ["--horizontal-pod-autoscaler-sync-period=1s"]
+                flags += [f"--controllers={','.join(['*', *(f'-{name}' for name in self._without)])}"]
                 flags += ["--use-service-account-credentials=true", f"--flex-volume-plugin-dir={self.home}/volumes"]
             self._spawn(program, *flags)
         self._await("kube-controller-manager", f"{self.url}/api/v1/namespaces/default/serviceaccounts/default")
@@ -254,9 +264,9 @@ class Cluster:
 
 
 @contextmanager
-def api_server(*, controllers: bool = False) -> Iterator[Cluster]:
+def api_server(*, controllers: bool = False, without: Sequence[str] = ()) -> Iterator[Cluster]:
     """A kube-apiserver of whatever version KUBEBUILDER_ASSETS holds. Raises KubeFailed; skips the test without it."""
-    with _running(Cluster(require_kube(), controllers=controllers)) as cluster:
+    with _running(Cluster(require_kube(), controllers=controllers, without=without)) as cluster:
         yield cluster
 
 

@@ -55,7 +55,7 @@ class Paper(Steering):
     def __init__(self, cluster: Cluster, namespace: str, *, addresses: Iterator[Address] | None = None) -> None:
         super().__init__()
         self._api = KubeApi(cluster, namespace)
-        self._controllers = cluster.controllers
+        self._controllers = cluster.makes_slices
         self._addresses = addresses or paper_addresses()
         self._lock = threading.RLock()
         self._stop = threading.Event()
