@@ -264,10 +264,13 @@ class ClusterModels:
         going = leaving(self._models.values(), self._keys.keys)
         self._tell_refused(frozenset([*refused, *self._bad.values()]))
         self._times.learn(self._models, {_own(entry): entry for entry in found if entry.parent is None})
-        self._bare = {_key(entry): entry for entry in (*found, *going)}
-        now = {key: self._reached(key) for key in self._bare}
-        if now != self._entries:
-            self._take_over(now, self._entries.keys() | now.keys())
+        before, self._bare = self._bare, {_key(entry): entry for entry in (*found, *going)}
+        # Their pods are looked at when those change: there may be a thousand entries, and one of them is new.
+        same = {key: self._entries.get(key) for key, entry in self._bare.items() if before.get(key) == entry}
+        now = {key: same.get(key) or self._reached(key) for key in self._bare}
+        changed = [key for key in self._entries.keys() | now.keys() if self._entries.get(key) is not now.get(key)]
+        if changed:
+            self._take_over(now, changed)
             self._served = [_key(entry) for entry in found]
             self._catalog.replace([now[key] for key in self._served], [now[_key(entry)] for entry in going])
             self._save_soon()
