@@ -109,6 +109,25 @@ def test_counts_reach_the_first_cluster_while_a_second_one_is_on_its_way(
     assert len([cluster for cluster, _ in paper.puts if cluster == first]) == 4, "the old one is left alone"
 
 
+def test_counts_come_back_with_the_manifest_from_before_a_failed_replacement(
+    start: Start, shop: Shop, paper: Paper
+) -> None:
+    """KubeRay gave that very text to the first cluster already, and does not give it again."""
+    shop.apply(model(image=GOOD, replicas=1))
+    start()
+    shop.state("Ready", ready=1)
+    first = paper.active("sim")
+    fails_to_start(shop, paper, replicas=1)
+    shop.run("scale", "model/sim", "--replicas=3")
+    until(lambda: paper.replicas("sim") == 3, "three replicas of the first")
+    shop.apply(model(image=GOOD, replicas=1))
+    until(lambda: not paper.pending("sim"), "the second cluster's end")
+    until(lambda: paper.replicas("sim") == 1, "the count that the Model asks for")
+    shop.state("Ready", ready=1)
+    assert paper.active("sim") == first
+    assert len([cluster for cluster, _ in paper.puts if cluster == first]) == 3, "once each"
+
+
 def test_a_deletion_waits_for_streams_and_not_for_a_second_cluster(start: Start, shop: Shop, paper: Paper) -> None:
     shop.apply(model(image=GOOD, drainSeconds=600))
     start()
