@@ -125,3 +125,21 @@ async def test_a_controller_without_a_lease_asks_nobody() -> None:
     paper = Paper()
     assert await claims(paper, "one", Clock(), more=", enabled: false").is_ours("llm") is True
     assert paper.asked == 0
+
+
+async def test_a_webhook_that_fails_for_leases_locks_no_namespace_for_long() -> None:
+    """What is known to be another's stays so."""
+    paper, clock = Paper(), Clock()
+    first, second = claims(paper, "one", clock), claims(paper, "two", clock)
+    assert await first.is_ours("theirs") is True
+    assert await second.is_ours("theirs") is False
+    paper.fails = Unreachable(500, "failed calling webhook")
+    for now, known in ((0.0, None), (14.0, None), (15.0, True)):
+        clock.now = now
+        assert await second.is_ours("llm") is known
+        await second._try("theirs")
+        assert await second.is_ours("theirs") is False
+    paper.fails = Unreachable(0, "the API server does not answer")
+    for now in (20.0, 90.0):
+        clock.now = now
+        assert await second.is_ours("new") is None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from . import metrics
-from .kube.errors import KubeError, NotFound, Refused
+from .kube.errors import KubeError, NotFound, Refused, is_refusal
 from .runtime.lease import Api, Lease
 from .settings import LeaderElection
 
@@ -23,6 +23,8 @@ LEASE = "cloudach-models"
 _DURATION_S = 120
 _RENEW_S = 30.0
 _RETRY_S = 1.0
+_PATIENCE_S = 15.0
+"""An admission webhook that fails for Leases must not keep a namespace's Models waiting for longer."""
 
 
 class Claims:
@@ -44,6 +46,7 @@ class Claims:
         self._locks: dict[str, asyncio.Lock] = {}
         self._holders: dict[str, str] = {}  # by namespace, as far as it is known
         self._unasked: set[str] = set()  # namespaces where we may not ask
+        self._failing: dict[str, float] = {}  # namespaces where the API server fails, and since when
 
     @property
     def notes(self) -> str:
@@ -90,15 +93,18 @@ class Claims:
         try:
             holder = await lease.attempt()
         except (Refused, NotFound) as error:  # a right is missing, or the namespace is going
-            if namespace not in self._unasked:
-                self._unasked.add(namespace)
-                log.warning(
-                    "nobody can tell whose Models these are", extra={"namespace": namespace, "error": str(error)}
-                )
+            self._wonder(namespace, error)
             holder = self._identity
         except KubeError as error:
             log.info("claim not asked for", extra={"namespace": namespace, "error": str(error)})
-            return
+            if before is not None or not is_refusal(error):
+                return
+            if self._clock() - self._failing.setdefault(namespace, self._clock()) < _PATIENCE_S:
+                return
+            self._wonder(namespace, error)
+            holder = self._identity
+        else:
+            self._failing.pop(namespace, None)
         if holder is None:  # somebody was faster; the next try tells who
             return
         self._holders[namespace] = holder
@@ -109,3 +115,9 @@ class Claims:
         if ours and before not in (None, self._identity):
             log.info("taken over from another controller", extra={"namespace": namespace, "before": before})
             self._won(namespace)
+
+    def _wonder(self, namespace: str, error: KubeError) -> None:
+        if namespace not in self._unasked:
+            self._unasked.add(namespace)
+            extra = {"namespace": namespace, "error": str(error)}
+            log.warning("nobody can tell whose Models these are", extra=extra)
