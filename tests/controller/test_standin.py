@@ -137,6 +137,7 @@ def test_a_replacement_and_an_operator_that_starts_anew(cluster: Cluster, paper:
     service.apply(image="image:2")
     service.until("UpgradeInProgress", "BothActivePendingClustersExist")
     new = until(lambda: paper.pending("x"), "a second cluster")
+    until(lambda: [name for name, _ in paper.puts].count(new) == 1, "the first config, for the second cluster")
     service.apply(2, image="image:2")
     until(lambda: [name for name, _ in paper.puts].count(new) == 2, "the second config, for the second cluster")
     assert [name for name, _ in paper.puts].count(old) == 1, "and not for the first"
