@@ -174,6 +174,8 @@ def test_uninstall_leaves_what_the_notes_say(helm: Helm) -> None:
     notes = helm.install({"firstKey": {"create": True}, "monitoring": {"dashboards": {"enabled": True}}})
     helm.kubectl.apply(model("by-hand"))
     assert "keeps the CRDs" in notes
+    for left in ("lease/cloudach-models", "cloudach-ray-seed", "cloudach-ray-token", "cloudach-gcs-store"):
+        assert left in notes
     helm.uninstall()
     assert helm.names() == set()
     assert helm.get("model", "by-hand")["spec"]["replicas"] == 2
