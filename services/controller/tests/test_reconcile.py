@@ -218,6 +218,8 @@ async def test_a_webhook_that_fails_for_policies_is_told_of_and_stops_no_model_t
     status, ray_service = await look(model("engine:2"), running, [], closed, paper=Failing("networkpolicies"))
     assert "failed calling webhook" in str(status["conditions"])
     assert "engine:2" in str(ray_service["spec"]["rayClusterConfig"]), "what the Model asks for is done all the same"
+    assert status["observedGeneration"] == 1
+    assert "NotTaken" not in str(status["conditions"])
     paper = Failing("networkpolicies")
     status, _ = await look(model("engine:1"), None, [], closed, paper=paper)
     assert "failed calling webhook" in str(status["conditions"])

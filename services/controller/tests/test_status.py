@@ -346,6 +346,12 @@ def test_a_spec_is_not_in_force_where_the_ray_service_is_anothers(spec: dict[str
     assert state == ("Off" if spec else "Failed")
 
 
+def test_a_model_without_its_policy_says_so_also_when_it_is_off() -> None:
+    _, conditions, found = told(model({"replicas": 0}), seen(replicas(0), exposed="no right to make policies"))
+    assert conditions["Degraded"] == "True RayServiceFailed", "its head is open to everybody"
+    assert found.observed_generation == 4, "its spec is in force all the same"
+
+
 def test_a_model_without_one_of_its_aliases_starts_as_any_other() -> None:
     """It is told of, after whatever else is wrong. Failed would have gateways refuse what they should wait for."""
     grant = Grant(("qwen",), refused=(Refusal("chat", OWNER), Refusal("talk", OWNER)))

@@ -66,9 +66,10 @@ def cause(seen: Observation, *, enough: bool = False) -> Cause | None:
         return _with(Reason.KUBERAY_MISSING, "")
     if seen.foreign:
         return _with(Reason.NAME_TAKEN, seen.foreign)
-    if seen.refused:
-        reason = Reason.QUOTA_EXCEEDED if _QUOTA.search(seen.refused) else Reason.RAY_SERVICE_FAILED
-        return _with(reason, seen.refused[:_MOST_WORDS])
+    refused = seen.refused or seen.exposed
+    if refused:
+        reason = Reason.QUOTA_EXCEEDED if _QUOTA.search(refused) else Reason.RAY_SERVICE_FAILED
+        return _with(reason, refused[:_MOST_WORDS])
     if seen.vanished:
         return _with(Reason.RAY_SERVICE_MISSING, "")
     for found in (*_of_pods(seen.pods, enough), _of_engine(seen), _of_kuberay(seen)):

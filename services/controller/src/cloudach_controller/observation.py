@@ -63,6 +63,8 @@ class Observation:
     """Whose the RayService of the Model's name is, if it is another's."""
     refused: str = ""
     """What the API server said instead of taking the RayService."""
+    exposed: str = ""
+    """What it said instead of taking a network policy of a Model that runs."""
     vanished: bool = False
     """Somebody deleted the RayService."""
     contested: bool = False

@@ -138,8 +138,8 @@ class Reconciler:
             done, refused, applied = Plan("none", None), exposed, None
         else:
             done, refused, applied = await self._bring_about(key, model, wanted, there, now)
-            refused = refused or exposed
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
+        seen = replace(seen, exposed=exposed)
         seen = await self._catch_up(model, wanted, there, seen)
         again = await self._say(obj, model, wanted, done, seen, now)
         if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew

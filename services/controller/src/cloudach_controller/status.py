@@ -63,7 +63,8 @@ def status(
         wrong = Cause(Reason.FEWER_REPLICAS, words)
     wrong = wrong or taken
     in_force = not (unserved or seen.foreign or seen.refused or seen.kuberay_missing)
-    if wanted.mode != "running" and wrong is not None and in_force and wrong not in (taken, late):
+    in_order = in_force and not seen.exposed
+    if wanted.mode != "running" and wrong is not None and in_order and wrong not in (taken, late):
         wrong = None  # nothing should run, so nothing is amiss
     state = _state(wanted, view, desired, wrong, seen, fatal=unserved or wrong in (serving, None))
     if seen.contested:
