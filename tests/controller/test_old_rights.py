@@ -54,6 +54,7 @@ def old_account(cluster: Cluster) -> Iterator[Path]:
 def test_models_are_served_meanwhile_and_the_rest_comes_with_the_rights(
     cluster: Cluster, start: Start, shop: Shop, paper: Paper, old_account: Path
 ) -> None:
+    until(lambda: not shop.get("modeluse"), "the end of what other tests have left to the garbage collector")
     shop.apply(model(autoscaling={"minReplicas": 0, "maxReplicas": 2, "idleSeconds": 10}))
     start(kubernetes={"kubeconfig": str(old_account)})
     shop.state("Ready", ready=1)

@@ -145,6 +145,8 @@ def _serve(
     applications = cluster.applications(steering)["applications"]
     # checkIfNeedSubmitServeApplications: also after a restart of the operator, and after a head that lost them.
     if not applications or memory.serve_configs.get(cluster.name) != spec["serveConfigV2"]:
+        if not json.loads(spec["serveConfigV2"]).get("applications"):
+            raise ShutOut  # Ray's ServeDeploySchema requires them: the dashboard refuses it, and KubeRay tries again
         outcome.put = cluster.name
     told = {}
     for name, app in applications.items():
