@@ -1,4 +1,4 @@
-"""What the dashboard is asked with."""
+"""Dashboards are asked and told with the right token, and only at the address of the right cluster."""
 
 from __future__ import annotations
 
@@ -178,3 +178,42 @@ async def test_the_log_of_a_cluster_on_its_way_is_not_the_active_ones() -> None:
     assert of_the_active_cluster(both).engine_log == both.engine_log
     assert of_the_active_cluster(second).engine_log == ""
     assert of_the_active_cluster(second).pods == ()
+
+
+async def test_only_the_address_of_one_cluster_is_told_counts() -> None:
+    """By a Model's address another cluster might get the first one's arguments, and would replace its engines."""
+    told: list[tuple[str, Any]] = []
+
+    async def configure(request: web.Request) -> web.Response:
+        told.append((request.headers["authorization"], await request.json()))
+        return web.Response(status=200 if len(told) == 1 else 500, text="no")
+
+    app = web.Application()
+    app.router.add_put("/c-head-svc/api/serve/applications/", configure)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    secrets, head = Secrets(b64encode(b"token").decode()), Head("c", "c-head-svc")
+    try:
+        async with aiohttp.ClientSession() as session:
+            one = Observer(
+                secrets, Dashboard(session, 30), no_tokens(), parse(f"ray: {{dashboard_url: '{url}/{{head}}'}}")
+            )
+            assert await one.tell(MODEL, head, {"name": "model"}) == ""
+            assert "answers 500: no" in await one.tell(MODEL, head, {"name": "model"})
+            any_of_them = Observer(
+                secrets, Dashboard(session, 30), no_tokens(), parse(f"ray: {{dashboard_url: '{url}/c-head-svc'}}")
+            )
+            assert "not to one of its clusters" in await any_of_them.tell(MODEL, head, {"name": "model"})
+            assert await any_of_them.replicas_of(MODEL, head) is None
+    finally:
+        await runner.cleanup()
+    assert len(told) == 2
+    authorization, body = told[0]
+    assert authorization == "Bearer token"
+    assert body == {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": "0.0.0.0", "port": 8000},
+        "applications": [{"name": "model"}],
+    }

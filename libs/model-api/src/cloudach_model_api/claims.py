@@ -26,7 +26,10 @@ _DEPTH = 50
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a Model asks for. `names`: its id, then its aliases. `held`: the names that it has been told to hold."""
+    """A Claim says what a Model asks for.
+
+    `names` are its id and then its aliases. `held` are the names that its status tells it to hold.
+    """
 
     key: Key
     made: datetime
@@ -45,7 +48,7 @@ class Claim:
 
     @classmethod
     def unread(cls, obj: Mapping[str, Any]) -> Claim | None:
-        """Of an object that is no valid Model: what it has been told to hold, because what ran before goes on."""
+        """An object that is no valid Model claims the names that it holds, because what ran before goes on."""
         meta, names = obj["metadata"], (obj.get("status") or {}).get("names")
         if meta.get("deletionTimestamp") or not names or not all(isinstance(name, str) for name in names):
             return None
@@ -73,8 +76,11 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a Model gets. `names`: its id and its free aliases; empty: it is not served at all. `adapters`: those that
-    are served, each with its free names. `wanted`: names of it that others ask for, with one who does."""
+    """A Grant says which names a Model gets.
+
+    `names` are its id and its free aliases; without any, the Model is not served at all. `adapters` are those that are
+    served, each with its free names. `wanted` are names of it that others ask for, with one who does.
+    """
 
     names: tuple[str, ...] = ()
     adapters: tuple[AdapterNames, ...] = ()
@@ -166,7 +172,10 @@ class _Allocation:
         return next((claim for claim in self._holders.get(name, ()) if not self._out[claim.key]), None)
 
     def _is_out(self, claim: Claim, depth: int = 0) -> bool:
-        """Whether its own id is sure to be another's. Of two in each other's way the one that is asked first is not."""
+        """This tells whether another Model is sure to get its id.
+
+        If two Models stand in each other's way, the one that is asked first is not out.
+        """
         if claim.key in self._out:
             return self._out[claim.key]
         self._out[claim.key] = False
@@ -184,7 +193,10 @@ class _Allocation:
 
 
 def _holders(claims: list[Claim]) -> dict[str, list[Claim]]:
-    """Who asks for a name and holds it, the best right first: told so by name before what follows from an alias."""
+    """This lists, for each name, the Models that ask for it and hold it. The best right comes first.
+
+    A name that a status tells goes before one that only follows from an alias.
+    """
     found: dict[str, list[tuple[bool, Claim]]] = defaultdict(list)
     for claim in claims:
         if not claim.held:
@@ -217,14 +229,14 @@ class Names:
         self._grants: dict[Key, Grant] = {}
 
     def __contains__(self, key: Key) -> bool:
-        """Whether it asks for any."""
+        """This tells whether the Model asks for any name."""
         return key in self._claims
 
     def grant(self, key: Key) -> Grant:
         return self._grants.get(key, NOTHING)
 
     def take(self, key: Key, claim: Claim | None) -> None:
-        """What this Model asks for now. None: nothing, because it is gone or being deleted."""
+        """From now on this Model asks for `claim`. None says that it is gone or being deleted, and asks for nothing."""
         old = self._claims.get(key)
         if claim == old:
             return

@@ -1,4 +1,4 @@
-"""Whether an object that has the name of one of ours is a Model's to change: pure."""
+"""These functions tell whether an object belongs to a Model, though it has the name of one of ours. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands beside a Model's RayService: what gateways mark, its network policies, and its disruption budget."""
+"""Companions stand beside a Model's RayService: its ModelUse, its network policies, and its disruption budget."""
 
 from __future__ import annotations
 

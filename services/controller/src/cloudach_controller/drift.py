@@ -1,4 +1,4 @@
-"""What differs between an object that is there and what it should be: pure."""
+"""These functions compare an object that is there with what it should be. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 Path = tuple[str | int, ...]
 
 _DEFAULTS: dict[str, Any] = {"protocol": "TCP", "numOfHosts": 1, "priority": 0, "optional": False, "suspend": False}
-"""What the API server writes into a rayClusterConfig of its own accord. Empty values come from KubeRay's full updates
-and from defaults, so they count as absent."""
+"""The API server writes these into a rayClusterConfig of its own accord. Empty values count as absent, because
+KubeRay's full updates and defaults bring them."""
 _MISSING = object()
 
 

@@ -109,7 +109,7 @@ class Endings:
                     await asyncio.sleep(_PAUSE_S)
 
     async def let_go_of_ending(self, namespaces: Iterable[str]) -> None:
-        """Of all of them that are being deleted. Raises nothing."""
+        """This lets the Models of those namespaces go that are being deleted. Raises nothing."""
         for namespace in namespaces:
             if await self.is_ending(namespace):
                 try:

@@ -163,7 +163,7 @@ def active_head(ray_service: Mapping[str, Any] | None, pods: Iterable[Mapping[st
 
 
 def head_of(cluster: str, *, told: str = "", token_secret: str = "") -> Head | None:
-    """Of any RayCluster. `told`: what KubeRay says that its service is called."""
+    """The head of any RayCluster. `told` is the name that KubeRay gives its service."""
     service = f"{cluster}-head-svc"
     # KubeRay before 1.4 kept the last 50 characters of it, and put an r where no name may begin.
     if len(told) == 50 and service.endswith(told[1:]):

@@ -76,7 +76,7 @@ class Rollout:
 
 
 def first(model: Model, settings: Settings, around: Around) -> Rollout:
-    """Of a RayService that is to be made."""
+    """The roll-out that makes a RayService."""
     asked = form.asked_hash(model, settings)
     notes = _notes(word=words.spent_now(model, asked=asked, spent="", begins=True))
     made = form.new(model, settings, around.token_secret)
@@ -84,7 +84,7 @@ def first(model: Model, settings: Settings, around: Around) -> Rollout:
 
 
 def decide(model: Model, wanted: Demand, live: Live, settings: Settings, around: Around, *, now: datetime) -> Rollout:
-    """Of a RayService that is there."""
+    """The next step for a RayService that is there."""
     it = _situation(model, wanted, live, settings, around)
     choice = _choose(it)
     begins = choice.pods in ("replaced", "begun anew")
@@ -249,7 +249,7 @@ def _ask(model: Model, asked: str, spent: str) -> str:
 
 
 def _others(live: Live, said: Origin, *, drifted: bool) -> dict[str, Origin | None]:
-    """Of the RayClusters that there are, those that were not made from what the RayService says.
+    """The RayClusters that were not made from what the RayService says now.
 
     None: nobody knows what one was made from, because somebody's hands or a release before this one came between.
     """

@@ -211,7 +211,7 @@ def _state(
 
 
 def _selector(model: Model, seen: Observation) -> str:
-    """Of the pods that serve: idle ones of a dropped cluster would halve what an HPA takes for the load."""
+    """It selects the pods that serve, because idle ones of a dropped cluster would halve the load that an HPA sees."""
     head = active_head(seen.ray_service)
     cluster = f",ray.io/cluster={head.cluster}" if head is not None else ""
     return f"{LABEL_MODEL}={model.metadata.name},ray.io/node-type=worker{cluster}"

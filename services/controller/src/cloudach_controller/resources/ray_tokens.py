@@ -68,7 +68,7 @@ def secret_in(config: Mapping[str, Any]) -> str:
 
 
 def secrets_used(ray_service: Mapping[str, Any]) -> frozenset[str]:
-    """Of the clusters that the RayService speaks of."""
+    """The Secrets with tokens of all clusters that the RayService speaks of."""
     configs = [(ray_service.get("spec") or {}).get("rayClusterConfig") or {}, *_others(ray_service).values()]
     return frozenset(map(secret_in, filter(None, configs))) - {""}
 
