@@ -156,15 +156,17 @@ def name_taken(grant: Grant) -> Cause | None:
 def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
     """Adapters that whichever replica a request comes to has loaded; None where the Model has had none.
 
-    While replicas are replaced there are old ones and new ones, so only what both have; without any replica all that
-    the next one will have.
+    While replicas are replaced there are old ones and new ones, so only what both have counts. Without any replica it
+    is all that the next one will have. While Serve reads a configuration, the status may have called replicas
+    unreachable that run on, so its count proves nothing.
     """
     if model.spec.lora is None and not model.status.adapters:
         return None
     if view.adapters is None:  # Ray was not asked: it is as it was
         return model.status.adapters or ()
     wanted = {adapter.name for adapter in model.spec.adapters}
-    both = view.adapters if view.settled or not view.ready else view.adapters & set(model.status.adapters or ())
+    none_runs = not view.ready and not view.building
+    both = view.adapters if view.settled or none_runs else view.adapters & set(model.status.adapters or ())
     return tuple(sorted(both & wanted))
 
 
@@ -177,7 +179,9 @@ def _last_known(old: ModelStatus, seen: Observation) -> Replicas:
     last = Replicas(old.desired_replicas or 0, ready, max(total - ready, 0), 0, "RUNNING" if ready else "", "", "")
     if told is None:
         return last
-    return replace(last, application=told.application, deployment="UPDATING", adapters=told.adapters)
+    return replace(
+        last, application=told.application, deployment="UPDATING", adapters=told.adapters, building=told.building
+    )
 
 
 def _desired(wanted: Demand, view: Replicas) -> int:
