@@ -396,7 +396,9 @@ def test_adapters_count_when_all_replicas_have_them(
 def test_an_adapter_waits_for_replicas_that_could_not_be_reached_before() -> None:
     """They count as not ready then, and yet they run, and one of them may be the next to get a request."""
     old = {**WAS_READY, "adapters": ["a"], "readyReplicas": 0}
-    assert told(model(ADAPTERS, old), seen(view("a", "b", ready=0, app="DEPLOYING", building=True)))[2].adapters == ("a",)
+    assert told(model(ADAPTERS, old), seen(view("a", "b", ready=0, app="DEPLOYING", building=True)))[2].adapters == (
+        "a",
+    )
 
 
 def test_a_model_without_adapters_tells_of_none() -> None:
