@@ -9,7 +9,7 @@ WORKDIR /src
 COPY pyproject.toml uv.lock ./
 COPY libs libs
 COPY services services
-RUN uv build --quiet --wheel --package cloudach-settings --out-dir /wheels \
+RUN uv build --quiet --wheel --package cloudach-service --out-dir /wheels \
  && uv build --quiet --wheel --package cloudach-inference --out-dir /wheels \
  && uv export --quiet --frozen --no-dev --no-emit-workspace --no-hashes --no-annotate --package cloudach-inference \
       --extra ray --output-file /wheels/constraints.txt

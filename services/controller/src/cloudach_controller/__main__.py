@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from cloudach_telemetry import logs
+from cloudach_service import logs
 
 from .settings import ConfigError, described, load
 

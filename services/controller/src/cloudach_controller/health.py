@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
-from cloudach_telemetry.metrics import exposition
+from cloudach_service.metrics import exposition
 from prometheus_client import CONTENT_TYPE_LATEST
 
 

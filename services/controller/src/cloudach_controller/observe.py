@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from cloudach_model_api.model import Model
-from cloudach_settings import header_text
+from cloudach_service.settings import header_text
 
 from .causes import last_error
 from .dashboard import Dashboard, Unanswered, Unauthorized

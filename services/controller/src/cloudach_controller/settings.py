@@ -10,11 +10,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cloudach_settings
 import yaml
 from cloudach_model_api.engine import Toleration
 from cloudach_model_api.names import GPU_TYPE_LABEL
-from cloudach_settings import ConfigError, Group, Host, Port, Seconds, base_url
+from cloudach_service import settings as loader
+from cloudach_service.settings import ConfigError, Group, Host, Port, Seconds, base_url
 from pydantic import AfterValidator, Field, model_validator
 
 _LABEL_NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
@@ -252,12 +252,12 @@ class Settings(Group):
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
     """Raises ConfigError, with one line for each bad field."""
-    return cloudach_settings.parse(Settings, text, source=source)
+    return loader.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
     """Raises ConfigError."""
-    return cloudach_settings.load(Settings, path)
+    return loader.load(Settings, path)
 
 
 def described() -> str:

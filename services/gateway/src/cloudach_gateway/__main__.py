@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cloudach_telemetry import logs
+from cloudach_service import logs
 
 from .settings import ConfigError, Settings, load
 
@@ -49,7 +49,7 @@ def _run(settings: Settings) -> int:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="cloudach-")
             )
-        from cloudach_telemetry import metrics
+        from cloudach_service import metrics
 
         from . import supervisor, worker
         from .store.embedded import EmbeddedError, redis_server

@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import cloudach_settings
-from cloudach_settings import BaseUrl, ConfigError, Group, Host, MediaDomain, Name, Port, Seconds, Secret
+from cloudach_service import settings as loader
+from cloudach_service.settings import BaseUrl, ConfigError, Group, Host, MediaDomain, Name, Port, Seconds, Secret
 from openai_wire.fields import RESERVED
 from openai_wire.guided_bounds import GuidedBounds
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -388,12 +388,12 @@ class Settings(Group):
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
     """Raises ConfigError, with one line for each bad field."""
-    return cloudach_settings.parse(Settings, text, source=source, variables=True)
+    return loader.parse(Settings, text, source=source, variables=True)
 
 
 def load(path: Path) -> Settings:
     """Raises ConfigError."""
-    settings = cloudach_settings.load(Settings, path, variables=True)
+    settings = loader.load(Settings, path, variables=True)
     if settings.redis.url is None:
         _refuse_a_store_left_behind(path, settings.redis.data_dir)
         return settings

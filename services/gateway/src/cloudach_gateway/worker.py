@@ -15,7 +15,7 @@ from collections.abc import Generator
 
 import uvicorn
 import uvloop
-from cloudach_telemetry import logs
+from cloudach_service import logs
 
 from .app import HEALTH_PATHS, build
 from .lifecycle import Lifecycle

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cloudach_settings
-from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, Port, Seconds, header_text
+from cloudach_service import settings as loader
+from cloudach_service.settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, Port, Seconds, header_text
 from pydantic import Field, model_validator
 
 from .slugs import slug
@@ -107,12 +107,12 @@ class Settings(Group):
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
     """Raises ConfigError, with one line for each bad field."""
-    return cloudach_settings.parse(Settings, text, source=source)
+    return loader.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
     """Raises ConfigError."""
-    return cloudach_settings.load(Settings, path)
+    return loader.load(Settings, path)
 
 
 def api_key(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:

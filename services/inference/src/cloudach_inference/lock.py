@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cloudach_settings import header_text
+from cloudach_service.settings import header_text
 
 KEY_VARIABLE = "VLLM_API_KEY"
 KEY_FOLDER = Path("/var/run/cloudach/engine-key")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import cloudach_settings
-from cloudach_settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, expanded
+from cloudach_service import settings as loader
+from cloudach_service.settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, expanded
 from pydantic import Field
 
 Engine = Literal["vllm", "sim", "ray-sim"]
@@ -49,7 +49,7 @@ def load(path: Path | None) -> StackConfig:
     """Raises ConfigError."""
     if path is None:
         return DEFAULT
-    config = cloudach_settings.load(StackConfig, path)
+    config = loader.load(StackConfig, path)
     return config.model_copy(update={"gateway": _anchored(config.gateway, path.absolute().parent)})
 
 

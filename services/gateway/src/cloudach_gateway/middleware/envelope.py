@@ -6,7 +6,7 @@ import logging
 from dataclasses import asdict
 from typing import Any
 
-from cloudach_telemetry import logs
+from cloudach_service import logs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .. import metrics

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from cloudach_telemetry import logs
+from cloudach_service import logs
 from openai_wire.allowed import check_fields, check_media, check_words
 from openai_wire.errors import error_frame
 from openai_wire.guided import is_guided

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 
 import uvloop
-from cloudach_settings import header_text
+from cloudach_service.settings import header_text
 
 from . import admin, faults
 from .app import Simulator

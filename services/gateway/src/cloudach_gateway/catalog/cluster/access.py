@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cloudach_settings import header_text
+from cloudach_service.settings import header_text
 
 from ...settings import ConfigError
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cloudach_model_api import Claim, ConditionType, InvalidModel, Model, Reason, State, allocate
-from cloudach_settings import base_url
+from cloudach_service.settings import base_url
 
 from ..served import Absence, Resource, Rules, ServedModel, Why
 

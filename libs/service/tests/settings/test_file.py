@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from cloudach_settings import (
+from cloudach_service.settings import (
     FOLDER_OR_NAME,
     ConfigError,
     Group,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from cloudach_settings import MediaDomain, base_url, header_text
+from cloudach_service.settings import MediaDomain, base_url, header_text
 from pydantic import TypeAdapter, ValidationError
 
 

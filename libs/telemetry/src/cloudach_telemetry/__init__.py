@@ -1,1 +1,0 @@
-"""JSON logs and Prometheus metrics, the same in every service."""
