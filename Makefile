@@ -70,8 +70,8 @@ test: check ## all tests, the real vLLM run last; what was left out is said at t
 	@$(MAKE) test-e2e
 	@scripts/left-out.sh $(LEFT_OUT)
 
-test-unit: setup ## the tests beside the libraries and services
-	$(PYTEST) -q -n 3 --dist worksteal libs services
+test-unit: setup ## the tests beside the libraries and services, and those of docs/
+	$(PYTEST) -q -n 3 --dist worksteal libs services tests/docs
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
 	@scripts/proxy-tools.sh
@@ -141,11 +141,12 @@ bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on 
 	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEATS),--repeats $(REPEATS)) \
 	  --json .cache/bench.json $(if $(WRITE),--write) $(BENCH)
 
-check: setup ## lint, formatting, types, import contracts
+check: setup ## lint, formatting, types, import contracts, links of the docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy libs/*/src services/*/src
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_links.py
 
 format: setup ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix
