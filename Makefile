@@ -144,7 +144,7 @@ bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on 
 check: setup ## lint, formatting, types, import contracts, links of the docs
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy libs/*/src services/*/src
+	$(BIN)/mypy libs/*/src services/*/src tests/support
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_links.py
 

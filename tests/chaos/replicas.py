@@ -3,44 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import random
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
+from tests.support.ports import free_port
 from tests.support.stack import Simulator, start_sim
 
 MODEL = "sim"
-
-_PORTS = range(10_000, 20_000)  # below those that the kernel gives to outgoing connections
-_marks: list[socket.socket] = []
-
-
-def quiet_port() -> int:
-    """A free port that no connection takes as its own while the server behind it is away, nor another call of this, in
-    whatever process, while this process lives."""
-    while True:
-        port = random.choice(_PORTS)
-        mark = socket.socket(socket.AF_UNIX)
-        try:
-            mark.bind(f"\0cloudach-test-port-{port}")
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            mark.close()
-        else:
-            _marks.append(mark)
-            return port
 
 
 class Replica:
     """A simulator that can be away for a while. `stats` and the like are those of its present life."""
 
     def __init__(self, **options: Any) -> None:
-        self._options = {"model": MODEL, **options, "port": quiet_port()}
+        self._options = {"model": MODEL, **options, "port": free_port()}
         self.sim = self._started()
 
     @property

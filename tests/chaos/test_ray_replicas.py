@@ -13,10 +13,11 @@ from cloudach_inference.processes import descendants
 from tests.chaos.asks import greedy
 from tests.chaos.crowd import Crowd
 from tests.chaos.observed import counters, failovers, in_short
-from tests.chaos.replicas import MODEL, quiet_port
-from tests.data_plane.test_cancel import until
+from tests.chaos.replicas import MODEL
 from tests.support.inference import Inference, start_ray_sim
+from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway
+from tests.support.waiting import until
 
 STREAMS = 60
 AT_ONCE = 40  # of these, when a replica is killed
@@ -37,15 +38,15 @@ def test_nobody_notices(say: Callable[[str], None]) -> None:
     asks, undisturbed = greedy(STREAMS, tokens=(150, 250))
     with start_ray_sim({"id": MODEL, "engine_args": {"rate": 15}, "replicas": 2}) as inference:
         model = {"id": MODEL, "upstreams": [inference.base_urls[MODEL]], "api_key": inference.api_key}
-        port = quiet_port()
+        port = free_port()
         config = {"models": [model], "timeouts": {"heartbeat_s": 1.0}, "listen": {"metrics_port": port}}
         with start_gateway(config) as gateway:
             killed: set[int] = set()
             # A stream takes 10 to 17 s; they go on coming, for nobody knows how long a replica takes to come back.
             with Crowd(gateway.base_url, create_key(gateway), asks, per_s=5, repeat=True) as crowd:
                 for _ in range(2):
-                    until(lambda: counters(port)["cloudach_running_requests",] >= AT_ONCE, seconds=60)
-                    until(lambda: len(replica_pids(inference) - killed) == 2, seconds=60)
+                    until(lambda: counters(port)["cloudach_running_requests",] >= AT_ONCE, within_s=60)
+                    until(lambda: len(replica_pids(inference) - killed) == 2, within_s=60)
                     # Of the older ones first: the new one may not serve yet.
                     victim = min(replica_pids(inference) - killed)
                     os.kill(victim, signal.SIGKILL)

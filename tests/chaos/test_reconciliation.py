@@ -13,9 +13,10 @@ from typing import Any
 
 from tests.chaos.crowd import Answer, Ask, Crowd
 from tests.chaos.observed import counters, failovers, in_short, records, totals, usage
-from tests.chaos.replicas import MODEL, quiet_port, replicas
-from tests.data_plane.test_cancel import until
+from tests.chaos.replicas import MODEL, replicas
+from tests.support.ports import free_port
 from tests.support.stack import create_key, served_by, start_gateway
+from tests.support.waiting import until
 
 REQUESTS = 120
 TOKENS = 60
@@ -52,7 +53,7 @@ def ask(number: int, key: str) -> Ask:
 
 
 def test_all_books_agree(say: Callable[[str], None]) -> None:
-    port = quiet_port()
+    port = free_port()
     with replicas(4, rate=10, spread=True) as engines:  # a tick is longer than it takes until all know who has left
         for engine in engines:
             engine.arm(f"error@{FAILED_AT}", user="failed")

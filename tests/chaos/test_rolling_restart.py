@@ -11,10 +11,11 @@ from tests.chaos.asks import greedy
 from tests.chaos.balancer import balancer
 from tests.chaos.crowd import Crowd
 from tests.chaos.observed import failovers, in_short, records, usage
-from tests.chaos.replicas import Replica, quiet_port, replicas
-from tests.data_plane.test_cancel import until
-from tests.data_plane.test_redis_away import valkey
+from tests.chaos.replicas import Replica, replicas
+from tests.support.ports import free_port
 from tests.support.stack import Gateway, create_key, served_by, start_gateway
+from tests.support.valkey import valkey
+from tests.support.waiting import until
 
 PER_S = 12
 RATE = 25  # tokens a second: a stream takes 2 to 4 s
@@ -65,7 +66,7 @@ def engines() -> Iterator[list[Replica]]:
 def fleet(engines: list[Replica]) -> Iterator[Fleet]:
     with valkey() as redis:
         running = Fleet(
-            [quiet_port(), quiet_port()],
+            [free_port(), free_port()],
             {
                 "models": [served_by(*(engine.sim for engine in engines), max_model_len=32768)],
                 "redis": {"url": redis.url},
@@ -82,7 +83,7 @@ def test_nobody_notices(engines: list[Replica], fleet: Fleet, say: Callable[[str
     asks, undisturbed = greedy(300, tokens=(45, 90))
     key = create_key(fleet.present[0])
     statuses = []
-    with balancer(quiet_port(), fleet.ports) as url, Crowd(f"{url}/v1", key, asks, per_s=PER_S, repeat=True) as crowd:
+    with balancer(free_port(), fleet.ports) as url, Crowd(f"{url}/v1", key, asks, per_s=PER_S, repeat=True) as crowd:
         until(lambda: min(fleet.shares()) > 0)
         for step in ("replica 0", "gateway 0", "replica 1", "replica 2", "gateway 1", "replica 3"):
             what, number = step.split()

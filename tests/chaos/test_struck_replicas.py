@@ -9,9 +9,10 @@ from collections.abc import Callable
 from tests.chaos.asks import greedy
 from tests.chaos.crowd import Crowd
 from tests.chaos.observed import counters, failovers, in_short, records
-from tests.chaos.replicas import Replica, quiet_port, replicas
-from tests.data_plane.test_cancel import until
+from tests.chaos.replicas import Replica, replicas
+from tests.support.ports import free_port
 from tests.support.stack import create_key, served_by, start_gateway
+from tests.support.waiting import until
 
 STREAMS = int(os.environ.get("STREAMS", "500"))
 RATE = 10  # tokens a second of each
@@ -33,7 +34,7 @@ def strike(replica: Replica, kind: str) -> int | None:
 def test_nobody_notices(say: Callable[[str], None]) -> None:
     asks, undisturbed = greedy(STREAMS, tokens=(50, 110))
     assert sum(any(ord(character) > 0x4E00 for character in answer.text) for answer in undisturbed) > STREAMS / 2
-    port = quiet_port()
+    port = free_port()
     with replicas(4, rate=RATE, spread=True) as engines:
         config = {
             "models": [served_by(*(engine.sim for engine in engines), max_model_len=32768)],

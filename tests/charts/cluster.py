@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,15 +65,6 @@ def model(name: str) -> dict[str, Any]:
     """A Model in `serving` that is of no release."""
     metadata = {"name": name, "namespace": "serving"}
     return {"apiVersion": "cloudach.dev/v1alpha1", "kind": "Model", "metadata": metadata, "spec": MODEL_SPEC}
-
-
-def within(seconds: float, done: Callable[[], bool]) -> None:
-    """Returns when `done` says so. Raises TimeoutError."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not after {seconds} s")
-        time.sleep(0.2)
 
 
 def prepare(cluster: Cluster, crds: Path = CRDS) -> None:

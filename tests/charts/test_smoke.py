@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,15 +12,11 @@ import httpx
 import pytest
 
 from tests.support.helm import CHART
+from tests.support.ports import free_port
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, Simulator, served_by, start_gateway, start_sim
 
 SCRIPT = CHART / "files" / "helm_test.py"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.data_plane.test_redis_away import Valkey, valkey
 from tests.support.helm import render
+from tests.support.valkey import Valkey, valkey
 
 
 def answers(server: Valkey, within_s: float) -> bool:

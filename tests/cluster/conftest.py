@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.charts.cluster import kuberay_operator, rayservice_crd, within
+from tests.charts.cluster import kuberay_operator, rayservice_crd
 from tests.cluster import ray_pods
 from tests.cluster.node import NAMESPACE, Node, node_with, require_node
 from tests.cluster.ray_pods import HEAD, WORKER
@@ -20,6 +20,7 @@ from tests.support import images
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
 from tests.support.kubectl import await_kinds
 from tests.support.processes import ROOT
+from tests.support.waiting import until
 
 VALKEY = "docker.io/valkey/valkey:9.0.8-alpine3.24"
 SIMULATOR = "ghcr.io/cloudach/simulator:test"
@@ -132,7 +133,7 @@ def before(node: Node, addresses: dict[str, str], crds: None) -> set[str]:
         gone = not any(one.partition("/")[2].startswith(NAMES) for one in there)
         return gone and {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"} <= there
 
-    within(180, settled)
+    until(settled, within_s=180)
     return objects(node)
 
 

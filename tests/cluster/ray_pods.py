@@ -17,9 +17,9 @@ from cloudach_controller.resources.ray_service import application, serve_config
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
 
-from tests.charts.cluster import within
 from tests.cluster.node import NAMESPACE, Node
 from tests.support.processes import ROOT
+from tests.support.waiting import until
 
 CLUSTER = "tiny-x7k2p"
 HEAD, WORKER = "ray-head", "ray-worker"
@@ -102,7 +102,7 @@ class RayPods:
         """Raises TimeoutError when the head does not get ready."""
         self._make_head()
         # KubeRay has a container before the worker that waits for it.
-        within(300, lambda: self._is_ready(HEAD))
+        until(lambda: self._is_ready(HEAD), within_s=300)
         self._make_worker()
 
     def __exit__(self, *_: object) -> None:

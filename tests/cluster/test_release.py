@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.charts.cluster import CRDS, within
+from tests.charts.cluster import CRDS
 from tests.cluster.conftest import CRDS_APART, VERSIONS, WAIT, objects
 from tests.cluster.node import NAMESPACE, Node
 from tests.cluster.ray_pods import WORKER, RayPods
 from tests.support.helm import CHART
 from tests.support.kubectl import CommandFailed, await_kinds
+from tests.support.waiting import until
 
 LOAD = Path(__file__).with_name("load.py")
 STREAMS = 20
@@ -66,7 +67,9 @@ def expected_images(version: str) -> set[str]:
 def test_pods_are_ready(node: Node, release: dict[str, Any]) -> None:
     expected = {"gateway": [True, True], "controller": [True, True], "valkey": [True]}
     try:
-        within(180, lambda: {part: ready(node, part) for part in PARTS} == expected)  # helm waits for fewer of them
+        until(
+            lambda: {part: ready(node, part) for part in PARTS} == expected, within_s=180
+        )  # helm waits for fewer of them
     except TimeoutError:
         pytest.fail(node.tell())
     assert images(node) == expected_images(VERSIONS[0])
@@ -94,10 +97,10 @@ def test_the_first_key_is_in_its_secret(node: Node, release: dict[str, Any]) -> 
 
 def test_the_controller_acts_on_the_model(node: Node, release: dict[str, Any]) -> None:
     """With the rights of its service account. KubeRay's part is nobody's here."""
-    within(180, lambda: node.get("rayservices")["items"] != [])
+    until(lambda: node.get("rayservices")["items"] != [], within_s=180)
     assert node.get("rayservice", "tiny")["metadata"]["ownerReferences"][0]["kind"] == "Model"
     # The status is written after it.
-    within(180, lambda: node.get("model", "tiny").get("status", {}).get("observedGeneration") == 1)
+    until(lambda: node.get("model", "tiny").get("status", {}).get("observedGeneration") == 1, within_s=180)
 
 
 def upgrade(node: Node, values: dict[str, Any]) -> None:
@@ -130,7 +133,7 @@ def test_an_upgrade_from_the_release_before_breaks_no_stream(
         engines = {"id": "heads", "upstreams": [f"http://{addresses[WORKER]}:8000"], "upstream_model": "tiny"}
         release["gateway"]["config"]["models"].append(engines)
         upgrade(node, release)
-        within(300, lambda: not any(earlier[part] & uids(node, part) for part in ("gateway", "controller")))
+        until(lambda: not any(earlier[part] & uids(node, part) for part in ("gateway", "controller")), within_s=300)
         out, _ = load.communicate(timeout=300)
     finally:
         load.kill()
@@ -162,7 +165,7 @@ def test_keys_outlive_valkeys_pod(node: Node, release: dict[str, Any]) -> None:
     old = uids(node, "valkey")
     node.kubectl("delete", "pod", "demo-cloudach-valkey-0")
     # The StatefulSet's own status may still be of the pod before.
-    within(300, lambda: not old & uids(node, "valkey") and ready(node, "valkey") == [True])
+    until(lambda: not old & uids(node, "valkey") and ready(node, "valkey") == [True], within_s=300)
     found: set[str] = set()
 
     def answered() -> bool:
@@ -173,7 +176,7 @@ def test_keys_outlive_valkeys_pod(node: Node, release: dict[str, Any]) -> None:
             return False
         return True
 
-    within(180, answered)
+    until(answered, within_s=180)
     assert found == before != set()
 
 
@@ -185,7 +188,7 @@ def test_the_store_of_rays_state_lets_each_model_in_and_is_as_closed_as_it_says(
         "import os, redis; admin = redis.Redis(password=os.environ['RAYSTORE_PASSWORD'], decode_responses=True);"
         "print(' '.join(admin.acl_users()))"
     )
-    within(180, lambda: f"{NAMESPACE}.tiny." in exec_python(node, "statefulset/demo-cloudach-raystore", code))
+    until(lambda: f"{NAMESPACE}.tiny." in exec_python(node, "statefulset/demo-cloudach-raystore", code), within_s=180)
     assert set(node.get("secret", "cloudach-gcs-store")["data"]) == {"tiny"}
     options = node.get("rayservice", "tiny")["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
     assert options["redisUsername"]["value"].startswith(f"{NAMESPACE}.tiny.")
@@ -199,9 +202,9 @@ def test_a_lost_head_breaks_and_refuses_nothing(node: Node, release: dict[str, A
     with RayPods(node, "tiny", addresses) as ray:
         try:
             ray.begin()
-            within(300, lambda: worked(ray.serve))
-            within(300, lambda: worked(lambda: [one["state"] for one in ray.replicas()] == ["RUNNING"]))
-            within(60, ray.answers)
+            until(lambda: worked(ray.serve), within_s=300)
+            until(lambda: worked(lambda: [one["state"] for one in ray.replicas()] == ["RUNNING"]), within_s=300)
+            until(ray.answers, within_s=60)
             lose_a_head(node, ray, f"http://{release['gateway']['service']['clusterIP']}/v1")
         except TimeoutError as error:
             pytest.fail(f"{error}\n{node.tell()}")
@@ -215,7 +218,7 @@ def lose_a_head(node: Node, ray: RayPods, url: str) -> None:
     try:
         assert load.stdout.readline() == "running\n"
         ray.lose_head()
-        within(300, lambda: worked(lambda: ray.replicas() == before))
+        until(lambda: worked(lambda: ray.replicas() == before), within_s=300)
         out, _ = load.communicate(timeout=300)
     finally:
         load.kill()
@@ -248,7 +251,9 @@ def test_uninstall_leaves_what_the_notes_say(node: Node, release: dict[str, Any]
         "Pod/demo-cloudach-test",
     }
     try:
-        within(300, lambda: objects(node) - before == expected)  # pods drain, and the garbage collector is not helm
+        until(
+            lambda: objects(node) - before == expected, within_s=300
+        )  # pods drain, and the garbage collector is not helm
     except TimeoutError:
         assert objects(node) - before == expected
     assert before <= objects(node)

@@ -16,8 +16,9 @@ from cloudach_model_api.keys import key_id
 
 from tests.support.kube import Cluster
 from tests.support.kubectl import Kubectl
-from tests.support.kuberay.paper import PATIENCE_S, Paper, until
+from tests.support.kuberay.paper import PATIENCE_S, Paper
 from tests.support.kuberay.reconcile import as_go_has_it
+from tests.support.waiting import until
 
 from .conftest import NAMESPACE, Start
 

@@ -13,8 +13,9 @@ import pytest
 from tests.charts.cluster import rayservice_crd
 from tests.support.kube import Cluster
 from tests.support.kubectl import await_kinds
-from tests.support.kuberay.paper import PATIENCE_S, Paper, until
+from tests.support.kuberay.paper import PATIENCE_S, Paper
 from tests.support.processes import Server
+from tests.support.waiting import until
 
 from .conftest import NAMESPACE, Start
 from .test_controller import Shop, model

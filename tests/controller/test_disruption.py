@@ -16,9 +16,10 @@ import yaml
 
 from tests.charts.cluster import Helm, prepare
 from tests.support.kube import Cluster, api_server
-from tests.support.kuberay.paper import Paper, paper_kuberay, until
+from tests.support.kuberay.paper import Paper, paper_kuberay
 from tests.support.newer_api import newer_api
 from tests.support.processes import BIN, Server
+from tests.support.waiting import until
 
 from .conftest import ACCOUNT, NAMESPACE, kubeconfig_of
 from .test_controller import Shop, model

@@ -14,7 +14,7 @@ from cloudach_controller.settings import parse
 from cloudach_model_api import Model
 
 from tests.support.kube import Cluster
-from tests.support.kuberay.paper import until
+from tests.support.waiting import until
 
 from .conftest import NAMESPACE, Start
 from .test_controller import Shop, model

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.charts.cluster import within
 from tests.cluster.ray_pods import crd
 from tests.controller.conftest import NAMESPACE, Start
 from tests.support.kube import Cluster
 from tests.support.kubectl import await_kinds
 from tests.support.raystore import ADMIN, RayStore
+from tests.support.waiting import until
 
 MODEL = {
     "apiVersion": "cloudach.dev/v1alpha1",
@@ -60,9 +60,9 @@ def test_users_follow_the_clusters_of_a_model(
         return kubectl.get("-n", NAMESPACE, kind, name)
 
     user = f"{NAMESPACE}.kept.{get('model', 'kept')['metadata']['uid']}"
-    within(60, lambda: user in admin.acl_users())
-    within(60, lambda: "kept" in get("secret", "cloudach-gcs-store")["data"])
-    within(60, lambda: kubectl("-n", NAMESPACE, "get", "rayservice", "kept", "--ignore-not-found") != "")
+    until(lambda: user in admin.acl_users(), within_s=60)
+    until(lambda: "kept" in get("secret", "cloudach-gcs-store")["data"], within_s=60)
+    until(lambda: kubectl("-n", NAMESPACE, "get", "rayservice", "kept", "--ignore-not-found") != "", within_s=60)
     options = get("rayservice", "kept")["spec"]["rayClusterConfig"]["gcsFaultToleranceOptions"]
     assert (options["redisAddress"], options["redisUsername"]) == (address["address"], {"value": user})
 
@@ -70,12 +70,12 @@ def test_users_follow_the_clusters_of_a_model(
     uids = {name: get("raycluster", name)["metadata"]["uid"] for name in ("kept-a", "job-a", "other-a")}
     password = b64decode(get("secret", "cloudach-gcs-store")["data"]["kept"]).decode()
     head = store.client(user, password)
-    within(60, lambda: f"~RAY{uids['kept-a']}@*" in admin.acl_getuser(user)["keys"])
+    until(lambda: f"~RAY{uids['kept-a']}@*" in admin.acl_getuser(user)["keys"], within_s=60)
     head.hset(f"RAY{uids['kept-a']}@KV", "a", "b")
     assert not [uid for uid in (uids["job-a"], uids["other-a"]) if uid in str(admin.acl_getuser(user))]
 
     kubectl("-n", NAMESPACE, "delete", "model", "kept")
     kubectl("-n", NAMESPACE, "delete", "raycluster", "--all")
-    within(60, lambda: user not in admin.acl_users())
+    until(lambda: user not in admin.acl_users(), within_s=60)
     assert admin.keys() == []
-    within(60, lambda: "kept" not in get("secret", "cloudach-gcs-store").get("data", {}))
+    until(lambda: "kept" not in get("secret", "cloudach-gcs-store").get("data", {}), within_s=60)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.kube import Cluster
-from tests.support.kuberay.paper import Paper, until
+from tests.support.kuberay.paper import Paper
+from tests.support.waiting import until
 
 from .conftest import Start
 from .test_controller import Shop, model

@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from tests.chaos.crowd import Answer, Ask, Crowd
-from tests.chaos.replicas import quiet_port
 from tests.support.kube import Cluster
 from tests.support.kuberay.operator import Operator, kuberay_operator
-from tests.support.kuberay.paper import until
+from tests.support.ports import free_port
 from tests.support.processes import BIN, Server
 from tests.support.stack import Gateway, create_key, start_gateway
+from tests.support.waiting import until
 
 from .conftest import NAMESPACE
 from .test_controller import Shop, model
@@ -125,7 +125,7 @@ def loop(cluster: Cluster, account: Path, tmp_path_factory: pytest.TempPathFacto
         config.write_text(yaml.safe_dump(controller_config(operator, account)))
         gateway_config = {
             "kubernetes": {"enabled": True, "namespaces": [NAMESPACE], "kubeconfig": str(cluster.kubeconfig)},
-            "listen": {"metrics_port": quiet_port()},
+            "listen": {"metrics_port": free_port()},
             "failover": {"budget_s": 120, "attempts": 100},
         }
         with (

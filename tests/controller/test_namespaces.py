@@ -15,8 +15,9 @@ from tests.charts.cluster import Helm, prepare
 from tests.charts.value_cases import MODEL_SPEC
 from tests.support.kube import Cluster, api_server
 from tests.support.kubectl import CommandFailed
-from tests.support.kuberay.paper import PATIENCE_S, Paper, paper_kuberay, until
+from tests.support.kuberay.paper import PATIENCE_S, Paper, paper_kuberay
 from tests.support.processes import BIN, Server
+from tests.support.waiting import until
 
 from .conftest import ACCOUNT, kubeconfig_of
 from .test_controller import model

@@ -12,7 +12,8 @@ import yaml
 
 from tests.support.helm import RELEASED, helm
 from tests.support.kube import Cluster
-from tests.support.kuberay.paper import Paper, until
+from tests.support.kuberay.paper import Paper
+from tests.support.waiting import until
 
 from .conftest import NAMESPACE, Start, kubeconfig_of
 from .test_controller import Shop, model

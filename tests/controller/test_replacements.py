@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.kube import Cluster
-from tests.support.kuberay.paper import Paper, until
+from tests.support.kuberay.paper import Paper
+from tests.support.waiting import until
 
 from .conftest import Start
 from .test_controller import Shop, model

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.kube import Cluster
 from tests.support.kuberay.manifests import FINALIZER
-from tests.support.kuberay.paper import Paper, until
+from tests.support.kuberay.paper import Paper
+from tests.support.waiting import until
 
 from .conftest import NAMESPACE
 

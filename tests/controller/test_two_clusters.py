@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tests.support.kube import Cluster
-from tests.support.kuberay.paper import Paper, until
+from tests.support.kuberay.paper import Paper
+from tests.support.waiting import until
 
 from .conftest import NAMESPACE, Start
 from .test_controller import Shop, model

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.charts.cluster import prepare, within
+from tests.charts.cluster import prepare
 from tests.support.kube import api_server, require_kube
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import until
 
 from .cases import model
 
@@ -30,8 +31,10 @@ def test_an_hpa_keeps_a_model_within_its_bounds(kubectl: Kubectl) -> None:
     before = kubectl.get("model", "chat")["spec"]
     assert before["replicas"] == 1
     kubectl("autoscale", "model/chat", "--min=3", "--max=4", "--cpu=80%")
-    within(180, lambda: kubectl.get("model", "chat")["spec"]["replicas"] == 3)
+    until(lambda: kubectl.get("model", "chat")["spec"]["replicas"] == 3, within_s=180)
     kubectl("scale", "model/chat", "--replicas=9")
-    within(180, lambda: kubectl.get("model", "chat")["spec"]["replicas"] == 4)
+    until(lambda: kubectl.get("model", "chat")["spec"]["replicas"] == 4, within_s=180)
     assert kubectl.get("model", "chat")["spec"] == {**before, "replicas": 4}, "only the replicas"
-    within(180, lambda: kubectl.get("hpa", "chat")["status"]["desiredReplicas"] == 4)  # written after the replicas
+    until(
+        lambda: kubectl.get("hpa", "chat")["status"]["desiredReplicas"] == 4, within_s=180
+    )  # written after the replicas

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from cloudach_model_api import ConditionType, ModelStatus, Reason, State, set_condition
 
-from tests.charts.cluster import within
 from tests.support.kubectl import Kubectl
+from tests.support.waiting import until
 
 from .cases import model
 
@@ -83,7 +83,7 @@ def test_category(kubectl: Kubectl) -> None:
 
 def test_explain(kubectl: Kubectl) -> None:
     # The server adds the CRD to its OpenAPI a moment after it serves it.
-    within(180, lambda: kubectl.run("explain", "model").returncode == 0)
+    until(lambda: kubectl.run("explain", "model").returncode == 0, within_s=180)
     said = kubectl("explain", "model.spec.gpu.perPod")
     assert "GPUs of one worker pod" in " ".join(said.split())
 

@@ -12,9 +12,9 @@ from typing import Any
 import openai
 import pytest
 
-from tests.data_plane.test_cancel import until
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, Simulator, create_key, start_gateway, start_sim
+from tests.support.waiting import until
 
 MESSAGES: Any = [{"role": "user", "content": "Tell me of the sea"}]
 

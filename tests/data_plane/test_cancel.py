@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
-import subprocess
-import time
-from collections.abc import Callable
 
 import httpx
 import pytest
 
 from tests.data_plane.conftest import Stack, chat
-from tests.support.processes import BIN
-from tests.support.stack import Gateway, Simulator, create_key
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 30.0) -> float:
-    """Seconds until `condition` held; fails when it did not in time, which is long, for machines may be busy."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < seconds, "it did not happen in time"
-        time.sleep(0.01)
-    return time.monotonic() - began
-
-
-def used(gateway: Gateway, key: str) -> dict[str, int]:
-    """By this key, on whatever day: a test may run over midnight."""
-    words = ("totals", "--by", "key", "--from", "2000-01-01", "--format", "json", "--key", key)
-    command = [BIN / "cloudach", "usage", *words, "--config", gateway.config_file]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    found: list[dict[str, int]] = json.loads(done.stdout)
-    return found[0] if found else {}
+from tests.support.stack import Simulator, create_key, used
+from tests.support.waiting import until
 
 
 async def test_a_hundred_streams_cut_at_random_points(stack: Stack, sim: Simulator) -> None:
@@ -101,7 +79,7 @@ async def test_also_before_the_first_token_and_without_a_stream(
         asked.cancel()  # closes the connection
         await asyncio.gather(asked, return_exceptions=True)
         assert asked.cancelled()
-    until(lambda: sim.stats()["running"] == 0, seconds=15)
+    until(lambda: sim.stats()["running"] == 0, within_s=15)
     sim.configure(rate=200)
     until(lambda: len(stack.gateway.requests) > logged)
     entry = stack.logged(outcome="cancelled")

@@ -12,11 +12,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
-from tests.data_plane.test_cancel import until
 from tests.data_plane.test_flow import complaints, open_files
+from tests.support.ports import free_port
 from tests.support.stack import create_key, served_by, start_gateway
+from tests.support.waiting import until
 
 MOST = 40
 
@@ -107,7 +107,7 @@ def samples(port: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_more_connections_than_there_is_room_for(stack: Stack, processes: int) -> None:
-    port = quiet_port()
+    port = free_port()
     listen = {"max_connections": MOST, "metrics_port": port, "processes": processes}
     with start_gateway({"models": [served_by(stack.sim)], "listen": listen}) as gateway, contextlib.ExitStack() as held:
         own = Stack(stack.sim, gateway, create_key(gateway))

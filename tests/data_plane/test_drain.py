@@ -20,11 +20,11 @@ import openai
 import pytest
 
 from tests.chaos.balancer import balancer
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import PATIENT, chat
-from tests.data_plane.test_cancel import until
-from tests.data_plane.test_redis_away import valkey
+from tests.support.ports import free_port
 from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim
+from tests.support.valkey import valkey
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -194,11 +194,11 @@ def test_gateways_are_replaced_under_clients_that_never_try_again() -> None:
             "redis": {"url": redis.url},
             "timeouts": {"drain_s": 30.0},
         }
-        ports = [quiet_port(), quiet_port()]
+        ports = [free_port(), free_port()]
         gateways = [start_gateway({**config, "listen": {"port": port}}) for port in ports]
         stack.callback(lambda: [gateway.stop() for gateway in gateways])
         key = create_key(gateways[0])
-        url = stack.enter_context(balancer(quiet_port(), ports, mode="tcp"))
+        url = stack.enter_context(balancer(free_port(), ports, mode="tcp"))
 
         def ask_on(number: int) -> None:
             with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=60) as sdk:
@@ -219,7 +219,7 @@ def test_gateways_are_replaced_under_clients_that_never_try_again() -> None:
         try:
             for replaced in range(4):
                 before = answers.total()
-                until(lambda: answers.total() >= before + 250, seconds=120)  # noqa: B023
+                until(lambda: answers.total() >= before + 250, within_s=120)  # noqa: B023
                 gateway = gateways[replaced % 2]
                 assert gateway.stop(patience_s=60) == 0
                 gateways[replaced % 2] = start_gateway({**config, "listen": {"port": ports[replaced % 2]}})

@@ -12,9 +12,9 @@ import openai
 import pytest
 
 from tests.data_plane.conftest import Stack, chat
-from tests.data_plane.test_cancel import until
 from tests.support.processes import BIN
 from tests.support.stack import Simulator, create_key
+from tests.support.waiting import until
 
 
 def error_of(answer: httpx.Response, status: int, kind: str, code: str | None, param: str | None = None) -> str:

@@ -18,12 +18,12 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import chat
 from tests.data_plane.streamed import Streamed
-from tests.data_plane.test_cancel import until
+from tests.support.ports import free_port
 from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import until
 
 T = TypeVar("T")
 
@@ -248,7 +248,7 @@ def test_the_helper_of_the_sdk(two: Fleet) -> None:
 def test_an_engine_that_is_killed() -> None:
     """SIGKILL: in the middle of streams, of whole answers, and of one that has not begun."""
     with (
-        start_sim(rate=20, model="sim", port=quiet_port()) as one,
+        start_sim(rate=20, model="sim", port=free_port()) as one,
         start_sim(rate=20, model="sim") as two,
         fleet_of([one, two], failover={"spread_s": 0.25}) as fleet,
     ):
@@ -735,7 +735,7 @@ def test_one_address_for_all_engines(engines: list[Simulator]) -> None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_the_only_engine_is_replaced(path: str) -> None:
     """Its successor comes to the same address. How long an answer may become was asked while there was an engine."""
-    port = quiet_port()
+    port = free_port()
     body = asking(path, temperature=0, **({} if path == CHAT else {"max_tokens": 120}))
     got: list[Streamed] = []
     with start_sim(rate=1000, model="sim", port=port) as one, fleet_of([one]) as fleet:
@@ -821,7 +821,7 @@ def test_heartbeats_while_another_engine_begins(engines: list[Simulator]) -> Non
 
 
 def test_log_and_metrics_name_it(engines: list[Simulator]) -> None:
-    port = quiet_port()
+    port = free_port()
     with fleet_of(engines[:2], listen={"metrics_port": port}) as fleet:
         for fault, wish in (("refuse", None), ("end@9", None), ("end@9", "report"), ("end@9", "off")):
             fleet.broken(fault, partial(fleet.stream, CHAT, chat(SPLIT, max_tokens=40), wish=wish))
@@ -840,7 +840,7 @@ def test_log_and_metrics_name_it(engines: list[Simulator]) -> None:
 
 def test_a_drain_ends_the_search_for_an_engine() -> None:
     with (
-        start_sim(rate=60, model="sim", port=quiet_port()) as one,
+        start_sim(rate=60, model="sim", port=free_port()) as one,
         fleet_of([one], timeouts={"drain_s": 1.0}, failover={"budget_s": 30.0}) as fleet,
     ):
         got: list[Streamed] = []

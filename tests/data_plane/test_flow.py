@@ -21,9 +21,9 @@ import pytest
 
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.streamed import Streamed
-from tests.data_plane.test_cancel import until
 from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import until
 
 CHAT = "/v1/chat/completions"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -349,7 +349,7 @@ def test_heartbeats_until_the_first_token_does_not_come(flat: Simulator, fault: 
         assert 3 <= got.comments <= (time.monotonic() - began) / 0.5
         assert got.error is not None
         assert got.error["code"] == "timeout"
-        until(lambda: flat.stats()["running"] == 0, seconds=10)
+        until(lambda: flat.stats()["running"] == 0, within_s=10)
         assert stack.logged(code="timeout")["heartbeats"] == got.comments
 
 
@@ -471,7 +471,7 @@ def test_who_leaves_takes_all_of_it_along(patient: Stack, name: str, how: str) -
         STAGES[name](patient, client)
         leaves(client, how)
         # One that was not read has to be told that its bytes go nowhere before anybody learns that it is gone.
-        until(lambda: patient.sim.stats()["running"] == 0, seconds=15)
+        until(lambda: patient.sim.stats()["running"] == 0, within_s=15)
         until(lambda: len(patient.gateway.requests) == logged + 1)
         until(lambda: open_files(patient.gateway) <= files)
     entry = patient.gateway.requests[-1]

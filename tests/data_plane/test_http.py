@@ -14,10 +14,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.streamed import Streamed
 from tests.data_plane.test_flow import memory
+from tests.support.ports import free_port
 from tests.support.stack import served_by, start_gateway
 
 SECOND = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -146,7 +146,7 @@ def test_head_with_a_key(stack: Stack) -> None:
 
 
 def test_head_of_the_metrics(stack: Stack) -> None:
-    port = quiet_port()
+    port = free_port()
     with start_gateway({"models": [served_by(stack.sim)], "listen": {"metrics_port": port}}):
         answer = httpx.head(f"http://127.0.0.1:{port}/metrics", timeout=10)
         assert (answer.status_code, answer.content) == (200, b"")
@@ -155,7 +155,7 @@ def test_head_of_the_metrics(stack: Stack) -> None:
 
 
 def test_the_metrics_have_room_for_who_asks_soon(stack: Stack) -> None:
-    port = quiet_port()
+    port = free_port()
     with start_gateway({"models": [served_by(stack.sim)], "listen": {"metrics_port": port}}):
         idle = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(40)]
         time.sleep(0.2)

@@ -14,8 +14,8 @@ import openai
 import pytest
 
 from tests.data_plane.conftest import chat
-from tests.data_plane.test_cancel import until, used
-from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
+from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim, used
+from tests.support.waiting import until
 
 WINDOW_S = 6.0
 
@@ -212,7 +212,7 @@ def test_a_killed_process_gives_its_streams_back(gateway: Gateway, engine: Simul
         except httpx.TransportError:
             return False
 
-    until(let_in, seconds=60)  # four processes start again first, on however slow a machine
+    until(let_in, within_s=60)  # four processes start again first, on however slow a machine
 
 
 def worker_pids(gateway: Gateway) -> list[int]:

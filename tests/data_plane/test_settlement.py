@@ -19,10 +19,10 @@ from cloudach_gateway.tenancy import KeyLimits
 from redis import Redis
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
-from tests.data_plane.test_cancel import until
-from tests.data_plane.test_redis_away import Valkey, valkey
 from tests.support.raw_engine import RawEngine, events, response
 from tests.support.stack import Gateway, served_by, start_gateway, start_sim
+from tests.support.valkey import Valkey, valkey
+from tests.support.waiting import until
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"

@@ -18,9 +18,9 @@ import openai
 import pytest
 from cloudach_stack import state
 
-from tests.data_plane.test_cancel import until
-from tests.data_plane.test_redis_away import valkey
 from tests.support.processes import BIN, Server
+from tests.support.valkey import valkey
+from tests.support.waiting import until
 
 READY = re.compile(r"CLOUDACH_BASE_URL=(http://\S+)\nCLOUDACH_API_KEY=\S+\n")
 STACK = BIN / "cloudach-stack"

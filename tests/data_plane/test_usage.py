@@ -16,12 +16,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
-from tests.chaos.replicas import quiet_port
 from tests.data_plane.conftest import chat
-from tests.data_plane.test_cancel import until
-from tests.data_plane.test_redis_away import Valkey, valkey
+from tests.support.ports import free_port
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
+from tests.support.valkey import Valkey, valkey
+from tests.support.waiting import until
 
 LEASE_TTL_S = 1.5
 RATE = 50  # tokens/s of each stream
@@ -144,7 +144,7 @@ def counters(port: int) -> dict[str, float]:
 
 async def test_engine_records_totals_and_counters_agree(engine: Simulator, redis: Valkey) -> None:
     """To the token, for answers read to their end and for those left in between."""
-    port = quiet_port()
+    port = free_port()
     engine.reset()
     engine.configure(rate=8)  # a tick is longer than it takes until all know who has left
     with _start(engine, redis, port) as gateway:

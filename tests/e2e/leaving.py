@@ -5,26 +5,19 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
 from tests.support.inference import Inference
+from tests.support.waiting import until
 
 from .conftest import MODEL
 
 ENDLESS = {"prompt": "Count:", "max_tokens": 1500, "ignore_eos": True}
 # A fifth of what was asked for: an engine that nobody stops passes it, on any machine.
 FAR_BEFORE_THE_END = 300
-
-
-def until(condition: Callable[[], bool], *, seconds: float = 120) -> None:
-    """`seconds` only keep a test from hanging: what is waited for may take as long as the machine needs."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 @contextmanager

@@ -21,9 +21,9 @@ from tests.support.inference import Inference, base_weights
 from tests.support.lora import make_adapter
 from tests.support.stack import create_key, start_gateway
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import until
 
 from .conftest import MODEL
-from .leaving import until
 from .served import Served, model, served
 
 pytestmark = pytest.mark.timeout(900)

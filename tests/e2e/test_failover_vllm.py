@@ -18,9 +18,9 @@ from tests.chaos.test_ray_replicas import replica_pids
 from tests.support.inference import Inference
 from tests.support.stack import Gateway, create_key, start_gateway
 from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import until
 
 from .conftest import MODEL
-from .leaving import until
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the engine's start
 

@@ -14,9 +14,10 @@ import pytest
 from tests.guide import examples
 from tests.support.inference import Inference
 from tests.support.stack import ALIAS, Gateway, create_key, start_gateway
+from tests.support.waiting import until
 
 from .conftest import MODEL
-from .leaving import ENDLESS, Engine, posted, until
+from .leaving import ENDLESS, Engine, posted
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the engine's start
 

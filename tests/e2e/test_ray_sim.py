@@ -17,8 +17,7 @@ from openai import AuthenticationError, OpenAI
 from tests.support.inference import CLOSED, Inference, start_ray_sim
 from tests.support.listening import open_to_all
 from tests.support.processes import dies_with_parent
-
-from .leaving import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -13,9 +13,10 @@ from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
 from tests.support.inference import CLOSED, Inference
 from tests.support.listening import open_to_all
+from tests.support.waiting import until
 
 from .conftest import MODEL
-from .leaving import ENDLESS, Engine, posted, until
+from .leaving import ENDLESS, Engine, posted
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for the engine's start
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.data_plane.test_cancel import until
 from tests.support.processes import Server
 from tests.support.stack import Gateway, Simulator
+from tests.support.waiting import until
 
 from .examples import Example
 from .programs import Arrivals

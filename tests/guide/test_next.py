@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.data_plane.test_cancel import until
 from tests.support.stack import Gateway, Simulator
+from tests.support.waiting import until
 
 from .examples import Example
 from .programs import Arrivals

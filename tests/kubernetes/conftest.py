@@ -6,9 +6,8 @@ The tests are the controller here: they write the status of Models. The engine i
 from __future__ import annotations
 
 import json
-import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,23 +22,14 @@ from tests.charts.cluster import Helm, prepare
 from tests.support.kube import Cluster, api_server
 from tests.support.kubectl import Kubectl
 from tests.support.newer_api import newer_api
+from tests.support.ports import free_port
 from tests.support.stack import Gateway, Simulator, create_key, start_gateway, start_sim
+from tests.support.waiting import until
 
 NAMESPACE = "serving"
 ACCOUNT = "demo-cloudach-gateway"
 POD_IP = "192.0.2.1"  # an API server takes no loopback addresses into EndpointSlices
 SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
-
-
-def until(condition: Callable[[], Any], patience_s: float = 120.0) -> Any:
-    """What it returns, once that is true."""
-    deadline = time.monotonic() + patience_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not after {patience_s} s"
-        time.sleep(0.02)
 
 
 @dataclass
@@ -186,12 +176,6 @@ def settings(kubeconfig: Path, metrics_port: int, **kubernetes: Any) -> dict[str
         "timeouts": {"heartbeat_s": 0.2, "total_s": 600},
         "limits": {"window_s": 3.0},
     }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,13 @@ import yaml
 
 from tests.controller.conftest import ACCOUNT as CONTROLLER
 from tests.controller.conftest import kubeconfig_of
-from tests.kubernetes.conftest import NAMESPACE, POD_IP, Site, free_port, settings, until
+from tests.kubernetes.conftest import NAMESPACE, POD_IP, Site, settings
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper, paper_kuberay
+from tests.support.ports import free_port
 from tests.support.processes import BIN, Server
 from tests.support.stack import Simulator, create_key, start_gateway, start_sim
+from tests.support.waiting import until
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
 

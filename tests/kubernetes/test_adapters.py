@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.conftest import NAMESPACE, Site, until
+from tests.kubernetes.conftest import NAMESPACE, Site
 from tests.support.stack import create_key
+from tests.support.waiting import until
 
 from .test_waking import put_to_sleep, stream, wake
 

@@ -15,9 +15,10 @@ import pytest
 
 from tests.charts.cluster import Helm, prepare
 from tests.controller.conftest import ACCOUNT as CONTROLLER
-from tests.kubernetes.conftest import NAMESPACE, account_at, seen_by_gateways, until
+from tests.kubernetes.conftest import NAMESPACE, account_at, seen_by_gateways
 from tests.kubernetes.platform import Platform, crowd, platform
 from tests.support.kube import api_server
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 

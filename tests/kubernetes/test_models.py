@@ -9,9 +9,11 @@ import httpx
 import openai
 import pytest
 
-from tests.kubernetes.conftest import NAMESPACE, Site, free_port, settings, until
+from tests.kubernetes.conftest import NAMESPACE, Site, settings
+from tests.support.ports import free_port
 from tests.support.processes import ServerFailed
 from tests.support.stack import create_key, start_gateway
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for an API server
 

@@ -9,8 +9,10 @@ import httpx
 import pytest
 import yaml
 
-from tests.kubernetes.conftest import NAMESPACE, Site, free_port, settings, until
+from tests.kubernetes.conftest import NAMESPACE, Site, settings
+from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kubernetes.conftest import Site, free_port, settings, until
+from tests.kubernetes.conftest import Site, settings
 from tests.support.kube import Cluster
+from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway, start_sim
+from tests.support.waiting import until
 
 
 @pytest.fixture

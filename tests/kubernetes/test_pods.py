@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kubernetes.conftest import Site, free_port, until
+from tests.kubernetes.conftest import Site
 from tests.kubernetes.platform import Client, Platform, crowd, platform
 from tests.support.kube import Cluster
+from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 

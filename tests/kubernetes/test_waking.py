@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from tests.charts.test_smoke import helm_test
-from tests.kubernetes.conftest import SLEEPS, Site, free_port, settings, until
+from tests.kubernetes.conftest import SLEEPS, Site, settings
+from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for an API server
 

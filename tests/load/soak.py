@@ -10,12 +10,13 @@ import httpx
 from redis import Redis
 
 from tests.chaos.observed import counters, failovers, in_short, usage
-from tests.chaos.replicas import MODEL, quiet_port, replicas
-from tests.data_plane.test_cancel import until
-from tests.data_plane.test_redis_away import valkey
+from tests.chaos.replicas import MODEL, replicas
 from tests.load.process import Holdings, holdings
 from tests.load.users import Users
+from tests.support.ports import free_port
 from tests.support.stack import Gateway, create_key, served_by, start_gateway
+from tests.support.valkey import valkey
+from tests.support.waiting import until
 
 RATE = 8  # tokens a second of each
 STRIKE_EVERY_S = 10.0
@@ -28,7 +29,7 @@ def soak(
 ) -> None:
     """tokens: of each answer. growth: what the memory may have grown in the last fifth against the third, as a
     fraction. idle: whether to wait until the gateway's unused connections are old."""
-    port = quiet_port()
+    port = free_port()
     with replicas(2, rate=RATE, spread=True) as engines, valkey() as redis:
         config = {
             "models": [served_by(*(engine.sim for engine in engines), max_model_len=32768)],

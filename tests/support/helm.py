@@ -63,11 +63,13 @@ class Objects:
 
     def pod(self, part: str) -> Object:
         """The pod spec of the Deployment, StatefulSet, Job or Pod `part`."""
-        return pod_template(self._workload(part))["spec"]
+        spec: Object = pod_template(self._workload(part))["spec"]
+        return spec
 
     def container(self, part: str) -> Object:
         """The first container of that pod."""
-        return self.pod(part)["containers"][0]
+        first: Object = self.pod(part)["containers"][0]
+        return first
 
     def env(self, part: str) -> dict[str, Any]:
         return {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in self.container(part)["env"]}

@@ -129,7 +129,7 @@ def build(dockerfile: Path, base: Contents, work: Path) -> Image:
 
 def package(name: str, folder: Path, *extras: str) -> Contents:
     """What scripts/image-root.sh makes of a package of this tree."""
-    command = [ROOT / "scripts" / "image-root.sh", name, folder, *extras]
+    command: list[str | Path] = [ROOT / "scripts" / "image-root.sh", name, folder, *extras]
     interpreter = os.path.realpath(sys.executable)
     subprocess.run(command, check=True, env={**os.environ, "UV": str(UV), "UV_PYTHON": interpreter})
     contents = Contents()

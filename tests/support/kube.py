@@ -15,21 +15,21 @@ Where there are no programs, both skip the test that asked, and say what it take
 
 from __future__ import annotations
 
-import random
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
+
+from tests.support.ports import free_port
 
 from .kube_assets import KubeFailed, assets, crd_program, minor, require_kube
 from .kube_pki import write_pki
@@ -64,7 +64,6 @@ class Cluster:
         self._tls = ssl.create_default_context(cafile=str(self.home / "pki/ca.crt"))
         self._tls.load_cert_chain(self.home / "pki/admin.crt", self.home / "pki/admin.key")
         self._ports: list[int] = []
-        self._reserved = ExitStack()
 
     @property
     def makes_slices(self) -> bool:
@@ -92,19 +91,12 @@ class Cluster:
 
     def start(self) -> None:
         """Also after stop(): the same address and data. Raises KubeFailed."""
-        for attempt in range(3):
-            fresh = not self._ports
-            if fresh:
-                self._ports = self._reserve(4)
-            try:
-                self._start()
-                return
-            except KubeFailed as error:
-                self.stop()
-                # Between the choice of a port and its use another process may take it.
-                if not fresh or attempt == 2 or "address already in use" not in str(error):
-                    raise
-                self._release_ports()
+        self._ports = self._ports or [free_port() for _ in range(4)]
+        try:
+            self._start()
+        except KubeFailed:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Ends the servers; what they hold stays for start()."""
@@ -121,7 +113,6 @@ class Cluster:
 
     def close(self) -> None:
         self.stop()
-        self._release_ports()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _start(self) -> None:
@@ -215,32 +206,6 @@ class Cluster:
                 if time.monotonic() > deadline:
                     raise KubeFailed(f"no {url} after {PATIENCE_S} s:\n{self.log(program)[-3000:]}")
                 time.sleep(0.05)
-
-    def _reserve(self, count: int) -> list[int]:
-        """Free ports that nobody else gets while the servers are away.
-
-        They are bound here too, which does not hinder those who listen with SO_REUSEADDR, as Go does; and they are
-        below the range that the kernel hands out by itself.
-        """
-        ports: list[int] = []
-        while len(ports) < count:
-            held = socket.socket()
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                with socket.socket() as probe:  # another's reservation is an address in use to this one alone
-                    probe.bind(("127.0.0.1", random.randrange(20000, 30000)))
-                    port: int = probe.getsockname()[1]
-                held.bind(("127.0.0.1", port))
-            except OSError:
-                held.close()
-                continue
-            self._reserved.callback(held.close)
-            ports.append(port)
-        return ports
-
-    def _release_ports(self) -> None:
-        self._ports = []
-        self._reserved.close()
 
     def log(self, program: str) -> str:
         return (self.home / "log" / f"{program}.log").read_text(errors="replace")

@@ -6,7 +6,6 @@ import ctypes
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -44,13 +43,6 @@ def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """This process's environment with `changes`; None takes a variable out."""
     merged = {**os.environ, **changes}
     return {name: value for name, value in merged.items() if value is not None}
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago, for programs that cannot choose one themselves."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

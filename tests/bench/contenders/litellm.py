@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import yaml
 
 from tests.bench.client import Target
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 from .base import Contender, PortServer, whole_tree
 from .environment import Environment

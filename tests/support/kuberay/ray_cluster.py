@@ -16,7 +16,12 @@ from cloudach_inference.processes import adopt_orphans, end_descendants
 def main(folder: str, http_port: str, dashboard_port: str) -> None:
     adopt_orphans()
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+
+    def end_with_the_parent() -> None:
+        sys.stdin.read()
+        ended.set()
+
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
     import ray
     from ray import serve
 

@@ -14,7 +14,8 @@ from cloudach_gateway.errors import Overloaded
 from cloudach_gateway.store.store import Store
 from cloudach_gateway.tenancy import PresentedKey
 
-from ..conftest import Server, until
+from tests.support.valkey import Valkey
+from tests.support.waiting import until_async
 
 ACME = PresentedKey("acme", "aaaaaaaaaa", "d")
 ACMES_OTHER = PresentedKey("acme", "bbbbbbbbbb", "d")
@@ -42,29 +43,29 @@ async def known(url: str) -> str:
         return salt
 
 
-async def test_gateways_that_start_at_once_agree(own_server: Server) -> None:
+async def test_gateways_that_start_at_once_agree(own_server: Valkey) -> None:
     found = await asyncio.gather(*(known(own_server.url) for _ in range(8)))
     assert len(set(found)) == 1
     assert await known(own_server.url) == found[0], "also one that comes later"
 
 
-async def test_restarts_keep_it(own_server: Server) -> None:
+async def test_restarts_keep_it(own_server: Valkey) -> None:
     before = await known(own_server.url)
     own_server.kill()
     own_server.start()
     assert await known(own_server.url) == before
 
 
-async def test_a_redis_that_was_lost_gets_it_back(own_server: Server) -> None:
+async def test_a_redis_that_was_lost_gets_it_back(own_server: Valkey) -> None:
     async with salts(own_server.url) as found:
-        await until(found.known.is_set)
+        await until_async(found.known.is_set)
         before = found.of("tenant", ACME)
         own_server.kill()
         for file in own_server.folder.rglob("*.*"):
             file.unlink() if file.is_file() else None
         own_server.start()
         with redis.Redis.from_url(own_server.url) as client:
-            await until(lambda: client.exists("cloudach:salt"))
+            await until_async(lambda: client.exists("cloudach:salt"))
     assert await known(own_server.url) == before
 
 

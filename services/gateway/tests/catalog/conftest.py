@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from cloudach_gateway.catalog.cluster import Access
 
-from ..conftest import free_port
+from tests.support.ports import free_port
 
 Object = dict[str, Any]
 

@@ -16,7 +16,7 @@ from cloudach_gateway.catalog.cluster import Access, ClusterModels
 from cloudach_gateway.errors import ModelNotFound, ModelNotReady
 from cloudach_gateway.settings import Kubernetes, Model
 
-from ..conftest import until
+from tests.support.waiting import until_async
 
 FILE = ServedModel.from_settings(Model(id="from-file", upstreams=("http://127.0.0.1:1",)))
 SLEEPS = {"autoscaling": {"minReplicas": 0, "maxReplicas": 2}}
@@ -80,14 +80,14 @@ async def test_models_come_change_and_go(api: Any, access: Access, make_model: A
         await it.cluster.known()
         assert it.names == {"from-file", "a", "x"}
         await api.put(make_model("b", ready=0, state="Deploying"))
-        await until(lambda: "b" in it.names)
+        await until_async(lambda: "b" in it.names)
         assert it.entry("b").absence is not None
         await api.put(make_model("b", note="\u0085 is no end of a line"))
-        await until(lambda: it.entry("b").absence is None)
+        await until_async(lambda: it.entry("b").absence is None)
         await api.put(make_model("a", aliases=["y"]))
-        await until(lambda: it.names == {"from-file", "a", "y", "b"})
+        await until_async(lambda: it.names == {"from-file", "a", "y", "b"})
         await api.delete("serving", "a")
-        await until(lambda: it.names == {"from-file", "b"})
+        await until_async(lambda: it.names == {"from-file", "b"})
         assert isinstance(it.catalog.missing("a"), ModelNotFound)
         assert it.news.states == {"ready": 1}
 
@@ -108,9 +108,9 @@ async def test_only_the_namespaces_that_are_named(api: Any, access: Access, make
     async with following(access, namespaces=("one", "two"), label_selector="tier=a") as it:
         await it.cluster.known()
         assert it.names == {"in-one", "in-two"}
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         await api.put(make_model("more", namespace="two"))
-        await until(lambda: "more" in it.names)
+        await until_async(lambda: "more" in it.names)
     assert {r[1] for r in api.questions} == {
         f"/apis/cloudach.dev/v1alpha1/namespaces/{namespace}/models" for namespace in ("one", "two")
     }
@@ -123,30 +123,30 @@ async def test_an_outage_changes_nothing_and_what_was_missed_is_caught_up(
     await api.put(make_model("a"))
     await api.put(make_model("b"))
     async with following(access) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         await api.stop()
-        await until(lambda: it.cluster.out_of_touch_since is not None)
+        await until_async(lambda: it.cluster.out_of_touch_since is not None)
         assert not it.news.watched
         assert it.names == {"a", "b"}
         assert it.entry("a").absence is None
         await api.delete("serving", "a")
         await api.put(make_model("c"))
         await api.start()
-        await until(lambda: it.names == {"b", "c"})
-        await until(lambda: it.cluster.out_of_touch_since is None and it.news.watched)
+        await until_async(lambda: it.names == {"b", "c"})
+        await until_async(lambda: it.cluster.out_of_touch_since is None and it.news.watched)
 
 
 async def test_a_version_that_is_gone_is_listed_anew(api: Any, access: Access, make_model: Any) -> None:
     await api.put(make_model("a"))
     async with following(access) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         await api.delete("serving", "a")
-        await until(lambda: not it.names)
+        await until_async(lambda: not it.names)
         expired = {"kind": "Status", "code": 410, "message": "too old resource version"}
         api.objects.clear()
         api.objects[("serving", "b")] = make_model("b")  # nobody was told
         await api.say({"type": "ERROR", "object": expired})
-        await until(lambda: it.names == {"b"})
+        await until_async(lambda: it.names == {"b"})
 
 
 async def test_a_refusal_at_the_start(
@@ -161,9 +161,9 @@ async def test_a_refusal_at_the_start(
         missing = it.catalog.missing("a")
         assert isinstance(missing, ModelNotReady)
         assert missing.retry_after_s is not None
-        await until(lambda: any("forbidden" in record.__dict__.get("cause", "") for record in caplog.records))
+        await until_async(lambda: any("forbidden" in record.__dict__.get("cause", "") for record in caplog.records))
         api.refusal = None
-        await until(lambda: "a" in it.names)
+        await until_async(lambda: "a" in it.names)
         assert isinstance(it.catalog.missing("b"), ModelNotFound)
 
 
@@ -171,7 +171,7 @@ async def test_nothing_known_is_not_ready(api: Any, access: Access, make_model: 
     api.refusal = (500, "down")
     async with following(access, start_wait_s=0.05) as it:
         waiting = asyncio.create_task(it.cluster.known())
-        await until(lambda: len(api.requests) > 1)
+        await until_async(lambda: len(api.requests) > 1)
         assert not waiting.done()
         api.refusal = None
         await waiting
@@ -180,11 +180,11 @@ async def test_nothing_known_is_not_ready(api: Any, access: Access, make_model: 
 
 async def test_the_token_is_read_anew(api: Any, access: Access, tmp_path: Path) -> None:
     async with following(access) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         (tmp_path / "token").write_text("second")
         await api.stop()
         await api.start()
-        await until(lambda: api.requests[-1][3]["authorization"] == "Bearer second")
+        await until_async(lambda: api.requests[-1][3]["authorization"] == "Bearer second")
     assert api.requests[0][3]["authorization"] == "Bearer first"
 
 
@@ -192,9 +192,9 @@ async def test_a_restart_without_the_api_server(api: Any, access: Access, make_m
     file = tmp_path / "cache" / "models.json"
     await api.put(make_model("a"))
     async with following(access, cache_file=file) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         await api.put(make_model("b", state="Failed", ready=0))
-        await until(lambda: "b" in it.names)
+        await until_async(lambda: "b" in it.names)
     await api.stop()
     async with following(access, cache_file=file, start_wait_s=0.05) as it:
         await it.cluster.known()
@@ -203,7 +203,7 @@ async def test_a_restart_without_the_api_server(api: Any, access: Access, make_m
         assert isinstance(it.catalog.missing("c"), ModelNotReady)
         await api.delete("serving", "a")
         await api.start()
-        await until(lambda: it.names == {"b"})
+        await until_async(lambda: it.names == {"b"})
         assert isinstance(it.catalog.missing("a"), ModelNotFound)
     assert json.loads(file.read_text())["models"][0]["metadata"]["name"] == "b"
 
@@ -230,21 +230,21 @@ async def test_a_conflict_is_logged_once(
         assert it.entry("from-file") is FILE
         assert it.news.states == {"refused": 1}
         await api.put(make_model("b"))
-        await until(lambda: "b" in it.names)
+        await until_async(lambda: "b" in it.names)
     assert sum("not served as it says" in record.message for record in caplog.records) == 1
 
 
 async def test_changes_are_logged(api: Any, access: Access, make_model: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     async with following(access) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         await api.put(make_model("a", ready=0, state="Deploying"))
-        await until(lambda: "a" in it.names)
+        await until_async(lambda: "a" in it.names)
         await api.put(make_model("a"))
-        await until(lambda: it.entry("a").absence is None)
+        await until_async(lambda: it.entry("a").absence is None)
         await api.put(make_model("a", annotations={"a": "b"}))  # nothing that matters
         await api.delete("serving", "a")
-        await until(lambda: not it.names)
+        await until_async(lambda: not it.names)
     told = [(r.message, r.__dict__.get("state")) for r in caplog.records if r.message.startswith("model ")]
     assert told == [("model new", "starting"), ("model changed", "ready"), ("model gone", None)]
 
@@ -252,14 +252,14 @@ async def test_changes_are_logged(api: Any, access: Access, make_model: Any, cap
 async def test_one_wish_wakes_for_many_requests(api: Any, access: Access, make_model: Any) -> None:
     await api.put(make_model("a", state="Sleeping", ready=0, endpoint=None, **SLEEPS))
     async with following(access, wake_again_s=60) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         model = it.entry("a")
         assert model.absence is not None
         assert model.absence.why is Why.ASLEEP
         for _ in range(50):
             with it.cluster.awaited(model):
                 pass
-        await until(lambda: it.news.wakes == ["a"])
+        await until_async(lambda: it.news.wakes == ["a"])
         (patch,) = api.asked("PATCH")
         assert patch[1] == "/apis/cloudach.dev/v1alpha1/namespaces/serving/modeluses/a/status"
         assert patch[3]["content-type"] == "application/merge-patch+json"
@@ -275,11 +275,11 @@ def why(it: Following) -> Why | None:
 async def test_a_wish_that_was_not_heard_is_said_again(api: Any, access: Access, make_model: Any) -> None:
     await api.put(make_model("a", state="Sleeping", ready=0, **SLEEPS))
     async with following(access, wake_again_s=0.1) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         with it.cluster.awaited(it.entry("a")):
-            await until(lambda: len(it.news.wakes) >= 2)
+            await until_async(lambda: len(it.news.wakes) >= 2)
             await api.put(make_model("a", state="Deploying", ready=0, **SLEEPS))
-            await until(lambda: why(it) is Why.STARTING)
+            await until_async(lambda: why(it) is Why.STARTING)
             wished = len(it.news.wakes)
             await asyncio.sleep(0.4)
             assert len(it.news.wakes) <= wished + 1, "who is waking is not woken"
@@ -290,12 +290,12 @@ async def test_what_another_gateway_has_just_written_is_not_written_again(
 ) -> None:
     await api.put(make_model("a", state="Sleeping", ready=0, **SLEEPS))
     async with following(access, wake_again_s=60) as one, following(access, wake_again_s=60) as two:
-        await until(lambda: one.news.watched and two.news.watched)
+        await until_async(lambda: one.news.watched and two.news.watched)
         with one.cluster.awaited(one.entry("a")), one.cluster.in_use(one.entry("a")):
-            await until(lambda: len(api.asked("PATCH")) == 2)
-        await until(lambda: one.news.wakes == ["a"])
+            await until_async(lambda: len(api.asked("PATCH")) == 2)
+        await until_async(lambda: one.news.wakes == ["a"])
         with two.cluster.awaited(two.entry("a")), two.cluster.in_use(two.entry("a")):
-            await until(lambda: len([r for r in api.asked("GET") if r[1].endswith("/modeluses/a")]) == 4)
+            await until_async(lambda: len([r for r in api.asked("GET") if r[1].endswith("/modeluses/a")]) == 4)
             await asyncio.sleep(0.1)
     assert len(api.asked("PATCH")) == 2
     assert (one.news.wakes, two.news.wakes) == (["a"], [])
@@ -304,10 +304,10 @@ async def test_what_another_gateway_has_just_written_is_not_written_again(
 async def test_a_long_stream_keeps_its_model_awake(api: Any, access: Access, make_model: Any) -> None:
     await api.put(make_model("a", **SLEEPS))
     async with following(access, in_use_every_s=1) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         with it.cluster.in_use(it.entry("a")):
-            await until(lambda: len(api.asked("PATCH")) >= 3)
-        await until(lambda: not it.cluster._in_use._tasks)  # one may be on its way
+            await until_async(lambda: len(api.asked("PATCH")) >= 3)
+        await until_async(lambda: not it.cluster._in_use._tasks)  # one may be on its way
         written = len(api.asked("PATCH"))
         assert all(USED in r[4].decode() for r in api.asked("PATCH"))
         await asyncio.sleep(1.5)
@@ -320,9 +320,9 @@ async def test_a_mark_that_others_made_is_as_old_as_they_made_it(api: Any, acces
     made = (datetime.now(UTC) - timedelta(seconds=30)).isoformat()
     api.uses[("serving", "a")]["status"] = {USED: made}
     async with following(access, in_use_every_s=40) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         with it.cluster.in_use(it.entry("a")):
-            await until(lambda: it.cluster._in_use._marked and not it.cluster._in_use._tasks)
+            await until_async(lambda: it.cluster._in_use._marked and not it.cluster._in_use._tasks)
             (marked,) = it.cluster._in_use._marked.values()
             age_s = asyncio.get_running_loop().time() - marked
     assert 29 < age_s < 40
@@ -334,12 +334,12 @@ async def test_what_cannot_be_told_yet_is_told_soon(api: Any, access: Access, ma
     await api.put(make_model("a", state="Sleeping", ready=0, **SLEEPS))
     use = api.uses.pop(("serving", "a"))
     async with following(access, wake_again_s=60, in_use_every_s=1) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         with it.cluster.awaited(it.entry("a")), it.cluster.in_use(it.entry("a")):
-            await until(lambda: len([r for r in api.asked("GET") if "/modeluses/" in r[1]]) >= 2)
+            await until_async(lambda: len([r for r in api.asked("GET") if "/modeluses/" in r[1]]) >= 2)
             api.uses[("serving", "a")] = use
-            await until(lambda: set(use.get("status", {})) == {WAKE, USED})
-            await until(lambda: it.news.wakes == ["a"])  # it has to hear that it was heard
+            await until_async(lambda: set(use.get("status", {})) == {WAKE, USED})
+            await until_async(lambda: it.news.wakes == ["a"])  # it has to hear that it was heard
 
 
 async def test_rights_that_are_missing_are_said(
@@ -347,10 +347,10 @@ async def test_rights_that_are_missing_are_said(
 ) -> None:
     await api.put(make_model("a", state="Sleeping", ready=0, **SLEEPS))
     async with following(access) as it:
-        await until(lambda: it.news.watched)
+        await until_async(lambda: it.news.watched)
         api.refusal = (403, "cannot patch resource modeluses/status")
         with it.cluster.awaited(it.entry("a")):
-            await until(lambda: "cannot be woken" in caplog.text)
+            await until_async(lambda: "cannot be woken" in caplog.text)
         assert it.news.wakes == []
     assert any("cannot patch" in record.__dict__.get("cause", "") for record in caplog.records)
 

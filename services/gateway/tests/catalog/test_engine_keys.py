@@ -12,7 +12,8 @@ from cloudach_gateway.catalog import Absence, ServedModel, Why
 from cloudach_gateway.catalog.cluster import Access
 from cloudach_model_api.keys import key_id
 
-from ..conftest import until
+from tests.support.waiting import until_async
+
 from .test_cluster import following
 
 FIRST, SECOND = "first-key", "second-key"
@@ -59,7 +60,7 @@ async def test_a_new_key_is_read_once_it_is_spoken_of(api: Any, access: Access, 
             seen.add((it.entry("a").api_key, it.entry("a").absence))
             return it.entry("a").api_key == SECOND
 
-        await until(changed)
+        await until_async(changed)
         assert seen <= {(FIRST, None), (SECOND, None)}
         assert asked(api) == 2
 
@@ -80,12 +81,12 @@ async def test_engines_without_a_lock_that_get_one_are_served_on(
 
         monkeypatch.setattr(it.catalog, "replace", replaced)
         await api.put(make_model("a", engine_key=key_id(FIRST)))  # the Secret comes a moment later
-        await until(lambda: asked(api) > 0)
+        await until_async(lambda: asked(api) > 0)
         api.keys["serving"] = {"a": FIRST}
-        await until(lambda: it.entry("a").api_key == FIRST)
+        await until_async(lambda: it.entry("a").api_key == FIRST)
         assert set(absences) == {None}
         await api.put(make_model("a"))
-        await until(lambda: it.entry("a").api_key is None)
+        await until_async(lambda: it.entry("a").api_key is None)
 
 
 async def test_without_its_key_a_model_is_not_asked(
@@ -98,9 +99,9 @@ async def test_without_its_key_a_model_is_not_asked(
         absence = it.entry("a").absence
         assert absence is not None
         assert absence.why is Why.STARTING
-        await until(lambda: "keys of engines cannot be read" in caplog.text)
+        await until_async(lambda: "keys of engines cannot be read" in caplog.text)
         api.keys["serving"] = {"a": FIRST}
-        await until(lambda: it.entry("a").absence is None)
+        await until_async(lambda: it.entry("a").absence is None)
         assert it.entry("a").api_key == FIRST
 
 
@@ -110,7 +111,7 @@ async def test_keys_outlive_the_api_server(api: Any, access: Access, make_model:
     await api.put(make_model("a", engine_key=key_id(FIRST)))
     async with following(access, cache_file=file) as it:
         await it.cluster.known()
-        await until(lambda: file.exists() and FIRST in file.read_text())
+        await until_async(lambda: file.exists() and FIRST in file.read_text())
     assert file.stat().st_mode & 0o077 == 0
     await api.stop()
     async with following(access, cache_file=file, start_wait_s=0.05) as it:

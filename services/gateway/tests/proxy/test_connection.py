@@ -13,7 +13,7 @@ from cloudach_gateway.proxy.connection import Connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ..conftest import until
+from tests.support.waiting import until_async
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -172,7 +172,7 @@ def test_however_the_bytes_come(
         heard, connection, freed = await ask(answers.port)
         assert heard.whole == ([200], body, 1, [])
         if form == "eof" or after.strip():
-            await until(lambda: connection.closed)
+            await until_async(lambda: connection.closed)
         elif not after:  # a parser may take a b"\r\n" for part of what follows, or it comes when nobody listens
             assert not connection.closed
         connection.abort()
@@ -202,7 +202,7 @@ async def test_a_connection_serves_one_request_after_another(start_engine: Any) 
         assert freed.free == [connection] * number
         assert not connection.closed
     connection.abort()
-    await until(lambda: freed.gone)
+    await until_async(lambda: freed.gone)
     assert freed.gone == [connection]
 
 
@@ -225,7 +225,7 @@ async def test_what_is_not_used_again(start_engine: Any, answer: bytes) -> None:
     heard, connection, freed = await ask((await start_engine(play)).port)
     assert heard.whole == ([200], b"hi", 1, [])
     assert connection.closed
-    await until(lambda: freed.gone)
+    await until_async(lambda: freed.gone)
     assert (freed.free, freed.gone) == ([], [connection])
 
 
@@ -242,7 +242,7 @@ async def test_words_between_two_requests_cost_the_connection(start_engine: Any)
     _, connection, freed = await ask((await start_engine(play)).port)
     assert freed.free == [connection]
     answered.set()
-    await until(lambda: freed.gone)
+    await until_async(lambda: freed.gone)
     assert freed.gone == [connection]
 
 
@@ -405,7 +405,7 @@ async def test_nothing_can_be_sent_without_a_connection(start_engine: Any) -> No
 
     connection, freed = await connect((await start_engine(play)).port)
     connection.abort()
-    await until(lambda: freed.gone)
+    await until_async(lambda: freed.gone)
     with pytest.raises(RuntimeError, match="not connected"):
         connection.send(REQUEST, Heard())
 

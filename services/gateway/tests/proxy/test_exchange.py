@@ -18,7 +18,7 @@ from cloudach_gateway.proxy.resume import NotReproducible
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ..conftest import until
+from tests.support.waiting import until_async
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -68,7 +68,7 @@ class Asked:
 
     async def until_whole(self) -> None:
         """As HTTP: its last bytes are there, or it is lost."""
-        await until(lambda: self.exchange._connection is None)
+        await until_async(lambda: self.exchange._connection is None)
 
 
 async def ask(engine: Any, *, events: bool = True, pool: Pool | None = None) -> Asked:
@@ -263,7 +263,7 @@ async def test_an_end_that_is_none(start_engine: Any, at: str, after: bytes) -> 
     assert not asked.exchange.resend
     asked.exchange.close()
     await asyncio.sleep(0.02)
-    await until(lambda: asked.pool.size == (at == "clean end"))  # as HTTP, that one is whole
+    await until_async(lambda: asked.pool.size == (at == "clean end"))  # as HTTP, that one is whole
 
 
 @pytest.mark.parametrize("problem", [EngineReportedError("dead"), BadChunk("odd"), NotReproducible("other text")])
@@ -302,7 +302,7 @@ async def test_what_the_sink_cannot_take_breaks_it(start_engine: Any, problem: E
     assert got[-2:] == [b"bad", b"more"]
     asked.exchange.close()
     await asyncio.sleep(0.02)
-    await until(lambda: asked.pool.size == (when == "with its end"))  # otherwise the engine's work is ended
+    await until_async(lambda: asked.pool.size == (when == "with its end"))  # otherwise the engine's work is ended
 
 
 @pytest.mark.parametrize("status", [400, 500, 503])
@@ -418,7 +418,7 @@ async def test_last_bytes_that_do_not_come_cost_the_connection(start_engine: Any
     assert await asked.until_over() == [b"1"]
     asked.exchange.close()
     assert asked.pool.size == 1
-    await until(lambda: asked.pool.size == 0)
+    await until_async(lambda: asked.pool.size == 0)
 
 
 async def test_last_bytes_come_also_to_who_was_paused(start_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +468,7 @@ async def test_an_endless_event(start_engine: Any) -> None:
     asked = await ask(await start_engine(play))
     assert await asked.next(20) is Happened.BROKE
     assert "an event of more than" in str(asked.exchange.problem)
-    await until(lambda: asked.pool.size == 0)
+    await until_async(lambda: asked.pool.size == 0)
 
 
 async def test_comments_are_no_sign_of_life(start_engine: Any) -> None:

@@ -16,7 +16,9 @@ from cloudach_gateway.proxy.pool import Origin
 from cloudach_gateway.proxy.tally import Tally
 from cloudach_gateway.settings import Failover, Model, Timeouts
 
-from ..conftest import free_port, until
+from tests.support.ports import free_port
+from tests.support.waiting import until_async
+
 from .test_placing import DONE, HEAD, PATH, Heard, token
 
 
@@ -98,7 +100,7 @@ async def test_pods_that_are_gone_cost_no_attempt(start_engine: Any) -> None:
 async def test_a_new_request_waits_for_the_next_pod(start_engine: Any, known: bool) -> None:
     scene, heard = Scene(*([gone(), gone()] if known else [])), Heard()
     task = scene.ask(heard)
-    await until(lambda: scene.client.beats >= 3)
+    await until_async(lambda: scene.client.beats >= 3)
     scene.move()
     await asyncio.sleep(0.05)
     assert not task.done()
@@ -164,7 +166,7 @@ async def test_a_stream_that_breaks_goes_to_where_the_model_is_by_then(start_eng
     old, new = await start_engine(breaks_when(moved)), await start_engine(answers(10))
     scene, heard = Scene(old.url), Heard()
     task = scene.ask(heard)
-    await until(lambda: len(heard.got) == 10)
+    await until_async(lambda: len(heard.got) == 10)
     scene.move(new.url)
     await asyncio.sleep(0.1)
     assert not task.done(), "it ends where it runs"
@@ -180,10 +182,10 @@ async def test_a_stream_that_breaks_waits_for_the_next_pod(start_engine: Any) ->
     old = await start_engine(breaks_when(moved))
     scene, heard = Scene(old.url), Heard()
     task = scene.ask(heard)
-    await until(lambda: len(heard.got) == 10)
+    await until_async(lambda: len(heard.got) == 10)
     scene.move()
     moved.set()
-    await until(lambda: scene.client.beats >= 3)
+    await until_async(lambda: scene.client.beats >= 3)
     new = await start_engine(answers(10))
     scene.move(new.url)
     await task
@@ -202,7 +204,7 @@ async def test_a_loss_is_counted_for_all_pods_of_a_model(start_engine: Any) -> N
     one, two = await start_engine(play), await start_engine(play)
     scene, first, second = Scene(one.url, two.url), Heard(), Heard()
     tasks = [scene.ask(first), scene.ask(second)]
-    await until(lambda: first.got and second.got)
+    await until_async(lambda: first.got and second.got)
     assert scene.engines.placements.any_suspect("serving/m")
     assert not scene.engines.placements.any_suspect(one.url)
     for task in tasks:

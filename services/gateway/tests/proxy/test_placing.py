@@ -22,7 +22,7 @@ from cloudach_gateway.proxy.transcript import Transcript
 from cloudach_gateway.proxy.watch import Watch
 from cloudach_gateway.settings import Failover, Model, Timeouts
 
-from ..conftest import until
+from tests.support.waiting import until_async
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 PATH = "/v1/completions"
@@ -79,7 +79,7 @@ class Run:
         await asyncio.sleep(0.02)
         assert self.left == {"running": {}, "suspects": [], "in quarantine": [], "waiting": []}
         if idle is not None:
-            await until(lambda: self.engines.connections == idle)
+            await until_async(lambda: self.engines.connections == idle)
         self.engines.stop()
 
 
@@ -184,7 +184,7 @@ async def test_idle_connections_that_are_lost_with_a_stream_are_the_same_death(
     await other.place(PATH, b"{}", events=True)
     other.end(failed=False)
     both_begun.set()
-    await until(lambda: exchange.problem)
+    await until_async(lambda: exchange.problem)
     breaking.end(failed=True, lost=True)
     assert (await failure(breaking)).cause is Cause.REFUSED
     await run.nothing_is_left(idle=0)
@@ -206,7 +206,7 @@ async def test_what_a_dying_engine_still_takes_up_is_the_same_death(
     run = Run(await start_engine(play))
     placer = run.placer()
     exchange = await placer.place(PATH, b"{}", events=True)
-    await until(lambda: exchange.problem)
+    await until_async(lambda: exchange.problem)
     placer.end(failed=True, lost=True)
     assert (await failure(placer)).cause is Cause.REFUSED
     monkeypatch.setattr(run.engines.placements._died, "_keep_s", 0.0)
@@ -225,7 +225,7 @@ async def test_what_an_engine_answered_before_it_died_again_is_another_death(sta
     run = Run(await start_engine(play))
     placer = run.placer()
     exchange = await placer.place(PATH, b"{}", events=True)
-    await until(lambda: exchange.problem)
+    await until_async(lambda: exchange.problem)
     placer.end(failed=True, lost=True)
     assert (await failure(placer)).cause is Cause.LOST
     await run.nothing_is_left(idle=0)
@@ -346,7 +346,7 @@ async def test_two_suspects_go_one_behind_the_other(start_engine: Any) -> None:
 
     tasks = [asyncio.create_task(go(placer)) for placer in placers]
     for count in (1, 2, 3):
-        await until(lambda count=count: [task.done() for task in tasks].count(True) == count)
+        await until_async(lambda count=count: [task.done() for task in tasks].count(True) == count)
         await asyncio.sleep(0.1)  # the others do not begin
         assert len(begun) == count
         assert [placer.apart for placer in placers].count(True) == 1

@@ -13,7 +13,8 @@ import trustme
 from cloudach_gateway.proxy.connection import Connection
 from cloudach_gateway.proxy.pool import IDLE_S, Origin, Pool
 
-from ..conftest import free_port, until
+from tests.support.ports import free_port
+from tests.support.waiting import until_async
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
@@ -99,7 +100,7 @@ async def test_what_the_engine_has_closed_is_not_used(start_engine: Any) -> None
     engine = await start_engine(play)
     pool, origin = Pool(connect_s=20), Origin.of(engine.url)
     await used(pool, origin, 3)
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)
     assert pool.idle(origin) is None
 
 
@@ -109,13 +110,13 @@ async def test_what_has_been_idle_for_too_long_is_closed(start_engine: Any) -> N
     for old in await used(pool, origin, 3):
         old.idle_since -= IDLE_S + 1
     (fresh,) = await used(pool, origin, 1)  # the old ones are looked at when one comes back
-    await until(lambda: pool.size == 1)
+    await until_async(lambda: pool.size == 1)
     assert pool.idle(origin) is fresh
     fresh.idle_since -= IDLE_S + 1
     assert await ask(fresh) == "end"
     fresh.idle_since -= IDLE_S + 1
     assert pool.idle(origin) is None
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)
 
 
 async def test_who_has_left_gets_no_further_request(start_engine: Any) -> None:
@@ -136,12 +137,12 @@ async def test_who_has_left_gets_no_further_request(start_engine: Any) -> None:
     running, heard = await pool.connect(origin), Heard()
     running.send(REQUEST, heard)
     pool.leave(origin)
-    await until(lambda: pool.size == 2)
+    await until_async(lambda: pool.size == 2)
     assert pool.idle(origin) is None
     (back,) = await used(pool, origin, 1)  # an address that is another pod's now
     answer_now.set()
     assert await heard.over == "end"
-    await until(lambda: running.closed)
+    await until_async(lambda: running.closed)
     assert [pool.idle(origin), pool.idle(origin)] == [back, None]
     assert pool.idle(Origin.of(other.url)) is elsewhere
     pool.leave(Origin.of(f"http://127.0.0.1:{free_port()}"))  # nobody has been there
@@ -156,7 +157,7 @@ async def test_a_connection_that_is_being_made_is_left_too(start_engine: Any) ->
     pool.leave(origin)
     connection = await making
     assert await ask(connection) == "end"
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)
     assert pool.idle(origin) is None
 
 
@@ -168,7 +169,7 @@ async def test_a_connection_may_be_too_old_for_another_request(start_engine: Any
     young.made_at -= 10
     assert pool.idle(origin, young_s=15) is young
     assert pool.idle(origin, young_s=15) is None
-    await until(lambda: old.closed)
+    await until_async(lambda: old.closed)
     assert await ask(young) == "end"
     assert pool.idle(origin) is young
     pool.close()
@@ -191,7 +192,7 @@ async def test_origins_that_come_and_go_leave_nothing(start_engine: Any) -> None
                 idle.abort()
             for connection in list(pool._open):
                 connection.abort()
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)
     assert pool._kept == {}
 
 
@@ -214,7 +215,7 @@ async def test_nothing_is_remembered_of_a_connection_that_is_gone(start_engine: 
             connection.abort()
         else:
             assert await heard.over == ("end" if ends == "not kept" else "connection closed")
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)
     assert pool.idle(origin) is None
 
 
@@ -233,7 +234,7 @@ async def test_a_connection_that_is_closed_at_once_is_no_connection(start_engine
                 await asyncio.sleep(0)
             if not connection.closed:
                 assert (await ask(connection)).startswith("connection")
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)
 
 
 async def test_who_does_not_listen_or_does_not_answer(start_engine: Any) -> None:
@@ -275,7 +276,7 @@ async def test_a_cancelled_connect_leaves_nothing_open(start_engine: Any) -> Non
         with suppress(asyncio.CancelledError):
             (await task).abort()
     await asyncio.sleep(0.1)
-    await until(lambda: (pool.size, open_there) == (0, 0))
+    await until_async(lambda: (pool.size, open_there) == (0, 0))
 
 
 async def test_closing_the_pool_closes_what_is_idle_and_what_runs(start_engine: Any) -> None:
@@ -292,7 +293,7 @@ async def test_closing_the_pool_closes_what_is_idle_and_what_runs(start_engine: 
     running.send(REQUEST, heard)
     assert pool.size == 3
     pool.close()
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)
     assert not heard.over.done(), "who closes need not be told"
 
 
@@ -315,4 +316,4 @@ async def test_tls(start_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ssl.SSLError, match="verify"):
         await pool.connect(Origin.of(f"https://127.0.0.1:{engine.port}"))
     pool.close()
-    await until(lambda: pool.size == 0)
+    await until_async(lambda: pool.size == 0)

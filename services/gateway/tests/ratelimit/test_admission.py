@@ -13,7 +13,8 @@ from cloudach_gateway.ratelimit import Grant
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 
-from ..conftest import until
+from tests.support.waiting import until_async
+
 from .conftest import Door
 
 
@@ -157,7 +158,7 @@ async def test_a_caller_that_goes_away_while_admitted_holds_nothing(
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     assert asking.cancelled()
-    await until(lambda: client.xlen(layout.records(tenant)))  # it was admitted, and given back
+    await until_async(lambda: client.xlen(layout.records(tenant)))  # it was admitted, and given back
     assert door.admission.running == 0
     await door.ask()
 
@@ -173,7 +174,7 @@ async def test_settling_in_a_cancelled_task(start_admission, make_key, key_store
             door.admission.settle_soon(grant, prompt_tokens=3, completion_tokens=4, outcome="cancelled")
 
     tasks = [asyncio.create_task(request()) for _ in range(20)]
-    await until(lambda: door.admission.running == 20)
+    await until_async(lambda: door.admission.running == 20)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,25 +15,27 @@ from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 from cloudach_gateway.tenancy import KeyLimits, new_api_key, new_key_id, parse_api_key
 
-from ..conftest import Server, until
+from tests.support.valkey import Valkey
+from tests.support.waiting import until_async
+
 from .conftest import Door
 
 TIMEOUT_S = 2.0  # a disk that is slow to sync is no outage
 LONGEST_S = 10.0
 
 
-async def _door(start_admission, server: Server, **limits: float) -> Door:
+async def _door(start_admission, server: Valkey, **limits: float) -> Door:
     with KeyStore(server.url) as store:
         key = keys.create(store, tenant="acme", limits=KeyLimits(requests=20))
     return Door(await start_admission(server.url, timeout_s=TIMEOUT_S, window_s=60.0, **limits), key)
 
 
-def _requests_counted(server: Server, door: Door) -> int:
+def _requests_counted(server: Valkey, door: Door) -> int:
     with KeyStore(server.url) as store:
         return keys.used_today(store, door.key.record)["requests"]
 
 
-async def test_killed_and_started_again(start_admission, own_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+async def test_killed_and_started_again(start_admission, own_server: Valkey, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "cloudach.gateway")
     door = await _door(start_admission, own_server)
     told: list[bool] = []
@@ -64,8 +66,8 @@ async def test_killed_and_started_again(start_admission, own_server: Server, cap
     assert door.admission.settlements.pending == 20
 
     own_server.start()
-    await until(lambda: not door.admission.degraded)
-    await until(lambda: door.admission.settlements.pending == 0)
+    await until_async(lambda: not door.admission.degraded)
+    await until_async(lambda: door.admission.settlements.pending == 0)
     after = await door.ask()
     assert not after.degraded
     assert _requests_counted(own_server, door) == 20
@@ -74,7 +76,7 @@ async def test_killed_and_started_again(start_admission, own_server: Server, cap
     assert len(changes) == 3, changes  # connected, lost, connected: not a line for each request
 
 
-async def test_hanging(start_admission, own_server: Server) -> None:
+async def test_hanging(start_admission, own_server: Valkey) -> None:
     door = await _door(start_admission, own_server)
     await door.ask()
     own_server.signal(signal.SIGSTOP)
@@ -88,7 +90,7 @@ async def test_hanging(start_admission, own_server: Server) -> None:
         assert time.monotonic() - began < TIMEOUT_S
     finally:
         own_server.signal(signal.SIGCONT)
-    await until(lambda: not door.admission.degraded)
+    await until_async(lambda: not door.admission.degraded)
     assert not (await door.ask()).degraded
     for grant in grants:
         await door.settle(grant, used=1)
@@ -96,7 +98,7 @@ async def test_hanging(start_admission, own_server: Server) -> None:
     assert _requests_counted(own_server, door) == 10
 
 
-async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admission, own_server: Server) -> None:
+async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admission, own_server: Valkey) -> None:
     """Redis had read the requests, and admits them when it goes on."""
     door = await _door(start_admission, own_server)
     record = door.key.record
@@ -106,7 +108,7 @@ async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admi
     finally:
         own_server.signal(signal.SIGCONT)
     assert [type(one) for one in told] == [Overloaded] * 5, "this process does not know the key yet"
-    await until(lambda: not door.admission.degraded)
+    await until_async(lambda: not door.admission.degraded)
     assert await door.admission.settlements.flush(20)
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
         assert client.hget(layout.admission(record.tenant, record.id)[6], "dur") is None
@@ -118,7 +120,7 @@ async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admi
     assert _requests_counted(own_server, door) == 0
 
 
-async def test_settlements_cut_in_mid_flight_count_once(start_admission, own_server: Server) -> None:
+async def test_settlements_cut_in_mid_flight_count_once(start_admission, own_server: Valkey) -> None:
     with KeyStore(own_server.url) as store:
         key = keys.create(store, tenant="acme")
     door = Door(await start_admission(own_server.url, timeout_s=TIMEOUT_S), key)
@@ -129,15 +131,15 @@ async def test_settlements_cut_in_mid_flight_count_once(start_admission, own_ser
             await asyncio.sleep(0)
         if number == 200:
             own_server.kill()
-    await until(lambda: door.admission.degraded)
+    await until_async(lambda: door.admission.degraded)
     own_server.start()
-    await until(lambda: not door.admission.degraded)
+    await until_async(lambda: not door.admission.degraded)
     assert await door.admission.settlements.flush(20)
     assert _requests_counted(own_server, door) == 400
 
 
 async def test_redis_is_trusted_for_a_while_only(
-    start_admission, own_server: Server, monkeypatch: pytest.MonkeyPatch
+    start_admission, own_server: Valkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     door = await _door(start_admission, own_server, degraded_memory_s=60.0)
     await door.ask()
@@ -148,17 +150,17 @@ async def test_redis_is_trusted_for_a_while_only(
         await door.ask()
 
 
-async def test_a_gateway_may_start_before_its_redis(start_admission, own_server: Server) -> None:
+async def test_a_gateway_may_start_before_its_redis(start_admission, own_server: Valkey) -> None:
     own_server.kill()
     began = time.monotonic()
     admission = await start_admission(own_server.url, timeout_s=TIMEOUT_S)
     assert time.monotonic() - began < LONGEST_S
     assert admission.degraded
     own_server.start()
-    await until(lambda: not admission.degraded)
+    await until_async(lambda: not admission.degraded)
 
 
-async def test_a_read_only_redis_is_of_no_use(start_admission, own_server: Server) -> None:
+async def test_a_read_only_redis_is_of_no_use(start_admission, own_server: Valkey) -> None:
     """As the old master after a failover: it answers, but takes no writes."""
     door = await _door(start_admission, own_server)
     await door.ask()
@@ -168,15 +170,15 @@ async def test_a_read_only_redis_is_of_no_use(start_admission, own_server: Serve
         await asyncio.sleep(0.5)
         assert door.admission.degraded
         store._client.replicaof("NO", "ONE")
-    await until(lambda: not door.admission.degraded)
+    await until_async(lambda: not door.admission.degraded)
 
 
-async def test_more_settlements_than_can_be_kept(start_admission, own_server: Server) -> None:
+async def test_more_settlements_than_can_be_kept(start_admission, own_server: Valkey) -> None:
     door = await _door(start_admission, own_server)
     grants = [await door.ask() for _ in range(10)]
     door.admission.settlements._most = 6
     own_server.kill()
-    await until(lambda: door.admission.degraded)
+    await until_async(lambda: door.admission.degraded)
     for grant in grants:
         await door.settle(grant)
     assert (door.admission.settlements.pending, door.admission.settlements.dropped) == (6, 4)
@@ -203,4 +205,4 @@ async def test_a_key_that_was_not_seen_for_long_is_not_known(start_admission, ma
     admission = await start_admission(degraded_memory_s=0.05)
     key = make_key()
     await admission.authenticate(key.api_key)
-    await until(lambda: not admission.knows(parse_api_key(key.api_key)))
+    await until_async(lambda: not admission.knows(parse_api_key(key.api_key)))

@@ -22,7 +22,9 @@ from cloudach_gateway.ratelimit.sweep import Sweep
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 
-from ..conftest import Server, until
+from tests.support.valkey import Valkey
+from tests.support.waiting import until_async
+
 from .conftest import Door
 
 LEASE_TTL_S = 1.5  # who is kept from running for twice that is taken for dead
@@ -151,7 +153,7 @@ async def test_a_paused_gateway_is_taken_for_dead_and_corrected(
         assert len(first) == 2
         os.kill(process.pid, signal.SIGCONT)
         leases = layout.leases(tenant, key.record.id)
-        await until(lambda: client.zcard(leases) == 2)
+        await until_async(lambda: client.zcard(leases) == 2)
         generated, noted = await asyncio.to_thread(_kill_after, process, 300, 4)
     records = await _until_recorded(client, tenant, 4)
     assert sorted((record["id"][-2:], record["part"]) for record in records) == [
@@ -164,7 +166,7 @@ async def test_a_paused_gateway_is_taken_for_dead_and_corrected(
     assert int(totals["completion_tokens"]) == billed
 
 
-async def test_an_outage_of_redis_loses_no_request(start_admission, own_server: Server) -> None:
+async def test_an_outage_of_redis_loses_no_request(start_admission, own_server: Valkey) -> None:
     """Longer than leases live, twice over: the gateways that come back first leave the others time to do so."""
     with KeyStore(own_server.url) as store:
         key = keys.create(store, tenant="acme")
@@ -175,7 +177,7 @@ async def test_an_outage_of_redis_loses_no_request(start_admission, own_server: 
     own_server.kill()
     await asyncio.sleep(2.5 * LEASE_TTL_S)
     own_server.start()
-    await until(lambda: not (first.degraded or second.degraded))
+    await until_async(lambda: not (first.degraded or second.degraded))
     await asyncio.sleep(2.5 * LEASE_TTL_S)
     for admission, grant in grants:
         await admission.settle(grant, prompt_tokens=1, completion_tokens=2, outcome="finished")
@@ -217,7 +219,7 @@ async def test_a_broken_note_stops_no_renewal(start_admission, make_key, tenant:
     grant.progress = broken
     await asyncio.wait_for(asked.wait(), 20)
     grant.progress = lambda: (1, 2, 0)
-    await until(lambda: noted() == ["1", "2", "0"])
+    await until_async(lambda: noted() == ["1", "2", "0"])
 
 
 async def test_a_round_of_the_sweep_is_taken_in_small_runs(

