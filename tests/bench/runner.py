@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cloudach_inference.sim import pacer
+from cloudach_simulator import pacer
 
 from tests.support.processes import ServerFailed
 from tests.support.stack import Simulator, start_sim

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cloudach_inference.processes import descendants
+from cloudach_inference.local.processes import descendants
 
 from tests.chaos.asks import greedy
 from tests.chaos.crowd import Crowd

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from cloudach_controller import settings as controller_settings
-from cloudach_gateway import address_redis
+from cloudach_gateway import redis_address
 from cloudach_gateway import settings as gateway_settings
 from cloudach_model_api import Model
 
@@ -176,7 +176,7 @@ def test_valkeys_certificate_is_good_for_the_name_that_gateways_ask(tmp_path: Pa
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     url = objects.env("gateway")["CLOUDACH_REDIS_URL"].replace("/etc/valkey-ca", str(tmp_path))
-    address = address_redis.parse(url)
+    address = redis_address.parse(url)
     client = address.ssl_context()
     assert client is not None
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

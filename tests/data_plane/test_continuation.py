@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from cloudach_gateway.proxy.chunk import has_text
-from cloudach_gateway.proxy.continuation import CannotContinue, NotReproducible, plan, question
-from cloudach_gateway.proxy.transcript import Transcript
+from cloudach_gateway.proxy.continuation.plan import CannotContinue, plan, question
+from cloudach_gateway.proxy.engine.chunk import NotReproducible, has_text
+from cloudach_gateway.proxy.stream.transcript import Transcript
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from openai_wire.sse import DONE, EventSplitter

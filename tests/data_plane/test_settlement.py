@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
-from cloudach_gateway.auth import keys
-from cloudach_gateway.store.keys_redis import KeyStore
-from cloudach_gateway.tenancy import KeyLimits
+from cloudach_gateway.admin import keys
+from cloudach_gateway.admin.key_store import KeyStore
+from cloudach_gateway.admission.tenancy import KeyLimits
 from redis import Redis
 
 from tests.data_plane.conftest import PATIENT, Stack, chat

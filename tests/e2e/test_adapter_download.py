@@ -83,7 +83,7 @@ def hub() -> Iterator[Hub]:
 def fetched(server: Hub, cache: Path, **adapter: str) -> tuple[str, Path | None]:
     """What went wrong, and where it lies."""
     code = (
-        "import sys, json; from cloudach_inference.adapters import Adapter, AdapterError, fetch, rank\n"
+        "import sys, json; from cloudach_inference.replica.adapters import Adapter, AdapterError, fetch, rank\n"
         "it = Adapter.model_validate_json(sys.argv[1])\n"
         "try: fetch(it); print(json.dumps([str(rank(it)), str(it.path)]))\n"
         "except AdapterError as error: print(json.dumps([str(error), None]))"

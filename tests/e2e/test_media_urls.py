@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from cloudach_inference.plan import with_defaults
+from cloudach_inference.replica.app import with_defaults
 
 from tests.support.inference import VLLM_PYTHON
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cloudach_inference.processes import descendants
+from cloudach_inference.local.processes import descendants
 from openai import AuthenticationError, OpenAI
 
 from tests.support.inference import CLOSED, Inference, start_ray_sim

@@ -72,8 +72,8 @@ def start_ray_sim(*models: Mapping[str, Any]) -> Inference:
 def base_weights() -> Path:
     """The default model's folder, made if it is not there. By the name that the engine's environment gives it."""
     code = (
-        "from cloudach_inference import weights as w; f = w.default_folder(w.cache_root(None));"
-        " w.prepare(f, lambda _: None); print(f)"
+        "from cloudach_inference.cache import cache_root; from cloudach_inference.local import weights as w;"
+        " f = w.default_folder(cache_root(None)); w.prepare(f, lambda _: None); print(f)"
     )
     done = subprocess.run([VLLM_PYTHON, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     return Path(done.stdout.splitlines()[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cloudach_inference.processes import descendants
+from cloudach_inference.local.processes import descendants
 
 
 def open_to_all(pid: int) -> list[str]:

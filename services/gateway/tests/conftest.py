@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import redis
-from cloudach_gateway.auth import keys
-from cloudach_gateway.ratelimit import Admission
+from cloudach_gateway.admin import keys
+from cloudach_gateway.admin.key_store import KeyStore
+from cloudach_gateway.admission import Admission
+from cloudach_gateway.admission.tenancy import KeyLimits
 from cloudach_gateway.settings import Limits, Redis
 from cloudach_gateway.store.embedded import EmbeddedValkey
-from cloudach_gateway.store.keys_redis import KeyStore
-from cloudach_gateway.tenancy import KeyLimits
 
 from tests.support.valkey import Valkey
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloudach_gateway import address_redis
+from cloudach_gateway import redis_address
 from cloudach_gateway.settings import (
     Adapter,
     Bodies,
@@ -148,7 +148,7 @@ def test_keys_in_the_folder_of_the_release_before_are_not_passed_over(
 def test_certificates_in_the_url_of_redis_are_relative_to_the_file_too(tmp_path: Path) -> None:
     url = "rediss://:pw%2F@r:6379/0?ssl_ca_certs=ca.pem&ssl_cert_reqs=none"
     (tmp_path / "gateway.yaml").write_text(MODEL + f"redis: {{url: '{url}'}}")
-    address = address_redis.parse(load(tmp_path / "gateway.yaml").redis.url or "")
+    address = redis_address.parse(load(tmp_path / "gateway.yaml").redis.url or "")
     assert address.tls_options["ssl_ca_certs"] == str(tmp_path / "ca.pem")
     assert address.password == "pw/"
 

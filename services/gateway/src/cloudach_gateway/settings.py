@@ -17,7 +17,7 @@ from openai_wire.fields import RESERVED
 from openai_wire.guided_bounds import GuidedBounds
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from . import address_redis
+from . import redis_address
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Tokens = Annotated[int, Field(ge=1, le=2**31)]
@@ -73,13 +73,13 @@ class Redis(Group):
     @classmethod
     def _usable(cls, url: str | None) -> str | None:
         if url is not None:
-            address_redis.parse(url)
+            redis_address.parse(url)
         return url
 
     @property
     def target(self) -> str | None:
         """The URL with the password."""
-        return None if self.url is None else address_redis.with_password(self.url, self.password)
+        return None if self.url is None else redis_address.with_password(self.url, self.password)
 
 
 class Limits(Group):
@@ -397,7 +397,7 @@ def load(path: Path) -> Settings:
     if settings.redis.url is None:
         _refuse_a_store_left_behind(path, settings.redis.data_dir)
         return settings
-    url = address_redis.anchored(settings.redis.url, path.absolute().parent)
+    url = redis_address.anchored(settings.redis.url, path.absolute().parent)
     return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": url})})
 
 

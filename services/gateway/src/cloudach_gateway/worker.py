@@ -18,9 +18,9 @@ import uvloop
 from cloudach_service import logs
 
 from .app import HEALTH_PATHS, build
+from .client.door import Door, most_connections
+from .client.http_protocol import EnvelopeHttpProtocol
 from .lifecycle import Lifecycle
-from .middleware.door import Door, most_connections
-from .middleware.http_protocol import EnvelopeHttpProtocol
 from .settings import Settings
 
 _log = logging.getLogger("cloudach.gateway")

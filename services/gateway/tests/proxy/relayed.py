@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from cloudach_gateway.proxy.connection import Connection
-from cloudach_gateway.proxy.exchange import Exchange, Happened, Lane
-from cloudach_gateway.proxy.express import Express
-from cloudach_gateway.proxy.rewrite import ClientView, StreamRewriter
-from cloudach_gateway.proxy.tally import Tally
+from cloudach_gateway.proxy.engine.connection import Connection
+from cloudach_gateway.proxy.engine.exchange import Exchange, Happened, Lane
+from cloudach_gateway.proxy.stream.express import Express
+from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter
+from cloudach_gateway.proxy.stream.tally import Tally
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 

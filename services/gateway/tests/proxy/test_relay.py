@@ -12,12 +12,12 @@ import pytest
 from cloudach_gateway.catalog import ServedModel
 from cloudach_gateway.errors import GatewayError
 from cloudach_gateway.proxy.relay import Relay
-from cloudach_gateway.proxy.tally import Tally
+from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.record import RequestRecord
 from cloudach_gateway.settings import Failover, Model
 from openai_wire.requests import ChatRequest, parse
 
-from .test_placing import DONE, HEAD, Run, chunk
+from .placing.test_placer import DONE, HEAD, Run, chunk
 
 CHAT = "/v1/chat/completions"
 CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}

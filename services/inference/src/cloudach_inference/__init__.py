@@ -1,1 +1,1 @@
-"""Ray Serve deployments of vLLM, and a simulator that speaks vLLM's dialect."""
+"""vLLM, or the simulator, under Ray Serve: on this machine (`local`) and in the replicas of a cluster (`replica`)."""

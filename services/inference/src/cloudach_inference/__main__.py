@@ -6,17 +6,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import weights
-from .config import ConfigError, load
-from .plan import PlanError
-from .supervisor import StartFailed, Stopped, Supervisor
+from .cache import cache_root
+from .local import weights
+from .local.config import ConfigError, load
+from .local.plan import PlanError
+from .local.supervisor import StartFailed, Stopped, Supervisor
 
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "weights":
-            folder = options.folder or weights.default_folder(weights.cache_root(None))
+            folder = options.folder or weights.default_folder(cache_root(None))
             weights.prepare(folder.absolute(), say)
             return 0
         Supervisor(load(options.config), say).run(options.ready_file)

@@ -1,5 +1,7 @@
 """Request routers for Ray Serve LLM's direct streaming. Only Ray's own processes import this.
 
+RayServices of running Models name this module by its path, so it stays where it is.
+
 Ray 2.60's PrefixCacheAffinityRouter does not work there. It learns from `on_request_routed`, which is never called
 when HAProxy sends the request, so all requests come to one replica; and a request whose prompt is token ids, as that
 which goes on with a broken stream, gets 503.
@@ -14,7 +16,7 @@ from ray.serve._private.request_router.common import PendingRequest
 from ray.serve._private.request_router.replica_wrapper import RunningReplica
 from ray.serve._private.request_router.request_router import FIFOMixin, RequestRouter
 
-from .affinity import Affinity, blocks
+from .replica.affinity import Affinity, blocks
 
 
 class PrefixAware(FIFOMixin, RequestRouter):  # type: ignore[misc]

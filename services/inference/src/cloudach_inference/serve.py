@@ -1,5 +1,7 @@
 """What KubeRay's serveConfigV2 names as `import_path`: one model's Serve application, from the args of the controller.
 
+RayServices of running Models name this module by its path, so it stays where it is.
+
 Neither replica counts nor drain times are among them: those stand in the config's `deployments`, where a change of them
 restarts no replica.
 """
@@ -11,8 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from .adapters import Lora
-from .plan import App
+from .replica.adapters import Lora
+from .replica.app import App
 
 
 class Args(BaseModel):
@@ -58,7 +60,7 @@ def build(args: dict[str, Any]) -> Any:
     planned = app(args)
     require_router(planned.options)
 
-    from .apps import build as build_app
+    from .applications import build as build_app
 
     return build_app(planned)
 

@@ -1,4 +1,7 @@
-"""What we change in Ray Serve LLM's start of a vLLM replica. Only a replica and its deployer import this."""
+"""What we change in Ray Serve LLM's start of a vLLM replica. Only a replica and its deployer import this.
+
+RayServices of running Models name this module by its path, so it stays where it is.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from ray.llm._internal.serve.core.configs.accelerators import CPUConfig
 from ray.llm._internal.serve.core.configs.llm_config import DiskMultiplexConfig
 from ray.llm._internal.serve.core.server import llm_server
 
-from .adapters import Adapter, AdapterError, Lora, engine_args, engine_name, fetch
-from .late_cancel import LateCancel
-from .lock import Keys, Lock
-from .own_address import keep_to_own_address
+from .replica.adapters import Adapter, AdapterError, Lora, engine_args, engine_name, fetch
+from .replica.late_cancel import LateCancel
+from .replica.lock import Keys, Lock
+from .replica.own_address import keep_to_own_address
 
 
 class NoDownload(CallbackBase):  # type: ignore[misc]

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 
 from ..errors import GatewayError, ModelNotReady, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
-from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown, TooLarge
-from .continuation import CannotContinue, Continuation, NotReproducible, plan, question
-from .engines import Engines
-from .exchange import Exchange, Happened, Lane
-from .failover import PROGRESS, Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
-from .placing import EngineRequest, PlacementFailed, Placer, PromptMeter
-from .transcript import Transcript
-from .upstream_errors import blames_request, too_large
-from .watch import Reader, Watch
+from .continuation.plan import CannotContinue, Continuation, plan, question
+from .engine.chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown, NotReproducible, TooLarge
+from .engine.exchange import Exchange, Happened, Lane
+from .engine.refusals import blames_request, too_large
+from .placing.failover import PROGRESS, Cause, FailoverBudget, FailoverLimits, GiveUp, Verdict
+from .placing.fleet import Engines
+from .placing.placer import EngineRequest, PlacementFailed, Placer, PromptMeter
+from .placing.watch import Reader, Watch
+from .stream.transcript import Transcript
 
 _FIRST_RETRY_S = 0.05
 _LONGEST_RETRY_S = 1.0

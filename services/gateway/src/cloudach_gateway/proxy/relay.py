@@ -16,17 +16,17 @@ from openai_wire.sse import KEEP_ALIVE_FRAME
 
 from ..errors import GatewayError, InternalError, InvalidRequest, UpstreamError
 from ..settings import Failover, Timeouts
-from .chunk import BadChunk, EngineReportedError, parse
-from .collect import Collector
 from .conversation import Conversation, Observer, SlowReader
-from .engines import Engines
-from .exchange import Lane
-from .express import Express, Framed, Gathering
-from .first_words import shown
-from .placing import EngineRequest
-from .rewrite import ClientView, StreamRewriter, UsageForm
-from .tally import Tally
-from .transcript import Transcript
+from .engine.chunk import BadChunk, EngineReportedError, parse
+from .engine.exchange import Lane
+from .engine.first_words import shown
+from .placing.fleet import Engines
+from .placing.placer import EngineRequest
+from .stream.collect import Collector
+from .stream.express import Express, Framed, Gathering
+from .stream.rewrite import ClientView, StreamRewriter, UsageForm
+from .stream.tally import Tally
+from .stream.transcript import Transcript
 
 _log = logging.getLogger("cloudach.gateway.relay")
 

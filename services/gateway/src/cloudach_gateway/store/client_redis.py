@@ -13,8 +13,8 @@ from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from .. import address_redis
-from ..address_redis import Address
+from .. import redis_address
+from ..redis_address import Address
 from . import layout
 from .trouble import StoreDown
 
@@ -25,7 +25,7 @@ class BlockingStore:
     """`with BlockingStore(url) as store`. Raises ValueError for a URL that cannot be used, StoreDown for all else."""
 
     def __init__(self, url: str) -> None:
-        self._address = address_redis.parse(url)
+        self._address = redis_address.parse(url)
         with translated(self._address):
             self._client = connect(self._address)
 

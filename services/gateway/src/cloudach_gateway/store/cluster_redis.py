@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
-from ..address_redis import Address
+from ..redis_address import Address
 from .link_redis import Argument, Reply
 from .scripts import Script
 from .trouble import StoreDown, from_reply

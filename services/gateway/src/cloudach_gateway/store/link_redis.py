@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import hiredis
 
-from ..address_redis import Address
+from ..redis_address import Address
 from . import layout
 from .scripts import Script
 from .trouble import StoreDown, from_reply

@@ -7,7 +7,7 @@ import asyncio
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
-from ..address_redis import Address
+from ..redis_address import Address
 from .trouble import StoreDown
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from .. import address_redis
+from .. import redis_address
 from . import cluster_redis, sentinel_redis
 from .link_redis import Argument, Link, Reply, open_link, pack
 from .scripts import Script
@@ -45,7 +45,7 @@ class Store:
     def __init__(
         self, url: str, scripts: Sequence[Script], *, timeout_s: float = 0.5, probe_every_s: float = 1.0
     ) -> None:
-        self.address = address_redis.parse(url)
+        self.address = redis_address.parse(url)
         self.address.ssl_context()  # a bad certificate is a mistake, not an outage
         self.timeout_s = timeout_s
         self.probe_every_s = probe_every_s

@@ -1,0 +1,1 @@
+"""What an operator does: API keys made, changed and deleted, usage read, and the command line `cloudach`."""

@@ -1,0 +1,248 @@
+"""The gateway's one door: who is it, may they, is there room. One Redis round trip before a request, one after it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import GatewayError, InternalError
+from ..settings import Limits, Redis
+from ..store import layout
+from ..store.store import Reply, Store, StoreDown, StoreError, Unanswered
+from .eviction import Eviction
+from .grants import IN_DOUBT, OUTCOMES, WITHDRAWN, Ask, Grant, Settlement
+from .leases import Leases
+from .limiter_scripts import ADMIT, ALL, Decoder, Encoder, Rules, Verdict
+from .local import LocalLimiter
+from .refusals import refusal
+from .settlements import Settlements
+from .sweep import Sweep
+from .tenancy import Caller, KeyRecord, PresentedKey, parse_api_key
+
+log = logging.getLogger("cloudach.gateway.admission")
+
+
+class Admission:
+    """One per process. `url`: of Redis, as in settings.Redis; the embedded one's URL is the caller's to find.
+
+    Errors of every method are those of errors.py. While Redis is away (`degraded`), keys that this process has seen
+    lately go on under a limiter of its own; what they used is written when Redis is back.
+
+    records_keep_s: usage records stay at least that long, and until every consumer group has acknowledged them.
+    on_lost: is told how many requests of gateways that are gone were found and billed. on_evicts: is told whether Redis
+    may evict what it holds, each time that changes.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        redis: Redis | None = None,
+        limits: Limits | None = None,
+        *,
+        records_keep_s: float = 7 * 86400.0,
+        on_degraded: Callable[[bool], None] = lambda _: None,
+        on_lost: Callable[[int], None] = lambda _: None,
+        on_evicts: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        redis, limits = redis or Redis(), limits or Limits()
+        self.rules = Rules(limits.window_s, limits.promise_grace_s, limits.lease_ttl_s, limits.guided_requests)
+        self.encoder = Encoder(self.rules)
+        self.store = Store(url, ALL, timeout_s=redis.timeout_s, probe_every_s=redis.probe_every_s)
+        self.settlements = Settlements(self.store, self.encoder)
+        self._decoder = Decoder()
+        self._leases = Leases(self.store, self.encoder, on_lost)
+        self.sweep = Sweep(self.store, self.encoder, records_keep_s, on_lost)
+        self._local = LocalLimiter(self.rules, limits.degraded_memory_s, redis.probe_every_s)
+        self._on_degraded = on_degraded
+        self.eviction = Eviction(self.store, redis.eviction_check_every_s, on_evicts)
+        self.store.on_change.append(self._redis_changed)
+
+    @property
+    def degraded(self) -> bool:
+        """True while Redis is away."""
+        return not self.store.up
+
+    @property
+    def reached(self) -> asyncio.Event:
+        """Set once Redis has been reached; before, no key is known here."""
+        return self.store.reached
+
+    @property
+    def running(self) -> int:
+        """Requests admitted by this process and not yet settled."""
+        return self._leases.running
+
+    async def start(self) -> None:
+        await self.store.start()
+        await self.eviction.start()
+        self._leases.start()
+        self.sweep.start()
+
+    async def close(self, flush_s: float = 2.0) -> None:
+        """Waits at most `flush_s` for settlements to reach Redis."""
+        await self.settlements.flush(flush_s)
+        await self.eviction.close()
+        await self.sweep.close()
+        await self._leases.close()
+        await self.settlements.close()
+        await self.store.close()
+
+    def knows(self, key: PresentedKey) -> bool:
+        """Whether this process has seen Redis accept the key lately. It may have been revoked since."""
+        return self._local.knows(key)
+
+    async def authenticate(self, api_key: str) -> Caller:
+        """Consumes nothing. Raises InvalidApiKey, PermissionDenied (key_disabled), Overloaded."""
+        key = parse_api_key(api_key)
+        try:
+            verdict = await self._ask(key, None)
+        except StoreDown:
+            return self._local.authenticate(key)
+        return Caller(self._accepted(key, verdict, None), verdict.limits)
+
+    async def admit(
+        self,
+        api_key: str,
+        *,
+        request_id: str,
+        models: tuple[str, ...],
+        tokens: int,
+        fingerprint: str,
+        retry: bool = False,
+        model: str = "",
+        route: str = "",
+        guided: bool = False,
+    ) -> Grant:
+        """`tokens`: the most that the request may use; reserved until `settle`.
+
+        fingerprint: of the request's body; with it a retry finds the place that it was promised. retry: the client says
+        that this is one. model (default: the first of `models`), route: for the usage record; no spaces in `route`.
+        guided: whether a schema, a grammar or a tool guides its answer.
+        Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded, with `limits`.
+        """
+        key = parse_api_key(api_key)
+        name = hashlib.blake2b(f"{tokens}:{fingerprint}".encode(), digest_size=12).hexdigest()
+        ask = Ask(request_id, models, tokens, name, retry, model or (models[0] if models else ""), route, guided)
+        try:
+            verdict = await self._ask(key, ask)
+        except StoreDown as away:
+            try:
+                running = self._leases.running_of(key.tenant, key.key_id)
+                guided_ones = self._leases.guided_of(key.tenant) if guided else 0
+                grant = self._local.admit(key, ask, running, guided_ones)
+            except GatewayError:
+                if isinstance(away, Unanswered):
+                    self._withdraw(key, ask)
+                raise
+            if isinstance(away, Unanswered):
+                grant.lease = IN_DOUBT
+        else:
+            record = self._accepted(key, verdict, ask)
+            grant = Grant(Caller(record, verdict.limits), request_id, tokens, verdict.lease)
+        grant.model, grant.route, grant.guided = ask.model, ask.route, ask.guided
+        self._leases.add(grant)
+        return grant
+
+    async def settle(self, grant: Grant, **used: Any) -> None:
+        """As settle_soon, and waits until Redis has it or is found away. Never raises but when cancelled."""
+        self.settle_soon(grant, **used)
+        await self.settlements.sent()
+
+    def settle_soon(
+        self,
+        grant: Grant,
+        *,
+        prompt_tokens: int,
+        completion_tokens: int,
+        cached_tokens: int = 0,
+        outcome: str,
+        ttft_s: float | None = None,
+        duration_s: float = 0.0,
+        failovers: int = 0,
+        window_tokens: int | None = None,
+    ) -> None:
+        """Frees the stream, corrects the reservation to the real tokens, adds to the day's totals, writes the usage
+        record; once for a grant.
+
+        outcome: finished, cancelled or failed. failovers: how often the request went on with another engine.
+        window_tokens: what counts in the tokens a minute, if it is not what is billed. Safe in a cancelled task's
+        `finally`: nothing is awaited. If Redis is away, it is written later.
+        """
+        if outcome not in OUTCOMES:
+            raise ValueError(f"no such outcome: {outcome}")
+        if grant.settled:
+            return
+        grant.settled = True
+        self._leases.remove(grant)
+        caller = grant.caller
+        if grant.degraded:
+            used = prompt_tokens + completion_tokens if window_tokens is None else window_tokens
+            self._local.settle(caller, grant.request_id, used)
+        self.settlements.put(
+            Settlement(
+                tenant=caller.tenant,
+                key_id=caller.key_id,
+                request_id=grant.request_id,
+                lease=grant.lease,
+                day=layout.utc_day(time.time()),
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                cached_tokens=cached_tokens,
+                outcome=outcome,
+                model=grant.model,
+                route=grant.route,
+                ttft_ms=None if ttft_s is None else round(ttft_s * 1000),
+                duration_ms=round(duration_s * 1000),
+                failovers=failovers,
+                window_tokens=window_tokens,
+            )
+        )
+
+    def _withdraw(self, key: PresentedKey, ask: Ask) -> None:
+        day = layout.utc_day(time.time())
+        self.settlements.put(
+            Settlement(key.tenant, key.key_id, ask.request_id, IN_DOUBT, day, 0, 0, 0, WITHDRAWN, ask.model, ask.route)
+        )
+
+    def _redis_changed(self, up: bool) -> None:
+        self._on_degraded(not up)
+        if up:
+            self._local.reset()
+
+    async def _ask(self, key: PresentedKey, ask: Ask | None) -> Verdict:
+        keys, args = self.encoder.admit(key, ask)
+
+        def orphan(reply: Reply) -> None:  # admitted, but the caller is gone: give it back
+            verdict = self._decoder.admit(key, reply)
+            if ask is not None and verdict.refused is None and verdict.record is not None:
+                grant = Grant(Caller(verdict.record, verdict.limits), ask.request_id, ask.tokens, verdict.lease)
+                grant.model, grant.route = ask.model, ask.route
+                self.settle_soon(grant, prompt_tokens=0, completion_tokens=0, outcome="cancelled")
+
+        try:
+            return self._decoder.admit(key, await self.store.run(ADMIT, keys, args, orphan=orphan if ask else None))
+        except StoreError as error:
+            raise InternalError("The server had an error.", cause=f"Redis: {error}") from error
+
+    def _accepted(self, key: PresentedKey, verdict: Verdict, ask: Ask | None) -> KeyRecord:
+        """The record of a caller that was let in; raises the refusal otherwise."""
+        record = verdict.record
+        if record is None or verdict.refused in ("unknown", "expired", "disabled"):
+            self._local.forget(key)
+        else:
+            self._local.remember(key, record, verdict.limits)
+        if verdict.refused is not None or record is None:
+            raise refusal(
+                verdict.refused or "unknown",
+                limits=record.limits if record else None,
+                state=verdict.limits,
+                wait_s=verdict.wait_s,
+                tokens=ask.tokens if ask else 0,
+                guided=self.rules.guided,
+                model=ask.models[0] if ask and ask.models else "",
+            )
+        return record

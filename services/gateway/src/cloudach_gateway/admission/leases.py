@@ -1,0 +1,104 @@
+"""Keeps the leases of this process' running requests alive in Redis, and notes there how far each of them is.
+
+Those of a killed process end by themselves; what was noted of them is billed (sweep.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from ..store import layout
+from ..store.store import Store, StoreDown, StoreError
+from .grants import IN_DOUBT, Grant
+from .limiter_scripts import RENEW, Encoder
+from .silence import Silence
+
+log = logging.getLogger("cloudach.gateway.admission")
+
+# Lua's argument stack is limited; and one long script would hold up everybody's admissions.
+_AT_ONCE = 100
+
+
+class Leases:
+    """on_lost: is told how many requests of gateways that are gone were found and billed on the way."""
+
+    def __init__(self, store: Store, encoder: Encoder, on_lost: Callable[[int], None] = lambda _: None) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._silence = Silence(store, encoder.rules.lease_ttl_s, on_lost)
+        self._running: dict[tuple[str, str], dict[int, Grant]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._now = asyncio.Event()
+        store.on_change.append(self._redis_changed)
+
+    @property
+    def running(self) -> int:
+        return sum(map(len, self._running.values()))
+
+    def running_of(self, tenant: str, key_id: str) -> int:
+        return len(self._running.get((tenant, key_id), ()))
+
+    def guided_of(self, tenant: str) -> int:
+        """Guided requests of all the tenant's keys."""
+        of_tenant = (grants for (whose, _), grants in self._running.items() if whose == tenant)
+        return sum(grant.guided for grants in of_tenant for grant in grants.values())
+
+    def add(self, grant: Grant) -> None:
+        caller = grant.caller
+        self._running.setdefault((caller.tenant, caller.key_id), {})[id(grant)] = grant
+
+    def remove(self, grant: Grant) -> None:
+        whose = (grant.caller.tenant, grant.caller.key_id)
+        mine = self._running.get(whose)
+        if mine is not None:
+            mine.pop(id(grant), None)
+            if not mine:
+                del self._running[whose]
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep_renewing(), name="lease-renewal")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _redis_changed(self, up: bool) -> None:
+        if up:  # after an outage, before anyone takes our requests for lost
+            self._now.set()
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._encoder.rules.lease_ttl_s / 3):
+                    await self._now.wait()
+            except TimeoutError:
+                pass
+            self._now.clear()
+            try:
+                await self.renew()
+            except StoreDown:
+                continue  # the store logs its own state
+            except StoreError as error:
+                log.error("Redis refuses to renew leases: %s", error)
+            except Exception:
+                log.exception("leases were not renewed")
+
+    async def renew(self) -> None:
+        """All at once: they share a write to Redis. Raises StoreDown or StoreError."""
+        calls = []
+        day = layout.utc_day(time.time())
+        for (tenant, key_id), grants in self._running.items():
+            leased = [grant for grant in grants.values() if grant.lease not in ("", IN_DOUBT)]
+            for start in range(0, len(leased), _AT_ONCE):
+                keys, args = self._encoder.renew(
+                    tenant, key_id, day, leased[start : start + _AT_ONCE], bury=self._silence.bury
+                )
+                calls.append(self._store.run(RENEW, keys, args))
+        for result in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+            self._silence.found(result)

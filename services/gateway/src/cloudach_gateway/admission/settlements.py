@@ -1,0 +1,95 @@
+"""Sends settlements to Redis, and keeps those that could not be sent until it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from ..store.store import Store, StoreDown, StoreError
+from .grants import Settlement
+from .limiter_scripts import SETTLE, Encoder
+
+log = logging.getLogger("cloudach.gateway.admission")
+
+_AT_ONCE = 128
+
+
+class Settlements:
+    """`put` never blocks and never raises. Sending one again is safe: Redis counts a request once.
+
+    most: kept while Redis is away; past it the oldest is dropped, counted and logged.
+    """
+
+    def __init__(self, store: Store, encoder: Encoder, *, most: int = 20_000) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._most = most
+        self._kept: deque[Settlement] = deque()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._flusher: asyncio.Task[None] | None = None
+        self.dropped = 0
+        store.on_change.append(self._redis_changed)
+
+    @property
+    def pending(self) -> int:
+        """Not yet known to be in Redis."""
+        return len(self._kept) + len(self._sending)
+
+    def put(self, done: Settlement) -> None:
+        if not self._store.up or self._kept:
+            self._keep(done)
+            self._redis_changed(self._store.up)
+            return
+        task = asyncio.get_running_loop().create_task(self._send(done))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def sent(self) -> None:
+        """Waits until what is on its way has arrived, or Redis was found away."""
+        if self._sending:
+            await asyncio.wait(set(self._sending))
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Waits until everything is in Redis, at most `timeout_s`. Whether it is."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self.pending and asyncio.get_running_loop().time() < deadline:
+            self._redis_changed(self._store.up)
+            await asyncio.sleep(0.01)
+        return not self.pending
+
+    async def close(self) -> None:
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.gather(self._flusher, return_exceptions=True)
+        if self._kept:
+            log.error("%d settlements could not be written to Redis and are lost", len(self._kept))
+
+    async def _send(self, done: Settlement) -> None:
+        try:
+            keys, args = self._encoder.settle(done)
+            await self._store.run(SETTLE, keys, args)
+        except StoreDown:
+            self._keep(done)
+        except StoreError as error:
+            self.dropped += 1
+            log.error("Redis refuses a settlement, request %s: %s", done.request_id, error)
+
+    def _keep(self, done: Settlement) -> None:
+        if len(self._kept) >= self._most:
+            self._kept.popleft()
+            self.dropped += 1
+            if self.dropped == 1 or self.dropped % 1000 == 0:
+                log.error("too many settlements wait for Redis: %d dropped so far", self.dropped)
+        self._kept.append(done)
+
+    def _redis_changed(self, up: bool) -> None:
+        if up and self._kept and (self._flusher is None or self._flusher.done()):
+            self._flusher = asyncio.get_running_loop().create_task(self._send_kept(), name="settlements")
+
+    async def _send_kept(self) -> None:
+        count = len(self._kept)
+        while self._kept and self._store.up:
+            batch = [self._kept.popleft() for _ in range(min(_AT_ONCE, len(self._kept)))]
+            await asyncio.gather(*map(self._send, batch))
+        log.info("%d settlements written to Redis after it came back", count - len(self._kept))

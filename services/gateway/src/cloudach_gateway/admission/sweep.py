@@ -1,0 +1,114 @@
+"""Goes round all tenants, a few at a time: bills the requests of gateways that are gone, drops records that are read.
+
+Every process does so, at its own pace. Whose turn it is does not matter: what happens, happens in Redis once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+
+from ..store import layout
+from ..store.store import Store, StoreDown, StoreError
+from .limiter_scripts import RENEW, SCAN, TRIM, Encoder
+from .silence import Silence
+
+log = logging.getLogger("cloudach.gateway.admission")
+
+# Looked at in one run, tenants and keys, one after the other: tens of ms of this process, spread over its loop's ticks.
+_STEPS = 500
+_SCANNED = 100
+_TRIM_EVERY_S = 3600.0
+
+
+class Sweep:
+    """A run every lease life or so; it goes on where the last one ended. keep_s: see Admission.records_keep_s."""
+
+    def __init__(
+        self, store: Store, encoder: Encoder, keep_s: float, on_lost: Callable[[int], None] = lambda _: None
+    ) -> None:
+        self._store = store
+        self._encoder = encoder
+        self._keep_s = keep_s
+        self._silence = Silence(store, encoder.rules.lease_ttl_s, on_lost)
+        self._round: AsyncIterator[None] | None = None
+        self._trimmed_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._keep_sweeping(), name="sweep")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def run(self, steps: int = _STEPS) -> bool:
+        """Whether a round over everything has been completed. Raises StoreDown or StoreError."""
+        if self._round is None:
+            trim = time.monotonic() - self._trimmed_at > _TRIM_EVERY_S
+            if trim:
+                self._trimmed_at = time.monotonic()
+            self._round = self._one_round(trim)
+        try:
+            for _ in range(steps):
+                await anext(self._round)
+        except BaseException as end:
+            self._round = None
+            if isinstance(end, StopAsyncIteration):
+                return True
+            raise
+        return False
+
+    async def bury(self, tenant: str, key_id: str) -> int:
+        """Bills requests of one key that are lost; returns how many. Raises StoreDown or StoreError."""
+        buried = 0
+        while most := self._silence.bury:
+            keys, args = self._encoder.renew(tenant, key_id, layout.utc_day(time.time()), bury=most)
+            found = self._silence.found(await self._store.run(RENEW, keys, args))
+            buried += found
+            if found < most:
+                break
+        return buried
+
+    async def trim(self, tenant: str) -> int:
+        """Drops usage records that are old enough and read by all; returns how many."""
+        keys, args = self._encoder.trim(tenant, self._keep_s)
+        return int(await self._store.run(TRIM, keys, args))
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(self._encoder.rules.lease_ttl_s * random.uniform(0.75, 1.25))
+            if not self._silence.bury:
+                continue
+            try:
+                await self.run()
+            except StoreDown:
+                continue  # the store logs its own state
+            except StoreError as error:
+                log.error("Redis refuses the sweep for lost requests: %s", error)
+            except Exception:
+                log.exception("the sweep for lost requests ended early")
+
+    async def _one_round(self, trim: bool) -> AsyncIterator[None]:
+        """A step for each tenant and each of its keys that has leases."""
+        async for tenant in self._members(layout.TENANTS):
+            if trim:
+                await self.trim(tenant)
+            async for key_id in self._members(layout.open_keys(tenant)):
+                await self.bury(tenant, key_id)
+                yield
+            yield
+
+    async def _members(self, name: str) -> AsyncIterator[str]:
+        """Of a set; one may come twice."""
+        cursor: bytes | str = "0"
+        while True:
+            cursor, found = await self._store.run(SCAN, (name,), (cursor, _SCANNED))
+            for member in found:
+                yield member.decode()
+            if cursor == b"0":
+                return

@@ -1,0 +1,186 @@
+"""Tenants, API keys and their limits, as values: the words that `admission` and `admin` share.
+
+An API key is `sk-cld-<tenant>-<key id>-<secret>`. Tenant and key id stand in it openly, so that a gateway knows every
+Redis key of an admission before it asks Redis (one round trip, one cluster slot). The secret has 238 random bits; of
+the whole key only the SHA-256 is ever stored, which needs no salt or stretching at that entropy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..errors import InvalidApiKey, LimitState
+
+TENANT = re.compile(r"[a-z0-9_]{1,32}")
+KEY_ID = re.compile(r"[a-z2-7]{8,32}")
+_API_KEY = re.compile(r"sk-cld-([a-z0-9_]{1,32})-([a-z2-7]{8,32})-[0-9A-Za-z]{32,128}")
+_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
+_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedKey:
+    """What a request showed: whose it claims to be, and the digest that proves it. The secret is not kept."""
+
+    tenant: str
+    key_id: str
+    digest: str
+
+
+def parse_api_key(api_key: str) -> PresentedKey:
+    """Raises InvalidApiKey for anything that cannot be a key, without asking anyone."""
+    match = _API_KEY.fullmatch(api_key)
+    if match is None:
+        raise InvalidApiKey("Incorrect API key provided: it is malformed. A key starts with `sk-cld-`.")
+    return PresentedKey(match[1], match[2], digest(api_key))
+
+
+def digest(api_key: str) -> str:
+    return hashlib.sha256(api_key.encode()).hexdigest()
+
+
+def new_key_id() -> str:
+    return "".join(secrets.choice(_BASE32) for _ in range(10))
+
+
+def new_api_key(tenant: str, key_id: str) -> str:
+    return f"sk-cld-{tenant}-{key_id}-" + "".join(secrets.choice(_BASE62) for _ in range(40))
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """None: no such limit. Requests and tokens are per minute, `concurrency` is streams at a time.
+
+    guided: how many guided requests may run at a time for the key's whole tenant; None: as many as the gateway's
+    settings say.
+    """
+
+    requests: int | None = None
+    tokens: int | None = None
+    concurrency: int | None = None
+    guided: int | None = None
+
+
+# The fields of the Redis hash, in the order in which `admit.lua` reads and returns them.
+FIELDS = (
+    "hash",
+    "prev_hash",
+    "prev_valid_until_ms",
+    "name",
+    "models",
+    "rpm",
+    "tpm",
+    "concurrency",
+    "expires_at_ms",
+    "disabled",
+    "created_at_ms",
+    "guided",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A stored key without its hashes. Times are milliseconds since 1970, UTC. `models` None: every model."""
+
+    id: str
+    tenant: str
+    name: str
+    models: tuple[str, ...] | None = None
+    limits: KeyLimits = field(default_factory=KeyLimits)
+    created_at_ms: int = 0
+    expires_at_ms: int | None = None
+    disabled: bool = False
+    previous_valid_until_ms: int | None = None
+    earlier_valid_until_ms: tuple[int, ...] = ()  # of secrets that were replaced before the previous one
+
+    def allows(self, names: Sequence[str]) -> bool:
+        return self.models is None or any(name in self.models for name in names)
+
+    def to_hash(self) -> dict[str, str]:
+        """Every field but the hashes; the empty string stands for None."""
+        return {
+            "name": self.name,
+            "models": pack_models(self.models),
+            "rpm": _text(self.limits.requests),
+            "tpm": _text(self.limits.tokens),
+            "concurrency": _text(self.limits.concurrency),
+            "guided": _text(self.limits.guided),
+            "expires_at_ms": _text(self.expires_at_ms),
+            "disabled": "1" if self.disabled else "",
+            "created_at_ms": _text(self.created_at_ms),
+            "prev_valid_until_ms": _text(self.previous_valid_until_ms),
+        }
+
+    @classmethod
+    def from_hash(cls, tenant: str, key_id: str, fields: Mapping[str, str]) -> KeyRecord:
+        return cls(
+            id=key_id,
+            tenant=tenant,
+            name=fields.get("name", ""),
+            models=unpack_models(fields.get("models", "")),
+            limits=KeyLimits(*(_number(fields.get(name)) for name in ("rpm", "tpm", "concurrency", "guided"))),
+            created_at_ms=_number(fields.get("created_at_ms")) or 0,
+            expires_at_ms=_number(fields.get("expires_at_ms")),
+            disabled=fields.get("disabled") == "1",
+            previous_valid_until_ms=_number(fields.get("prev_valid_until_ms")),
+            earlier_valid_until_ms=tuple(until for _, until in unpack_secrets(fields.get("older", ""))),
+        )
+
+
+def pack_models(models: Sequence[str] | None) -> str:
+    """A newline before and after each name, so that the script finds a whole name by plain search."""
+    return "" if models is None else "\n" + "".join(f"{name}\n" for name in models)
+
+
+def unpack_models(packed: str) -> tuple[str, ...] | None:
+    return tuple(packed.strip("\n").split("\n")) if packed.strip("\n") else (() if packed else None)
+
+
+def pack_secrets(secrets: Iterable[tuple[str, int]]) -> str:
+    """Digests and until when they are valid (ms), in the field `older`, which only admit.lua and rotations read."""
+    return "\n".join(f"{digest}:{until}" for digest, until in secrets)
+
+
+def unpack_secrets(packed: str) -> list[tuple[str, int]]:
+    pairs = (line.split(":") for line in packed.split("\n") if line)
+    return [(digest, int(until)) for digest, until in pairs]
+
+
+def _text(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _number(value: str | None) -> int | None:
+    return int(value) if value else None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request comes from, and what its limits leave it."""
+
+    record: KeyRecord
+    limits: LimitState
+
+    @property
+    def key_id(self) -> str:
+        return self.record.id
+
+    @property
+    def tenant(self) -> str:
+        return self.record.tenant
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    def may_use(self, names: Sequence[str]) -> bool:
+        """`names`: those under which one model is known."""
+        return self.record.allows(names)
+
+    @property
+    def models(self) -> tuple[str, ...] | None:
+        return self.record.models

@@ -1,0 +1,157 @@
+"""A request for a model that sleeps or has lost its last pod waits for it, a stream with heart-beats.
+
+One that sleeps is woken by that.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+from openai_wire.errors import error_frame
+from openai_wire.sse import KEEP_ALIVE_FRAME
+
+from ..catalog import Catalog, ServedModel, Why
+from ..client.sink import SseSink
+from ..errors import GatewayError, ModelNotReady
+from ..proxy.placing.watch import Watch
+from ..record import RequestRecord
+from ..settings import Timeouts
+
+_SHARE = 0.9  # of a request's whole time: past that it would be a timeout
+_LEAST_S = 5.0
+
+
+class Cluster(Protocol):
+    """The Models of a cluster, as far as requests care; `catalog.cluster` has it."""
+
+    def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
+        """Around a request's whole life, for a model that may sleep."""
+
+    def awaited(self, model: ServedModel) -> AbstractContextManager[None]:
+        """While a request waits for a model that sleeps: it is woken."""
+
+    def expected_s(self, model: ServedModel) -> float | None:
+        """How long it takes to wake, if it is known."""
+
+    def lapsed(self, model: ServedModel) -> bool:
+        """Whether it could be asked until a moment ago."""
+
+    def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady: ...
+
+
+class Observer(Protocol):
+    def waited(self, model: str, seconds: float, outcome: str) -> None:
+        """outcome: ready, not_ready or left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waking:
+    """How long requests wait, in seconds: a stream, a whole answer, and any of them for a model that has lost its last
+    pod."""
+
+    cluster: Cluster
+    catalog: Catalog
+    timeouts: Timeouts
+    observer: Observer
+    stream_s: float
+    whole_s: float
+    lapse_s: float
+
+    def can_wait(self, model: ServedModel) -> bool:
+        """Whether a request for it waits, where it cannot be asked now."""
+        absence = model.absence
+        if absence is None:
+            return False
+        if absence.why is Why.NO_ENDPOINT or (model.sleeps and absence.why in (Why.ASLEEP, Why.STARTING)):
+            return True
+        return absence.why is Why.STARTING and self.cluster.lapsed(model)
+
+    def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
+        """Around a request's whole life."""
+        return self.cluster.in_use(model) if model.sleeps else nullcontext()
+
+    def patience_s(self, model: ServedModel, *, stream: bool, waited_s: float = 0.0) -> float:
+        """How long a request waits while no pod of a model can be reached that is ready, as far as is known. waited_s:
+        how long it has waited for the model before.
+
+        A little is left in any case: a Service lets connections through some moments after its pods are said to be
+        ready.
+        """
+        if model.resource is None:
+            return 0.0
+        bound_s = min(self.lapse_s, self.timeouts.total_s * _SHARE, math.inf if stream else self.whole_s)
+        return max(bound_s - waited_s, min(bound_s, _LEAST_S))
+
+    async def ready(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel:
+        """The model, once it can be asked. Raises ModelNotReady, ModelNotFound, UpstreamTimeout."""
+        watch = Watch(self.timeouts, _Beaten(sink, record) if record.stream else None)
+        patience_s = min(self._bound_s(model, stream=record.stream), self.timeouts.total_s * _SHARE)
+        began = watch.clock()
+        outcome = "left"
+        try:
+            with self.cluster.awaited(model), self.catalog.telling(model, watch.look_again):
+                # Only of a start it is known how long it takes.
+                expected_s = self.cluster.expected_s(model) if self._starts(model) else None
+                if expected_s is None or expected_s <= patience_s:
+                    await watch.holds(lambda: not self._still_waits_for(model), began + patience_s)
+            found = self._find(model)
+            outcome = "ready" if found is not None and found.absence is None else "not_ready"
+        finally:
+            waited_s = watch.clock() - began
+            self.observer.waited(model.id, waited_s, outcome)
+        if found is None:
+            raise self.catalog.missing(model.id)
+        if found.absence is not None:
+            raise self.cluster.not_ready(found, waited_s=waited_s)
+        return found
+
+    async def ready_or_told(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel | None:
+        """The same; None when a stream that has had heart-beats was told in an error frame that it cannot be asked."""
+        if model.absence is None:
+            return model
+        try:
+            return await self.ready(model, record, sink)
+        except GatewayError as error:
+            if not sink.started:
+                raise
+            record.end_with(error)
+            await sink.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
+            return None
+
+    def _bound_s(self, model: ServedModel, *, stream: bool) -> float:
+        longest_s = self.stream_s if stream else self.whole_s
+        return longest_s if model.sleeps else min(longest_s, self.lapse_s)
+
+    def _starts(self, model: ServedModel) -> bool:
+        why = model.absence.why if model.absence is not None else None
+        return why is Why.ASLEEP or (why is Why.STARTING and not self.cluster.lapsed(model))
+
+    def _still_waits_for(self, model: ServedModel) -> bool:
+        found = self._find(model)
+        return found is not None and self.can_wait(found)
+
+    def _find(self, model: ServedModel) -> ServedModel | None:
+        """The same Model as it is now; another one of that name is not what the key was checked for."""
+        found = self.catalog.find(model.id)
+        return found if found is not None and found.resource == model.resource else None
+
+
+class _Beaten:
+    """A client that gets heart-beats."""
+
+    def __init__(self, sink: SseSink, record: RequestRecord) -> None:
+        self._sink = sink
+        self._record = record
+        self.takes_nothing = sink.takes_nothing
+
+    @property
+    def paused_at(self) -> float | None:
+        return self._sink.paused_at
+
+    async def beat(self) -> None:
+        self._record.heartbeat()
+        await self._sink.start()
+        self._sink.write(KEEP_ALIVE_FRAME)

@@ -1,0 +1,262 @@
+"""One request at one engine: its answer as a status, events or a whole body, told to whoever asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+from openai_wire.sse import DONE, EventSplitter, EventTooLarge, payloads
+
+from ...errors import without_frames
+from .answer_headers import Headers, may_be_events
+from .chunk import LARGEST_ANSWER, BadChunk, EngineReportedError, NotReproducible, TooLarge
+from .connection import Connection, Shortcut
+
+_LARGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
+_LARGEST_EVENT = 16 * 1024 * 1024
+_LAST_BYTES_S = 1.0
+
+Sink = Callable[[list[bytes]], None]
+
+
+class Lane(NamedTuple):
+    """The short way for whole events: what `relay` makes of them is written; None sends them the long way.
+
+    shortcut: what is shorter still, once the stream's form is known.
+    """
+
+    relay: Callable[[bytes], bytes | None]
+    write: Callable[[bytes], None]
+    shortcut: Callable[[], Shortcut | None] = lambda: None
+
+
+class Happened(Enum):
+    """What is posted about an exchange, and by `Exchange.problem` explained."""
+
+    EVENTS = "its first events are there"
+    WHOLE = "the whole body is there: of a whole answer, or of one that is not 200 or no event stream"
+    DONE = "[DONE]"
+    BROKE = "it ended in a way that is not its end"
+
+
+class Exchange:
+    """Made by `Engines.open`. Events wait in `pending` until `sink` is set, and then go straight to it."""
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_done",
+        "_events",
+        "_heard_at",
+        "_largest",
+        "_loop",
+        "_open_lane",
+        "_over",
+        "_post",
+        "_splitter",
+        "answer",
+        "began_at",
+        "headers",
+        "lane",
+        "pending",
+        "problem",
+        "resend",
+        "sink",
+        "status",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        upstream: str,
+        connection: Connection,
+        post: Callable[[tuple[Exchange, Happened]], None],
+        *,
+        events: bool,
+        largest: int = LARGEST_ANSWER,
+    ) -> None:
+        """largest: bytes of a whole answer; an event may not have more either."""
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = connection
+        self._post = post
+        self._events = events
+        self._largest = largest
+        self._splitter = EventSplitter(limit=min(largest, _LARGEST_EVENT))
+        self._body = bytearray()
+        self._done = False
+        self._over = False
+        self.upstream = upstream
+        self.status = 0
+        self.headers: Headers = {}
+        self.answer: dict[str, Any] | None = None  # a whole one, once it has been read
+        self.pending: list[bytes] = []
+        self.sink: Sink | None = None
+        self.lane: Lane | None = None
+        self._open_lane: Lane | None = None  # while the bytes so far end with a whole event
+        self.began_at = self._heard_at = self._loop.time()
+        self.problem: Exception | str = ""  # why it broke, for the log
+        self.resend = connection.used  # until a byte came: lost, it tells nothing of the engine
+
+    @property
+    def heard_at(self) -> float:
+        """When the engine last said something; comments count for nothing."""
+        if self._connection is not None and self._connection.shortcut is not None:
+            self._heard_at = max(self._heard_at, self._connection.shortcut.heard_at)
+        return self._heard_at
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self._body)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has said [DONE]."""
+        return self._done
+
+    def close(self) -> None:
+        """Cuts the connection, which ends the engine's work, unless the answer is whole."""
+        self._over = True
+        self._post = _to_nobody
+        self.sink = self.lane = self._open_lane = None
+        connection = self._connection
+        if connection is None:
+            return
+        if self._done:  # only the bytes that end the response are missing: then it can be used again
+            connection.resume_reading()
+            self._loop.call_later(_LAST_BYTES_S, self._cut)
+        else:
+            self._cut()
+
+    def finish(self) -> None:
+        """The answer is at its end, whatever the engine goes on to say."""
+        self._over = True
+        self.lane = self._open_lane = None
+        self._cut()
+        self._post((self, Happened.DONE))
+
+    def pause(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def resume(self) -> None:
+        self._heard_at = self._loop.time()  # its silence was ours
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    # What the connection tells.
+
+    def head(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self.headers = headers
+        if self._events and not may_be_events(headers):
+            self._events = False
+        self.resend = False
+        self._heard_at = self._loop.time()
+
+    def data(self, data: bytes) -> None:
+        lane = self._open_lane
+        if lane is not None:
+            relayed = lane.relay(data)
+            if relayed is not None:
+                self._pass_on(lane, relayed)
+                return
+        if self._over:
+            return
+        if not self._events or self.status != 200:
+            self._keep(data)
+            return
+        try:
+            events = self._splitter.take(data)
+        except EventTooLarge:
+            self._broke(TooLarge("an event", min(self._largest, _LARGEST_EVENT)))
+            return
+        self._open_lane = self.lane if self._splitter.idle else None
+        if not events:
+            return
+        if self.lane is not None:
+            relayed = self.lane.relay(events)
+            if relayed is not None:
+                self._pass_on(self.lane, relayed)
+                return
+        self._take(payloads(events))
+
+    def _keep(self, data: bytes) -> None:
+        """A part of a whole body."""
+        if self.status != 200:
+            if len(self._body) < _LARGEST_REFUSAL:
+                self._body += data
+        elif len(self._body) + len(data) <= self._largest:
+            self._body += data
+        else:
+            self._body.clear()
+            self._broke(TooLarge("an answer", self._largest))
+
+    def _pass_on(self, lane: Lane, relayed: bytes) -> None:
+        self._heard_at = self._loop.time()
+        if relayed:
+            lane.write(relayed)
+        if self._connection is not None and self._open_lane is not None:
+            self._connection.offered = lane.shortcut()
+
+    def _take(self, payloads: list[bytes]) -> None:
+        if DONE in payloads:
+            self._done = True
+            self.lane = self._open_lane = None  # whatever follows is no part of the answer
+            del payloads[payloads.index(DONE) :]
+        if not payloads and not self._done:  # comments: from whoever stands before the engine
+            return
+        self._heard_at = self._loop.time()
+        if self.sink is None:
+            self.pending += payloads
+            self._post((self, Happened.EVENTS))
+        elif payloads:
+            self.deliver(payloads)
+        if self._done and not self._over:
+            self._post((self, Happened.DONE))
+
+    def end(self) -> None:
+        self._let_go()
+        if self._over or self._done:
+            return
+        if self._events and self.status == 200:
+            self._broke("the stream ended without [DONE]")
+        else:
+            self._over = True
+            self._post((self, Happened.WHOLE))
+
+    def lost(self, cause: str) -> None:
+        self._let_go()
+        if not (self._over or self._done):
+            self._broke(cause)
+
+    def deliver(self, payloads: list[bytes]) -> None:
+        """To the sink; what it cannot take breaks the exchange."""
+        try:
+            if self.sink is not None:
+                self.sink(payloads)
+        except (EngineReportedError, BadChunk, NotReproducible) as problem:
+            self._broke(problem)
+
+    def _broke(self, problem: Exception | str) -> None:
+        self._over = True
+        self.lane = self._open_lane = None
+        self.problem = problem if isinstance(problem, str) else without_frames(problem)
+        self._done = False
+        self._cut()
+        self._post((self, Happened.BROKE))
+
+    def _cut(self) -> None:
+        connection = self._let_go()
+        if connection is not None:
+            connection.abort()
+
+    def _let_go(self) -> Connection | None:
+        self._heard_at = self.heard_at
+        connection, self._connection = self._connection, None
+        return connection
+
+
+def _to_nobody(_: tuple[Exchange, Happened]) -> None:
+    """Who asked hears no more."""

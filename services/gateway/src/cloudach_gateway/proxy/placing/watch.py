@@ -1,0 +1,107 @@
+"""One request's time: what happens next, the heart-beats of a silent stream, and the end of its patience."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from ...errors import UpstreamTimeout
+from ...settings import Timeouts
+from ..engine.exchange import Exchange, Happened
+from .mailbox import Mailbox
+
+# A timer that is late is no proof of a silent engine: the loop was held up, and has not read yet what came meanwhile.
+_LATE_S = 0.05
+_SECOND_LOOK_S = 0.02
+
+
+class Reader(Protocol):
+    """The client, as far as it sets the pace. `paused_at`: since when it takes nothing (the loop's time)."""
+
+    @property
+    def paused_at(self) -> float | None: ...
+
+    def takes_nothing(self) -> bool:
+        """Whether it has not taken anything since it was paused, or since this was asked; if it has, `paused_at` is
+        now."""
+
+    async def beat(self) -> None: ...
+
+
+class Watch:
+    """All times are the loop's, in seconds. Waiting raises UpstreamTimeout once the request's whole time is over."""
+
+    def __init__(self, timeouts: Timeouts, reader: Reader | None, *, spent_s: float = 0.0) -> None:
+        """spent_s: of the request's whole time, before."""
+        self.clock = asyncio.get_running_loop().time
+        self._mail: Mailbox[tuple[Exchange, Happened] | None] = Mailbox()
+        self._reader = reader
+        self._timeouts = timeouts
+        self._ends_at = self.clock() + timeouts.total_s - spent_s
+        self._beat_at = self.clock() + timeouts.heartbeat_s if reader is not None else math.inf
+        self.post = self._mail.post
+
+    def look_again(self) -> None:
+        """Ends a wait for `event` early."""
+        self._mail.post(None)
+
+    async def event(self, exchange: Exchange, until: float, *, begun: bool = True) -> Happened | None:
+        """What happened to the exchange; None at `until`, or before for a second look. Beats meanwhile.
+
+        begun: whether the client gets what the engine says. Before that, an engine's empty events break no silence.
+        """
+        while True:
+            beat_at = self._beat_at
+            if self._reader is not None:
+                beat_at = max(beat_at, self._broken_at(exchange, begun) + self._timeouts.heartbeat_s)
+            look_at = min(until, beat_at, self._ends_at)
+            got = await self._mail.get(look_at)
+            if got is None and self.clock() > look_at + _LATE_S:
+                got = await self._mail.get(self.clock() + _SECOND_LOOK_S)
+            if got is not None:
+                if got[0] is exchange:
+                    self._beat_at = max(self._beat_at, self._broken_at(exchange, begun) + self._timeouts.heartbeat_s)
+                    return got[1]
+                continue  # of one that was given up
+            now = self.clock()
+            self._check(now)
+            heard_at = self._broken_at(exchange, begun)
+            if now < beat_at or now < heard_at + self._timeouts.heartbeat_s or now >= until:
+                return None
+            await self._beat()
+
+    def _broken_at(self, exchange: Exchange, begun: bool) -> float:
+        """When the client's silence was broken last, or may have been."""
+        return exchange.heard_at if begun else exchange.began_at
+
+    async def sleep(self, seconds: float) -> None:
+        await self.holds(_never, self.clock() + seconds)
+
+    async def holds(self, condition: Callable[[], bool], until: float) -> bool:
+        """Whether it came true until then; it is tried after every `look_again`. Beats meanwhile."""
+        while not condition():
+            if self.clock() >= until:
+                return False
+            await self._mail.get(min(until, self._beat_at, self._ends_at))
+            now = self.clock()
+            self._check(now)
+            if now >= self._beat_at:
+                await self._beat()
+        return True
+
+    def _check(self, now: float) -> None:
+        if now >= self._ends_at:
+            raise UpstreamTimeout(
+                "The answer took longer than a request may take.", cause=f"over {self._timeouts.total_s} s in total"
+            )
+
+    async def _beat(self) -> None:
+        self._beat_at = self.clock() + self._timeouts.heartbeat_s
+        if self._reader is not None and self._reader.paused_at is None:
+            await self._reader.beat()
+
+
+def _never() -> bool:
+    return False

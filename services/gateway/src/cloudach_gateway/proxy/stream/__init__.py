@@ -1,0 +1,1 @@
+"""What becomes of the events of an engine's stream on their way to the client: pure."""

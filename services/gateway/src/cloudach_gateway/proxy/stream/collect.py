@@ -1,0 +1,232 @@
+"""A stream gathered into the one JSON answer of a request that did not ask for a stream: pure.
+
+Plain requests without `stream` still run as streams towards the engine, so that the gateway knows at every moment
+what was generated: a caller that goes away is billed exactly. What cannot be gathered faithfully (fields that only
+whole answers have) is asked for whole: see `can_collect`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from openai_wire.requests import ChatRequest, CompletionRequest
+
+from ..engine.chunk import LARGEST_ANSWER, SHAPE_ERRORS, BadChunk, TooLarge, parse
+from . import collect_calls, logprobs
+from .pieces import PIECE, grow, joined
+from .running_form import MOST_TEXTS, RunningForm
+from .tally import Tally
+
+# Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
+_ONLY_WHOLE = (
+    "echo",
+    "suffix",
+    "best_of",
+    "prompt_logprobs",
+    "prompt_embeds",
+    "use_beam_search",
+    "return_prompt_text",
+    "kv_transfer_params",
+    "ec_transfer_params",
+)
+
+
+# What vLLM has in a whole answer, null or not, in its order; of a stream's chunks it leaves out what is null.
+_OF_BOTH = ("service_tier", "system_fingerprint", "usage")
+_PARAMS = ("kv_transfer_params", "ec_transfer_params", "metrics")
+_OF_CHATS = (*_OF_BOTH, "prompt_logprobs", "prompt_token_ids", "prompt_text", *_PARAMS)
+_OF_COMPLETIONS = (*_OF_BOTH, *_PARAMS)
+_OF_MESSAGES = ("refusal", "annotations", "audio", "function_call", "reasoning")
+_OF_CHAT_CHOICES = ("logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts")
+_OF_COMPLETION_CHOICES = (*_OF_CHAT_CHOICES[:-1], "prompt_logprobs", "prompt_token_ids", "routed_experts")
+_OF_USAGE = (
+    *("prompt_tokens", "total_tokens", "completion_tokens"),
+    *("prompt_tokens_details", "completion_tokens_details"),
+)
+_MOST_UNREAD = 1024 * 1024
+_OF_PROMPT_DETAILS = ("cached_tokens", "created_cache_tokens", "multimodal_tokens")
+
+
+def can_collect(body: dict[str, Any]) -> bool:
+    return not any(_asks(body.get(name)) for name in _ONLY_WHOLE)
+
+
+def _asks(value: Any) -> bool:
+    """Whether a field asks for something. Zero does: with it, `prompt_logprobs` tells those of the prompt's tokens."""
+    return value is not None and value is not False and value != []
+
+
+class Collector:
+    """Feed it the payloads of the engine's events in order; `answer()` is the whole response body."""
+
+    def __init__(
+        self,
+        request: ChatRequest | CompletionRequest,
+        tally: Tally,
+        *,
+        vllm: bool = True,
+        largest: int = LARGEST_ANSWER,
+    ) -> None:
+        """vllm: whether the engine is one, so that the answer has all that vLLM's own has. largest: bytes, about."""
+        self._largest = largest
+        self._held = 0  # bytes, about
+        self._unread = 0  # bytes of events whose texts are in `texts`, but for those of `Gathering`, which are short
+        self._choices_asked = request.choices
+        self._chat = isinstance(request, ChatRequest)
+        self._vllm = vllm
+        self._forced = isinstance(request, ChatRequest) and request.tool_choice not in (None, "auto", "none")
+        self._model = request.model
+        self._token_ids = bool(request.return_token_ids)
+        self._answers_per_prompt = request.n or 1
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+        self.form: RunningForm | None = None  # of the answer's running chunks, once it is known
+        self.texts: list[bytes] = []  # of the first choice, as in JSON strings, not yet in its text
+        self.tally = tally
+
+    @property
+    def choices_seen(self) -> bool:
+        return bool(self._choices)
+
+    def relay(self, events: bytes) -> bytes | None:
+        """b"" if these are whole events, all of them running chunks, and taken; None: `feed` them."""
+        found = self.form.split(events) if self.form is not None and self._may_wait(events) else None
+        if found is None:
+            return None
+        texts, ids = found
+        self._unread += len(events)
+        self.tally.transcript.note(events, ids)
+        self.texts += texts
+        return b""
+
+    def feed(self, payload: bytes) -> None:
+        """Raises EngineReportedError, BadChunk, TooLarge."""
+        found = self.form.one(payload) if self.form is not None and self._may_wait(payload) else None
+        if found is not None:
+            self._unread += len(payload)
+            self.tally.transcript.note(payload, found[1])
+            self.texts.append(found[0])
+            return
+        try:
+            self._feed(payload)
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
+
+    def _may_wait(self, events: bytes) -> bool:
+        """Whether their texts may be taken unread, so that their size is not known yet."""
+        return len(self.texts) <= MOST_TEXTS and self._unread + len(events) <= _MOST_UNREAD
+
+    def _feed(self, payload: bytes) -> None:
+        chunk = parse(payload)
+        self._settle_texts()
+        if self.form is None and not self._token_ids:
+            self.form = RunningForm.of(payload)
+            if self.form is not None:
+                self.tally.transcript.form = self.form
+        if any(choice.get("index", 0) >= self._choices_asked for choice in chunk["choices"]):
+            raise BadChunk("a choice that nobody asked for")  # before anything is kept of it
+        if chunk["choices"]:
+            self.tally.transcript.remember(payload)
+            self.tally.take_chunk(chunk, answers_per_prompt=self._answers_per_prompt)
+        elif isinstance(chunk.get("usage"), dict):
+            self.tally.take_usage(chunk["usage"])
+        chunk.pop("usage", None)
+        choices = chunk.pop("choices", None) or ()
+        for key, value in chunk.items():
+            if value is not None and key not in self._head:
+                self._head[key] = value
+                self._held += len(payload)
+        for choice in choices:
+            self._held += self._take(choice)
+        if self._held > self._largest:
+            raise TooLarge("an answer", self._largest)
+
+    def answer(self) -> bytes:
+        """Raises BadChunk."""
+        try:
+            return self._answer()
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
+
+    def _answer(self) -> bytes:
+        self._settle_texts()
+        head = self._head | {"model": self._model}
+        head["object"] = "chat.completion" if self._chat else "text_completion"
+        if not self._token_ids:
+            head.pop("prompt_token_ids", None)
+        first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
+        choices = [self._told(self._choices[index]) for index in sorted(self._choices)]
+        if not choices:
+            raise BadChunk("no choice")
+        usage = self.tally.statement()
+        rest: dict[str, Any] = {}
+        if self._vllm:
+            usage = dict.fromkeys(_OF_USAGE) | usage
+            if isinstance(usage["prompt_tokens_details"], dict):
+                usage["prompt_tokens_details"] = dict.fromkeys(_OF_PROMPT_DETAILS) | usage["prompt_tokens_details"]
+            rest = dict.fromkeys(_OF_CHATS if self._chat else _OF_COMPLETIONS)
+        return orjson.dumps(first | {"choices": choices} | rest | {"usage": usage} | head)
+
+    def _told(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """A choice as whole answers have it; of vLLM's, some things are otherwise in streams."""
+        choice = joined(choice)
+        if choice["logprobs"] is not None:
+            choice["logprobs"] = joined(choice["logprobs"])
+        if not self._chat:
+            if self._vllm and choice["logprobs"] is not None:
+                choice["logprobs"] |= logprobs.offsets(choice["logprobs"])
+            return choice
+        message = collect_calls.told(choice["message"], keep_blank=self._vllm and self._forced)
+        if self._vllm and message["reasoning"] and not message["content"] and not self._forced:
+            message["content"] = None
+        return choice | {"message": message}
+
+    def _settle_texts(self) -> None:
+        if self.texts:
+            text = orjson.loads(b'"%b"' % b"".join(self.texts))
+            self._held += PIECE * len(self.texts)
+            self.texts.clear()
+            self._unread = 0
+            choice = self._choices[0]
+            self._held += grow(choice["message"], "content", text) if self._chat else grow(choice, "text", text)
+
+    def _take(self, part: dict[str, Any]) -> int:
+        """About how many bytes more are held."""
+        index = part.get("index", 0)
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = self._empty_choice(index)
+        more = PIECE
+        if self._token_ids:
+            for key in ("prompt_token_ids", "token_ids"):
+                if isinstance(part.get(key), list):
+                    more += grow(choice, key, part[key])
+        if self._chat:
+            message = choice["message"]
+            for key, value in (part.get("delta") or {}).items():
+                if key in collect_calls.NAMES:
+                    more += collect_calls.take(message, key, value) if value else 0
+                elif key != "role" and value is not None:
+                    more += grow(message, key, value)
+        else:
+            more += grow(choice, "text", part.get("text") or "")
+        told = part.get("logprobs")
+        if isinstance(told, dict):
+            if choice["logprobs"] is None:
+                choice["logprobs"] = {}
+            for key, value in told.items():
+                if value is not None or key not in choice["logprobs"]:
+                    more += grow(choice["logprobs"], key, value)
+        for key in ("finish_reason", "stop_reason"):
+            if part.get(key) is not None:
+                choice[key] = part[key]
+        return more
+
+    def _empty_choice(self, index: int) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
+        fields: tuple[str, ...] = _OF_CHAT_CHOICES[:3]
+        if self._vllm:
+            message |= dict.fromkeys(_OF_MESSAGES)
+            fields = _OF_CHAT_CHOICES if self._chat else _OF_COMPLETION_CHOICES
+        return {"index": index, **({"message": message} if self._chat else {"text": ""}), **dict.fromkeys(fields)}

@@ -1,0 +1,190 @@
+"""The shortest way of a token: a read from an engine that is a running chunk or a few becomes one write to the client.
+
+Hundreds of streams share a processor's caches, and a chunk finds those cold: what it costs is the memory it touches
+more than the work it is. So all that is the same for many streams is one object (`Shape`), the head of an event is
+copied from the bytes just read, and what is kept of a token are a few bytes at the end of one buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+from ..engine.connection import Connection, Shortcut
+from .running_form import MOST_TEXTS, QUOTE, RunningForm, is_text
+
+_END = b"]}]}\n\n\r\n"
+_MODEL = b'"model":'
+_NEVER = b"\n"
+_OF_IDS = b"0123456789,"
+_LONGEST = 4096  # bytes, of what is read
+
+_SIZES = [b"%x\r\n" % size for size in range(2 * _LONGEST)]
+# By the length of what is read: how it begins if it is one HTTP chunk with one event. HAProxy writes sizes in capitals.
+_BEGINNINGS = [(b"no chunk", b"no chunk")] * (_LONGEST + 8)
+for _size in range(_LONGEST):
+    _line = _SIZES[_size]
+    _BEGINNINGS[len(_line) + _size + 2] = (_line + b"data: {", _line.upper() + b"data: {")
+
+
+class Framed(Protocol):
+    def write(self, data: bytes) -> None:
+        """Bytes that are a response's chunks with their sizes."""
+
+
+class Shape(NamedTuple):
+    """Of running chunks, from and to: everything but ids and times, whose length alone is known.
+
+    model_at, text_at: offsets from the event's first byte. between, instead: what stands from the one to the other.
+    silent: what stands there, up to the token ids, of a chunk without text, which the client does not get. join:
+    between text and token ids. tail: after the text, with the end of the HTTP chunk. rest: bytes that the client gets
+    in an event besides its text.
+    """
+
+    model_at: int
+    text_at: int
+    between: bytes
+    instead: bytes
+    silent: bytes
+    join: bytes
+    tail: bytes
+    rest: int
+
+    @classmethod
+    def of(cls, form: RunningForm, start: bytes, tail: bytes) -> Shape | None:
+        """start, tail: what the client gets before and after the text. None: not of one form for many."""
+        model_at = form.start.find(_MODEL) + len(_MODEL)
+        if form.start.count(_MODEL) != 1 or start[:model_at] != form.start[:model_at]:
+            return None
+        silent = form.silent[model_at:] or _NEVER
+        return _shape(model_at, form.start[model_at:], start[model_at:], silent, form.join, tail)
+
+
+@lru_cache(maxsize=1024)
+def _shape(model_at: int, between: bytes, instead: bytes, silent: bytes, join: bytes, tail: bytes) -> Shape | None:
+    text_at = model_at + len(between)
+    rest = model_at + len(instead) + len(tail)
+    return None if rest > _LONGEST else Shape(model_at, text_at, between, instead, silent, join, tail + b"\r\n", rest)
+
+
+class Express(Shortcut):
+    """Of one stream. running: where the transcript takes running chunks."""
+
+    __slots__ = ("_client", "_clock", "_running", "shape")
+
+    def __init__(self, shape: Shape, running: bytearray, client: Framed, clock: Callable[[], float]) -> None:
+        self.shape = shape
+        self._running = running
+        self._client = client
+        self._clock = clock
+
+    def data_received(self, data: bytes) -> None:
+        length = len(data)
+        if length < _LONGEST:
+            model_at, text_at, between, instead, silent, join, tail, rest = self.shape
+            beginning = _BEGINNINGS[length]
+            at = len(beginning[0]) - 7
+            if data.startswith(beginning) and data.endswith(_END) and data.find(b"\n", at) == length - 4:
+                if data.startswith(between, at + model_at):
+                    cut = data.find(join, at + text_at)  # no text has it: its quotes are escaped
+                    ids = data[cut + len(join) : -8]
+                    text = data[at + text_at : cut]
+                    if cut > 0 and (ids.isdigit() or not ids.strip(_OF_IDS)) and (QUOTE not in text or is_text(text)):
+                        running = self._running
+                        running += b"\n".join((text, ids, b""))
+                        clock = self._clock  # called as an attribute, it would be looked for as a method first
+                        self.heard_at = clock()
+                        size = _SIZES[rest + len(text)]
+                        self._client.write(b"".join((size, data[at : at + model_at], instead, text, tail)))
+                        return
+                elif data.startswith(silent, at + model_at):
+                    ids = data[at + model_at + len(silent) : -8]
+                    if not ids.strip(_OF_IDS):
+                        running = self._running
+                        running += b"\n%b\n" % ids
+                        clock = self._clock
+                        self.heard_at = clock()
+                        return
+            self._several(data)
+        else:
+            self.give_back(data)
+
+    def _several(self, data: bytes) -> None:
+        """A read of a few chunks, as from an engine that does not wait; given back from what is anything else on."""
+        model_at, text_at, between, instead, silent, join, tail, rest = self.shape
+        known: list[bytes] = []
+        out: list[bytes] = []
+        at, length = 0, len(data)
+        while at < length:
+            begin = data.find(b"\r\ndata: {", at, at + 16) + 2  # of the event
+            if begin < at + 3:
+                break
+            size = data[at : begin - 2]
+            if not size.isalnum():
+                break
+            try:
+                end = begin + int(size, 16)  # of the event, whose last line feed is before
+            except ValueError:
+                break
+            if data[end - 6 : end + 2] != _END or data.find(b"\n", begin) != end - 2:
+                break
+            body = begin + model_at
+            if data.startswith(between, body):
+                cut = data.find(join, begin + text_at, end)
+                ids = data[cut + len(join) : end - 6]
+                text = data[begin + text_at : cut]
+                if cut < 0 or ids.strip(_OF_IDS) or not is_text(text):
+                    break
+                known += (text, ids)
+                out += (_SIZES[rest + len(text)], data[begin:body], instead, text, tail)
+            elif data.startswith(silent, body):
+                ids = data[body + len(silent) : end - 6]
+                if ids.strip(_OF_IDS):
+                    break
+                known += (b"", ids)
+            else:
+                break
+            at = end + 2
+        if known:
+            known.append(b"")
+            self._running += b"\n".join(known)
+            self.heard_at = self._clock()
+            if out:
+                self._client.write(b"".join(out))
+        if at < length:
+            self.give_back(data[at:])
+
+
+class Gathering(Shortcut):
+    """The same where the answer is put together here: texts (inside of JSON strings) go to `texts`."""
+
+    __slots__ = ("_clock", "_left", "_running", "_texts", "form")
+
+    def __init__(self, form: RunningForm, running: bytearray, texts: list[bytes], clock: Callable[[], float]) -> None:
+        self.form = form
+        self._running = running
+        self._texts = texts
+        self._clock = clock
+        self._left = 0
+
+    def begin(self, connection: Connection) -> None:
+        super().begin(connection)
+        self._left = MOST_TEXTS  # then whoever gathers them has a look at their size
+
+    def data_received(self, data: bytes) -> None:
+        length = len(data)
+        left = self._left
+        if length < _LONGEST and left:
+            self._left = left - 1
+            beginning = _BEGINNINGS[length]
+            at = len(beginning[0]) - 1
+            if data.startswith(beginning) and data.endswith(_END) and data.find(b"\n", at) == length - 4:
+                found = self.form.one(data[at:-4])
+                if found is not None and not found[1].strip(_OF_IDS):
+                    self._running += b"%b\n%b\n" % found
+                    self._texts.append(found[0])
+                    clock = self._clock
+                    self.heard_at = clock()
+                    return
+        self.give_back(data)

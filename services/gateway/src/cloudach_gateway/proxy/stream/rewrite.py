@@ -1,0 +1,243 @@
+"""The engine's chunks turned into the client's: pure, one instance a stream.
+
+The gateway asks the engine for more than the client did (token ids, usage) in order to bill exactly; here that is
+noted and taken out again. A running chunk in vLLM's own form is edited as bytes: nothing inside a JSON string can look
+like what is searched for, because its quotes are escaped. Every other chunk is parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import orjson
+from openai_wire.sse import DONE_FRAME
+
+from ..engine.chunk import SHAPE_ERRORS, BadChunk, parse
+from .express import Shape
+from .running_form import END, QUOTE, RunningForm, is_text
+from .tally import Tally
+from .transcript import MOST_OF_ONE
+
+
+class UsageForm(Enum):
+    """Where the client wants `usage` in its stream."""
+
+    LAST_CHOICE = "on the last chunk that has a choice"  # no stream_options: the guide's form
+    EXTRA_CHUNK = "a last chunk without choices"  # include_usage: true
+    EVERY_CHUNK = "on every chunk"  # continuous_usage_stats: true
+    NONE = "nowhere"  # include_usage: false
+
+
+@dataclass(frozen=True, slots=True)
+class ClientView:
+    """What of the engine's stream the client asked to see."""
+
+    model: str  # the name the client used
+    usage: UsageForm = UsageForm.LAST_CHOICE
+    token_ids: bool = False
+    answers_per_prompt: int = 1
+
+
+_CHOICES = b',"choices":['
+
+
+class StreamRewriter:
+    """Give it the engine's events in order; it returns the bytes to send on, possibly none."""
+
+    __slots__ = (
+        "_form",
+        "_held",
+        "_in_join",
+        "_in_start",
+        "_on_begun",
+        "_out_between",
+        "_out_join",
+        "_out_start",
+        "_report",
+        "_tail",
+        "choices_seen",
+        "shape",
+        "tally",
+        "view",
+    )
+
+    def __init__(
+        self,
+        view: ClientView,
+        tally: Tally,
+        *,
+        on_begun: Callable[[], None] = lambda: None,
+        report: Callable[[], list[dict[str, Any]]] = list,
+    ) -> None:
+        """report: of the failovers, if the client wants them named on its last chunk."""
+        self.view = view
+        self.tally = tally
+        self.choices_seen = False  # whether any chunk with a choice came: the engine has begun to answer
+        self._on_begun = on_begun
+        self._report = report
+        self._held: dict[str, Any] | None = None  # the finishing chunk, waiting for the usage it may have to carry
+        # What the running chunks of this stream have around their text, known after the first.
+        self._in_start = b"nothing yet"
+        self._in_join = b""
+        self._out_start = b""
+        self._out_join = b""
+        self._form: RunningForm | None = None
+        self.shape: Shape | None = None  # the same for those who can do without `relay`
+        self._out_between = b""
+        self._tail = b',"usage":null}\n\n' if view.usage is UsageForm.EXTRA_CHUNK else b"}\n\n"
+
+    def relay(self, events: bytes) -> bytes | None:
+        """What goes on, possibly nothing, if these are whole events and all of them running chunks that can be edited
+        as bytes; None if not: then `feed` them."""
+        start, join = self._in_start, self._in_join
+        length = len(events)
+        if self._held is not None or not events.endswith(END):  # what is held back comes first
+            return None
+        if not events.startswith(start):
+            return self._relay_silent(events)
+        if events.find(b"\n", len(start)) != length - 2:
+            return self._relay_several(events)
+        if length > MOST_OF_ONE:
+            return None
+        cut = events.find(join, len(start))  # no text has it: its quotes are escaped
+        text, ids = events[len(start) : cut], events[cut + len(join) : -6]
+        if cut < 0 or b"]" in ids or (QUOTE in text and not is_text(text)):
+            return None
+        self.tally.transcript.running += b"%b\n%b\n" % (text, ids)
+        if self.view.token_ids:
+            return self._out_start + events[len(start) : -3] + self._tail
+        return self._out_start + text + self._out_join
+
+    def _relay_silent(self, events: bytes) -> bytes | None:
+        silent = None if self._form is None or self.view.token_ids else self._form.silent
+        if silent is None or not events.startswith(silent):
+            return None
+        ids = events[len(silent) : -6]
+        if b"]" in ids:
+            return self._relay_several(events)
+        self.tally.transcript.running += b"\n%b\n" % ids
+        return b""
+
+    def _relay_several(self, events: bytes) -> bytes | None:
+        found = None if self._form is None or self.view.token_ids else self._form.split(events)
+        if found is None:
+            return None
+        texts, ids = found
+        self.tally.transcript.note(events, ids)
+        if not texts:
+            return b""
+        return self._out_start + self._out_between.join(texts) + self._out_join
+
+    def feed(self, payload: bytes) -> bytes:
+        """One event's payload. Raises EngineReportedError, BadChunk."""
+        try:
+            return self._edit_parsed(payload)
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
+
+    def finish(self) -> bytes:
+        """The end of the client's stream, once the engine sent [DONE]. Raises BadChunk."""
+        if self._held is not None and self.tally.completion_tokens:
+            self._held["usage"] = self.tally.statement()
+        try:
+            return self._release() + DONE_FRAME
+        except SHAPE_ERRORS as error:
+            raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
+
+    def _edit_parsed(self, payload: bytes) -> bytes:
+        chunk = parse(payload)
+        if "model" in chunk:
+            chunk["model"] = self.view.model
+        if chunk.get("prompt_text", "") is None:
+            del chunk["prompt_text"]  # vLLM's first chunk always has it
+        choices = chunk.get("choices")
+        if not choices:
+            return self._edit_usage_chunk(chunk)
+        if not self.choices_seen:
+            self.choices_seen = True
+            self._on_begun()
+        self._count(payload, chunk, choices)
+        self._learn(payload, chunk)
+        if not self.view.token_ids and _is_placeholder(choices):
+            return b""
+        for choice in choices:
+            _complete_calls(choice)
+        frames = self._release()
+        if any(choice.get("finish_reason") for choice in choices):
+            if failovers := self._report():
+                chunk["cloudach"] = {"failovers": failovers}
+            if self.view.usage is UsageForm.LAST_CHOICE:
+                self._held = chunk
+                return frames
+        if self.view.usage is UsageForm.EXTRA_CHUNK:
+            chunk["usage"] = None
+        return frames + _frame(chunk)
+
+    def _count(self, payload: bytes, chunk: dict[str, Any], choices: list[dict[str, Any]]) -> None:
+        """Counts the tokens and takes out what the client did not ask for."""
+        self.tally.transcript.remember(payload)
+        self.tally.take_chunk(chunk, answers_per_prompt=self.view.answers_per_prompt)
+        if self.view.usage is not UsageForm.EVERY_CHUNK:
+            chunk.pop("usage", None)
+        if not self.view.token_ids:
+            for holder in (chunk, *choices):
+                holder.pop("prompt_token_ids", None)
+                holder.pop("token_ids", None)
+
+    def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
+        """Remembers what running chunks have around their text, when they are in the form that can be edited."""
+        if payload.startswith(self._in_start.removeprefix(b"data: ")) or self.view.usage is UsageForm.EVERY_CHUNK:
+            return
+        form = RunningForm.of(payload)
+        if form is None:
+            return
+        start, join = form.start, form.join
+        head = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
+        if start.count(b'":', 0, start.index(_CHOICES)) != len(head):  # it has more, which is to be kept
+            return
+        self._form = self.tally.transcript.form = form
+        self._in_start, self._in_join = start, join
+        self._out_start = b"data: " + orjson.dumps(head)[:-1] + start[start.index(_CHOICES) :]
+        asked = join.removesuffix(b',"token_ids":[').removesuffix(b',"prompt_token_ids":null')
+        self._out_join = asked + b"}]" + self._tail
+        self._out_between = self._out_join + self._out_start
+        self.shape = None if self.view.token_ids else Shape.of(form, self._out_start, self._out_join)
+
+    def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
+        usage = chunk.get("usage")
+        if not isinstance(usage, dict):  # it says nothing, and the usage may be yet to come
+            return b""
+        self.tally.take_usage(usage)
+        if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
+            return self._release() + _frame(chunk)
+        if self._held is not None and chunk.get("system_fingerprint") is not None:
+            self._held["system_fingerprint"] = chunk["system_fingerprint"]  # as vLLM has it where nobody asks for usage
+        return self._release()
+
+    def _release(self) -> bytes:
+        held, self._held = self._held, None
+        if held is None:
+            return b""
+        if self.tally.usage is not None:
+            held["usage"] = self.tally.usage
+        return _frame(held)
+
+
+def _is_placeholder(choices: list[dict[str, Any]]) -> bool:
+    """Whether a chunk says nothing once its token ids are gone."""
+    return all(choice.get("delta") == {} and not choice.get("finish_reason") for choice in choices)
+
+
+def _complete_calls(choice: dict[str, Any]) -> None:
+    """Gives the chunk that names a tool's function its `arguments`, which vLLM leaves out and OpenAI sends empty."""
+    for call in (choice.get("delta") or {}).get("tool_calls") or ():
+        function = call.get("function") or {}
+        if function.get("name") is not None and function.get("arguments") is None:
+            function["arguments"] = ""
+
+
+def _frame(chunk: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(chunk) + b"\n\n"

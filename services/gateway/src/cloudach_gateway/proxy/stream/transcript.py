@@ -1,0 +1,115 @@
+"""What an engine has said in one stream, as far as another engine needs it to go on."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .running_form import RunningForm
+
+WINDOW = 64  # events; back to the last clean cut it is a few, with stop strings about as many as their characters
+
+
+MOST_OF_ONE = 256 * 1024  # bytes of an event that is remembered beside others
+_MOST_AT_ONCE = 16 * 1024  # bytes
+
+
+class Transcript:
+    """Kept by the relay on its hot path: raw bytes only, read when a stream breaks.
+
+    prompt_ids: of a request with one prompt, once the engine has named them. ended: the choices that are at their end,
+    however long ago. ids: the generated token ids as
+    `b"12,345,"`. recent: the last events that had a choice, some as they stood in the stream (see `payloads`), in the
+    dialect of the request's own path and with their token ids, an adapted continuation's included. doubtful: a number
+    of tokens after which not to cut, because their last event brought text of tokens that had come before.
+
+    running: running chunks in `form` that `ids` and `recent` do not have yet, each as its text (inside of a JSON
+    string), a line feed, its token ids and a line feed. A few bytes at the end of one buffer are what a token costs in
+    a cache that hundreds of streams share.
+    """
+
+    __slots__ = ("_form", "_ids", "_lost", "_recent", "doubtful", "ended", "prompt_ids", "running")
+
+    def __init__(self) -> None:
+        self.prompt_ids: list[int] | None = None
+        self.ended: set[int] = set()
+        self.running = bytearray()
+        self.doubtful = -1
+        self._form: RunningForm | None = None
+        self._ids = bytearray()
+        self._recent: deque[bytes] = deque(maxlen=WINDOW)
+        self._lost = False
+
+    @property
+    def form(self) -> RunningForm | None:
+        return self._form
+
+    @form.setter
+    def form(self, form: RunningForm) -> None:
+        self._catch_up()
+        self._form = form
+
+    @property
+    def ids(self) -> bytearray:
+        self._catch_up()
+        return self._ids
+
+    @property
+    def recent(self) -> deque[bytes]:
+        self._catch_up()
+        return self._recent
+
+    def add(self, ids: list[int]) -> None:
+        if ids:
+            self.ids.extend(b"%b," % ",".join(map(str, ids)).encode())
+
+    @property
+    def count(self) -> int:
+        """Generated tokens."""
+        return self.ids.count(b",")
+
+    def remember(self, event: bytes) -> None:
+        """One event, whose token ids are added apart. A huge one takes the place of all that came before."""
+        if len(event) > MOST_OF_ONE:
+            self.recent.clear()
+            self._lost = True
+        self.recent.append(event)
+
+    def note(self, events: bytes, ids: bytes) -> None:
+        """Several events at once. ids: theirs, as `b"12,345"`."""
+        if ids:
+            self.ids.extend(ids + b",")
+        if len(events) > _MOST_AT_ONCE:
+            events = events[events.index(b"\n\n", len(events) - _MOST_AT_ONCE) + 2 :]
+            self._lost = True
+        self.recent.append(events)
+
+    def payloads(self) -> list[bytes]:
+        """Of the recent events, in order."""
+        return [event.removeprefix(b"data: ") for events in self.recent for event in events.split(b"\n\n") if event]
+
+    @property
+    def whole(self) -> bool:
+        """Whether `recent` still holds everything."""
+        return len(self.recent) < WINDOW and not self._lost
+
+    def rewind(self, *, tokens: int, events: int, sent: bytes | None = None) -> None:
+        """Keeps the first `tokens` tokens and the first `events` of `recent`. sent: the text of the others as an event
+        without tokens; the client has it."""
+        kept = self.payloads()[:events]
+        self._lost = not self.whole or len(kept) > WINDOW
+        numbers = bytes(self.ids).split(b",")[:tokens]
+        self._ids = bytearray(b"".join(number + b"," for number in numbers))
+        self._recent = deque(kept, maxlen=WINDOW)
+        if sent is not None:
+            self._recent.append(sent)
+
+    def _catch_up(self) -> None:
+        if not self.running or self._form is None:
+            return
+        parts = bytes(self.running).split(b"\n")
+        self.running.clear()  # the same object: the hot path holds it
+        texts, ids = parts[:-1:2], parts[1::2]
+        for told in filter(None, ids):
+            self._ids += told + b","
+        form = self._form
+        self._recent.extend(form.payload(text, told) for text, told in zip(texts[-WINDOW:], ids[-WINDOW:], strict=True))

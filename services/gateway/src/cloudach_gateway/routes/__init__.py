@@ -1,1 +1,0 @@
-"""What is served: requests checked and answered, one module for each kind of route."""

@@ -1,0 +1,212 @@
+"""Engines that move while a request runs: it goes to where the model is now, and waits while that is nowhere."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from cloudach_gateway.catalog import Catalog, Resource, ServedModel
+from cloudach_gateway.errors import ModelNotReady, UpstreamError
+from cloudach_gateway.proxy.conversation import Conversation
+from cloudach_gateway.proxy.engine.pool import Origin
+from cloudach_gateway.proxy.placing.fleet import Engines
+from cloudach_gateway.proxy.placing.placer import EngineRequest
+from cloudach_gateway.proxy.stream.tally import Tally
+from cloudach_gateway.settings import Failover, Model, Timeouts
+
+from tests.support.ports import free_port
+from tests.support.waiting import until_async
+
+from .test_placer import DONE, HEAD, PATH, Heard, token
+
+
+class Client:
+    """One that reads, and gets heart-beats."""
+
+    paused_at = None
+
+    def __init__(self) -> None:
+        self.beats = 0
+
+    def takes_nothing(self) -> bool:
+        return False
+
+    def on_news(self, flow_changed: Any, gone: Any) -> None:
+        pass
+
+    async def beat(self) -> None:
+        self.beats += 1
+
+
+class Scene:
+    """A Model of a cluster and its requests."""
+
+    def __init__(self, *upstreams: str, retries: int = 0, resource: bool = True) -> None:
+        model = ServedModel.from_settings(Model(id="m", upstreams=("http://nowhere",), max_model_len=1000))
+        own = Resource("serving", "m") if resource else None
+        self.model = replace(model, upstreams=upstreams, resource=own, shared="serving/m" if resource else None)
+        self.catalog = Catalog([])
+        self.catalog.replace([self.model])
+        self.engines = Engines(connect_s=20, directory=self.catalog)
+        self.engines.start()
+        self.client = Client()
+        limits = {"first_token_s": 30, "between_tokens_s": 30, "total_s": 60, "heartbeat_s": 0.05, "retries": retries}
+        self.timeouts = Timeouts(**limits)  # type: ignore[arg-type]
+
+    def move(self, *upstreams: str) -> None:
+        before = self.catalog.current(self.model).upstreams
+        self.catalog.put([replace(self.model, upstreams=upstreams)])
+        self.engines.left({*before} - {*upstreams})
+
+    def ask(self, heard: Heard, *, patience_s: float = 30.0) -> asyncio.Task[Any]:
+        fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
+        request = EngineRequest(self.model, PATH, b"{}", "req", fields=fields, patience_s=patience_s)
+        failover = Failover(spread_s=0.02, budget_s=20)
+        talk = Conversation(self.engines, self.timeouts, failover, request, heard, Tally(), reader=self.client)
+
+        async def run() -> None:
+            try:
+                await talk.stream(heard)
+            finally:
+                talk.close()
+                self.engines.stop()
+
+        return asyncio.create_task(run())
+
+
+def gone() -> str:
+    """Where a pod was, and nobody is any more."""
+    return f"http://127.0.0.1:{free_port()}"
+
+
+def answers(first: int = 0) -> Any:
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD, *(token(n) for n in range(first, 30)), token(30, end='"stop"'), DONE)
+
+    return play
+
+
+async def test_pods_that_are_gone_cost_no_attempt(start_engine: Any) -> None:
+    """Nothing was sent to them."""
+    scene, heard = Scene(gone(), gone(), gone(), (await start_engine(answers())).url), Heard()
+    await scene.ask(heard)
+    assert len(heard.got) == 31
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["all gone", "none there"])
+async def test_a_new_request_waits_for_the_next_pod(start_engine: Any, known: bool) -> None:
+    scene, heard = Scene(*([gone(), gone()] if known else [])), Heard()
+    task = scene.ask(heard)
+    await until_async(lambda: scene.client.beats >= 3)
+    scene.move()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    scene.move((await start_engine(answers())).url)
+    await task
+    assert len(heard.got) == 31
+
+
+async def test_that_wait_ends(start_engine: Any) -> None:
+    for upstreams in ([gone()], []):
+        scene, heard = Scene(*upstreams), Heard()
+        with pytest.raises(ModelNotReady) as refused:
+            await scene.ask(heard, patience_s=0.3)
+        assert refused.value.retry_after_s is not None
+        assert "cannot be reached" in refused.value.message
+
+
+async def test_pods_that_come_and_go_as_fast_as_they_are_asked_prolong_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, heard = Scene("http://10.0.0.0:8000", retries=1), Heard()
+    asked: list[str] = []
+
+    async def connect(origin: Origin) -> None:
+        await asyncio.sleep(0.02)
+        asked.append(origin.host)
+        scene.move(f"http://10.0.0.{len(asked)}:8000")
+        raise TimeoutError
+
+    monkeypatch.setattr(scene.engines._pool, "connect", connect)
+    with pytest.raises(ModelNotReady):
+        async with asyncio.timeout(10):
+            await scene.ask(heard, patience_s=0.3)
+    assert 3 <= len(asked) <= 16
+
+
+async def test_whoever_has_waited_long_enough_before_tries_again_all_the_same() -> None:
+    """The first connection to a pod that is ready may be refused: who lets connections through is told last."""
+    scene, heard = Scene(gone(), retries=2), Heard()
+    with pytest.raises(ModelNotReady):
+        await scene.ask(heard, patience_s=0)
+    assert len(heard.told) == 2
+
+
+async def test_an_engine_of_the_configuration_file_is_not_waited_for() -> None:
+    scene = Scene(gone(), resource=False, retries=1)
+    heard = Heard()
+    with pytest.raises(UpstreamError):
+        await scene.ask(heard)
+    assert len(heard.told) == 1
+
+
+def breaks_when(moved: asyncio.Event) -> Any:
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD, *(token(n) for n in range(10)))
+        await moved.wait()
+
+    return play
+
+
+async def test_a_stream_that_breaks_goes_to_where_the_model_is_by_then(start_engine: Any) -> None:
+    """Not once more to the pod of before, though that still listens."""
+    moved = asyncio.Event()
+    old, new = await start_engine(breaks_when(moved)), await start_engine(answers(10))
+    scene, heard = Scene(old.url), Heard()
+    task = scene.ask(heard)
+    await until_async(lambda: len(heard.got) == 10)
+    scene.move(new.url)
+    await asyncio.sleep(0.1)
+    assert not task.done(), "it ends where it runs"
+    moved.set()
+    await task
+    assert (old.connections, new.connections) == (1, 1)
+    assert heard.told == ["failed over after 10"]
+    assert len(heard.got) == 31
+
+
+async def test_a_stream_that_breaks_waits_for_the_next_pod(start_engine: Any) -> None:
+    moved = asyncio.Event()
+    old = await start_engine(breaks_when(moved))
+    scene, heard = Scene(old.url), Heard()
+    task = scene.ask(heard)
+    await until_async(lambda: len(heard.got) == 10)
+    scene.move()
+    moved.set()
+    await until_async(lambda: scene.client.beats >= 3)
+    new = await start_engine(answers(10))
+    scene.move(new.url)
+    await task
+    assert (old.connections, new.connections, len(heard.got)) == (1, 1, 31)
+    assert heard.told == ["failed over after 10"]
+
+
+async def test_a_loss_is_counted_for_all_pods_of_a_model(start_engine: Any) -> None:
+    """The proxy of each pod passes requests on to any engine of the cluster: who was lost may have been at the same."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD + token(0))
+        await peer.until_closed()
+
+    one, two = await start_engine(play), await start_engine(play)
+    scene, first, second = Scene(one.url, two.url), Heard(), Heard()
+    tasks = [scene.ask(first), scene.ask(second)]
+    await until_async(lambda: first.got and second.got)
+    assert scene.engines.placements.any_suspect("serving/m")
+    assert not scene.engines.placements.any_suspect(one.url)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,517 @@
+"""A request's way from engine to engine: what a lost connection says, and that nothing of it is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from cloudach_gateway.catalog import ServedModel
+from cloudach_gateway.errors import GatewayError, UpstreamTimeout
+from cloudach_gateway.proxy.conversation import Conversation
+from cloudach_gateway.proxy.engine.exchange import Exchange, Lane
+from cloudach_gateway.proxy.placing import suspects
+from cloudach_gateway.proxy.placing.failover import Cause
+from cloudach_gateway.proxy.placing.fleet import Engines
+from cloudach_gateway.proxy.placing.placer import EngineRequest, PlacementFailed, Placer
+from cloudach_gateway.proxy.placing.watch import Watch
+from cloudach_gateway.proxy.stream.tally import Tally
+from cloudach_gateway.proxy.stream.transcript import Transcript
+from cloudach_gateway.settings import Failover, Model, Timeouts
+
+from tests.support.waiting import until_async
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+PATH = "/v1/completions"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def token(number: int, *, end: str = "null") -> bytes:
+    return chunk(
+        b'data: {"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":" %d",'
+        b'"logprobs":null,"finish_reason":%b,"stop_reason":null,"prompt_token_ids":%b,"token_ids":[%d]}]}\n\n'
+        % (number, end.encode(), b"[1,2]" if number == 0 else b"null", number)
+    )
+
+
+DONE = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
+REFUSED = b"HTTP/1.1 500 No\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+DEAD = b'{"error":{"message":"EngineCore encountered an issue.","type":"InternalServerError","code":500}}'
+
+
+class Run:
+    """Engines as a gateway has them, and what is left in their books."""
+
+    def __init__(self, *upstreams: Any, **timeouts: float) -> None:
+        self.engines = Engines(connect_s=20.0)
+        self.engines.start()
+        urls = tuple(getattr(upstream, "url", upstream) for upstream in upstreams)
+        self.model = ServedModel.from_settings(Model(id="m", upstreams=urls, max_model_len=1000))
+        limits = {"first_token_s": 30.0, "between_tokens_s": 30.0, "total_s": 60.0, "heartbeat_s": 1.0}
+        self.timeouts = Timeouts(**{**limits, **timeouts})  # type: ignore[arg-type]
+        fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
+        self.request = EngineRequest(self.model, PATH, b"{}", "req", fields=fields)
+
+    def placer(self) -> Placer:
+        return Placer(self.engines, self.timeouts, self.request, Watch(self.timeouts, None), Tally())
+
+    def conversation(self, observer: Any) -> Conversation:
+        failover = Failover(spread_s=0.02, budget_s=20)
+        return Conversation(self.engines, self.timeouts, failover, self.request, observer, Tally())
+
+    @property
+    def left(self) -> dict[str, Any]:
+        engines = self.engines
+        return {
+            "running": {url: n for url, n in engines._balancer._running.items() if n},
+            "suspects": [url for url in self.model.upstreams if engines.placements.any_suspect(url)],
+            "in quarantine": [url for url in self.model.upstreams if url not in engines.quarantine.empty([url])],
+            "waiting": list(engines.quarantine._waiting),
+        }
+
+    async def nothing_is_left(self, *, idle: int | None = None) -> None:
+        await asyncio.sleep(0.02)
+        assert self.left == {"running": {}, "suspects": [], "in quarantine": [], "waiting": []}
+        if idle is not None:
+            await until_async(lambda: self.engines.connections == idle)
+        self.engines.stop()
+
+
+class Heard:
+    """A consumer that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.transcript = Transcript()
+        self.ids_shown = self.takes_whole = False
+        self.lane: Lane | None = None
+        self.got: list[bytes] = []
+        self.told: list[str] = []
+
+    async def begin(self) -> None:
+        await asyncio.sleep(0)
+
+    def feed(self, payloads: list[bytes]) -> None:
+        self.got += payloads
+        for payload in payloads:
+            self.transcript.recent.append(payload)
+            ids = payload.rpartition(b'"token_ids":[')[2].split(b"]")[0]
+            self.transcript.ids.extend(ids + b"," if ids else b"")
+            if b'"prompt_token_ids":[' in payload:
+                self.transcript.prompt_ids = [1, 2]
+
+    def start_over(self) -> bool:
+        return False
+
+    def retried(self, cause: str) -> None:
+        self.told.append(f"retried: {cause}")
+
+    def failed_over(self, cause: str, *, after_tokens: int, took_s: float) -> None:
+        self.told.append(f"failed over after {after_tokens}")
+
+
+async def failure(placer: Placer, *, events: bool = True) -> PlacementFailed:
+    with pytest.raises(PlacementFailed) as caught:
+        await placer.place(PATH, b"{}", events=events)
+    return caught.value
+
+
+async def test_a_connection_that_was_closed_meanwhile_costs_nothing(start_engine: Any) -> None:
+    """The engine closes each when it has answered, without a word: hundreds of requests notice nothing."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD + token(0) + DONE)
+        await asyncio.sleep(random.uniform(0, 0.004))
+
+    run = Run(await start_engine(play))
+    for _ in range(300):
+        placer = run.placer()
+        exchange = await placer.place(PATH, b"{}", events=True)
+        assert len(exchange.pending) == 1
+        placer.end(failed=False)
+        await asyncio.sleep(random.uniform(0, 0.004))
+    await run.nothing_is_left()
+
+
+async def test_a_connection_that_was_used_and_an_engine_that_is_gone(start_engine: Any) -> None:
+    """Nobody listens any more: that was no stale connection, but the engine's end."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD + token(0) + DONE)
+        await peer.request()
+        peer.engine.stop()
+        peer.reset()
+
+    run = Run(await start_engine(play))
+    placer = run.placer()
+    await placer.place(PATH, b"{}", events=True)
+    placer.end(failed=False)
+    await asyncio.sleep(0.02)
+    failed = await failure(placer)
+    assert failed.cause is Cause.LOST
+    assert placer.alone()
+    await run.nothing_is_left(idle=0)
+
+
+async def test_idle_connections_that_are_lost_with_a_stream_are_the_same_death(
+    start_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request that goes on at the same address must not be taken for one that ended two engines."""
+    monkeypatch.setattr(suspects, "_SAME_DEATH_S", 20.0)
+    both_begun = asyncio.Event()
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        if peer.number == 0:  # it breaks off in mid-stream
+            await peer.say(HEAD + token(0))
+            await both_begun.wait()
+            peer.engine.stop()
+            return
+        await peer.say(HEAD + token(0) + DONE)
+        await peer.request()  # its death is learned of by what it does not answer
+        peer.reset()
+
+    run = Run(await start_engine(play))
+    breaking, other = run.placer(), run.placer()
+    exchange = await breaking.place(PATH, b"{}", events=True)
+    await other.place(PATH, b"{}", events=True)
+    other.end(failed=False)
+    both_begun.set()
+    await until_async(lambda: exchange.problem)
+    breaking.end(failed=True, lost=True)
+    assert (await failure(breaking)).cause is Cause.REFUSED
+    await run.nothing_is_left(idle=0)
+
+
+async def test_what_a_dying_engine_still_takes_up_is_the_same_death(
+    start_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed ends its connections before its listener: who comes back at once is taken up, and reset.
+    A second later it is another death."""
+    monkeypatch.setattr(suspects, "_SAME_DEATH_S", 20.0)
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        if peer.number == 0:
+            await peer.say(HEAD + token(0))
+        peer.reset()
+
+    run = Run(await start_engine(play))
+    placer = run.placer()
+    exchange = await placer.place(PATH, b"{}", events=True)
+    await until_async(lambda: exchange.problem)
+    placer.end(failed=True, lost=True)
+    assert (await failure(placer)).cause is Cause.REFUSED
+    monkeypatch.setattr(run.engines.suspects._died, "_keep_s", 0.0)
+    assert (await failure(placer)).cause is Cause.LOST
+    await run.nothing_is_left(idle=0)
+
+
+async def test_what_an_engine_answered_before_it_died_again_is_another_death(start_engine: Any) -> None:
+    """One address may stand for many engines: what one of them had taken up may have ended it."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD + token(0) if peer.number == 0 else HEAD)
+        peer.reset()
+
+    run = Run(await start_engine(play))
+    placer = run.placer()
+    exchange = await placer.place(PATH, b"{}", events=True)
+    await until_async(lambda: exchange.problem)
+    placer.end(failed=True, lost=True)
+    assert (await failure(placer)).cause is Cause.LOST
+    await run.nothing_is_left(idle=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "events", "cause", "alone"),
+    [
+        (b"", True, Cause.LOST, True),
+        (HEAD, True, Cause.LOST, True),
+        (HEAD + DONE, True, Cause.LOST, True),
+        (HEAD + b"0\r\n\r\n", True, Cause.LOST, True),
+        (HEAD + chunk(b"data: " + DEAD + b"\n\n") + DONE, True, Cause.ENGINE_ERROR, True),
+        (HEAD + chunk(b'data: {"error":{"message":"no","code":400}}\n\n') + DONE, True, None, True),
+        (REFUSED % (len(DEAD), DEAD), True, Cause.REFUSED, True),
+        (REFUSED % (len(DEAD), DEAD), False, Cause.ENGINE_ERROR, True),
+        (b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", True, Cause.REFUSED, True),
+        (b"HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n", True, None, True),
+        (b"gibberish\r\n\r\n", True, Cause.LOST, True),
+    ],
+)
+async def test_what_an_answer_says_of_its_engine(
+    start_engine: Any, answer: bytes, events: bool, cause: Cause | None, alone: bool
+) -> None:
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(answer)
+        await asyncio.sleep(0.05)
+
+    run = Run(await start_engine(play))
+    placer = run.placer()
+    failed = await failure(placer, events=events)
+    assert failed.cause is cause
+    assert placer.alone() == alone
+    await run.nothing_is_left()
+
+
+async def test_an_engine_that_takes_it_and_says_nothing(start_engine: Any) -> None:
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD)
+        await peer.until_closed()
+
+    run = Run(await start_engine(play), first_token_s=0.2)
+    failed = await failure(run.placer())
+    assert failed.cause is Cause.STALLED
+    assert not failed.may_retry
+    assert isinstance(failed.error, UpstreamTimeout)
+    await run.nothing_is_left(idle=0)
+
+
+async def test_empty_events_put_off_no_heartbeat(start_engine: Any) -> None:
+    """The client gets nothing of them, so that its connection is as silent as without them."""
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD)
+        for _ in range(60):
+            await peer.say(chunk(b'data: {"choices":[]}\n\n'))
+            await asyncio.sleep(0.02)
+        await peer.say(token(0))
+        await peer.until_closed()
+
+    class Client:
+        paused_at = None
+        beats = 0
+
+        def takes_nothing(self) -> bool:
+            return False
+
+        async def beat(self) -> None:
+            self.beats += 1
+
+    run, client = Run(await start_engine(play), heartbeat_s=0.2), Client()
+    placer = Placer(run.engines, run.timeouts, run.request, Watch(run.timeouts, client), Tally())
+    await placer.place(PATH, b"{}", events=True)
+    placer.end(failed=False)
+    assert client.beats >= 2
+    await run.nothing_is_left()
+
+
+async def test_small_events_before_the_first_choice_are_bounded_too(start_engine: Any) -> None:
+    """Each holds memory beside its few bytes. Sixteen million of those took a minute, in which all others waited."""
+    blocks = 0
+
+    async def play(peer: Any) -> None:
+        nonlocal blocks
+        await peer.request()
+        await peer.say(HEAD)
+        with suppress(OSError):
+            while True:
+                await peer.say(chunk(b"data: {}\n\n" * 100_000))
+                blocks += 1
+
+    run = Run(await start_engine(play))
+    failed = await failure(run.placer())
+    assert failed.cause is Cause.NO_ANSWER
+    assert blocks < 40, "of a megabyte; some lie in the sockets"
+    await run.nothing_is_left()
+
+
+async def test_two_suspects_go_one_behind_the_other(start_engine: Any) -> None:
+    """Each waits until the other has got on, at the only engine there is."""
+    begun: list[float] = []
+
+    async def play(peer: Any) -> None:
+        await peer.request()
+        begun.append(asyncio.get_running_loop().time())
+        await peer.say(HEAD + token(0))
+        await peer.until_closed()
+
+    run = Run(await start_engine(play))
+    placers = [run.placer() for _ in range(3)]
+    alone_until = asyncio.get_running_loop().time() + 30
+
+    async def go(placer: Placer) -> Exchange:
+        return await placer.place(PATH, b"{}", events=True, alone_until=alone_until)
+
+    tasks = [asyncio.create_task(go(placer)) for placer in placers]
+    for count in (1, 2, 3):
+        await until_async(lambda count=count: [task.done() for task in tasks].count(True) == count)
+        await asyncio.sleep(0.1)  # the others do not begin
+        assert len(begun) == count
+        assert [placer.apart for placer in placers].count(True) == 1
+        first = next(placer for placer in placers if placer.apart)
+        if count == 2:
+            first.end(failed=True, lost=True)
+        else:
+            first.rejoin()
+    await asyncio.gather(*tasks)
+    for placer in placers:
+        placer.end(failed=False)
+    await run.nothing_is_left(idle=0)
+
+
+async def test_others_go_elsewhere_while_a_suspect_is_watched(start_engine: Any) -> None:
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD + token(0))
+        await peer.until_closed()
+
+    run = Run(await start_engine(play), await start_engine(play))
+    suspect = run.placer()
+    alone_until = asyncio.get_running_loop().time() + 30
+    there = (await suspect.place(PATH, b"{}", events=True, alone_until=alone_until)).upstream
+    others = [run.placer() for _ in range(6)]
+    assert there not in {(await other.place(PATH, b"{}", events=True)).upstream for other in others}
+    suspect.rejoin()
+    assert {(await run_one(run)) for _ in range(3)} == {there}, "it has the least to do"
+    for placer in (suspect, *others):
+        placer.end(failed=False)
+    await run.nothing_is_left()
+
+
+async def run_one(run: Run) -> str:
+    placer = run.placer()
+    exchange = await placer.place(PATH, b"{}", events=True)
+    placer.end(failed=False)
+    return exchange.upstream
+
+
+async def test_a_suspect_does_not_wait_for_ever(start_engine: Any) -> None:
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD + token(0))
+        await peer.until_closed()
+
+    run = Run(await start_engine(play))
+    first, second = run.placer(), run.placer()
+    clock = asyncio.get_running_loop().time
+    await first.place(PATH, b"{}", events=True, alone_until=clock() + 30)
+    with pytest.raises(PlacementFailed) as caught:
+        await second.place(PATH, b"{}", events=True, alone_until=clock() + 0.1)
+    assert caught.value.cause is None
+    first.end(failed=False)
+    await run.nothing_is_left(idle=0)
+
+
+Play = Callable[[Any], Any]
+
+
+def breaks_after(tokens: int) -> Play:
+    async def play(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD, *(token(n) for n in range(tokens)))
+
+    return play
+
+
+async def test_an_answer_over_several_engines(start_engine: Any) -> None:
+    """Scripts: two that break off, one that was dead before, one that ends it."""
+
+    async def dead(peer: Any) -> None:
+        await peer.request()
+        await peer.say(REFUSED % (len(DEAD), DEAD))
+
+    async def ends(peer: Any) -> None:
+        await peer.request()
+        await peer.say(HEAD, *(token(n) for n in range(20, 30)), token(30, end='"stop"'), DONE)
+
+    scripts = [breaks_after(10), dead, ends]
+
+    async def play(peer: Any) -> None:
+        await scripts[min(peer.number, 2)](peer)
+
+    heard = Heard()
+    run = Run(await start_engine(play))
+    conversation = run.conversation(heard)
+    await conversation.stream(heard)
+    conversation.close()
+    assert heard.told == ["failed over after 10"]
+    assert heard.transcript.count == 21
+    await run.nothing_is_left()
+
+
+async def test_an_answer_that_begins_anew_ends_three_engines_at_most(start_engine: Any) -> None:
+    """It gets as far as before each time, which is no progress."""
+    victims = 0
+
+    async def play(peer: Any) -> None:
+        nonlocal victims
+        victims += 1
+        await breaks_after(20 + victims)(peer)
+
+    class Anew(Heard):
+        def start_over(self) -> bool:
+            self.transcript = Transcript()
+            return True
+
+    heard = Anew()
+    run = Run(*[await start_engine(play) for _ in range(5)], total_s=5)
+    run.request.fields["tools"] = [{"type": "function"}]
+    conversation = run.conversation(heard)
+    with pytest.raises(GatewayError) as caught:
+        await conversation.stream(heard)
+    conversation.close()
+    assert victims == 3
+    assert str(caught.value.cause).endswith("given up: the request ended three engines")
+    await run.nothing_is_left()
+
+
+async def test_wherever_it_is_cancelled_nothing_is_left(start_engine: Any) -> None:
+    """In a connect, in a wait, in a back-off, in quarantine, in mid-stream."""
+
+    async def play(peer: Any) -> None:
+        kind = peer.number % 5
+        if kind == 0:
+            peer.reset()
+        elif kind == 1:
+            await peer.request()
+            await peer.say(HEAD + token(0))
+        elif kind == 2:
+            await breaks_after(9)(peer)
+        elif kind == 3:
+            await peer.request()
+            await peer.say(REFUSED % (len(DEAD), DEAD))
+        else:
+            await peer.request()
+            await peer.say(HEAD, *(token(n) for n in range(20)))
+            await peer.until_closed()
+
+    engines = [await start_engine(play), await start_engine(play)]
+    run = Run(*engines, "http://127.0.0.1:1")
+
+    async def talk() -> None:
+        heard = Heard()
+        conversation = run.conversation(heard)
+        try:
+            await conversation.stream(heard)
+        finally:
+            conversation.close()
+
+    rng = random.Random(3)
+    outcomes: dict[str, int] = {}
+    for number in range(150):
+        tasks = [asyncio.create_task(talk()) for _ in range(3)]
+        turns = rng.choice([rng.randint(0, 40), rng.randint(0, 400)])
+        for _ in range(turns):
+            await asyncio.sleep(0 if number % 2 else 0.0005)
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError, GatewayError):
+                await task
+            outcome = "cancelled" if task.cancelled() else type(task.exception()).__name__
+            outcomes[outcome] = outcomes.get(outcome, 0) + 1
+    assert outcomes["cancelled"] > 100, outcomes
+    assert set(outcomes) <= {"cancelled", "UpstreamError"}, outcomes
+    await run.nothing_is_left(idle=0)

@@ -1,0 +1,1 @@
+"""Models under Ray Serve on this machine: planned, started, watched and ended."""

@@ -1,0 +1,1 @@
+"""What runs in a replica, and the Serve applications that hold it. Imports nothing of `local`."""
