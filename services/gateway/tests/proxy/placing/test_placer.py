@@ -209,7 +209,7 @@ async def test_what_a_dying_engine_still_takes_up_is_the_same_death(
     await until_async(lambda: exchange.problem)
     placer.end(failed=True, lost=True)
     assert (await failure(placer)).cause is Cause.REFUSED
-    monkeypatch.setattr(run.engines.suspects._died, "_keep_s", 0.0)
+    monkeypatch.setattr(run.engines.placements._died, "_keep_s", 0.0)
     assert (await failure(placer)).cause is Cause.LOST
     await run.nothing_is_left(idle=0)
 
