@@ -39,6 +39,16 @@ def test_a_later_try_counts() -> None:
     assert judge(results, {}).passed == ["a.py::sampled"]
 
 
+def test_a_failure_that_vllm_alone_has_shown_in_any_try_is_none_of_the_gateway() -> None:
+    """A test that samples times out in one try and fails at its assertion in the next, either way."""
+    first = _ran("a.py::sampled", "failed", "failed", ("timeout", "a.py:7"))
+    assert not judge(first, {}).failed_both
+    second = _ran("a.py::sampled", "failed", "failed", ("a.py:7", "timeout"))
+    assert judge([*first, *second], {}).failed_both == ["a.py::sampled"]
+    third = _ran("a.py::sampled", "failed", "failed", ("a.py:7", "a.py:9"))
+    assert judge([*first, *third], {}).unexpected == {"a.py::sampled": "g"}
+
+
 def test_a_run_in_which_nothing_passed_is_no_good_one() -> None:
     assert not judge([], {}).good
     assert judge(_ran("a.py::fine", "passed", "passed"), {}).good

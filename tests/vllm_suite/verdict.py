@@ -12,8 +12,8 @@ from typing import Any
 class Verdict:
     """Tests by what they did.
 
-    `failed_both` failed in the same place either way. `unexpected` failed through the gateway alone, or in
-    another place than against vLLM, without a known reason; `nodes` are pytest's names of these.
+    `failed_both` failed through the gateway in a place where they failed against vLLM alone, too. `unexpected` failed
+    through the gateway alone, or in another place, without a known reason; `nodes` are pytest's names of these.
     """
 
     passed: list[str] = field(default_factory=list)
@@ -33,17 +33,21 @@ class Verdict:
 def judge(results: Iterable[Mapping[str, Any]], known: Mapping[str, str]) -> Verdict:
     """Sorts results: one entry for each test and way (`direct`, `gateway`), `at` the line at which it failed.
 
-    A later entry takes an earlier one's place. known: reasons by a pattern of the test's name.
+    A later entry takes an earlier one's place, but the places at which vLLM alone failed add up. known: reasons by a
+    pattern of the test's name.
     `needless` are the patterns that no failing test has needed.
     """
     by_test: dict[str, dict[str, Mapping[str, Any]]] = {}
+    places: dict[str, set[str]] = {}
     for one in results:
         by_test.setdefault(one["test"], {})[one["way"]] = one
+        if one["way"] == "direct":
+            places.setdefault(one["test"], set()).add(one["at"])
     verdict, used = Verdict(), set()
     for test, ways in by_test.items():
         outcome = {way: one["outcome"] for way, one in ways.items()}
-        places = {one["at"] for one in ways.values()}
-        if outcome.get("gateway") == "failed" and (outcome.get("direct") == "passed" or len(places) > 1):
+        alone = outcome.get("direct") == "passed"
+        if outcome.get("gateway") == "failed" and (alone or ways["gateway"]["at"] not in places.get(test, ())):
             pattern = next((pattern for pattern in known if fnmatchcase(test, _literally(pattern))), None)
             if pattern is None:
                 verdict.unexpected[test] = ways["gateway"]["said"]
