@@ -22,7 +22,7 @@ PYTEST := $(BIN)/pytest
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine gpu-lock run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-kubernetes test-kube test-cluster chart-docs k8s-base bench check format clean
+.PHONY: help setup engine gpu-lock run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-kubernetes test-kube test-cluster chart-docs settings-docs k8s-base bench check format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -130,6 +130,9 @@ test-cluster: setup ## the chart as pods: ready, upgraded under load, tested, un
 chart-docs: setup ## write the chart's schema and README from its values.yaml
 	@$(BIN)/python scripts/chart_docs.py write
 
+settings-docs: setup ## write docs/reference/settings.md from the settings classes of the services
+	@$(BIN)/python scripts/settings_docs.py write
+
 k8s-base: ## render the chart into k8s/base, for kustomize
 	@scripts/kube-tools.sh
 	@.tools/bin/helm template cloudach charts/cloudach --namespace cloudach --kube-version 1.37.0 \
@@ -146,6 +149,7 @@ check: setup ## lint, formatting, types, import contracts, links of the docs
 	$(BIN)/ruff format --check
 	$(BIN)/mypy libs/*/src services/*/src tests/support
 	$(BIN)/lint-imports
+	@$(BIN)/python scripts/settings_docs.py check
 	$(BIN)/python scripts/check_links.py
 
 format: setup ## format and mend what can be mended by itself

@@ -46,6 +46,35 @@ def test_an_engine_key_that_would_inject_headers_is_refused_at_the_start(tmp_pat
     assert "x-admin" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "arguments", "start"),
+    [
+        ("cloudach-gateway", [], "kubernetes: {enabled: true}"),
+        ("cloudach-controller", [], "rollout: {replacement: ask}"),
+        ("cloudach-inference", ["serve"], "models: [{id: m}]"),
+        ("cloudach-stack", ["up"], "models: [{id: m}]"),
+    ],
+)
+def test_every_service_refuses_a_file_in_the_same_words(
+    tmp_path: Path, command: str, arguments: list[str], start: str
+) -> None:
+    file = tmp_path / "a.yaml"
+
+    def said(text: str) -> str:
+        file.write_text(f"{start}\n{text}\n")
+        asked = [BIN / command, *arguments, "--config", file]
+        done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2, done
+        assert not done.stdout
+        return done.stderr
+
+    assert said("colour: red") == f"{command}: {file}:\n  line 2: colour: Extra inputs are not permitted\n"
+    problem = "the environment variable NO_SUCH_NAME is not set, and ${NO_SUCH_NAME} has no default"
+    assert said("colour: a${NO_SUCH_NAME}") == f"{command}: {file}:\n  line 2: colour: {problem}\n"
+    assert said('colour: "hunter2').startswith(f"{command}: {file} is not YAML: ")
+    assert "hunter2" not in said('colour: "hunter2')
+
+
 def test_a_key_made_from_another_folder_goes_into_the_same_store(
     tmp_path: Path, locked: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

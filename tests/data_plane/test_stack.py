@@ -181,4 +181,4 @@ def test_models_of_ones_own(tmp_path: Path) -> None:
         check=False,
     )
     assert refused.returncode == 2
-    assert "models.0.alias" in refused.stdout
+    assert "line 2: models.0.alias: " in refused.stderr

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cloudach_stack.config import ConfigError, gateway_config, inference_config, load
+from cloudach_service.settings import expanded
+from cloudach_stack.config import ConfigError, drain_s, gateway_config, inference_config, load
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +49,35 @@ def test_paths_of_the_gateway_may_come_from_the_environment(tmp_path: Path, monk
         "gateway: {redis: {data_dir: '${CLOUDACH_TEST_DATA}'},"
         " kubernetes: {cache_file: '${CLOUDACH_TEST_CACHE:-c.json}'}}\n"
     )
-    monkeypatch.setenv("CLOUDACH_TEST_DATA", "/srv/data")
+    monkeypatch.setenv("CLOUDACH_TEST_DATA", "/srv/${data}")
     config = load(file)
     gateway = gateway_config(config, port=1, state_dir=Path("/state"), upstreams={"a": "http://a"}, api_key=None)
-    assert gateway["redis"]["data_dir"] == "/srv/data"
+    assert expanded(gateway["redis"]["data_dir"]) == "/srv/${data}"
     assert gateway["kubernetes"]["cache_file"] == str(tmp_path / "c.json")
+
+
+def test_models_may_take_values_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text("models: [{id: '${NAME}', source: '${SOURCE:-./w}', engine_args: {hf_token: '${TOKEN}'}}]\n")
+    monkeypatch.setenv("NAME", "a")
+    monkeypatch.setenv("TOKEN", "x${y}")
+    config = load(file)
+    assert (config.models[0].id, config.models[0].source) == ("a", str(tmp_path / "w"))
+    (model,) = inference_config(config, "vllm", Path("/state"))["models"]
+    assert expanded(model["engine_args"]["hf_token"]) == "x${y}"  # the engines' service reads it once more
+    monkeypatch.delenv("TOKEN")
+    with pytest.raises(ConfigError, match=r"line 1: models\.0\.engine_args\.hf_token: .* TOKEN is not set"):
+        load(file)
+
+
+def test_secrets_of_the_gateway_get_into_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text("models: [{id: a}]\ngateway:\n  cache_salt_secret: ${SALT}\n  timeouts: {drain_s: '${DRAIN}'}\n")
+    monkeypatch.setenv("SALT", "hunter2hunter2hunter2")
+    monkeypatch.setenv("DRAIN", "3")
+    gateway = gateway_config(load(file), port=1, state_dir=Path("/s"), upstreams={"a": "http://a"}, api_key=None)
+    assert gateway["cache_salt_secret"] == "${SALT}"
+    assert drain_s(gateway) == 3
+    monkeypatch.delenv("SALT")
+    with pytest.raises(ConfigError, match=r"line 3: gateway\.cache_salt_secret: .* SALT is not set"):
+        load(file)

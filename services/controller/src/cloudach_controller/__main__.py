@@ -9,15 +9,16 @@ import sys
 from pathlib import Path
 
 from cloudach_service import logs
+from cloudach_service.settings.reference import help_text
 
-from .settings import ConfigError, described, load
+from .settings import ConfigError, Settings, load
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="cloudach-controller",
         description=__doc__,
-        epilog="Settings and their defaults:\n\n" + described(),
+        epilog=help_text(Settings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -1,6 +1,6 @@
-"""Every setting of the controller: unit, default and why. Read from one YAML file; bad ones are refused at start.
+"""Every setting of the controller: its unit, its default and why. `cloudach_service.settings` reads them from one file.
 
-`cloudach-controller --help` lists them all, made from these descriptions.
+docs/reference/settings.md is made from these classes by `make settings-docs`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from cloudach_model_api.engine import Toleration
 from cloudach_model_api.names import GPU_TYPE_LABEL
 from cloudach_service import settings as loader
@@ -52,13 +51,15 @@ Peers = tuple[dict[str, Any], ...]
 
 
 class Listen(Group):
-    """/healthz, /readyz and /metrics."""
+    """Where /healthz, /readyz and /metrics are served."""
 
     host: Host = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(8080, description="0: a free one, printed at start")
 
 
 class Kubernetes(Group):
+    """How the controller reaches the API server, and whose Models it serves."""
+
     kubeconfig: Path | None = Field(
         None, description="for runs outside a cluster; empty: the pod's service account, or else $KUBECONFIG"
     )
@@ -73,8 +74,8 @@ class LeaderElection(Group):
     """Several controllers may run; the one with the Lease works."""
 
     enabled: bool = Field(True, description="off: it works without a Lease; never run two like that")
-    namespace: Namespace = Field("default", description="of the Lease")
-    name: ObjectName = Field("cloudach-controller", description="of the Lease")
+    namespace: Namespace = Field("default", description="the Lease's namespace")
+    name: ObjectName = Field("cloudach-controller", description="the Lease's name")
     duration_s: int = Field(15, ge=2, le=86_400, description="a leader that was not heard of for so long is replaced")
     renew_s: Seconds = Field(10.0, description="a leader that cannot renew for so long stops; less than duration_s")
     retry_s: Seconds = Field(2.0, description="pause between two tries; less than renew_s")
@@ -89,9 +90,13 @@ class LeaderElection(Group):
 class Inference(Group):
     """What the engines' pods are made of."""
 
-    image: Image = Field("ghcr.io/cloudach/inference:0.2.0", description="of Ray's pods, unless a Model names its own")
+    image: Image = Field(
+        "ghcr.io/cloudach/inference:0.2.0", description="the image of Ray's pods, unless a Model names one"
+    )
     ray_version: str = Field(
-        "2.60.0", pattern=r"^[0-9][0-9A-Za-z.+-]*$", description="of that image; KubeRay wants to know"
+        "2.60.0",
+        pattern=r"^[0-9][0-9A-Za-z.+-]*$",
+        description="the version of Ray in that image; KubeRay wants to know",
     )
     gpu_type_label: str = Field(
         GPU_TYPE_LABEL, pattern=_LABEL_NAME, description="node label that a Model's gpu.type is compared with"
@@ -125,6 +130,8 @@ class Inference(Group):
 
 
 class Ray(Group):
+    """How the controller deals with Ray's clusters and their dashboards."""
+
     token_secret: ObjectName = Field(
         "cloudach-ray-token",
         description="Secret, one in each namespace, whose entry auth_token locks Ray's dashboard; made where missing",
@@ -224,6 +231,8 @@ class NetworkPolicy(Group):
 
 
 class Rollout(Group):
+    """How changes of a Model come to its pods."""
+
     replacement: Literal["ask", "at_once"] = Field(
         "ask",
         description="changes that take a second set of pods: ask waits for cloudach.dev/allow-replacement",
@@ -239,6 +248,8 @@ class Rollout(Group):
 
 
 class Settings(Group):
+    """The settings of the controller."""
+
     listen: Listen = Listen()
     kubernetes: Kubernetes = Kubernetes()
     leader_election: LeaderElection = LeaderElection()
@@ -260,23 +271,4 @@ def load(path: Path) -> Settings:
     return loader.load(Settings, path)
 
 
-def described() -> str:
-    """All settings with their defaults, as YAML with comments."""
-    lines: list[str] = []
-    for group, field in Settings.model_fields.items():
-        value = field.default
-        if not isinstance(value, Group):
-            lines.append(f"{group}: {_yaml(value)}  # {field.description}")
-            continue
-        lines.append(f"{group}:" + (f"  # {' '.join(value.__doc__.split())}" if value.__doc__ else ""))
-        for name, inner in type(value).model_fields.items():
-            lines.append(f"  {name}: {_yaml(getattr(value, name))}  # {inner.description}")
-    return "\n".join(lines)
-
-
-def _yaml(value: Any) -> str:
-    plain = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-    return yaml.safe_dump(plain, default_flow_style=True).replace("\n...", "").strip()
-
-
-__all__ = ["ConfigError", "Settings", "described", "load", "parse"]
+__all__ = ["ConfigError", "Settings", "load", "parse"]

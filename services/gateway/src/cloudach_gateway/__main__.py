@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--config",
         type=Path,
         default=os.environ.get("CLOUDACH_CONFIG"),
-        help="the YAML file with its settings (default: $CLOUDACH_CONFIG); docs/configuration.md lists them all",
+        help="the YAML file with its settings (default: $CLOUDACH_CONFIG); docs/reference/settings.md lists them all",
     )
     parser.add_argument("--check", action="store_true", help="only check the settings")
     options = parser.parse_args(arguments)

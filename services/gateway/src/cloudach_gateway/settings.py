@@ -1,7 +1,6 @@
-"""Every setting of the gateway: its unit, its default and why. Read from one YAML file; bad ones are refused at start.
+"""Every setting of the gateway: its unit, its default and why. `cloudach_service.settings` reads them from one file.
 
-Any value can be given as `${NAME}` or `${NAME:-default}` to take it from the environment, so that a secret need not
-stand in the file. Relative paths are relative to the file.
+docs/reference/settings.md is made from these classes by `make settings-docs`.
 """
 
 from __future__ import annotations
@@ -31,8 +30,10 @@ _REQUIREMENT = rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|\s+(in|notin)\s*{
 
 
 class Listen(Group):
-    host: Host = "127.0.0.1"
-    port: Port = 8080
+    """Where the gateway listens, and in how many processes."""
+
+    host: Host = Field("127.0.0.1", description="the address to listen on; `0.0.0.0` for all")
+    port: Port = Field(8080, description="0: a free one, printed at the start")
     metrics_port: Port | None = Field(None, description="/metrics is served here, on the same host; off when empty")
     processes: int = Field(
         1, ge=1, le=1024, description="gateway processes that share the port; one saturates about one core"
@@ -55,6 +56,7 @@ class Redis(Group):
 
     url: str | None = Field(
         None,
+        repr=False,  # it may hold a password
         description="redis://, rediss:// (TLS), unix://, redis+sentinel://host:port,…/service, redis+cluster://host:port",
     )
     password: str | None = Field(
@@ -83,6 +85,8 @@ class Redis(Group):
 
 
 class Limits(Group):
+    """How much callers may use. The limits themselves belong to keys: docs/keys.md."""
+
     window_s: Seconds = Field(60.0, description="what 'a minute' is; shorter only in tests")
     default_max_tokens: Tokens = Field(
         1024, description="tokens reserved for a request that names no max_tokens; settled to the real usage"
@@ -110,7 +114,10 @@ class Usage(Group):
     """One record for each request, for billing to read: docs/usage.md."""
 
     keep_days: float = Field(
-        7.0, gt=0, le=36_500, description="how long a record is kept once all consumer groups have acknowledged it"
+        7.0,
+        gt=0,
+        le=36_500,
+        description="how long a usage record is kept once all consumer groups have acknowledged it",
     )
 
 
@@ -175,9 +182,9 @@ class Bodies(Group):
 class Guided(Group):
     """How much one request may ask of guided decoding; more gets 400. docs/configuration.md says why so much."""
 
-    bytes: int = Field(65_536, ge=1, description="of one schema, grammar, regular expression or list of choices")
+    bytes: int = Field(65_536, ge=1, description="bytes of one schema, grammar, regular expression or list of choices")
     tools: int = Field(256, ge=1, description="tools of one request")
-    tools_bytes: int = Field(262_144, ge=1, description="of all tools of a request together, as JSON")
+    tools_bytes: int = Field(262_144, ge=1, description="bytes of all tools of a request together, as JSON")
     depth: int = Field(64, ge=1, le=500, description="levels of JSON in one schema")
     values: int = Field(1_000, ge=1, description="choices and entries of enums, all of a request together")
     properties: int = Field(
@@ -200,7 +207,7 @@ class Cors(Group):
     """Web pages that may call the gateway from a browser: docs/adr/0016-browsers.md."""
 
     origins: tuple[str, ...] = Field(
-        (), description="their origins, as https://chat.example.com, or `*` for every one; empty: no page may"
+        (), description="origins of those pages, as https://chat.example.com, or `*` for every one; empty: no page may"
     )
 
     @field_validator("origins")
@@ -215,7 +222,7 @@ class Cors(Group):
 class Failover(Group):
     """What happens when an engine breaks off in mid-stream: another one goes on from the same token."""
 
-    enabled: bool = Field(True, description="off: the client gets the error frame at once")
+    enabled: bool = Field(True, description="off: a broken stream gets the error frame at once")
     attempts: int = Field(8, ge=1, le=1000, description="engines asked in a row without a new token")
     budget_s: Seconds = Field(30.0, description="time without an engine, per break")
     spread_s: Seconds = Field(0.25, description="streams that break together go on spread over so long")
@@ -240,15 +247,19 @@ class Model(Group):
     """One model and the engines that serve it."""
 
     id: Name = Field(description="the name that clients use")
-    aliases: tuple[Name, ...] = Field((), description="further names for it")
-    upstreams: tuple[BaseUrl, ...] = Field(min_length=1, description="base URLs; /v1/chat/completions is appended")
+    aliases: tuple[Name, ...] = Field((), description="further names for it, without commas")
+    upstreams: tuple[BaseUrl, ...] = Field(
+        min_length=1, description="base URLs, with or without `/v1`; /v1/chat/completions is appended"
+    )
     upstream_model: Text | None = Field(None, description="the engine's own name for it, if not `id`")
     api_key: Secret = Field(None, description="sent to the engine as its bearer token, never the caller's key")
     dialect: Literal["vllm", "openai"] = Field(
         "vllm",
         description="vllm: asks for token ids, so that a cut stream is billed exactly; openai: only standard fields",
     )
-    max_model_len: Tokens | None = Field(None, description="tokens of prompt and answer together")
+    max_model_len: Tokens | None = Field(
+        None, description="tokens of prompt and answer together; asked of the engine when a broken stream needs it"
+    )
     adapters: tuple[Adapter, ...] = Field((), description="LoRA adapters, each a model of its own")
     cache_salt: Literal["tenant", "key", "none"] = Field(
         "tenant", description="who shares the engines' prefix cache: a tenant's keys, one key, or all callers"
@@ -279,9 +290,11 @@ class Kubernetes(Group):
     namespaces: tuple[str, ...] = Field((), description="whose Models are served; empty: all of the cluster")
     label_selector: str = Field("", description="only Models with these labels, as `tier=production`")
     kubeconfig: Path | None = Field(
-        None, description="how to reach the API server; without it the service account of the gateway's pod"
+        None,
+        description="how to reach the API server, by certificate, token or tokenFile; without it the service account "
+        "of the gateway's pod",
     )
-    context: str | None = Field(None, description="of the kubeconfig; the default is its current one")
+    context: str | None = Field(None, description="the context of the kubeconfig; without it its current one")
     cache_file: Path | None = Field(
         None, description="the last known Models, for a gateway that starts while the API server is away"
     )
@@ -314,8 +327,11 @@ class Kubernetes(Group):
         15.0, description="a connection to a Service takes no new request after so long: it stays with one pod"
     )
     wake_again_s: Seconds = Field(10.0, description="a Model that still sleeps is asked for anew after so long")
-    in_use_every_s: Seconds = Field(
-        45.0, le=55, description="how often a Model that may sleep is marked as in use; controllers let a minute pass"
+    in_use_every_s: float = Field(
+        45.0,
+        gt=0,
+        le=55,
+        description="how often a Model that may sleep is marked as in use; controllers let a minute pass",
     )
 
     @field_validator("namespaces")
@@ -337,13 +353,17 @@ class Kubernetes(Group):
 
 
 class Settings(Group):
+    """The settings of the gateway."""
+
     listen: Listen = Listen()
     redis: Redis = Redis()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
     failover: Failover = Failover()
     usage: Usage = Usage()
-    models: tuple[Model, ...] = ()
+    models: tuple[Model, ...] = Field(
+        (), description="the models to serve; at least one, unless `kubernetes.enabled` is set"
+    )
     kubernetes: Kubernetes = Kubernetes()
     bodies: Bodies = Bodies()
     cors: Cors = Cors()
@@ -359,7 +379,7 @@ class Settings(Group):
         None,
         description="what the salts of models[].cache_salt are made with; without it a random one that Redis keeps",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="JSON lines on stderr")
 
     @field_validator("cache_salt_secret")
     @classmethod
@@ -388,12 +408,12 @@ class Settings(Group):
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
     """Raises ConfigError, with one line for each bad field."""
-    return loader.parse(Settings, text, source=source, variables=True)
+    return loader.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
     """Raises ConfigError."""
-    settings = loader.load(Settings, path, variables=True)
+    settings = loader.load(Settings, path)
     if settings.redis.url is None:
         _refuse_a_store_left_behind(path, settings.redis.data_dir)
         return settings

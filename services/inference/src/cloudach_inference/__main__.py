@@ -20,7 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
             folder = options.folder or weights.default_folder(cache_root(None))
             weights.prepare(folder.absolute(), say)
             return 0
-        Supervisor(load(options.config), say).run(options.ready_file)
+        settings = load(options.config)
+        if options.check:
+            say(f"{options.config}: good")
+            return 0
+        Supervisor(settings, say).run(options.ready_file)
     except Stopped:
         say("stopped")
         return 0
@@ -40,14 +44,15 @@ def say(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(f"cloudach-inference: {text}", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cloudach-inference", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="start the engines and stay in the foreground")
-    serve.add_argument("--config", type=Path, required=True, help="YAML file: docs/inference.md")
+    serve.add_argument("--config", type=Path, required=True, help="the YAML file with its settings: docs/inference.md")
+    serve.add_argument("--check", action="store_true", help="only check the settings")
     serve.add_argument("--ready-file", type=Path, help="JSON with each model's base URL, written when all answer")
     prepare = commands.add_parser("weights", help="prepare the default model's weights")
     prepare.add_argument("--folder", type=Path, help="where to (default: in ~/.cache/cloudach)")

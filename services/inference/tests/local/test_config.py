@@ -83,3 +83,12 @@ def test_key_comes_from_the_variable_or_the_file(tmp_path: Path) -> None:
         api_key(parse("models: [{id: m}]"), {"CLOUDACH_ENGINE_API_KEY": "k\nx: y"})
     with pytest.raises(ConfigError, match="cannot read"):
         api_key(parse(f"{{models: [{{id: m}}], api_key_file: {file}.not}}"), {})
+
+
+def test_values_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "models: [{id: m, replicas: '${REPLICAS:-2}', env: {HF_TOKEN: '${TOKEN}'}}]"
+    with pytest.raises(ConfigError, match=r"line 1: models\.0\.env\.HF_TOKEN: .* TOKEN is not set"):
+        parse(text)
+    monkeypatch.setenv("TOKEN", "hunter2")
+    (model,) = parse(text).models
+    assert (model.replicas, model.env) == (2, {"HF_TOKEN": "hunter2"})

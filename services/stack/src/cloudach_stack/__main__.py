@@ -33,7 +33,10 @@ def main(arguments: list[str] | None = None) -> int:
         wanted = Options(options.engine, options.port, folder, load(options.config), options.engine_python.absolute())
         with held(folder):
             return _run(wanted)
-    except (ConfigError, AlreadyRunning) as error:
+    except ConfigError as error:
+        print(f"cloudach-stack: {error}", file=sys.stderr)
+        return 2
+    except AlreadyRunning as error:
         say(str(error))
         return 2
 

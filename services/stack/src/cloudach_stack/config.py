@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cloudach_service import settings as loader
-from cloudach_service.settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, expanded
+from cloudach_service.settings import (
+    FOLDER_OR_NAME,
+    PASSED_ON,
+    ConfigError,
+    Group,
+    MediaDomain,
+    Name,
+    escaped,
+    expanded,
+)
 from pydantic import Field
 
 Engine = Literal["vllm", "sim", "ray-sim"]
@@ -15,14 +24,20 @@ Source = Annotated[str, Field(min_length=1), FOLDER_OR_NAME]
 GATEWAY_PATHS = (("redis", "data_dir"), ("kubernetes", "kubeconfig"), ("kubernetes", "cache_file"))
 """The gateway's settings that are paths; relative ones are relative to the stack's file."""
 
+_REFUSED_DRAIN_S = 10.0  # the gateway does not start with such a setting, so it ends at once
+
 
 class Adapter(Group):
+    """One LoRA adapter of a model."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="clients call it <model id>:<name>")
     id: Name | None = Field(None, description="what clients call it before all, if something else")
     source: Source = Field(description="a Hugging Face id or a local folder; the simulator needs none of it")
 
 
 class Model(Group):
+    """One model and its engines."""
+
     id: Name = Field(description="the name that clients use")
     aliases: tuple[Name, ...] = Field((), description="further names for it")
     source: Source = Field(
@@ -33,12 +48,16 @@ class Model(Group):
     allowed_media_domains: tuple[MediaDomain, ...] = Field(
         (), description="whose images, audio and video clients may name by URL; without any, only data: URLs are taken"
     )
-    replicas: int = Field(1, ge=1, le=10_000)
+    replicas: int = Field(1, ge=1, le=10_000, description="replicas of the engine")
 
 
 class StackConfig(Group):
-    models: tuple[Model, ...] = Field(min_length=1)
-    gateway: dict[str, Any] = Field(default_factory=dict, description="settings of the gateway, as in its own file")
+    """The settings of `make run CONFIG=FILE`."""
+
+    models: tuple[Model, ...] = Field(min_length=1, description="the models to serve")
+    gateway: Annotated[dict[str, Any], PASSED_ON] = Field(
+        default_factory=dict, description="settings of the gateway, as in its own file"
+    )
 
 
 # `llama3-8b` is the model that the guide's examples name.
@@ -54,17 +73,18 @@ def load(path: Path | None) -> StackConfig:
 
 
 def _anchored(gateway: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The gateway reads them from a file of our own, which lies elsewhere."""
+    """The gateway reads its settings from a file of ours in another folder, so relative paths become absolute."""
     found = dict(gateway)
     for group, name in GATEWAY_PATHS:
         inner = found.get(group)
         if isinstance(inner, dict) and isinstance(inner.get(name), str):
-            found[group] = {**inner, name: str(folder / Path(expanded(inner[name])).expanduser())}
+            path = folder / Path(expanded(inner[name])).expanduser()
+            found[group] = {**inner, name: escaped(str(path))}
     return found
 
 
 def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> dict[str, Any]:
-    """What `cloudach-inference serve` reads."""
+    """The settings of `cloudach-inference serve`, to be written into its file."""
     kind = "sim" if engine == "ray-sim" else "vllm"
     models = [
         {
@@ -80,13 +100,13 @@ def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> di
         }
         for model in config.models
     ]
-    return {"models": models, "state_dir": str(state_dir)}
+    return {"models": escaped(models), "state_dir": escaped(str(state_dir))}
 
 
 def gateway_config(
     config: StackConfig, *, port: int, state_dir: Path, upstreams: dict[str, str], api_key: str | None
 ) -> dict[str, Any]:
-    """What `cloudach-gateway` reads; the `gateway` section of the stack's file comes on top."""
+    """The settings of `cloudach-gateway`, to be written into its file. Those of the section `gateway` win."""
     models = [
         {
             "id": model.id,
@@ -100,11 +120,19 @@ def gateway_config(
     ]
     own: dict[str, Any] = {
         "listen": {"host": "127.0.0.1", "port": port},
-        "redis": {"data_dir": str(state_dir / "valkey")},
+        "redis": {"data_dir": escaped(str(state_dir / "valkey"))},
         "timeouts": {"drain_s": 10},
-        "models": models,
+        "models": escaped(models),
     }
     return _merged(own, config.gateway)
+
+
+def drain_s(gateway: dict[str, Any]) -> float:
+    """How long the gateway with these settings may take for its drain."""
+    try:
+        return float(expanded(str(gateway["timeouts"]["drain_s"])))
+    except (ValueError, TypeError, KeyError):
+        return _REFUSED_DRAIN_S
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 from .children import Child, Children
-from .config import Engine, StackConfig, gateway_config, inference_config
+from .config import Engine, StackConfig, drain_s, gateway_config, inference_config
 
 _LISTENING = "listening on "
 _READY_S = 60.0
@@ -55,7 +55,7 @@ def up(options: Options, children: Children) -> None:
         "gateway",
         [_tool("cloudach-gateway"), "--config", str(config_file)],
         log=state / "gateway.log",
-        patience_s=float(config["timeouts"]["drain_s"]) + 15,
+        patience_s=drain_s(config) + 15,
     )
     _wait_for_gateway(address, children, state / "gateway.log")
     base_url = f"{address}/v1"
@@ -86,7 +86,7 @@ def _start_engines(options: Options, children: Children) -> tuple[dict[str, str]
     if not python.exists():
         raise StartFailed(f"There is no {python}: run `make engine` first, which installs vLLM.")
     config_file, ready_file = options.state_dir / "inference.yaml", options.state_dir / "inference.ready.json"
-    config_file.write_text(yaml.safe_dump(inference_config(options.config, options.engine, options.state_dir)))
+    _write_private(config_file, yaml.safe_dump(inference_config(options.config, options.engine, options.state_dir)))
     ready_file.unlink(missing_ok=True)
     engine_key = secrets.token_urlsafe(32)
     children.add(

@@ -1,105 +1,96 @@
-"""From a YAML file to settings. Whatever is wrong is said with the name of the field."""
+"""From a YAML file to settings, by one set of rules for all services. An error names the line and the field."""
 
 from __future__ import annotations
 
-import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
-from .group import FOLDER_OR_NAME, Group
+from .document import Document, NotYaml
+from .group import FOLDER_OR_NAME, PASSED_ON, Group
+from .variables import expanded
 
 Settings = TypeVar("Settings", bound=Group)
 
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _FOLDER = ("/", "./", "../", "~")
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message says which field and why."""
+    """The configuration cannot be used. The message says which field is wrong and why, and holds no secret."""
 
 
-def load(kind: type[Settings], path: Path, *, variables: bool = False) -> Settings:
-    """The settings of a file. Relative paths in it are relative to the folder that it lies in. Raises ConfigError.
-
-    variables: take `${NAME}` and `${NAME:-default}` from the environment.
-    """
+def load(kind: type[Settings], path: Path) -> Settings:
+    """Reads the settings of a file. Relative paths in it are relative to its folder. Raises ConfigError."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
-    settings = parse(kind, text, source=str(path), variables=variables)
-    return anchored(settings, path.absolute().parent)
+        raise ConfigError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+    settings = parse(kind, text, source=str(path))
+    return _anchored_group(settings, path.absolute().parent, "")
 
 
-def parse(kind: type[Settings], text: str, *, source: str = "configuration", variables: bool = False) -> Settings:
-    """Raises ConfigError, with one line for each bad field."""
+def parse(kind: type[Settings], text: str, *, source: str = "configuration") -> Settings:
+    """Reads settings. `${NAME}` is taken from the environment. Raises ConfigError, with a line for each bad field."""
     try:
-        raw = yaml.safe_load(text)
-        raw = {} if raw is None else raw
-        if not isinstance(raw, dict):
-            raise ConfigError(f"{source}: expected a mapping of settings")
-        return kind.model_validate(expanded(raw) if variables else raw)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source} is not YAML: {error}") from error
-    except RecursionError:
-        raise ConfigError(f"{source}: it is nested too deeply, or an anchor holds itself") from None
+        document = Document(text)
+        wrong = [_problem(document, field, "it is there twice") for field in document.repeated()]
+        passed_on = {name for name, field in kind.model_fields.items() if PASSED_ON in field.metadata}
+        refused = document.replace_texts(expanded, only_try=passed_on)
+        wrong += [_problem(document, field, message) for field, message in refused]
+        raw = document.values()
+    except NotYaml as error:
+        raise ConfigError(f"{source} is not YAML: {error}") from None
+    if wrong:
+        raise ConfigError(_told(source, wrong))
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source}: expected a mapping of settings")
+    try:
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{source}:\n" + "\n".join(problems(error))) from error
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        wrong = [_problem(document, e["loc"], e["msg"].removeprefix("Value error, ")) for e in found]
+        raise ConfigError(_told(source, wrong)) from None
 
 
-def problems(error: ValidationError) -> list[str]:
-    """One line for each bad field."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [f"  {'.'.join(map(str, e['loc'])) or '(top)'}: {e['msg'].removeprefix('Value error, ')}" for e in found]
+def _told(source: str, problems: Sequence[str]) -> str:
+    return f"{source}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 
-def anchored(settings: Settings, folder: Path) -> Settings:
-    """The settings with all relative paths, defaults too, made absolute below the folder."""
+def _problem(document: Document, field: Sequence[int | str], message: str) -> str:
+    """The line, the field and what is wrong with it. A rule about the whole names its fields in the message."""
+    line = document.line(field)
+    parts = [f"line {line}"] if line is not None else []
+    return ": ".join([*parts, *([".".join(map(str, field))] if field else []), message])
+
+
+def _anchored_group(settings: Settings, folder: Path, prefix: str) -> Settings:
+    """The settings with all relative paths, defaults too, made absolute below the folder. Raises ConfigError."""
     changed = {
-        name: _anchored(getattr(settings, name), folder, FOLDER_OR_NAME in field.metadata)
+        name: _anchored(getattr(settings, name), folder, FOLDER_OR_NAME in field.metadata, prefix + name)
         for name, field in type(settings).model_fields.items()
     }
     return settings.model_copy(update={n: new for n, new in changed.items() if new is not getattr(settings, n)})
 
 
-def _anchored(value: Any, folder: Path, folder_or_name: bool) -> Any:
+def _anchored(value: Any, folder: Path, folder_or_name: bool, field: str) -> Any:
     if isinstance(value, Group):
-        return anchored(value, folder)
+        return _anchored_group(value, folder, f"{field}.")
     if isinstance(value, tuple):
-        return tuple(_anchored(item, folder, folder_or_name) for item in value)
+        return tuple(_anchored(item, folder, folder_or_name, f"{field}.{at}") for at, item in enumerate(value))
     if isinstance(value, Path):
-        return _below(folder, value)
+        return _below(folder, value, field)
     if folder_or_name and isinstance(value, str) and value.startswith(_FOLDER):
-        return str(_below(folder, Path(value)))
+        return str(_below(folder, Path(value), field))
     return value
 
 
-def _below(folder: Path, path: Path) -> Path:
+def _below(folder: Path, path: Path, field: str) -> Path:
     try:
         return folder / path.expanduser()
-    except RuntimeError as error:  # ~user, and there is no such user
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def expanded(value: Any) -> Any:
-    """The value with all `${NAME}` and `${NAME:-default}` in it taken from the environment. Raises ConfigError."""
-    if isinstance(value, dict):
-        return {key: expanded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [expanded(item) for item in value]
-    if not isinstance(value, str):
-        return value
-
-    def from_environment(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], match[2])
-        if found is None:
-            raise ConfigError(f"the environment variable {match[1]} is not set, and ${{{match[1]}}} names no default")
-        return found
-
-    return _VARIABLE.sub(from_environment, value)
+    except RuntimeError:
+        raise ConfigError(f"{field}: there is no user whose home folder {path.parts[0]} would be") from None

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 class Group(BaseModel):
     """Settings that belong together. Unknown names, infinities and NaN are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def _host(host: str) -> str:
@@ -28,3 +28,7 @@ Host = Annotated[str, AfterValidator(_host)]
 
 FOLDER_OR_NAME = "folder or name"
 """In a field's metadata: a local folder if it begins with `/`, `./`, `../` or `~`, else the name of something else."""
+
+PASSED_ON = "passed on"
+"""In the metadata of a top-level field: settings of another service, which takes `${NAME}` in them from the environment
+by itself. They are checked here, and stay as they are, so that no secret gets into a file that is written from them."""

@@ -84,7 +84,9 @@ def _name(name: str) -> str:
     return name
 
 
-Secret = Annotated[str | None, AfterValidator(lambda text: _empty_is_none(text and header_text(text)))]
+Secret = Annotated[
+    str | None, AfterValidator(lambda text: _empty_is_none(text and header_text(text))), Field(repr=False)
+]
 """What is sent as a bearer token; empty means that there is none."""
 
 BaseUrl = Annotated[str, AfterValidator(base_url)]

@@ -1,4 +1,7 @@
-"""Which models to serve, and on what: one YAML file, refused at start when anything in it is wrong."""
+"""Which models to serve, and on what. `cloudach_service.settings` reads these settings from one file.
+
+docs/reference/settings.md is made from these classes by `make settings-docs`.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,15 @@ Source = Annotated[str, Field(min_length=1), FOLDER_OR_NAME]
 
 
 class Resources(Group):
-    """What Ray sets aside for one replica. Only bookkeeping on a machine of one's own; real on a cluster."""
+    """What Ray sets aside for one replica. On a single machine it is bookkeeping only, on a cluster it is real."""
 
     cpu: float = Field(1.0, gt=0, le=100_000, description="CPU cores")
     gpu: int | None = Field(None, ge=0, description="GPUs; by default as many as tensor and pipeline parallelism need")
 
 
 class Adapter(Group):
+    """One LoRA adapter of a model."""
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="the engine answers to <model id>:<name>")
     source: Annotated[Source | None, FOLDER_OR_NAME] = Field(
         None, description="a Hugging Face id or a local folder; sim: none"
@@ -33,6 +38,8 @@ class Adapter(Group):
 
 
 class Model(Group):
+    """One model and its replicas."""
+
     id: Name = Field(description="the name that the engine answers to")
     engine: Literal["vllm", "sim"] = Field("vllm", description="vllm, or the simulator in its dialect")
     source: Source = Field(
@@ -47,7 +54,7 @@ class Model(Group):
     allowed_media_domains: tuple[MediaDomain, ...] = Field(
         (), description="whose images, audio and video the engine fetches by URL: host, or host:port; '*' for all names"
     )
-    replicas: int = Field(1, ge=1, le=10_000)
+    replicas: int = Field(1, ge=1, le=10_000, description="replicas of the engine")
     drain_s: Seconds = Field(
         60.0, description="how long a replica that is to go may finish its streams; the gateway moves the rest"
     )
@@ -75,15 +82,17 @@ class Model(Group):
 
 
 class Settings(Group):
-    models: tuple[Model, ...] = Field(min_length=1)
-    http_port: Port = Field(0, description="of the ingress, on 127.0.0.1; 0: a free one")
+    """The settings of the inference service."""
+
+    models: tuple[Model, ...] = Field(min_length=1, description="the models to serve")
+    http_port: Port = Field(0, description="the ingress listens on it, on 127.0.0.1; 0: a free one")
     api_key_env: str = Field(
         "CLOUDACH_ENGINE_API_KEY",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="environment variable with the key that the engines want; unset: no lock",
     )
     api_key_file: Path | None = Field(None, description="file with that key, instead of the variable")
-    state_dir: Path = Field(Path(".run"), description="logs")
+    state_dir: Path = Field(Path(".run"), description="engines.log lies there, and ray-logs after a failed start")
     cache_dir: Path | None = Field(None, description="prepared weights; ~/.cache/cloudach by default, shared by clones")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs where there are any and vLLM can")
     start_timeout_s: Seconds = Field(900.0, description="for all engines to answer; a download counts in")
