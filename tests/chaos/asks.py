@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.chaos.crowd import Answer, Ask, Crowd
-from tests.chaos.replicas import MODEL
+from tests.support.crowd import Answer, Ask, Crowd
+from tests.support.replicas import MODEL
 from tests.support.stack import start_sim
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 
-from tests.chaos.replicas import MODEL, replicas
+from tests.support.replicas import MODEL, replicas
 from tests.support.stack import create_key, served_by, start_gateway
 
 

@@ -6,32 +6,18 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
-
-from cloudach_inference.local.processes import descendants
 
 from tests.chaos.asks import greedy
-from tests.chaos.crowd import Crowd
-from tests.chaos.observed import counters, failovers, in_short
-from tests.chaos.replicas import MODEL
-from tests.support.inference import Inference, start_ray_sim
+from tests.support.crowd import Crowd
+from tests.support.inference import replica_pids, start_ray_sim
+from tests.support.observed import counters, failovers, in_short
 from tests.support.ports import free_port
+from tests.support.replicas import MODEL
 from tests.support.stack import create_key, start_gateway
 from tests.support.waiting import until
 
 STREAMS = 60
 AT_ONCE = 40  # of these, when a replica is killed
-
-
-def replica_pids(inference: Inference) -> set[int]:
-    found = set()
-    for pid in descendants(inference.process.pid):
-        try:
-            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica:"):
-                found.add(pid)
-        except OSError:
-            continue  # it ended meanwhile
-    return found
 
 
 def test_nobody_notices(say: Callable[[str], None]) -> None:

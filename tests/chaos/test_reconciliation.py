@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from tests.chaos.crowd import Answer, Ask, Crowd
-from tests.chaos.observed import counters, failovers, in_short, records, totals, usage
-from tests.chaos.replicas import MODEL, replicas
+from tests.support.crowd import Answer, Ask, Crowd
+from tests.support.observed import counters, failovers, in_short, records, totals, usage
 from tests.support.ports import free_port
+from tests.support.replicas import MODEL, replicas
 from tests.support.stack import create_key, served_by, start_gateway
 from tests.support.waiting import until
 

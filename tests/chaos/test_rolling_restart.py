@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tests.chaos.asks import greedy
-from tests.chaos.balancer import balancer
-from tests.chaos.crowd import Crowd
-from tests.chaos.observed import failovers, in_short, records, usage
-from tests.chaos.replicas import Replica, replicas
+from tests.support.balancer import balancer
+from tests.support.crowd import Crowd
+from tests.support.observed import failovers, in_short, records, usage
 from tests.support.ports import free_port
+from tests.support.replicas import Replica, replicas
 from tests.support.stack import Gateway, create_key, served_by, start_gateway
 from tests.support.valkey import valkey
 from tests.support.waiting import until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.load.soak import soak
+from tests.support.soak.run import soak
 
 
 def test_nothing_is_left(say: Callable[[str], None]) -> None:

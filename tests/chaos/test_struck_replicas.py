@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 from tests.chaos.asks import greedy
-from tests.chaos.crowd import Crowd
-from tests.chaos.observed import counters, failovers, in_short, records
-from tests.chaos.replicas import Replica, replicas
+from tests.support.crowd import Crowd
+from tests.support.observed import counters, failovers, in_short, records
 from tests.support.ports import free_port
+from tests.support.replicas import Replica, replicas
 from tests.support.stack import create_key, served_by, start_gateway
 from tests.support.waiting import until
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.charts.cluster import Helm, prepare
 from tests.support.kube import Cluster, api_server
+from tests.support.release import Helm, prepare
 
 
 @pytest.fixture(scope="package")

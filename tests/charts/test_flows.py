@@ -12,10 +12,10 @@ from cloudach_controller.resources.network import policies
 from cloudach_model_api.model import Model
 
 from tests.charts.flows import MODELS, PLATFORM, ROWS, TEAM, closed_flows, open_flows, world
-from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import NAMESPACE, Object, Objects, render
 from tests.support.network_policies import Network, Outside, Pod
 from tests.support.processes import ROOT
+from tests.support.release import MODEL_SPEC
 
 ALL_OF_IT: dict[str, Any] = {
     "firstKey": {"create": True},

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.charts.cluster import Helm, model
-from tests.charts.test_install import GATEWAY, may
+from tests.charts.rights import GATEWAY, may
+from tests.support.release import Helm, model
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -12,7 +12,7 @@ import yaml
 from cloudach_controller import settings as controller_settings
 from cloudach_gateway import settings as gateway_settings
 
-from tests.charts.test_manifests import EVERYTHING
+from tests.charts.rendered import EVERYTHING
 from tests.support.helm import CHART, HelmFailed, Objects, helm
 
 # Each is a valid DNS label, and a number, a boolean or nothing for some reader of YAML.

@@ -14,11 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.charts.cluster import Helm, model
-from tests.charts.test_install import allowed
-from tests.charts.value_cases import MODEL_SPEC
+from tests.charts.rights import allowed
 from tests.support.helm import CHART, render
 from tests.support.processes import BIN
+from tests.support.release import MODEL_SPEC, Helm, model
 from tests.support.stack import Gateway, Simulator, served_by, start_gateway, start_sim
 from tests.support.waiting import until
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from cloudach_model_api import Model
 
-from tests.charts.test_manifests import MINORS, built_in
+from tests.charts.rendered import MINORS, built_in
 from tests.support.helm import CHART, Objects, helm, pod_template
 from tests.support.kubectl import tool
 from tests.support.pod_security import violations

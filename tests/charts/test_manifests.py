@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from base64 import b64decode
 from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +16,12 @@ from cloudach_gateway import redis_address
 from cloudach_gateway import settings as gateway_settings
 from cloudach_model_api import Model
 
-from tests.charts.value_cases import MODEL_SPEC
-from tests.support.helm import NAMESPACE, VERSION, Object, Objects, pod_template, render
+from tests.charts.rendered import EVERYTHING, MINORS, built_in, everything, workloads
+from tests.support.helm import NAMESPACE, VERSION, Objects, pod_template, render
 from tests.support.pod_security import violations
+from tests.support.release import MODEL_SPEC
 
-MINORS = list(dict.fromkeys(kubernetes_validate.utils.all_versions()))[-3:]  # it lists each twice
-EVERYTHING = {
-    "models": [{"name": "m", "spec": MODEL_SPEC}],
-    "priorityClasses": {"create": True},
-    "gateway": {"autoscaling": {"kind": "hpa"}},
-    "ingress": {"enabled": True, "tls": {"enabled": True, "clusterIssuer": "le"}},
-    "gatewayApi": {"enabled": True, "gateway": {"create": True, "className": "envoy", "tlsSecretName": "cert"}},
-    "firstKey": {"create": True},
-    "monitoring": {
-        "serviceMonitor": {"enabled": True},
-        "podMonitor": {"enabled": True},
-        "prometheusRule": {"enabled": True},
-        "dashboards": {"enabled": True},
-    },
-}
-FOREIGN = {"cloudach.dev", "gateway.networking.k8s.io", "monitoring.coreos.com", "keda.sh"}
 """Groups of custom resources, which are no part of Kubernetes' own schemas."""
-
-
-@cache
-def everything(minor: str = "1.37") -> Objects:
-    return render(EVERYTHING, kube_version=f"{minor}.0")
-
-
-def built_in(objects: Objects) -> list[Object]:
-    return [one for one in objects if one["apiVersion"].partition("/")[0] not in FOREIGN]
-
-
-def workloads(objects: Objects) -> list[Object]:
-    return [one for one in objects if one["kind"] in ("Deployment", "StatefulSet", "Job", "Pod")]
 
 
 def test_the_last_three_minors_are_known() -> None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.helm import CHART
+from tests.support.helm_test import helm_test
 from tests.support.ports import free_port
 from tests.support.processes import BIN
 from tests.support.stack import Gateway, Simulator, served_by, start_gateway, start_sim
-
-SCRIPT = CHART / "files" / "helm_test.py"
 
 
 @pytest.fixture(scope="module")
@@ -29,22 +24,6 @@ def sim() -> Iterator[Simulator]:
 def gateway(sim: Simulator) -> Iterator[Gateway]:
     with start_gateway({"models": [served_by(sim)], "listen": {"metrics_port": free_port()}}) as gateway:
         yield gateway
-
-
-def helm_test(gateway: Gateway, **changes: Any) -> subprocess.CompletedProcess[str]:
-    environment = {
-        **os.environ,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "GATEWAY_URL": gateway.url,
-        "METRICS_HOST": "127.0.0.1",
-        "METRICS_PORT": str(gateway.config["listen"]["metrics_port"]),
-        "MODEL": "",
-        "TIMEOUT_S": "120",
-        "CLOUDACH_CONFIG": str(gateway.config_file),
-        **changes,
-    }
-    command = [sys.executable, str(SCRIPT)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_it_streams_trips_a_limit_and_sees_both_in_the_metrics(gateway: Gateway) -> None:

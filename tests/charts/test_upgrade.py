@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.charts.cluster import CRDS, LATEST, Helm, prepare, upgrade_crds
-from tests.charts.test_install import GATEWAY, may
-from tests.charts.value_cases import MODEL_SPEC
+from tests.charts.rights import GATEWAY, may
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
 from tests.support.helm import helm as helm_prints
 from tests.support.kube import Cluster, api_server
 from tests.support.processes import ROOT
+from tests.support.release import CRDS, LATEST, MODEL_SPEC, Helm, prepare, upgrade_crds
 
 pytestmark = pytest.mark.timeout(600)  # servers start
 

@@ -20,7 +20,8 @@ from tests.charts.case import (
     spec,
     there,
 )
-from tests.support.helm import NAME, NAMESPACE, VERSION, Object
+from tests.support.helm import NAME, NAMESPACE, VERSION
+from tests.support.release import MODEL_SPEC
 
 DIGEST = "sha256:" + "0" * 64
 ANNOTATIONS = {"example.com/a": "b"}
@@ -88,9 +89,6 @@ def models() -> Iterator[Case]:
     yield Case("models", [model], labels("Model", "m"), "ml", watch, name="labels")
     yield Case("models", [model], annotations("Model", "m"), "b", watch, name="annotations")
     yield Case("models", [model], annotations("Job", "delete-models", "helm.sh/hook"), "pre-delete", watch, name="job")
-
-
-MODEL_SPEC: Object = {"source": {"huggingFace": {"repo": "Qwen/Qwen3-0.6B"}}, "replicas": 2}
 
 
 def image_of(name: str) -> Iterator[Case]:

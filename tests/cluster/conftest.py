@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from tests.charts.cluster import kuberay_operator, rayservice_crd
 from tests.cluster import ray_pods
 from tests.cluster.node import NAMESPACE, Node, node_with, require_node
 from tests.cluster.ray_pods import HEAD, WORKER
@@ -20,6 +19,7 @@ from tests.support import images
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
 from tests.support.kubectl import await_kinds
 from tests.support.processes import ROOT
+from tests.support.release import kuberay_operator, raycluster_crd, rayservice_crd
 from tests.support.waiting import until
 
 VALKEY = "docker.io/valkey/valkey:9.0.8-alpine3.24"
@@ -114,7 +114,7 @@ def volume(node: Node) -> Iterator[None]:
 def crds(node: Node) -> None:
     """The Model as it was released; without KubeRay also its kinds, and a Deployment for the preflight to find."""
     if not node.kubectl("get", "crd", "rayservices.ray.io", "--ignore-not-found"):
-        node.apply(rayservice_crd(), ray_pods.crd(), *kuberay_operator())
+        node.apply(rayservice_crd(), raycluster_crd(), *kuberay_operator())
     old = ("--server-side=false", "--disable-openapi-validation") if node.minor() < 28 else ()
     node.helm("upgrade", "--install", "cloudach-crds", RELEASED_CRDS, *CRDS_APART, *old)
     await_kinds(node.kubectl, "models.cloudach.dev", "rayservices.ray.io", "rayclusters.ray.io")

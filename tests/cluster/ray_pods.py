@@ -42,22 +42,6 @@ print(answer.text)
 """
 
 
-def crd() -> dict[str, Any]:
-    """As much of KubeRay's RayCluster as is needed here."""
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "rayclusters.ray.io"},
-        "spec": {
-            "group": "ray.io",
-            "scope": "Namespaced",
-            "names": {"kind": "RayCluster", "plural": "rayclusters"},
-            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
-        },
-    }
-
-
 def services() -> list[dict[str, Any]]:
     """Before head and worker. KubeRay's own has no address, and its pods are found by DNS, which is not here."""
     ports = {HEAD: {"gcs": 6379, "dashboard": 8265}, WORKER: {"serve": 8000}}

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from tests.charts.cluster import CRDS
 from tests.cluster.conftest import CRDS_APART, VERSIONS, WAIT, objects
 from tests.cluster.node import NAMESPACE, Node
 from tests.cluster.ray_pods import WORKER, RayPods
 from tests.support.helm import CHART
 from tests.support.kubectl import CommandFailed, await_kinds
+from tests.support.release import CRDS
 from tests.support.waiting import until
 
 LOAD = Path(__file__).with_name("load.py")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.charts.cluster import Helm, prepare
+from tests.support.accounts import ACCOUNT, NAMESPACE, kubeconfig_of
 from tests.support.kube import Cluster, api_server
 from tests.support.kuberay.paper import PATIENCE_S, Paper, paper_kuberay
 from tests.support.processes import BIN, Server
-
-NAMESPACE = "serving"
-ACCOUNT = "demo-cloudach-controller"
+from tests.support.release import Helm, prepare
 
 Start = Callable[..., Server]
 
@@ -34,24 +31,6 @@ def cluster() -> Iterator[Cluster]:
 def account(cluster: Cluster) -> Path:
     """A kubeconfig with the service account that the chart gives the controller."""
     return kubeconfig_of(cluster, ACCOUNT)
-
-
-def kubeconfig_of(cluster: Cluster, account: str, namespace: str = NAMESPACE) -> Path:
-    """With a service account of the namespace."""
-    token = cluster.kubectl("create", "token", account, "-n", namespace, "--duration=2h").strip()
-    authority = b64encode((cluster.home / "pki/ca.crt").read_bytes()).decode()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "it",
-        "clusters": [{"name": "it", "cluster": {"server": cluster.url, "certificate-authority-data": authority}}],
-        "users": [{"name": "it", "user": {"token": token}}],
-        "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
-    }
-    path = cluster.home / f"{account}.kubeconfig"
-    path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump(config))
-    return path
 
 
 @pytest.fixture

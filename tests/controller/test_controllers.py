@@ -10,15 +10,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.charts.cluster import rayservice_crd
+from tests.controller.shop import Shop, model
+from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.kubectl import await_kinds
 from tests.support.kuberay.paper import PATIENCE_S, Paper
 from tests.support.processes import Server
+from tests.support.release import rayservice_crd
 from tests.support.waiting import until
 
-from .conftest import NAMESPACE, Start
-from .test_controller import Shop, model
+from .conftest import Start
 
 pytestmark = pytest.mark.timeout(900)
 

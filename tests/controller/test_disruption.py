@@ -14,15 +14,14 @@ import httpx
 import pytest
 import yaml
 
-from tests.charts.cluster import Helm, prepare
+from tests.controller.shop import Shop, model
+from tests.support.accounts import ACCOUNT, NAMESPACE, kubeconfig_of
 from tests.support.kube import Cluster, api_server
 from tests.support.kuberay.paper import Paper, paper_kuberay
 from tests.support.newer_api import newer_api
 from tests.support.processes import BIN, Server
+from tests.support.release import Helm, prepare
 from tests.support.waiting import until
-
-from .conftest import ACCOUNT, NAMESPACE, kubeconfig_of
-from .test_controller import Shop, model
 
 pytestmark = pytest.mark.timeout(600)
 

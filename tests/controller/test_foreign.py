@@ -13,11 +13,12 @@ from cloudach_controller.replicas import Demand
 from cloudach_controller.settings import parse
 from cloudach_model_api import Model
 
+from tests.controller.shop import Shop, model
+from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.waiting import until
 
-from .conftest import NAMESPACE, Start
-from .test_controller import Shop, model
+from .conftest import Start
 
 pytestmark = pytest.mark.timeout(600)
 

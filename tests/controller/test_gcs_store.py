@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.ray_pods import crd
-from tests.controller.conftest import NAMESPACE, Start
+from tests.controller.conftest import Start
+from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.kubectl import await_kinds
 from tests.support.raystore import ADMIN, RayStore
+from tests.support.release import raycluster_crd
 from tests.support.waiting import until
 
 MODEL = {
@@ -33,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[RayStore]:
 
 @pytest.fixture
 def kinds(cluster: Cluster) -> Iterator[None]:
-    cluster.kubectl.apply(crd())
+    cluster.kubectl.apply(raycluster_crd())
     await_kinds(cluster.kubectl, "rayclusters.ray.io")
     yield
     cluster.kubectl("delete", "crd", "rayclusters.ray.io")

@@ -16,16 +16,15 @@ import httpx
 import pytest
 import yaml
 
-from tests.chaos.crowd import Answer, Ask, Crowd
+from tests.controller.shop import Shop, model
+from tests.support.accounts import NAMESPACE
+from tests.support.crowd import Answer, Ask, Crowd
 from tests.support.kube import Cluster
 from tests.support.kuberay.operator import Operator, kuberay_operator
 from tests.support.ports import free_port
 from tests.support.processes import BIN, Server
 from tests.support.stack import Gateway, create_key, start_gateway
 from tests.support.waiting import until
-
-from .conftest import NAMESPACE
-from .test_controller import Shop, model
 
 pytestmark = pytest.mark.timeout(1200)
 

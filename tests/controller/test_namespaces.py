@@ -11,16 +11,14 @@ import httpx
 import pytest
 import yaml
 
-from tests.charts.cluster import Helm, prepare
-from tests.charts.value_cases import MODEL_SPEC
+from tests.controller.shop import model
+from tests.support.accounts import ACCOUNT, kubeconfig_of
 from tests.support.kube import Cluster, api_server
 from tests.support.kubectl import CommandFailed
 from tests.support.kuberay.paper import PATIENCE_S, Paper, paper_kuberay
 from tests.support.processes import BIN, Server
+from tests.support.release import MODEL_SPEC, Helm, prepare
 from tests.support.waiting import until
-
-from .conftest import ACCOUNT, kubeconfig_of
-from .test_controller import model
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.controller.shop import Shop, model
+from tests.support.accounts import NAMESPACE, kubeconfig_of
 from tests.support.helm import RELEASED, helm
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper
 from tests.support.waiting import until
 
-from .conftest import NAMESPACE, Start, kubeconfig_of
-from .test_controller import Shop, model
+from .conftest import Start
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -19,12 +19,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.controller.shop import model
+from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import PATIENCE_S, Paper
 from tests.support.processes import Server
 
-from .conftest import NAMESPACE, Start
-from .test_controller import model
+from .conftest import Start
 
 SECONDS = float(os.environ.get("EDITS_SECONDS", "15"))
 SEED = int(os.environ.get("EDITS_SEED", "0")) or random.SystemRandom().randrange(1, 1_000_000)

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.controller.shop import Shop, model
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper
 from tests.support.waiting import until
 
 from .conftest import Start
-from .test_controller import Shop, model
 
 pytestmark = pytest.mark.timeout(600)
 

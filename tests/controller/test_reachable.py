@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.controller.shop import Shop, model
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper
 from tests.support.waiting import until
 
 from .conftest import Start
-from .test_controller import Shop, model
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -9,12 +9,11 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.kuberay.manifests import FINALIZER
 from tests.support.kuberay.paper import Paper
 from tests.support.waiting import until
-
-from .conftest import NAMESPACE
 
 pytestmark = pytest.mark.timeout(600)
 

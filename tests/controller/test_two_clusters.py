@@ -6,12 +6,13 @@ import json
 
 import pytest
 
+from tests.controller.shop import Shop, model
+from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper
 from tests.support.waiting import until
 
-from .conftest import NAMESPACE, Start
-from .test_controller import Shop, model
+from .conftest import Start
 
 pytestmark = pytest.mark.timeout(600)
 

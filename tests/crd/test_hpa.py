@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.charts.cluster import prepare
 from tests.support.kube import api_server, require_kube
 from tests.support.kubectl import Kubectl
+from tests.support.release import prepare
 from tests.support.waiting import until
 
 from .cases import model

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from tests.support.mutations import JUNK, broken, mutated, text
-from tests.support.raw_engine import REASONS, response, sse
+from tests.support.wire import REASONS, response, sse
 
 MAX_TOKENS = 64
 

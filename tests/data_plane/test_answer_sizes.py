@@ -12,9 +12,9 @@ import pytest
 
 from tests.data_plane.conftest import PATIENT
 from tests.data_plane.streamed import Streamed
-from tests.data_plane.test_errors import error_of
-from tests.support.raw_engine import RawEngine, events, response
+from tests.support.raw_engine import RawEngine
 from tests.support.stack import Gateway, create_key, start_gateway
+from tests.support.wire import error_of, events, response
 
 LARGEST = 100_000
 

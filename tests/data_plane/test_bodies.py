@@ -19,8 +19,8 @@ import redis
 from cloudach_gateway.store.embedded import running_url
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
-from tests.data_plane.test_errors import INVALID, error_of
 from tests.support.stack import create_key, served_by, start_gateway
+from tests.support.wire import INVALID, error_of
 
 UNKNOWN = "sk-cld-tests-aaaaaaaaaa-" + "a" * 40
 LARGE = 1_000_000

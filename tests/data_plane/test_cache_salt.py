@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
-from tests.data_plane.test_errors import INVALID, error_of
 from tests.support.stack import create_key, served_by, start_gateway, start_sim
+from tests.support.wire import INVALID, error_of
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.data_plane.conftest import Stack, chat
-from tests.data_plane.test_flow import complaints, open_files
 from tests.support.ports import free_port
-from tests.support.stack import create_key, served_by, start_gateway
+from tests.support.processes import open_files
+from tests.support.stack import complaints, create_key, served_by, start_gateway
 from tests.support.waiting import until
 
 MOST = 40

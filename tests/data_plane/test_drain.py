@@ -19,8 +19,8 @@ import httpx
 import openai
 import pytest
 
-from tests.chaos.balancer import balancer
 from tests.data_plane.conftest import PATIENT, chat
+from tests.support.balancer import balancer
 from tests.support.ports import free_port
 from tests.support.stack import Gateway, create_key, served_by, start_gateway, start_sim
 from tests.support.valkey import valkey

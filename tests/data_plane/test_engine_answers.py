@@ -18,9 +18,9 @@ import pytest
 
 from tests.data_plane.conftest import PATIENT
 from tests.data_plane.streamed import Streamed
-from tests.data_plane.test_errors import INVALID, error_of
-from tests.support.raw_engine import RawEngine, events, response, sse
+from tests.support.raw_engine import RawEngine
 from tests.support.stack import Gateway, create_key, start_gateway
+from tests.support.wire import INVALID, error_of, events, response, sse
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"

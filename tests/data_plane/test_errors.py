@@ -15,26 +15,12 @@ from tests.data_plane.conftest import Stack, chat
 from tests.support.processes import BIN
 from tests.support.stack import Simulator, create_key
 from tests.support.waiting import until
-
-
-def error_of(answer: httpx.Response, status: int, kind: str, code: str | None, param: str | None = None) -> str:
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-request-id"].startswith("req_")
-    body = answer.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"message", "type", "param", "code"}
-    assert (body["error"]["type"], body["error"]["code"], body["error"]["param"]) == (kind, code, param)
-    message: str = body["error"]["message"]
-    return message
+from tests.support.wire import INVALID, error_of
 
 
 def manage(stack: Stack, action: str, key: str, *options: str) -> None:
     command = [BIN / "cloudach", "keys", action, key, "--config", stack.gateway.config_file, *options]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
-
-
-INVALID = "invalid_request_error"
 
 
 def test_no_key(stack: Stack) -> None:

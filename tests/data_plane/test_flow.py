@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -13,7 +12,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,7 +19,8 @@ import pytest
 
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.streamed import Streamed
-from tests.support.stack import Gateway, Simulator, create_key, served_by, start_gateway, start_sim
+from tests.support.processes import memory, open_files
+from tests.support.stack import Simulator, complaints, create_key, served_by, start_gateway, start_sim
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import until
 
@@ -84,12 +83,6 @@ def undisturbed(stack: Stack) -> Iterator[Stack]:
     until(lambda: stack.sim.stats()["running"] == 0)
     stack.still_serves()
     assert complaints(stack.gateway) == []
-
-
-def complaints(gateway: Gateway) -> list[str]:
-    """What nobody should find in a log."""
-    words = ("Traceback", "Exception", "never retrieved", "was destroyed", "unhandled", "ASGI callable")
-    return [line for line in gateway.output.splitlines() if any(word in line for word in words)]
 
 
 class Client:
@@ -180,17 +173,6 @@ def body_of(answer: bytes) -> bytes:
 def anonymous(stream: bytes) -> bytes:
     """Without what is each stream's own."""
     return re.sub(rb'"id":"[^"]*"|"created":\d+', b"", stream)
-
-
-def memory(gateway: Gateway) -> int:
-    """Resident bytes."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{gateway.process.pid}/status").read_text())
-    assert found
-    return int(found[1]) * 1024
-
-
-def open_files(gateway: Gateway) -> int:
-    return len(os.listdir(f"/proc/{gateway.process.pid}/fd"))
 
 
 def test_who_does_not_read_holds_everything_up_and_loses_nothing(patient: Stack) -> None:

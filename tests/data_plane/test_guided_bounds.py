@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
-from tests.data_plane.test_errors import INVALID, error_of
 from tests.support.stack import create_key, served_by, start_gateway, start_sim
+from tests.support.wire import INVALID, error_of
 
 ENUM = {"type": "object", "properties": {"a": {"type": "string", "enum": [f"{n:0100}" for n in range(20_000)]}}}
 """That which blocked guided decoding for all."""

@@ -16,8 +16,8 @@ import pytest
 
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.streamed import Streamed
-from tests.data_plane.test_flow import memory
 from tests.support.ports import free_port
+from tests.support.processes import memory
 from tests.support.stack import served_by, start_gateway
 
 SECOND = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
-from tests.data_plane.test_errors import INVALID, error_of
 from tests.support.stack import Simulator, create_key, served_by, start_gateway, start_sim
+from tests.support.wire import INVALID, error_of
 
 ORIGIN = "https://chat.example.com"
 

@@ -9,8 +9,8 @@ import pytest
 from openai_wire.fields import FIELDS, Who
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
-from tests.data_plane.test_errors import INVALID, error_of
 from tests.support.stack import create_key, served_by, start_gateway, start_sim
+from tests.support.wire import INVALID, error_of
 
 REFUSED = sorted(name for name, field in FIELDS.items() if field.who is not Who.CLIENT)
 PATHS = {

@@ -19,10 +19,11 @@ from cloudach_gateway.admission.tenancy import KeyLimits
 from redis import Redis
 
 from tests.data_plane.conftest import PATIENT, Stack, chat
-from tests.support.raw_engine import RawEngine, events, response
+from tests.support.raw_engine import RawEngine
 from tests.support.stack import Gateway, served_by, start_gateway, start_sim
 from tests.support.valkey import Valkey, valkey
 from tests.support.waiting import until
+from tests.support.wire import events, response
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"

@@ -15,8 +15,8 @@ from typing import Any
 
 import openai
 import pytest
+from cloudach_inference.local.processes import descendants
 
-from tests.bench.cpu import children
 from tests.support.inference import Inference, base_weights
 from tests.support.lora import make_adapter
 from tests.support.stack import create_key, start_gateway
@@ -178,5 +178,5 @@ async def _busier(pids: list[int]) -> int:
 
 def _cpu_ticks(pid: int) -> int:
     """With all its children."""
-    fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in (pid, *children(pid))]
+    fields = [Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split() for one in (pid, *descendants(pid))]
     return sum(int(of[11]) + int(of[12]) for of in fields)

@@ -14,8 +14,7 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 
-from tests.chaos.test_ray_replicas import replica_pids
-from tests.support.inference import Inference
+from tests.support.inference import Inference, replica_pids
 from tests.support.stack import Gateway, create_key, start_gateway
 from tests.support.tcp_proxy import TcpProxy
 from tests.support.waiting import until

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 
-from tests.guide import examples
+from tests.support import guide_examples as examples
 from tests.support.inference import Inference
 from tests.support.stack import ALIAS, Gateway, create_key, start_gateway
 from tests.support.waiting import until

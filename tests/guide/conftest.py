@@ -6,10 +6,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.guide_examples import GUIDE, SEED, Example, read
 from tests.support.stack import Gateway, Simulator
 
 from . import site
-from .examples import GUIDE, SEED, Example, read
 from .stacks import RATE, SLOW, Stack, named_by_environment, own_stack
 
 _FOREIGN_TIMEOUT_S = 600

@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.support.guide_examples import Example
 from tests.support.processes import ROOT, Server
 
-from .examples import Example
 from .stacks import Stack, write
 
 PACKAGES = ROOT / "tests" / "guide" / "node"

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.guide_examples import Example
 from tests.support.stack import Gateway, Simulator
 
-from .examples import Example
 from .programs import Arrivals, run
 from .stacks import HEARTBEAT_S, RATE, Stack, write
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guide_examples import Example
 from tests.support.stack import Gateway, Simulator
 
-from .examples import Example
 from .programs import run
 from .stacks import Stack, write
 

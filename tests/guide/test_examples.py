@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .examples import GUIDE, BadMarkdown, Example, parse, unmarked_blocks
+from tests.support.guide_examples import GUIDE, BadMarkdown, Example, parse, unmarked_blocks
 
 TRIED = {
     "basic.py": "test_python.py",

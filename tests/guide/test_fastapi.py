@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.support.guide_examples import Example
 from tests.support.processes import Server
 from tests.support.stack import Gateway, Simulator
 from tests.support.waiting import until
 
-from .examples import Example
 from .programs import Arrivals
 from .stacks import RATE, Stack, write
 

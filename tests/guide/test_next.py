@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.guide_examples import Example
 from tests.support.stack import Gateway, Simulator
 from tests.support.waiting import until
 
-from .examples import Example
 from .programs import Arrivals
 from .site import PACKAGES, node, site_root
 from .stacks import RATE, Stack, write

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.guide_examples import Example
 from tests.support.stack import Gateway, Simulator
 from tests.support.waiting import until
 
-from .examples import Example
 from .programs import Run, run
 from .stacks import RATE, SLOW, Answer, Stack, write
 

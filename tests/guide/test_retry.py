@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.guide_examples import Example
 from tests.support.stack import Gateway, Simulator, create_key
 from tests.support.tcp_proxy import TcpProxy
 
-from .examples import Example
 from .programs import Run, run
 from .stacks import Answer, Stack, write
 

@@ -18,11 +18,11 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.charts.cluster import Helm, prepare
 from tests.support.kube import Cluster, api_server
 from tests.support.kubectl import Kubectl
 from tests.support.newer_api import newer_api
 from tests.support.ports import free_port
+from tests.support.release import Helm, prepare
 from tests.support.stack import Gateway, Simulator, create_key, start_gateway, start_sim
 from tests.support.waiting import until
 

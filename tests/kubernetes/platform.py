@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from tests.controller.conftest import ACCOUNT as CONTROLLER
-from tests.controller.conftest import kubeconfig_of
 from tests.kubernetes.conftest import NAMESPACE, POD_IP, Site, settings
+from tests.support.accounts import ACCOUNT as CONTROLLER
+from tests.support.accounts import kubeconfig_of
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper, paper_kuberay
 from tests.support.ports import free_port

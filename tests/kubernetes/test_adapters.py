@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from tests.kubernetes.conftest import NAMESPACE, Site
+from tests.kubernetes.waking import put_to_sleep, stream, wake
 from tests.support.stack import create_key
 from tests.support.waiting import until
-
-from .test_waking import put_to_sleep, stream, wake
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for an API server
 

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.charts.cluster import Helm, prepare
-from tests.controller.conftest import ACCOUNT as CONTROLLER
 from tests.kubernetes.conftest import NAMESPACE, account_at, seen_by_gateways
 from tests.kubernetes.platform import Platform, crowd, platform
+from tests.support.accounts import ACCOUNT as CONTROLLER
 from tests.support.kube import api_server
+from tests.support.release import Helm, prepare
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)

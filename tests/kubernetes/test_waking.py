@@ -4,48 +4,19 @@ from __future__ import annotations
 
 import calendar
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.charts.test_smoke import helm_test
 from tests.kubernetes.conftest import SLEEPS, Site, settings
+from tests.kubernetes.waking import USED, WAKE, put_to_sleep, stream, wake
+from tests.support.helm_test import helm_test
 from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for an API server
-
-WAKE, USED = "wakeRequestedAt", "lastRequestAt"
-
-
-def put_to_sleep(site: Site, name: str) -> None:
-    site.apply(name, **SLEEPS)
-    site.status(name, "Sleeping")
-    until(lambda: name in site.listed() and site.metric("cloudach_models", state="asleep") == 1)
-
-
-def wake(site: Site, name: str) -> None:
-    """As a controller: once it is wanted, through the states that lie between."""
-    until(lambda: WAKE in site.told(name))
-    site.status(name, "Deploying")
-    site.status(name, "Ready", ready=1)
-
-
-@contextmanager
-def stream(site: Site, name: str, *, key: str | None = None, tokens: int = 5) -> Iterator[httpx.Response]:
-    with httpx.stream(
-        "POST",
-        f"{site.gateway.base_url}/chat/completions",
-        headers={"authorization": f"Bearer {key or site.key}"},
-        json={"model": name, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": tokens, "stream": True},
-        timeout=150,
-    ) as answer:
-        yield answer
 
 
 def test_a_stream_waits_with_heart_beats(site: Site) -> None:

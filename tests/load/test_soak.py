@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.load.soak import soak
+from tests.support.soak.run import soak
 
 MINUTES = float(os.environ.get("MINUTES", "5"))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import yaml
+from cloudach_inference.local.processes import descendants
 
 from .processes import ROOT, Server
 
@@ -77,3 +78,14 @@ def base_weights() -> Path:
     )
     done = subprocess.run([VLLM_PYTHON, "-c", code], stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     return Path(done.stdout.splitlines()[-1])
+
+
+def replica_pids(inference: Inference) -> set[int]:
+    found = set()
+    for pid in descendants(inference.process.pid):
+        try:
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::ServeReplica:"):
+                found.add(pid)
+        except OSError:
+            continue  # it ended meanwhile
+    return found

@@ -129,3 +129,14 @@ class Server:
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{self.name} was not up after {patience_s} s:\n{self.output[-4000:]}")
             time.sleep(0.02)
+
+
+def memory(server: Server) -> int:
+    """Resident bytes."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{server.process.pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024
+
+
+def open_files(server: Server) -> int:
+    return len(os.listdir(f"/proc/{server.process.pid}/fd"))

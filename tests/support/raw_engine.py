@@ -10,40 +10,15 @@ import re
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-REASONS = {200: "OK", 400: "Bad Request", 422: "Unprocessable Entity", 500: "Internal Server Error"}
+from tests.support.wire import response
 
 Answer = Callable[[bytes], bytes]
 """What an engine says to a request, which is given with its head."""
-
-
-def response(
-    body: bytes | str,
-    *,
-    status: int = 200,
-    kind: str | None = "application/json",
-    headers: Mapping[str, str] | None = None,
-) -> bytes:
-    """A whole HTTP response with its length. kind: its content type; None names none."""
-    data = body.encode() if isinstance(body, str) else body
-    named = {**({} if kind is None else {"content-type": kind}), "content-length": str(len(data)), **(headers or {})}
-    head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-    return f"HTTP/1.1 {status} {REASONS.get(status, 'So')}\r\n{head}\r\n".encode() + data
-
-
-def sse(*payloads: str | bytes) -> bytes:
-    return b"".join(b"data: %b\n\n" % (p.encode() if isinstance(p, str) else p) for p in payloads)
-
-
-def events(*payloads: str | bytes) -> bytes:
-    """A whole event stream with these payloads, each in an HTTP chunk of its own, as vLLM sends them."""
-    chunks = (b"%x\r\n%b\r\n" % (len(event), event) for event in map(sse, payloads))
-    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
-    return head + b"".join(chunks) + b"0\r\n\r\n"
 
 
 class RawEngine:

@@ -179,3 +179,9 @@ def used(gateway: Gateway, key: str) -> dict[str, int]:
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     found: list[dict[str, int]] = json.loads(done.stdout)
     return found[0] if found else {}
+
+
+def complaints(gateway: Gateway) -> list[str]:
+    """What nobody should find in a log."""
+    words = ("Traceback", "Exception", "never retrieved", "was destroyed", "unhandled", "ASGI callable")
+    return [line for line in gateway.output.splitlines() if any(word in line for word in words)]

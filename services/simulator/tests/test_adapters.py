@@ -12,8 +12,8 @@ import pytest
 from cloudach_simulator.asgi import ConnectionCut, Message, create_app
 from cloudach_simulator.config import SimConfig
 
+from .asks import TOOLS
 from .conftest import CHAT, StartSim
-from .test_answer import TOOLS
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}
 REQUESTS: list[tuple[str, str, Any, dict[str, str]]] = [

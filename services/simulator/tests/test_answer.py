@@ -14,16 +14,9 @@ from cloudach_simulator.errors import Refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from .asks import TOOLS
+
 LIMITS = SimConfig(max_model_len=100_000).limits()
-TOOLS: Any = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_weather",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-        },
-    }
-]
 
 
 def chat(content: str = "Tell me", **fields: Any) -> requests.Ask:

@@ -9,8 +9,8 @@ from typing import Any
 import openai
 import pytest
 
+from .asks import TOOLS
 from .sim_process import SimProcess
-from .test_answer import TOOLS
 
 MESSAGES: Any = [{"role": "user", "content": "Tell me of the sea"}]
 

@@ -13,7 +13,7 @@ import pytest
 
 from .conftest import CHAT, StartSim
 from .sim_process import SimProcess
-from .test_faults import BODY, collect, events, token_ids
+from .streamed import BODY, collect, events, token_ids
 
 LONG = {"max_tokens": 500}
 

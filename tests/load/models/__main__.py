@@ -21,12 +21,12 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.charts.cluster import Helm, prepare
-from tests.controller.conftest import ACCOUNT, NAMESPACE, kubeconfig_of
 from tests.load.models.standing import StandingKubeRay, standing_kuberay
-from tests.load.process import holdings
+from tests.support.accounts import ACCOUNT, NAMESPACE, kubeconfig_of
 from tests.support.kube import Cluster, api_server
 from tests.support.processes import BIN, Server
+from tests.support.release import Helm, prepare
+from tests.support.soak.process import holdings
 
 _MODELS = "/apis/cloudach.dev/v1alpha1"
 _OURS = (

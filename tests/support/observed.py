@@ -40,8 +40,9 @@ def records(gateway: Gateway, tenant: str) -> list[dict[str, Any]]:
 
 def totals(gateway: Gateway, tenant: str) -> dict[str, int]:
     words = ("totals", "--tenant", tenant, "--by", "tenant", "--from", "2000-01-01", "--format", "json")
-    (found,) = json.loads(usage(gateway, *words))
-    return found
+    found: list[dict[str, int]] = json.loads(usage(gateway, *words))
+    (of_tenant,) = found
+    return of_tenant
 
 
 def failovers(log: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

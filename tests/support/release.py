@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.charts.value_cases import MODEL_SPEC
 from tests.support.helm import CHART
 from tests.support.kube import Cluster
 from tests.support.kubectl import Kubectl, await_kinds, checked, run, tool
 from tests.support.processes import ROOT
 
+MODEL_SPEC: dict[str, Any] = {"source": {"huggingFace": {"repo": "Qwen/Qwen3-0.6B"}}, "replicas": 2}
 CRDS = ROOT / "charts" / "cloudach-crds"
 LATEST = "app.kubernetes.io/instance=demo"
 KINDS = (
@@ -130,5 +130,24 @@ class Helm:
         return self._run(action, "demo", str(chart), "--values", "-", *flags, stdin=json.dumps(values or {}))
 
     def _run(self, *arguments: str, stdin: str = "") -> str:
-        command = (tool("helm"), "--namespace", self.namespace, *arguments)
-        return checked(run(*command, kubeconfig=self.cluster.kubeconfig, stdin=stdin))
+        return checked(
+            run(
+                tool("helm"), "--namespace", self.namespace, *arguments, kubeconfig=self.cluster.kubeconfig, stdin=stdin
+            )
+        )
+
+
+def raycluster_crd() -> dict[str, Any]:
+    """As much of KubeRay's RayCluster as is needed here."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "rayclusters.ray.io"},
+        "spec": {
+            "group": "ray.io",
+            "scope": "Namespaced",
+            "names": {"kind": "RayCluster", "plural": "rayclusters"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+        },
+    }

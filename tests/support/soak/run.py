@@ -9,11 +9,11 @@ from collections.abc import Callable
 import httpx
 from redis import Redis
 
-from tests.chaos.observed import counters, failovers, in_short, usage
-from tests.chaos.replicas import MODEL, replicas
-from tests.load.process import Holdings, holdings
-from tests.load.users import Users
+from tests.support.observed import counters, failovers, in_short, usage
 from tests.support.ports import free_port
+from tests.support.replicas import MODEL, replicas
+from tests.support.soak.process import Holdings, holdings
+from tests.support.soak.users import Users
 from tests.support.stack import Gateway, create_key, served_by, start_gateway
 from tests.support.valkey import valkey
 from tests.support.waiting import until

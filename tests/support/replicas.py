@@ -39,7 +39,8 @@ class Replica:
 
     def served(self) -> list[dict[str, Any]]:
         """The simulator's own account of each request, in their order."""
-        return httpx.get(f"{self.url}/sim/requests?limit=100000", timeout=30).json()["data"][::-1]
+        told: list[dict[str, Any]] = httpx.get(f"{self.url}/sim/requests?limit=100000", timeout=30).json()["data"]
+        return told[::-1]
 
     def killed(self, *, away_s: float) -> None:
         """SIGKILL, and a successor."""

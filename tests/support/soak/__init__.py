@@ -1,0 +1,1 @@
+"""Streams through one gateway for a long time, and what the gateway holds meanwhile."""
