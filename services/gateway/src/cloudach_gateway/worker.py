@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import gc
 import logging
@@ -15,7 +14,7 @@ from collections.abc import Generator
 
 import uvicorn
 import uvloop
-from cloudach_service import logs
+from cloudach_service import logs, processes
 
 from .app import HEALTH_PATHS, build
 from .client.door import Door, most_connections
@@ -99,14 +98,10 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
 def run_as_child(settings: Settings, redis_url: str, listener: socket.socket, parent: int) -> None:
     """The same in a process of its own, which stops when its parent dies."""
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone, which passes it on once
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
+    if not processes.bind_to(parent):
         return
     logs.configure("gateway", level=settings.log_level)
     run(settings, redis_url, listener)
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 async def _serve(settings: Settings, redis_url: str, listener: socket.socket) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import signal
 import subprocess
 import threading
 import time
@@ -13,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
+from cloudach_service import processes
 
 
 class ChildFailed(Exception):
@@ -40,13 +37,6 @@ class Child:
         self._on_line = on_line
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log.open("ab")
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os._exit(1)
-
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -54,7 +44,7 @@ class Child:
             stderr=self._log,
             env={**os.environ, **(env or {})},
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=processes.die_with_parent(),
         )
         self._reader = threading.Thread(target=self._follow, daemon=True)
         self._reader.start()
@@ -73,13 +63,7 @@ class Child:
 
     def stop(self) -> None:
         """SIGTERM, then after its patience SIGKILL."""
-        if self.running:
-            self.process.terminate()
-            try:
-                self.process.wait(self._patience_s)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        processes.end(self.process, patience_s=self._patience_s)
         self._reader.join(timeout=5)
         self._log.close()
 

