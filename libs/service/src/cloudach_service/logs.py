@@ -1,4 +1,4 @@
-"""One JSON object a line on stderr: `ts` (UTC, RFC 3339), `level`, `service`, `event`, and what `extra=` adds."""
+"""Logs are lines of JSON on stderr: `ts` (UTC, RFC 3339), `level`, `service`, `event`, and the fields of `extra=`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """On stderr. `say` is the short way for one event."""
+    """The handler writes to stderr. `say` is the short way for one event."""
 
     def __init__(self, formatter: JsonFormatter) -> None:
         super().__init__(sys.stderr)
@@ -53,7 +53,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         try:
             self.stream.write(line + self.terminator)
             self.flush()
-        except (OSError, ValueError):  # what cannot be logged stops nobody
+        except (OSError, ValueError):  # a log that cannot be written stops no request
             pass
         finally:
             self.release()
@@ -63,8 +63,10 @@ _handler: _Handler | None = None
 
 
 def event(logger: logging.Logger, level: int, name: str, fields: dict[str, Any]) -> None:
-    """`logger.log(level, name, extra=fields)` at a third of its cost: for what is logged with every request. Where
-    `configure` was called, only its handler gets it."""
+    """Logs as `logger.log(level, name, extra=fields)` does, at a third of the cost, because each request is logged.
+
+    Once `configure` was called, only its handler gets the event.
+    """
     if not logger.isEnabledFor(level):
         return
     if _handler is None:

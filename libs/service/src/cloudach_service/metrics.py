@@ -25,7 +25,7 @@ _PATIENCE_S = 10.0
 
 
 def registry() -> CollectorRegistry:
-    """What to expose: this process's metrics, or those of all processes together."""
+    """Returns the metrics to expose: this process's own, or those of all processes together."""
     if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         return REGISTRY
     merged = CollectorRegistry()
@@ -47,7 +47,7 @@ def serve(host: str, port: int) -> tuple[WSGIServer, threading.Thread]:
 
 
 class _Server(ThreadingWSGIServer):
-    """prometheus_client's, with bounds: it answers few at a time, and who takes long to ask is cut off."""
+    """This is prometheus_client's server with bounds. It answers few clients at a time, and cuts off slow ones."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -65,7 +65,7 @@ class _Server(ThreadingWSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called twice a second."""
+        """Cuts off the clients that are late. The server calls it twice a second."""
         super().service_actions()
         late = time.monotonic() - _PATIENCE_S
         for request, since in list(self._since.items()):
@@ -79,7 +79,7 @@ class _Server6(_Server):
 
 
 def _with_head(app: WSGIApplication) -> WSGIApplication:
-    """HEAD is answered as GET is, without the body."""
+    """Returns an application that answers HEAD as `app` answers GET, without the body."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "HEAD":

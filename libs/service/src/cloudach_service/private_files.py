@@ -24,7 +24,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open(…, opener=opener)`: a file that is made by it is private."""
+    """Makes files private for `open(…, opener=opener)`."""
     return os.open(path, flags, 0o600)
 
 

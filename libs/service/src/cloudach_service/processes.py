@@ -1,4 +1,4 @@
-"""Child processes that end with the process that started them, and end when they are told to. Linux's prctl does it."""
+"""Child processes end with the process that started them, and when they are told to. Linux's prctl does the first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """For `preexec_fn`: the child gets SIGTERM when the thread that started it ends, however that ends.
+    """Returns a `preexec_fn`: the child gets SIGTERM when the thread that started it ends, however that ends.
 
     Start the child from the main thread. On other systems than Linux nothing is arranged.
     """

@@ -19,7 +19,7 @@ from pydantic import AfterValidator, Field, model_validator
 _LABEL_NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
-"""What Kubernetes takes as a name of a Secret or a Lease."""
+"""Kubernetes takes this as a name of a Secret or a Lease."""
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 Image = Annotated[str, Field(pattern=r"^[^\s]+$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|e[0-9]+)?$")]
@@ -47,18 +47,18 @@ ClusterUrl = Annotated[str, AfterValidator(_url_with("name", "namespace", "clust
 
 
 Peers = tuple[dict[str, Any], ...]
-"""As in `from` or `to` of a NetworkPolicy."""
+"""Peers are written as in `from` or `to` of a NetworkPolicy."""
 
 
 class Listen(Group):
-    """Where /healthz, /readyz and /metrics are served."""
+    """These settings say where /healthz, /readyz and /metrics are served."""
 
     host: Host = Field("127.0.0.1", description="address to listen on")
     port: Port = Field(8080, description="0: a free one, printed at start")
 
 
 class Kubernetes(Group):
-    """How the controller reaches the API server, and whose Models it serves."""
+    """These settings say how the controller reaches the API server, and whose Models it serves."""
 
     kubeconfig: Path | None = Field(
         None, description="for runs outside a cluster; empty: the pod's service account, or else $KUBECONFIG"
@@ -71,7 +71,7 @@ class Kubernetes(Group):
 
 
 class LeaderElection(Group):
-    """Several controllers may run; the one with the Lease works."""
+    """Several controllers may run, and the one that holds the Lease works."""
 
     enabled: bool = Field(True, description="off: it works without a Lease; never run two like that")
     namespace: Namespace = Field("default", description="the Lease's namespace")
@@ -88,7 +88,7 @@ class LeaderElection(Group):
 
 
 class Inference(Group):
-    """What the engines' pods are made of."""
+    """These settings say what the engines' pods are made of."""
 
     image: Image = Field(
         "ghcr.io/cloudach/inference:0.2.0", description="the image of Ray's pods, unless a Model names one"
@@ -130,7 +130,7 @@ class Inference(Group):
 
 
 class Ray(Group):
-    """How the controller deals with Ray's clusters and their dashboards."""
+    """These settings say how the controller deals with Ray's clusters and their dashboards."""
 
     token_secret: ObjectName = Field(
         "cloudach-ray-token",
@@ -175,7 +175,7 @@ class Ray(Group):
 
 
 class GcsStore(Group):
-    """A store of Ray's state, so that a lost head breaks nothing. The controller makes a user in it for each Model."""
+    """This store keeps Ray's state, so that a lost head breaks nothing. Each Model has a user in it."""
 
     address: str | None = Field(
         None,
@@ -207,7 +207,7 @@ Cidr = Annotated[str, AfterValidator(_network)]
 
 
 class NetworkPolicy(Group):
-    """Who reaches the engines' pods, and what these reach. The controller makes policies for each Model."""
+    """The controller makes policies for each Model: who reaches its engines' pods, and what these reach."""
 
     enabled: bool = Field(False, description="off: none are made, and every pod of the cluster reaches the engines")
     gateways: Peers = Field((), description="who may ask the engines, as `from` of a NetworkPolicy")
@@ -226,12 +226,12 @@ class NetworkPolicy(Group):
 
     @property
     def closed(self) -> tuple[str, ...]:
-        """Where weights and media by URL are not fetched from."""
+        """From these ranges neither weights nor media by URL are fetched."""
         return (*_PRIVATE, *self.also_closed)
 
 
 class Rollout(Group):
-    """How changes of a Model come to its pods."""
+    """These settings say how changes of a Model come to its pods."""
 
     replacement: Literal["ask", "at_once"] = Field(
         "ask",
@@ -262,12 +262,12 @@ class Settings(Group):
 
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
-    """Raises ConfigError, with one line for each bad field."""
+    """Reads the settings in a text. Raises ConfigError, with one line for each bad field."""
     return loader.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
-    """Raises ConfigError."""
+    """Reads the settings of a file. Raises ConfigError."""
     return loader.load(Settings, path)
 
 

@@ -74,7 +74,7 @@ def _run(settings: Settings) -> int:
 
 
 def _allow_many_connections() -> None:
-    """A stream takes two descriptors; the usual soft limit of 1,024 would end at 500 streams."""
+    """Raises the soft limit of descriptors: a stream takes two, and the usual 1,024 would end at 500 streams."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft != resource.RLIM_INFINITY and soft < wanted:

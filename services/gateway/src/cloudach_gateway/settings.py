@@ -30,7 +30,7 @@ _REQUIREMENT = rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|\s+(in|notin)\s*{
 
 
 class Listen(Group):
-    """Where the gateway listens, and in how many processes."""
+    """These settings say where the gateway listens, and in how many processes."""
 
     host: Host = Field("127.0.0.1", description="the address to listen on; `0.0.0.0` for all")
     port: Port = Field(8080, description="0: a free one, printed at the start")
@@ -52,7 +52,7 @@ class Listen(Group):
 
 
 class Redis(Group):
-    """Where keys, limits and usage live. Without a `url` the start command runs an embedded Valkey on loopback."""
+    """Redis holds keys, limits and usage. Without a `url` the gateway starts an embedded Valkey on loopback."""
 
     url: str | None = Field(
         None,
@@ -80,12 +80,12 @@ class Redis(Group):
 
     @property
     def target(self) -> str | None:
-        """The URL with the password."""
+        """This is the URL with the password in it."""
         return None if self.url is None else redis_address.with_password(self.url, self.password)
 
 
 class Limits(Group):
-    """How much callers may use. The limits themselves belong to keys: docs/keys.md."""
+    """These settings say how limits are counted. The limits themselves belong to keys: docs/keys.md."""
 
     window_s: Seconds = Field(60.0, description="what 'a minute' is; shorter only in tests")
     default_max_tokens: Tokens = Field(
@@ -111,7 +111,7 @@ class Limits(Group):
 
 
 class Usage(Group):
-    """One record for each request, for billing to read: docs/usage.md."""
+    """The gateway writes one usage record for each request, and billing reads it: docs/usage.md."""
 
     keep_days: float = Field(
         7.0,
@@ -122,7 +122,7 @@ class Usage(Group):
 
 
 class Timeouts(Group):
-    """The one table of timeouts, towards clients and towards engines."""
+    """These are all timeouts towards clients and towards engines."""
 
     keep_alive_s: Seconds = Field(
         75.0,
@@ -148,12 +148,12 @@ class Timeouts(Group):
 
     @property
     def parting_s(self) -> float:
-        """How long an idle connection is kept in a drain, for a request that is on its way or soon will be."""
+        """In a drain, an idle connection is kept so long, because a request may be on its way."""
         return min(_PARTING_S, self.keep_alive_s, self.drain_s / 2)
 
     @property
     def refuse_s(self) -> float:
-        """So long before the end of a drain no request is let in, because it would be cut."""
+        """No request is let in so long before the end of a drain, because it would be cut."""
         return min(_REFUSE_S, self.drain_s / 2)
 
 
@@ -162,7 +162,7 @@ _REFUSE_S = 30.0
 
 
 class Bodies(Group):
-    """What request bodies may cost a process; how large one may be is `max_body_bytes`."""
+    """These settings bound what request bodies cost a process. How large one may be is `max_body_bytes`."""
 
     unfinished_bytes: int = Field(
         128 * 1024 * 1024,
@@ -180,7 +180,7 @@ class Bodies(Group):
 
 
 class Guided(Group):
-    """How much one request may ask of guided decoding; more gets 400. docs/configuration.md says why so much."""
+    """These settings bound what one request asks of guided decoding; more gets 400: docs/configuration.md."""
 
     bytes: int = Field(65_536, ge=1, description="bytes of one schema, grammar, regular expression or list of choices")
     tools: int = Field(256, ge=1, description="tools of one request")
@@ -204,7 +204,7 @@ _ORIGIN = re.compile(r"https?://[^/\s?#@*]+")
 
 
 class Cors(Group):
-    """Web pages that may call the gateway from a browser: docs/adr/0016-browsers.md."""
+    """These settings name the web pages that may call the gateway from a browser: docs/adr/0016-browsers.md."""
 
     origins: tuple[str, ...] = Field(
         (), description="origins of those pages, as https://chat.example.com, or `*` for every one; empty: no page may"
@@ -220,7 +220,7 @@ class Cors(Group):
 
 
 class Failover(Group):
-    """What happens when an engine breaks off in mid-stream: another one goes on from the same token."""
+    """When an engine breaks off in mid-stream, another one goes on from the same token: docs/failover.md."""
 
     enabled: bool = Field(True, description="off: a broken stream gets the error frame at once")
     attempts: int = Field(8, ge=1, le=1000, description="engines asked in a row without a new token")
@@ -229,7 +229,7 @@ class Failover(Group):
 
 
 class Adapter(Group):
-    """A LoRA adapter that the engines have loaded: a model of its own for clients."""
+    """The engines have loaded this LoRA adapter. For clients it is a model of its own."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="clients call it <model id>:<name>")
     id: Name | None = Field(None, description="what clients call it before all, if something else")
@@ -238,7 +238,7 @@ class Adapter(Group):
     )
 
     def names(self, model: Model) -> tuple[str, ...]:
-        """Its id and then its aliases."""
+        """Lists the names of the adapter: its id, and then its aliases."""
         own = tuple(f"{name}:{self.name}" for name in (model.id, *model.aliases))
         return own if self.id is None else (self.id, *own)
 
@@ -284,7 +284,7 @@ class Model(Group):
 
 
 class Kubernetes(Group):
-    """Models that the gateway learns of from the cluster, beside those of `models`: docs/kubernetes.md."""
+    """The gateway serves the Models of a cluster beside those of `models`: docs/kubernetes.md."""
 
     enabled: bool = Field(False, description="serve the Model resources of a cluster too")
     namespaces: tuple[str, ...] = Field((), description="whose Models are served; empty: all of the cluster")
@@ -407,12 +407,12 @@ class Settings(Group):
 
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
-    """Raises ConfigError, with one line for each bad field."""
+    """Reads the settings in a text. Raises ConfigError, with one line for each bad field."""
     return loader.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
-    """Raises ConfigError."""
+    """Reads the settings of a file. Raises ConfigError."""
     settings = loader.load(Settings, path)
     if settings.redis.url is None:
         _refuse_a_store_left_behind(path, settings.redis.data_dir)
@@ -422,7 +422,9 @@ def load(path: Path) -> Settings:
 
 
 def _refuse_a_store_left_behind(path: Path, data_dir: Path) -> None:
-    """Up to version 0.1 `data_dir` was relative to the current directory. A new, empty store would refuse every key.
+    """Refuses to start on an empty store where the keys lie in the folder of before, which would refuse every key.
+
+    Up to version 0.1 `data_dir` was relative to the current directory.
 
     Raises ConfigError.
     """
@@ -430,7 +432,7 @@ def _refuse_a_store_left_behind(path: Path, data_dir: Path) -> None:
         given = parse(path.read_text("utf-8"), source=str(path)).redis.data_dir
         before = Path(os.path.abspath(given))
         there = (before / _DATA_OF_VALKEY).is_dir() and not (data_dir / _DATA_OF_VALKEY).exists()
-    except OSError:  # nothing can be seen from here, so nothing has been kept here
+    except OSError:  # no store can be seen from here, so none was kept here
         return
     if there and not given.is_absolute():
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""One gateway process: serves the application on a listening socket until it is told to stop, then drains."""
+"""One gateway process serves the application on a listening socket until it is told to stop. Then it drains."""
 
 from __future__ import annotations
 
@@ -35,19 +35,23 @@ _SAME_WISH_S = 1.0
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Signals are ours: uvicorn's own handling closes the door before the drain."""
+        """Leaves signals to `_serve`, because uvicorn's own handling closes the door before the drain."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """What it has made stays until the end: the garbage collector need not look at it, which took longer than all
-        that requests leave."""
+        """Takes what is there after the start from the garbage collector, because it stays until the end.
+
+        To look at it took longer than to look at all that requests leave.
+        """
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
 
     async def close_the_door(self) -> None:
-        """Takes no more connections, which are another process' then, and answers what may be on its way on those that
-        it has: uvicorn would end them unread."""
+        """Takes no more connections, so that another process gets them, and answers what is on its way on its own.
+
+        uvicorn would end connections without reading the request.
+        """
         self.close_listeners()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_ANSWERS_S):
@@ -60,7 +64,7 @@ class _Server(uvicorn.Server):
 
 
 class _Clients:
-    """The clients of one process, who are told that it ends and go one by one."""
+    """The clients of one process are told that it ends, and leave one by one."""
 
     def __init__(self, server: _Server, door: Door, parting_s: float) -> None:
         self._server = server
@@ -68,8 +72,11 @@ class _Clients:
         self._parting_s = parting_s
 
     async def leave(self) -> None:
-        """Who connects later than everybody was given to go is not waited for before the door closes: there is always
-        another one where nobody else takes new connections away from here."""
+        """Waits until the clients have left, and closes the listeners.
+
+        Clients that connect after the time to leave are not waited for before the listeners close. There is always one
+        more of them where no other process takes new connections.
+        """
         for connection in list(self._connections):
             connection.leave()
         with contextlib.suppress(TimeoutError):
@@ -91,12 +98,12 @@ class _Clients:
 
 
 def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
-    """Returns after SIGTERM or SIGINT, once drained; a second signal skips the drain."""
+    """Serves until SIGTERM or SIGINT, and returns once it has drained. A second signal skips the drain."""
     uvloop.run(_serve(settings, redis_url, listener))
 
 
 def run_as_child(settings: Settings, redis_url: str, listener: socket.socket, parent: int) -> None:
-    """The same in a process of its own, which stops when its parent dies."""
+    """Serves as `run` does, in a process of its own that stops when its parent dies."""
     os.setpgid(0, 0)  # Ctrl-C reaches the supervisor alone, which passes it on once
     if not processes.bind_to(parent):
         return

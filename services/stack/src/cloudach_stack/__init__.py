@@ -1,1 +1,1 @@
-"""The whole platform on one machine: starts, watches and ends gateway and engines."""
+"""Runs the whole platform on one machine: it starts, watches and ends the gateway and the engines."""

@@ -16,7 +16,7 @@ from .up import Options, StartFailed, say, up
 
 
 class _Stop(Exception):
-    """Somebody asked us to end."""
+    """A signal asked this process to end."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: Options) -> int:
     def stop_now(number: int, _: FrameType | None) -> None:
         for again in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(again, signal.SIG_IGN)  # one is enough: ending in order takes a moment
+            signal.signal(again, signal.SIG_IGN)  # one signal is enough, because ending in order takes a moment
         raise _Stop
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

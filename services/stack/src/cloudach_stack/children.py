@@ -1,4 +1,4 @@
-"""The processes of a stack: started with their output in a log, watched, and ended in reverse order."""
+"""The processes of a stack write their output into logs. They are watched, and ended in reverse order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """One process in a session of its own, so that Ctrl-C reaches it through us and in our order."""
+    """One process. It has a session of its own, so that Ctrl-C does not reach it before its turn."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Child:
         return self.process.poll() is None
 
     def stop(self) -> None:
-        """SIGTERM, then after its patience SIGKILL."""
+        """Ends it by SIGTERM, and by SIGKILL when its patience is over."""
         processes.end(self.process, patience_s=self._patience_s)
         self._reader.join(timeout=5)
         self._log.close()
@@ -100,7 +100,7 @@ class Children:
                 raise child.failure()
 
     def wait_until(self, ready: Callable[[], bool], *, pause_s: float = 0.05, patience_s: float = math.inf) -> None:
-        """Raises ChildFailed when a child ends before `ready` says so, TimeoutError when patience does."""
+        """Waits until `ready` says so. Raises ChildFailed when a child ends before, TimeoutError after `patience_s`."""
         give_up_at = time.monotonic() + patience_s
         while not ready():
             self.check()

@@ -1,4 +1,4 @@
-"""The models of a one-machine stack, and what they become for the engines and for the gateway: pure."""
+"""Reads the models of a one-machine stack, and makes the settings of the engines and of the gateway from them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ DEFAULT = StackConfig(models=(Model(id="smollm2-135m-instruct", aliases=("llama3
 
 
 def load(path: Path | None) -> StackConfig:
-    """Raises ConfigError."""
+    """Reads the stack's file. Without one the default model is served. Raises ConfigError."""
     if path is None:
         return DEFAULT
     config = loader.load(StackConfig, path)
@@ -73,7 +73,7 @@ def load(path: Path | None) -> StackConfig:
 
 
 def _anchored(gateway: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The gateway reads its settings from a file of ours in another folder, so relative paths become absolute."""
+    """Makes paths absolute, because the gateway reads its settings from a file in another folder."""
     found = dict(gateway)
     for group, name in GATEWAY_PATHS:
         inner = found.get(group)
@@ -84,7 +84,7 @@ def _anchored(gateway: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> dict[str, Any]:
-    """The settings of `cloudach-inference serve`, to be written into its file."""
+    """Returns the settings of `cloudach-inference serve`, to be written into its file."""
     kind = "sim" if engine == "ray-sim" else "vllm"
     models = [
         {
@@ -106,7 +106,7 @@ def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> di
 def gateway_config(
     config: StackConfig, *, port: int, state_dir: Path, upstreams: dict[str, str], api_key: str | None
 ) -> dict[str, Any]:
-    """The settings of `cloudach-gateway`, to be written into its file. Those of the section `gateway` win."""
+    """Returns the settings of `cloudach-gateway`, to be written into its file. The section `gateway` wins."""
     models = [
         {
             "id": model.id,
@@ -128,7 +128,7 @@ def gateway_config(
 
 
 def drain_s(gateway: dict[str, Any]) -> float:
-    """How long the gateway with these settings may take for its drain."""
+    """Says how long the gateway with these settings may take for its drain."""
     try:
         return float(expanded(str(gateway["timeouts"]["drain_s"])))
     except (ValueError, TypeError, KeyError):

@@ -1,4 +1,4 @@
-"""The state folder of a stack: who holds it, and how to end them."""
+"""A stack has a state folder. It holds the folder while it runs, and is found and ended by it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class AlreadyRunning(Exception):
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Makes the folder ours until the block ends, or until this process does. Raises AlreadyRunning."""
-    private_files.make_folder(folder)  # logs, data and keys lie there
+    """Holds the folder until the block ends, or until this process does. Raises AlreadyRunning."""
+    private_files.make_folder(folder)  # because logs, data and keys lie there
     with _pid_file(folder).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -39,7 +39,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def stop(folder: Path, *, patience_s: float = 120.0) -> bool:
-    """Ends the stack of this folder and waits for it. False when none runs. Raises TimeoutError."""
+    """Ends the stack of this folder and waits for it. Returns False when none runs. Raises TimeoutError."""
     try:
         file = _pid_file(folder).open("r+")
     except FileNotFoundError:
@@ -53,7 +53,7 @@ def stop(folder: Path, *, patience_s: float = 120.0) -> bool:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"The stack (process {pid or 'unknown'}) did not end within {patience_s:.0f} s.")
             file.seek(0)
-            # Empty: it has the folder, and is about to say who it is.
+            # While it is empty, its process holds the folder and is about to write its id.
             if not pid and (written := file.read()):
                 pid = int(written)
                 os.kill(pid, signal.SIGTERM)

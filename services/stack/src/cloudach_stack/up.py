@@ -1,4 +1,4 @@
-"""`cloudach-stack up`: engines, then the gateway with its Valkey, then a key; in the foreground until told to stop."""
+"""`cloudach-stack up` starts the engines, then the gateway with its Valkey, and then makes a key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from .config import Engine, StackConfig, drain_s, gateway_config, inference_conf
 
 _LISTENING = "listening on "
 _READY_S = 60.0
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
+_DIRECT = urllib.request.build_opener(
+    urllib.request.ProxyHandler({})
+)  # it heeds no http_proxy, because the gateway is on this machine
 
 
 class StartFailed(Exception):
@@ -34,7 +36,7 @@ class Options:
     port: int
     state_dir: Path
     config: StackConfig
-    engine_python: Path  # of the environment that has vLLM
+    engine_python: Path  # that of the environment that has vLLM
 
 
 def say(text: str) -> None:
@@ -42,7 +44,7 @@ def say(text: str) -> None:
 
 
 def up(options: Options, children: Children) -> None:
-    """Returns when everything serves. Raises StartFailed, ChildFailed."""
+    """Starts everything, and returns when it serves. Raises StartFailed, ChildFailed."""
     state = options.state_dir
     began = time.monotonic()
     upstreams, engine_key = _start_engines(options, children)
@@ -70,7 +72,7 @@ def up(options: Options, children: Children) -> None:
 
 
 def _start_engines(options: Options, children: Children) -> tuple[dict[str, str], str | None]:
-    """Base URL of each model, and the key that its engines want."""
+    """Starts the engines. Returns the base URL of each model, and the key that the engines ask for."""
     if options.engine == "sim":
         models = [argument for model in options.config.models for argument in ("--model", model.id)]
         for model in options.config.models:
@@ -118,7 +120,7 @@ def _start_engines(options: Options, children: Children) -> tuple[dict[str, str]
 
 
 def _start_server(children: Children, name: str, command: list[str], *, log: Path, patience_s: float = 15.0) -> str:
-    """Starts what prints `listening on http://…`; returns that address."""
+    """Starts a server that prints `listening on http://…`, and returns that address."""
     found: list[str] = []
 
     def watch(line: str) -> None:
@@ -132,7 +134,7 @@ def _start_server(children: Children, name: str, command: list[str], *, log: Pat
 
 
 def _development_key(base_url: str, config_file: Path, env_file: Path) -> str:
-    """The key of the last start if it is still good, else a new one."""
+    """Returns the key of the last start if it is still good, and a new one otherwise."""
     if env_file.exists():
         known = dict(
             line.split("=", 1) for line in shlex.split(env_file.read_text(), comments=True) if "=" in line
@@ -148,7 +150,7 @@ def _development_key(base_url: str, config_file: Path, env_file: Path) -> str:
 
 
 def _wait_for_gateway(address: str, children: Children, log: Path) -> None:
-    """Until it is ready; what it waits for is said. Raises StartFailed, ChildFailed."""
+    """Waits until the gateway is ready, and says what it waits for. Raises StartFailed, ChildFailed."""
     missing = ""
 
     def ready() -> bool:
@@ -167,13 +169,13 @@ def _wait_for_gateway(address: str, children: Children, log: Path) -> None:
 
 
 def _missing(readiness: bytes) -> str:
-    """What /readyz says besides its status: `redis not reached yet`."""
+    """Returns what /readyz says is missing, as `redis not reached yet`."""
     told: dict[str, str] = json.loads(readiness)
     return ", ".join(f"{name} {text}" for name, text in told.items() if name != "status")
 
 
 def _get(url: str, *, key: str | None = None) -> tuple[int | None, bytes]:
-    """The HTTP status, None while nobody answers, and the body."""
+    """Returns the HTTP status and the body. The status is None while nobody answers."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"} if key else {})
     try:
         with _DIRECT.open(request, timeout=5) as response:
@@ -186,5 +188,5 @@ def _get(url: str, *, key: str | None = None) -> tuple[int | None, bytes]:
 
 
 def _tool(name: str) -> str:
-    """A command of the environment that this one runs in."""
+    """Returns the path of a command in the environment that this one runs in."""
     return str(Path(sys.executable).parent / name)

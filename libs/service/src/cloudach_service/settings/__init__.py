@@ -1,4 +1,4 @@
-"""A service's settings: one YAML file, checked field by field when the service starts.
+"""A service reads its settings from one YAML file. They are checked field by field when the service starts.
 
 settings = load(Settings, Path("gateway.yaml"))   # Settings is a Group
 

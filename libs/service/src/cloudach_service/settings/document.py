@@ -1,4 +1,4 @@
-"""A YAML document whose values know their lines. It holds no settings yet, and nothing here says what they mean."""
+"""Reads a YAML document so that each value knows its line. What the values mean is not known here."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class NotYaml(Exception):
 
 
 class Document:
-    """Raises NotYaml. Its messages hold no value of the document, because a value may be a secret."""
+    """A YAML document. It raises NotYaml, whose messages hold no value, because a value may be a secret."""
 
     def __init__(self, text: str) -> None:
         try:
@@ -36,7 +36,7 @@ class Document:
             raise NotYaml(f"no file may hold the character U+{error.character:04X}, as line {line} does") from None
 
     def values(self) -> Any:
-        """What the document holds; None for an empty one. Raises NotYaml."""
+        """Returns what the document holds, and None for an empty one. Raises NotYaml."""
         if self._root is None:
             return None
         try:
@@ -45,7 +45,7 @@ class Document:
             raise _not_yaml(error) from None
 
     def line(self, field: Sequence[int | str]) -> int | None:
-        """The line on which the field stands, or else the nearest mapping or list around it. None for the whole."""
+        """Returns the line of the field, or of the nearest mapping or list around it. The whole has no line."""
         node, line = self._root, None
         for step in field:
             found = next((pair for pair in _entries(node) if pair[0] == step), None)
@@ -55,7 +55,7 @@ class Document:
         return line
 
     def repeated(self) -> list[Field]:
-        """The fields that one mapping has twice. A reader would take the last one without a word."""
+        """Lists the fields that one mapping has twice. PyYAML would take the last one without a word."""
         found: list[Field] = []
         for field, node in self._nodes(()):
             if isinstance(node, yaml.MappingNode):
@@ -66,9 +66,9 @@ class Document:
     def replace_texts(
         self, change: Callable[[str], str], *, only_try: Container[int | str] = ()
     ) -> list[tuple[Field, str]]:
-        """Changes all texts. Returns the fields whose text `change` refused by a ValueError, with its message.
+        """Puts each text through `change`. Returns the fields for which it raised ValueError, with the messages.
 
-        Texts below a top-level field in `only_try` are tried, and stay as they are.
+        Texts below a top-level field in `only_try` go through it too, and stay as they are.
         """
         refused: list[tuple[Field, str]] = []
         for field, node in self._nodes(()):
@@ -83,7 +83,7 @@ class Document:
         return refused
 
     def _nodes(self, field: Field) -> Iterator[tuple[Field, yaml.Node]]:
-        """Every node once, with the first way to it, however often anchors bring it back."""
+        """Yields every node once, with the first way to it, however often anchors bring it back."""
         waiting: list[tuple[Field, yaml.Node | None]] = [(field, self._root)]
         seen: set[int] = set()
         while waiting:
@@ -96,7 +96,7 @@ class Document:
 
 
 def _entries(node: yaml.Node | None) -> Iterator[tuple[int | str, int, yaml.Node]]:
-    """Name or place, line, and node of all that a mapping or a list holds."""
+    """Yields the name or place, the line and the node of everything that a mapping or a list holds."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if isinstance(key, yaml.ScalarNode):
@@ -107,7 +107,7 @@ def _entries(node: yaml.Node | None) -> Iterator[tuple[int | str, int, yaml.Node
 
 
 def _refuse_loops(node: yaml.Node | None, above: set[int], done: set[int]) -> None:
-    """An anchor within itself would be walked for ever by whoever reads the values. Raises NotYaml."""
+    """Refuses an anchor within itself, because reading its values would never end. Raises NotYaml."""
     if node is None or id(node) in done:
         return
     if id(node) in above:

@@ -1,4 +1,4 @@
-"""From a YAML file to settings, by one set of rules for all services. An error names the line and the field."""
+"""Reads a YAML file into settings, by one set of rules for all services. An error names the line and the field."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def _told(source: str, problems: Sequence[str]) -> str:
 
 
 def _problem(document: Document, field: Sequence[int | str], message: str) -> str:
-    """The line, the field and what is wrong with it. A rule about the whole names its fields in the message."""
+    """Says in one line what is wrong with a field. A rule about the whole file names its fields in the message."""
     line = document.line(field)
     parts = [f"line {line}"] if line is not None else []
     return ": ".join([*parts, *([".".join(map(str, field))] if field else []), message])
 
 
 def _anchored_group(settings: Settings, folder: Path, prefix: str) -> Settings:
-    """The settings with all relative paths, defaults too, made absolute below the folder. Raises ConfigError."""
+    """Makes all relative paths, also those of defaults, absolute below the folder. Raises ConfigError."""
     changed = {
         name: _anchored(getattr(settings, name), folder, FOLDER_OR_NAME in field.metadata, prefix + name)
         for name, field in type(settings).model_fields.items()

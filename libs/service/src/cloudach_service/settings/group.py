@@ -1,4 +1,4 @@
-"""The base of all settings, and the kinds of values that they share."""
+"""This module has the base class of all settings, and the kinds of values that they share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _host(host: str) -> str:
 
 
 Seconds = Annotated[float, Field(gt=0, le=1e9)]
-"""At most 30 years: operating systems refuse timers beyond that."""
+"""A duration of at most 30 years, because operating systems refuse longer timers."""
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 Host = Annotated[str, AfterValidator(_host)]
 
 FOLDER_OR_NAME = "folder or name"
-"""In a field's metadata: a local folder if it begins with `/`, `./`, `../` or `~`, else the name of something else."""
+"""A field with this in its metadata is a local folder if it begins with `/`, `./`, `../` or `~`, and else a name."""
 
 PASSED_ON = "passed on"
-"""In the metadata of a top-level field: settings of another service, which takes `${NAME}` in them from the environment
-by itself. They are checked here, and stay as they are, so that no secret gets into a file that is written from them."""
+"""A top-level field with this in its metadata holds settings of another service, which replaces `${NAME}` by itself.
+The variables are checked here, and stay as they are, so that no secret gets into a file that is written from them."""

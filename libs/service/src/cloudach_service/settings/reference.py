@@ -1,4 +1,4 @@
-"""The settings of a class as people read them: for `--help` and for docs/reference/settings.md."""
+"""Lists the settings of a class for people: in `--help` and in docs/reference/settings.md."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Section:
 
 
 def sections(kind: type[Group]) -> list[Section]:
-    """All settings, group by group, those without a group first. Raises NotDescribed."""
+    """Lists all settings, group by group. Those without a group come first. Raises NotDescribed."""
     groups = {name: _group(field.annotation) for name, field in kind.model_fields.items()}
     top = [_setting(kind, name, "") for name, group in groups.items() if group is None or _many(kind, name)]
     found = [Section("", "", tuple(top))] if top else []
@@ -75,7 +75,7 @@ def _below(kind: type[Group], path: str) -> Iterator[Section]:
 
 
 def help_text(kind: type[Group]) -> str:
-    """All settings, as the end of a `--help`."""
+    """Returns a list of all settings for the end of a `--help`."""
     lines: list[str] = []
     for section in sections(kind):
         for setting in section.settings:
@@ -103,7 +103,7 @@ def _setting(kind: type[Group], name: str, prefix: str) -> Setting:
 
 
 def _group(annotation: Any) -> type[Group] | None:
-    """The group that a field holds, or that each entry of its list is."""
+    """Returns the group that a field holds, or that each entry of its list is."""
     if isinstance(annotation, type) and issubclass(annotation, Group):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _group(inner)) is not None), None)

@@ -1,4 +1,4 @@
-"""Text that is sent on: what goes into the head of an HTTP request is checked before the first request, not by it."""
+"""Checks texts that go into the heads of HTTP requests. A bad one is found at the start, not by the first request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ENDPOINTS = ("/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/mod
 
 
 def header_text(text: str) -> str:
-    """The text as it may stand in a header: without white space at its ends, all of it Latin-1.
+    """Returns the text as a header may hold it: Latin-1, without white space at its ends.
 
     A Secret often ends in a newline, because `echo key | base64` puts one there. Raises ValueError. Its message does
     not hold the text, which may be a secret.
@@ -35,13 +35,13 @@ def header_text(text: str) -> str:
 
 
 def base_url(text: str) -> str:
-    """The base URL of an OpenAI-compatible server, without `/v1` and without a slash at its end.
+    """Returns the base URL of an OpenAI-compatible server, without `/v1` and without a slash at its end.
 
-    Raises ValueError for what no request could be sent to.
+    Raises ValueError for a URL to which no request could be sent.
     """
     url = text.strip()
     shown = "the URL" if "@" in url else repr(url)  # it may hold a password
-    # Before urlsplit, which drops tabs and newlines without a word.
+    # This comes before urlsplit, because that drops tabs and newlines without a word.
     if re.search(r"[^\x21-\x7e]", url):
         raise ValueError(f"{shown} has characters that no URL may hold: percent-encode them")
     parts = _split(url, shown)
@@ -65,14 +65,14 @@ def base_url(text: str) -> str:
 def _split(url: str, shown: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # computed, and checked, only now
+        _ = parts.port  # urlsplit computes and checks the port only now
     except ValueError as error:
         raise ValueError(f"{shown}: {error}") from None
     return parts
 
 
 def _empty_is_none(text: str | None) -> str | None:
-    """`${KEY:-}` means that there is none."""
+    """Returns None for an empty text, because `${KEY:-}` means that there is no key."""
     return text or None
 
 
@@ -87,7 +87,7 @@ def _name(name: str) -> str:
 Secret = Annotated[
     str | None, AfterValidator(lambda text: _empty_is_none(text and header_text(text))), Field(repr=False)
 ]
-"""What is sent as a bearer token; empty means that there is none."""
+"""A bearer token. An empty one means that there is none."""
 
 BaseUrl = Annotated[str, AfterValidator(base_url)]
 
@@ -101,4 +101,4 @@ MediaDomain = Annotated[
 """A host from which media may be fetched, in lower case; `host:port` for another port than 80 or 443; `*` for all."""
 
 Name = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_name)]
-"""What a model is called."""
+"""The name of a model."""

@@ -1,4 +1,4 @@
-"""`${NAME}` in settings: a value that is taken from the environment, so that a secret need not stand in the file."""
+"""Takes values from the environment where a file says `${NAME}`, so that a secret need not stand in the file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def expanded(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def escaped(value: Any) -> Any:
-    """The value with `$${` for each `${` in its texts, so that a service which reads it gets it back as it is."""
+    """Writes `$${` for each `${` in the texts, so that a service which reads them gets them back as they are."""
     if isinstance(value, dict):
         return {key: escaped(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

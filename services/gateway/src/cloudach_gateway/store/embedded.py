@@ -1,4 +1,4 @@
-"""An embedded Valkey: a child process on a loopback port with a random password, its data kept in one folder.
+"""The embedded Valkey is a child process on a loopback port, with a random password and its data in one folder.
 
 It dies with the process that started it, also when that one is killed. One folder has one server: a lock file, held by
 the server itself, keeps a second start away until the first server is really gone.
@@ -32,7 +32,9 @@ class EmbeddedError(Exception):
 
 
 class EmbeddedValkey:
-    """`with EmbeddedValkey(folder) as valkey: valkey.url`. Also `async with` (starting blocks for about 0.1 s).
+    """An embedded Valkey, for `with EmbeddedValkey(folder) as valkey: valkey.url`.
+
+    `async with` works too, though the start blocks for about 0.1 s.
 
     Start it from the main thread: on Linux the child is bound to the life of the thread that started it.
     """
@@ -48,7 +50,7 @@ class EmbeddedValkey:
         return self._process.pid if self._process else None
 
     def start(self) -> str:
-        """Returns the URL, password included. Raises EmbeddedError."""
+        """Starts the server, and returns its URL with the password. Raises EmbeddedError."""
         try:
             private_files.make_folder(self.data_dir)
             lock = os.open(self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -145,7 +147,7 @@ class EmbeddedValkey:
 
 @contextlib.contextmanager
 def redis_server(settings: Redis) -> Iterator[str]:
-    """The URL to use: the configured one, or that of an embedded Valkey which runs as long as the context does."""
+    """Yields the configured URL, or that of an embedded Valkey which runs as long as the block does."""
     if settings.target is not None:
         yield settings.target
         return
@@ -154,7 +156,7 @@ def redis_server(settings: Redis) -> Iterator[str]:
 
 
 def running_url(data_dir: Path) -> str | None:
-    """The URL of the server that runs on this folder now, if one does and answers."""
+    """Returns the URL of the server that runs on this folder now, if one does and answers."""
     try:
         url = (data_dir / _URL_FILE).read_text().strip()
     except OSError:
@@ -188,7 +190,7 @@ def _config(port: int, password: str, data_dir: Path) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As Valkey reads it from its configuration."""
+    """Quotes a text for Valkey's configuration."""
     inner = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
     return f'"{inner}"'
 

@@ -1,4 +1,4 @@
-"""Which models to serve, and on what. `cloudach_service.settings` reads these settings from one file.
+"""These settings say which models to serve, and on what. `cloudach_service.settings` reads them from one file.
 
 docs/reference/settings.md is made from these classes by `make settings-docs`.
 """
@@ -22,7 +22,7 @@ Source = Annotated[str, Field(min_length=1), FOLDER_OR_NAME]
 
 
 class Resources(Group):
-    """What Ray sets aside for one replica. On a single machine it is bookkeeping only, on a cluster it is real."""
+    """Ray sets this aside for one replica. On a single machine that is bookkeeping only, on a cluster it is real."""
 
     cpu: float = Field(1.0, gt=0, le=100_000, description="CPU cores")
     gpu: int | None = Field(None, ge=0, description="GPUs; by default as many as tensor and pipeline parallelism need")
@@ -115,17 +115,20 @@ class Settings(Group):
 
 
 def parse(text: str, *, source: str = "configuration") -> Settings:
-    """Raises ConfigError, with one line for each bad field."""
+    """Reads the settings in a text. Raises ConfigError, with one line for each bad field."""
     return loader.parse(Settings, text, source=source)
 
 
 def load(path: Path) -> Settings:
-    """Raises ConfigError."""
+    """Reads the settings of a file. Raises ConfigError."""
     return loader.load(Settings, path)
 
 
 def api_key(settings: Settings, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The key that locks the replicas. Raises ConfigError when it cannot be read, is empty or can be in no header."""
+    """Returns the key that locks the replicas.
+
+    Raises ConfigError for a file that cannot be read or is empty, and for a key that no header can hold.
+    """
     name, file = settings.api_key_env, settings.api_key_file
     try:
         if file is None:

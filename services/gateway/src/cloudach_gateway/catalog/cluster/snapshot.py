@@ -1,4 +1,4 @@
-"""The last known Models on disk, for a gateway that starts while the API server is away.
+"""Keeps the last known Models on disk, because a gateway may start while the API server is away.
 
 The keys of their engines lie there too, so only its own user may read the file.
 """
@@ -28,7 +28,7 @@ class Known:
 
 
 def load(path: Path) -> Known | None:
-    """None without a usable file; why is in the log."""
+    """Reads the file. Returns None without a usable one, and logs why."""
     try:
         held = json.loads(path.read_bytes())
         if held["format"] != _FORMAT or not all(isinstance(obj, dict) for obj in held["models"]):
@@ -44,7 +44,7 @@ def load(path: Path) -> Known | None:
 
 
 def save(path: Path, known: Known) -> None:
-    """Whole or not at all: several processes of a gateway write the same file. Raises OSError."""
+    """Writes the file whole or not at all, because several processes of a gateway write it. Raises OSError."""
     keys = {str(own): key for own, key in known.keys.items() if key is not None}
     data = json.dumps({"format": _FORMAT, "models": known.models, "engine_keys": keys}).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
