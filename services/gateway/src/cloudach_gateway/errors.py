@@ -33,7 +33,7 @@ import math
 from dataclasses import dataclass
 from typing import TypeVar
 
-from openai_wire.errors import error_body
+from openai_wire.errors import error_body, error_frame
 
 Error = TypeVar("Error", bound=BaseException)
 
@@ -86,7 +86,12 @@ class GatewayError(Exception):
         self.headers: list[tuple[bytes, bytes]] = []
 
     def body(self) -> bytes:
+        """The whole response."""
         return error_body(self.message, type=self.type, param=self.param, code=self.code)
+
+    def frame(self) -> bytes:
+        """The last event of a stream that has begun."""
+        return error_frame(self.message, type=self.type, param=self.param, code=self.code)
 
     def retry_headers(self) -> list[tuple[bytes, bytes]]:
         """Retry-After in whole seconds, rounded up, at least 1; retry-after-ms with the exact figure."""

@@ -12,7 +12,6 @@ from typing import Any
 import orjson
 from cloudach_service import logs
 from openai_wire.allowed import check_fields, check_media, check_words
-from openai_wire.errors import error_frame
 from openai_wire.guided import is_guided
 from openai_wire.guided_bounds import check_guided
 from openai_wire.json_values import values_in
@@ -27,7 +26,7 @@ from openai_wire.requests import (
 )
 from starlette.types import Receive, Scope, Send
 
-from ..admission import refusal
+from ..admission import Admission, Grant, refusal
 from ..admission.salts import Salts
 from ..admission.tenancy import PresentedKey, parse_api_key
 from ..catalog import Catalog, ServedModel
@@ -55,7 +54,6 @@ from ..proxy.stream.tally import Tally
 from ..record import SCOPE_KEY, RequestRecord
 from ..settings import Settings
 from .failover_wish import FailoverWish, failover_wish
-from .ports import Admission, Grant
 from .waking import Waking
 
 Asked = ChatRequest | CompletionRequest | EmbeddingRequest
@@ -364,7 +362,7 @@ async def _say_goodbye(record: RequestRecord, sink: SseSink) -> None:
     if not sink.started:
         raise error
     record.end_with(error)
-    await sink.finish(error_frame(error.message, type=error.type, code=error.code))
+    await sink.finish(error.frame())
 
 
 def tokens_to_reserve(asked: Asked, model: ServedModel, prompt: int, default_answer: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from ..admission.tenancy import Caller
 from ..catalog import ServedModel
 from ..client.request_headers import bearer_key
 from ..client.sink import send_json
@@ -15,7 +16,6 @@ from ..errors import ModelNotFound
 from ..proxy.placing.context_lengths import ContextLengths
 from ..record import SCOPE_KEY, RequestRecord
 from .generation import Services
-from .ports import KnownKey
 
 _PATIENCE_S = 0.5  # for an engine that is asked what it states of a model
 
@@ -34,12 +34,12 @@ class ModelsEndpoint:
         answer = await (self._list(caller) if wanted is None else self._one(caller, wanted))
         await send_json(send, orjson.dumps(answer))
 
-    async def _list(self, caller: KnownKey) -> dict[str, Any]:
+    async def _list(self, caller: Caller) -> dict[str, Any]:
         found = [(name, model) for name, model in self._services.catalog if caller.may_use(model.names)]
         entries = await asyncio.gather(*(self._entry(name, model) for name, model in found))
         return {"object": "list", "data": entries}
 
-    async def _one(self, caller: KnownKey, name: str) -> dict[str, Any]:
+    async def _one(self, caller: Caller, name: str) -> dict[str, Any]:
         model = self._services.catalog.find(name)
         if model is None:
             raise self._services.catalog.missing(name)

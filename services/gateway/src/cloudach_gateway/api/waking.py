@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
-from openai_wire.errors import error_frame
 from openai_wire.sse import KEEP_ALIVE_FRAME
 
 from ..catalog import Catalog, ServedModel, Why
@@ -118,7 +117,7 @@ class Waking:
             if not sink.started:
                 raise
             record.end_with(error)
-            await sink.finish(error_frame(error.message, type=error.type, param=error.param, code=error.code))
+            await sink.finish(error.frame())
             return None
 
     def _bound_s(self, model: ServedModel, *, stream: bool) -> float:

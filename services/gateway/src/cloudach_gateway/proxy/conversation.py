@@ -225,7 +225,7 @@ class Conversation:
                 if failed.cause is not None:
                     verdict = self._verdict(failed.cause, new_tokens=0)
                     if isinstance(verdict, GiveUp):
-                        raise _hopeless(failed.error, verdict) from failed
+                        raise hopeless(failed.error, verdict) from failed
                     apart = verdict.must_be_alone
                 self._observer.retried(failed.error.cause or "")
             # Many requests may have failed with this one: they should not come back together.
@@ -287,7 +287,7 @@ class Conversation:
         while True:
             verdict = self._verdict(cause, new_tokens=new_tokens, got_on=got_on, together=together)
             if isinstance(verdict, GiveUp):
-                raise _hopeless(_broken_off(told), verdict)
+                raise hopeless(_broken_off(told), verdict)
             await self._watch.sleep(verdict.delay_s)
             try:
                 exchange = await self._place(
@@ -404,8 +404,9 @@ def _out_of_reach(request: EngineRequest, failed: PlacementFailed) -> ModelNotRe
     )
 
 
-def _hopeless(error: GatewayError, verdict: GiveUp) -> GatewayError:
+def hopeless(error: GatewayError, verdict: GiveUp) -> GatewayError:
+    """The error says in the log why no engine is tried any more, and in a header whether the client may try again."""
     error.cause = f"{error.cause}; given up: {verdict.reason}"
-    if "engines" in verdict.reason:
+    if verdict.ends_engines:
         error.should_retry = False
     return error

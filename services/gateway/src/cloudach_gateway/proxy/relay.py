@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Protocol
 
 import orjson
-from openai_wire.errors import error_frame
 from openai_wire.requests import ChatRequest, CompletionRequest
 from openai_wire.sse import KEEP_ALIVE_FRAME
 
@@ -118,7 +117,7 @@ class Relay:
             if not client.started:
                 raise
             conversation.close()
-            await self._finish(client, _frame_of(error))
+            await self._finish(client, error.frame())
             return error
         except Exception as fault:
             if not client.started or isinstance(fault, SlowReader):
@@ -126,7 +125,7 @@ class Relay:
             _log.exception("unhandled in a stream")
             conversation.close()
             failure = InternalError("Something went wrong on our side.", cause=repr(fault)[:200])
-            await self._finish(client, _frame_of(failure))
+            await self._finish(client, failure.frame())
             return failure
         finally:
             conversation.close()
@@ -345,10 +344,6 @@ def _told_at_once(answer: dict[str, Any], asked: ChatRequest | CompletionRequest
             holder.pop("token_ids", None)
             holder.pop("prompt_token_ids", None)
     return shown(answer, asked.model)
-
-
-def _frame_of(error: GatewayError) -> bytes:
-    return error_frame(error.message, type=error.type, param=error.param, code=error.code)
 
 
 def _nowhere(_: bytes) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from cloudach_gateway.errors import UpstreamError
+from cloudach_gateway.proxy.conversation import hopeless
 from cloudach_gateway.proxy.placing.failover import (
     PROGRESS,
     Cause,
@@ -104,6 +108,17 @@ def test_among_several_suspects_each_is_tried_alone(loss: Cause) -> None:
     assert one.broke(0, loss, new_tokens=500, alone=False) == RetryAfter(0.25)
     assert one.broke(1, loss, new_tokens=0, alone=False) == RetryAfter(0.1, must_be_alone=True)
     assert reason(one.broke(2, loss, new_tokens=0, alone=True)) == "the request ended three engines"
+
+
+def test_the_client_is_told_not_to_retry_only_what_ends_engines() -> None:
+    killer, unlucky = budget(), budget(limits=FailoverLimits(attempts=1, budget_s=10))
+    killer.broke(0, Cause.LOST, new_tokens=0, alone=True)
+    unlucky.broke(0, Cause.STALLED, new_tokens=0, alone=True)
+    for one, cause, retried in ((killer, Cause.LOST, [(b"x-should-retry", b"false")]), (unlucky, Cause.STALLED, [])):
+        verdict = one.broke(1, cause, new_tokens=0, alone=True)
+        assert isinstance(verdict, GiveUp)
+        worded_otherwise = replace(verdict, reason="enough")
+        assert hopeless(UpstreamError("No."), worded_otherwise).retry_headers() == retried
 
 
 def test_a_suspect_stays_one_while_no_engine_takes_it() -> None:

@@ -62,9 +62,10 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """reason: short, for log, metric and docs."""
+    """The reason is a few words for the log and the docs. A request that ends engines must not be sent again."""
 
     reason: str
+    ends_engines: bool = False
 
 
 Verdict = RetryAfter | GiveUp
@@ -104,9 +105,9 @@ class FailoverBudget:
         if cause.is_loss:
             self._victims += 1
             if self._victims > 2:
-                return GiveUp("the request ended three engines")
+                return GiveUp("the request ended three engines", ends_engines=True)
             if self._victims == 2 and alone:
-                return GiveUp("the request ended two engines")
+                return GiveUp("the request ended two engines", ends_engines=True)
         if cause is Cause.NO_ANSWER:
             self._unread += 1
             if self._unread > 1:  # that is how this model's engines speak
