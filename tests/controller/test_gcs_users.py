@@ -13,9 +13,10 @@ from typing import Any, cast
 import pytest
 from cloudach_controller.gcs_store import GcsStore
 from cloudach_controller.gcs_users import GcsUsers
-from cloudach_controller.kube.client import Kind, KubeClient
-from cloudach_controller.kube.errors import NotFound
 from cloudach_controller.resources.gcs_store import GCS_STORE_SECRET, owner_of
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import NotFound
+from cloudach_kube.kinds import Kind
 from cloudach_model_api.model import Model
 from redis import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError

@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 from cloudach_controller.claims import LEASE, Claims
-from cloudach_controller.kube.client import Kind
-from cloudach_controller.kube.errors import Conflict, KubeError, NotFound, Refused, Unreachable
 from cloudach_controller.settings import parse
+from cloudach_kube.errors import Conflict, KubeError, NotFound, Refused, Unreachable
+from cloudach_kube.kinds import Kind
 
 
 class Paper:

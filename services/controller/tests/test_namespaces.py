@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import pytest
 from cloudach_controller import metrics
 from cloudach_controller.dashboard import Dashboard
-from cloudach_controller.kube.client import Kind, KubeClient
-from cloudach_controller.kube.errors import Conflict, NotFound, Refused, Unreachable
 from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
 from cloudach_controller.namespaces import Endings
 from cloudach_controller.observe import Observer
 from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.settings import parse
+from cloudach_kube.client import Event, KubeClient
+from cloudach_kube.errors import Conflict, NotFound, Refused, Unreachable
+from cloudach_kube.kinds import Kind
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 
@@ -58,9 +59,13 @@ class Paper:
         metadata |= {"creationTimestamp": made, "finalizers": ["cloudach.dev/drain"]}
         return {"metadata": metadata, "spec": {"source": {"simulator": {}}}}
 
+    @asynccontextmanager
     async def watch(
-        self, kind: Kind, namespace: str | None, since: str, *, selector: str = "", name: str = ""
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        self, kind: Kind, namespace: str | None, since: str, *, seconds: float, selector: str = "", name: str = ""
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        yield self._told(kind, namespace, since)
+
+    async def _told(self, kind: Kind, namespace: str | None, since: str) -> AsyncIterator[Event]:
         assert namespace is not None
         while not self.broken.is_set():
             await asyncio.sleep(0.1)

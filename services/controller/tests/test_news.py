@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
-from cloudach_controller.kube.client import Kind, KubeClient
-from cloudach_controller.kube.errors import Conflict, NotFound, Unreachable
 from cloudach_controller.kube.events import Events
 from cloudach_controller.news import News, of_change, of_status
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import Conflict, NotFound, Unreachable
+from cloudach_kube.kinds import Kind
 from cloudach_model_api.status import ModelStatus, set_condition
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)

@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 from cloudach_controller.dashboard import Dashboard
-from cloudach_controller.kube.client import Kind
 from cloudach_controller.observation import Head, active_head, of_the_active_cluster, pods_that_count
 from cloudach_controller.observe import Observer
 from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.settings import parse
+from cloudach_kube.kinds import Kind
 from cloudach_model_api.model import Model
 
 MODEL = Model.from_object({"metadata": {"name": "m", "namespace": "n"}, "spec": {"source": {"simulator": {}}}})

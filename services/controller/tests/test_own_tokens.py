@@ -7,14 +7,14 @@ from base64 import b64decode
 from typing import Any
 
 import pytest
-from cloudach_controller.kube.client import Kind
-from cloudach_controller.kube.errors import Conflict, KubeError, NotFound, Refused, Unreachable
 from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.resources.additions import lock_ray
 from cloudach_controller.resources.form import asked_hash, is_as_asked, new, ray_cluster
 from cloudach_controller.resources.ray_service import ANNOTATION_OTHERS
 from cloudach_controller.resources.ray_tokens import SEED_SECRET, own_token, secret_of
 from cloudach_controller.settings import parse
+from cloudach_kube.errors import Conflict, KubeError, NotFound, Refused, Unreachable
+from cloudach_kube.kinds import Kind
 from cloudach_model_api.model import Model
 
 SETTINGS = parse("")

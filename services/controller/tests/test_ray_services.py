@@ -6,10 +6,10 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cloudach_controller.kube.client import Kind
-from cloudach_controller.kube.errors import Refused
 from cloudach_controller.plan import Plan
 from cloudach_controller.ray_services import RayServices
+from cloudach_kube.errors import Refused
+from cloudach_kube.kinds import Kind
 
 KEY = ("llm", "qwen")
 CLUSTER = {"headGroupSpec": {"template": {"spec": {"containers": [{"name": "ray-head"}]}}}}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cloudach_controller.kube.client import Kind
-from cloudach_controller.kube.errors import Conflict
 from cloudach_controller.ray_token import RayToken
+from cloudach_kube.errors import Conflict
+from cloudach_kube.kinds import Kind
 
 KEY = ("llm", "token")
 

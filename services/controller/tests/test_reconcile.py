@@ -14,8 +14,6 @@ from cloudach_controller.companions import Companions
 from cloudach_controller.dashboard import Dashboard, Unanswered
 from cloudach_controller.engine_keys import EngineKeys
 from cloudach_controller.gcs_users import GcsUsers
-from cloudach_controller.kube.client import Kind, KubeClient
-from cloudach_controller.kube.errors import NotFound, Refused, Unreachable
 from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
 from cloudach_controller.namespaces import Endings
@@ -26,6 +24,9 @@ from cloudach_controller.ray_tokens import RayTokens
 from cloudach_controller.reconcile import Cache, Reconciler
 from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.settings import parse
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import NotFound, Refused, Unreachable
+from cloudach_kube.kinds import Kind
 from cloudach_model_api.keys import key_id
 
 KEY = ("llm", "qwen")

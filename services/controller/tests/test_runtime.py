@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from cloudach_controller.kube.client import MODELS, Kind
-from cloudach_controller.kube.errors import Conflict, Gone, NotFound, Unreachable
+from cloudach_controller.kube.kinds import MODELS
 from cloudach_controller.runtime.informer import Informer
 from cloudach_controller.runtime.lease import Lease, LostLease
 from cloudach_controller.runtime.work_queue import WorkQueue
+from cloudach_kube.client import Event
+from cloudach_kube.errors import Conflict, Gone, KubeError, NotFound, Unreachable
+from cloudach_kube.kinds import Kind
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
 
@@ -222,9 +225,13 @@ class PaperWatch:
         objects, self._events = self._turns.pop(0)
         return objects, "10"
 
+    @asynccontextmanager
     async def watch(
-        self, kind: Kind, namespace: str | None, since: str, *, selector: str = "", name: str = ""
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        self, kind: Kind, namespace: str | None, since: str, *, seconds: float, selector: str = "", name: str = ""
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        yield self._told(kind, namespace, since)
+
+    async def _told(self, kind: Kind, namespace: str | None, since: str) -> AsyncIterator[Event]:
         self.since.append(since)
         while self._events:
             event = self._events.pop(0)
@@ -298,3 +305,77 @@ async def test_large_specs_are_not_kept_by_group_either() -> None:
         ("n", "a"): {"metadata"},
         ("n", "b"): {"metadata"},
     }
+
+
+async def test_a_kind_that_is_missing_is_missing_while_the_server_is_away() -> None:
+    """Nothing is known of its objects. Whoever takes them for deleted would make them anew."""
+
+    class Paper(PaperWatch):
+        problem: KubeError | None = NotFound(404, "no such kind")
+
+        async def list(
+            self, kind: Kind, namespace: str | None, *, selector: str = "", name: str = ""
+        ) -> tuple[list[dict[str, Any]], str]:
+            if self.problem is not None:
+                raise self.problem
+            return [obj("a", 1)], "10"
+
+    source = Paper()
+    informer = Informer(source, MODELS, "n", lambda key, _: None)
+    task = asyncio.create_task(informer.run())
+    await asyncio.sleep(1)
+    assert (informer.missing, informer.synced.is_set(), informer.connected) == (True, True, False)
+    source.problem = Unreachable(0, "away")
+    await asyncio.sleep(30)
+    assert (informer.missing, informer.synced.is_set(), informer.connected) == (True, True, False)
+    source.problem = None
+    await asyncio.sleep(30)
+    task.cancel()
+    assert (informer.missing, informer.connected, set(informer.objects)) == (False, True, {("n", "a")})
+
+
+async def test_a_watch_that_goes_on_is_told_of() -> None:
+    turned: list[bool] = []
+    source = PaperWatch(([obj("a", 1)], [Unreachable(0, "away"), None, ("MODIFIED", obj("a", 11))]), ([], []))
+    informer = Informer(source, MODELS, "n", lambda key, _: None, turned=lambda: turned.append(informer.connected))
+    task = asyncio.create_task(informer.run())
+    await asyncio.wait_for(source.over.wait(), 60)
+    task.cancel()
+    assert turned[:3] == [True, False, True]
+
+
+class Forgetful:
+    """An API server that takes 10 ms for an answer, and whose watches have all run out, however new their version."""
+
+    def __init__(self) -> None:
+        self.lists = 0
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", name: str = ""
+    ) -> tuple[list[dict[str, Any]], str]:
+        await asyncio.sleep(0.01)
+        self.lists += 1
+        return [obj("a", 1)], "10"
+
+    @asynccontextmanager
+    async def watch(
+        self, kind: Kind, namespace: str | None, since: str, *, seconds: float, selector: str = "", name: str = ""
+    ) -> AsyncIterator[AsyncIterator[Event]]:
+        yield self._told(kind, namespace, since)
+
+    async def _told(self, kind: Kind, namespace: str | None, since: str) -> AsyncIterator[Event]:
+        await asyncio.sleep(0.01)
+        if since:
+            raise Gone(410, "too old resource version")
+        yield "ADDED", obj("a", 1)
+
+
+async def test_a_server_whose_watches_have_all_run_out_is_not_stormed_with_lists() -> None:
+    """Each list reads every object of the kind from etcd, and all the controller's informers ask at the same time."""
+    server = Forgetful()
+    informer = Informer(server, MODELS, "n", lambda key, _: None)
+    task = asyncio.create_task(informer.run())
+    await asyncio.sleep(600)
+    task.cancel()
+    assert informer.synced.is_set()
+    assert 10 < server.lists < 100, "it goes on being asked, and not more than every few seconds"

@@ -12,11 +12,13 @@ import sys
 from typing import Any
 
 import aiohttp
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import KubeError
+from cloudach_kube.official import connect
+from cloudach_model_api.names import MANAGER
 
 from . import health, metrics
 from .dashboard import Dashboard
-from .kube.client import KubeClient, connect
-from .kube.errors import KubeError
 from .kube.events import Events
 from .manager import Manager
 from .namespaces import Endings
@@ -40,12 +42,13 @@ async def run(settings: Settings) -> int:
     kubernetes = settings.kubernetes
     try:
         async with (
-            connect(kubernetes.kubeconfig, kubernetes.timeout_s) as api,
+            connect(kubernetes.kubeconfig, agent=MANAGER) as transport,
             # Head services are headless: a kept connection, or a remembered address, would stay with a pod that was.
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False)) as session,
             health.serving(settings.listen.host, settings.listen.port, state.unready, state.notes) as port,
         ):
             print(f"listening on http://{settings.listen.host}:{port}", flush=True)
+            api = KubeClient(transport, manager=MANAGER, timeout_s=kubernetes.timeout_s)
             code = await _until(stop, _lead(api, session, settings, state))
             if code == 0:
                 await _part(api, settings)

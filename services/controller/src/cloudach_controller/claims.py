@@ -12,8 +12,9 @@ import logging
 import time
 from collections.abc import Callable
 
+from cloudach_kube.errors import KubeError, NotFound, Refused, is_refusal
+
 from . import metrics
-from .kube.errors import KubeError, NotFound, Refused, is_refusal
 from .runtime.lease import Api, Lease
 from .settings import LeaderElection
 

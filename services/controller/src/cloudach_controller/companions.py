@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
+from cloudach_kube.kinds import DISRUPTION_BUDGETS, NETWORK_POLICIES, Kind
 from cloudach_model_api.model import Model
 from cloudach_model_api.use import ModelUse, use_object
 
 from .belonging import belongs, whose
 from .drift import covers
-from .kube.client import DISRUPTION_BUDGETS, MODEL_USES, NETWORK_POLICIES, Kind, KubeClient
-from .kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
+from .kube.kinds import MODEL_USES
 from .replicas import may_sleep
 from .resources import network
 from .resources.disruption import budget_name

@@ -8,11 +8,12 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import NotFound, Refused
+from cloudach_kube.kinds import SECRETS
 from cloudach_model_api.keys import ENGINE_KEYS_SECRET, also_entry, key_entry, key_id, key_of
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
-from .kube.client import SECRETS, KubeClient
-from .kube.errors import NotFound, Refused
 from .runtime.informer import Key
 
 log = logging.getLogger(__name__)

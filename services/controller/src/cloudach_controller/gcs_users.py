@@ -9,13 +9,14 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import Conflict, KubeError, NotFound, Refused
+from cloudach_kube.kinds import SECRETS
 from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
 from . import metrics
 from .gcs_store import StoreAway, StoreState
-from .kube.client import SECRETS, KubeClient
-from .kube.errors import Conflict, KubeError, NotFound, Refused
 from .resources.gcs_store import GCS_STORE_SECRET, Owner, owner, owner_of
 from .runtime.informer import Key
 

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import Conflict, KubeError
+from cloudach_kube.kinds import DISRUPTION_BUDGETS, NETWORK_POLICIES, PODS, SECRETS, Kind
 from cloudach_model_api.claims import Claim, Names
 from cloudach_model_api.keys import ENGINE_KEYS_SECRET
 from cloudach_model_api.model import InvalidModel
@@ -20,20 +23,8 @@ from .companions import Companions
 from .engine_keys import EngineKeys
 from .gcs_store import GcsStore
 from .gcs_users import OF_RAY_SERVICES, GcsUsers, model_of
-from .kube.client import (
-    DISRUPTION_BUDGETS,
-    MODEL_USES,
-    MODELS,
-    NETWORK_POLICIES,
-    PODS,
-    RAY_CLUSTERS,
-    RAY_SERVICES,
-    SECRETS,
-    Kind,
-    KubeClient,
-)
-from .kube.errors import Conflict, KubeError
 from .kube.events import Events
+from .kube.kinds import MODEL_USES, MODELS, RAY_CLUSTERS, RAY_SERVICES
 from .namespaces import Endings, Space, notes, why_unready
 from .observe import Observer
 from .own_tokens import OwnTokens

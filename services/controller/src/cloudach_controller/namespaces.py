@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cloudach_kube.errors import Conflict, KubeError, NotFound
+from cloudach_kube.kinds import NAMESPACES, Kind
 from cloudach_model_api.names import FINALIZER
 
-from .kube.client import MODELS, NAMESPACES, Kind
-from .kube.errors import Conflict, KubeError, NotFound
+from .kube.kinds import MODELS
 from .runtime.informer import Informer
 
 log = logging.getLogger(__name__)

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
+from cloudach_kube.errors import KubeError
+from cloudach_kube.kinds import SECRETS, Kind
 from cloudach_model_api.model import Model
 from cloudach_service.settings import header_text
 
 from .causes import last_error
 from .dashboard import Dashboard, Unanswered, Unauthorized
-from .kube.client import SECRETS, Kind
-from .kube.errors import KubeError
 from .observation import Head, Observation, Replicas, active_head, cluster_of, pods_that_count, read_replicas
 from .resources import engine
 from .resources.ray_service import serve_document

@@ -10,11 +10,11 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from cloudach_kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
+from cloudach_kube.kinds import SECRETS, Kind
 from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
-from .kube.client import SECRETS, Kind
-from .kube.errors import Conflict, KubeError, NotFound, Refused, is_refusal
 from .resources.ray_tokens import SEED_SECRET, OwnToken, copy_of, own_token
 from .runtime.informer import Key
 from .settings import Ray

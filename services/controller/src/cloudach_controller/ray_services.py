@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from cloudach_kube.errors import NotFound, Refused
+from cloudach_kube.kinds import Kind
+
 from .belonging import belongs, whose
 from .drift import foreign
-from .kube.client import RAY_SERVICES, Kind
-from .kube.errors import NotFound, Refused
+from .kube.kinds import RAY_SERVICES
 from .plan import Plan, cleaning
 from .resources.ray_service import live
 from .rollout import Around

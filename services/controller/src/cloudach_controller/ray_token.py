@@ -8,10 +8,10 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from cloudach_kube.errors import Conflict
+from cloudach_kube.kinds import SECRETS, Kind
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
-from .kube.client import SECRETS, Kind
-from .kube.errors import Conflict
 from .runtime.informer import Key
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cloudach_kube.errors import KubeError
 from cloudach_model_api.model import Model
 
-from .kube.errors import KubeError
 from .own_tokens import OwnTokens
 from .ray_token import RayToken
 from .resources.ray_tokens import secrets_used

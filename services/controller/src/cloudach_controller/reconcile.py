@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import KubeError, NotFound, is_refusal
 from cloudach_model_api.claims import Names
 from cloudach_model_api.model import InvalidModel, Model
 from cloudach_model_api.names import API_VERSION, FINALIZER, KIND
@@ -19,9 +21,8 @@ from . import status as tell
 from .companions import Companions
 from .engine_keys import EngineKeys
 from .gcs_users import GcsUsers
-from .kube.client import MODELS, RAY_SERVICES, KubeClient
-from .kube.errors import KubeError, NotFound, is_refusal
 from .kube.events import Events
+from .kube.kinds import MODELS, RAY_SERVICES
 from .marks import Marks
 from .namespaces import Endings
 from .news import News

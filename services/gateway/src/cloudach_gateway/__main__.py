@@ -56,9 +56,9 @@ def _run(settings: Settings) -> int:
 
         try:
             if settings.kubernetes.enabled:
-                from .catalog.cluster import Access
+                from .catalog.cluster import find_access
 
-                Access.find(settings.kubernetes.kubeconfig, settings.kubernetes.context)
+                find_access(settings.kubernetes)
             listener = stack.enter_context(_listen(settings))
             redis_url = stack.enter_context(redis_server(settings.redis))
             if settings.listen.metrics_port is not None:

@@ -56,7 +56,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
     """The application; it connects when its lifespan starts, and is ready once it has reached Redis, without which it
     knows no key, and knows its models.
 
-    Raises AccessError where it is to ask a cluster and cannot.
+    Raises ConfigError where it is to ask a cluster and cannot.
     """
     catalog = Catalog(of_file(settings.models))
     engines = Engines(
@@ -125,11 +125,11 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
 
 def _cluster(settings: Settings, catalog: Catalog, engines: Engines) -> tuple[ClusterModels, Waking]:
     """Imported here: a gateway without a cluster pays nothing for it, and shows none of its metrics."""
-    from .catalog.cluster import Access, ClusterModels
+    from .catalog.cluster import ClusterModels, find_access
     from .cluster_metrics import ClusterMetrics
 
     asked, told = settings.kubernetes, ClusterMetrics()
-    cluster = ClusterModels(asked, Access.find(asked.kubeconfig, asked.context), catalog, told, engines.left)
+    cluster = ClusterModels(asked, find_access(asked), catalog, told, engines.left)
     waking = Waking(
         cluster,
         catalog,

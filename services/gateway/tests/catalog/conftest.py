@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from cloudach_gateway.catalog.cluster import Access
+from cloudach_kube.access import Access
 
 from tests.support.ports import free_port
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from cloudach_gateway.catalog import Catalog, ServedModel, Why
-from cloudach_gateway.catalog.cluster import Access, ClusterModels
+from cloudach_gateway.catalog.cluster import ClusterModels
 from cloudach_gateway.errors import ModelNotFound, ModelNotReady
 from cloudach_gateway.settings import Kubernetes, Model
+from cloudach_kube.access import Access
 
 from tests.support.waiting import until_async
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from cloudach_gateway.catalog import ServedModel, Why
-from cloudach_gateway.catalog.cluster import Access
+from cloudach_kube.access import Access
 
 from tests.support.waiting import until_async
 
@@ -185,8 +185,8 @@ async def test_without_the_right_the_service_is_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With the rights of the release before, or on Kubernetes 1.20. It is said once, and tried again."""
-    monkeypatch.setattr("cloudach_gateway.catalog.cluster.reflector._FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("cloudach_gateway.catalog.cluster.reflector._LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("cloudach_kube.reflector._FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("cloudach_kube.reflector._LONGEST_PAUSE_S", 0.02)
     await api.put(model())
     await api.put(make_slice(SLICES, "10.0.0.1"))
     api.slices_refusal = refusal
@@ -248,7 +248,7 @@ async def test_pods_that_were_not_heard_of_for_long_are_not_asked(
 ) -> None:
     """Only this gateway may be cut off: pods come and go, and their addresses become others'. The Service knows."""
     monkeypatch.setattr("cloudach_gateway.catalog.cluster.endpoints._TRUSTED_S", 0.5)
-    monkeypatch.setattr("cloudach_gateway.catalog.cluster.reflector._LONGEST_PAUSE_S", 0.1)
+    monkeypatch.setattr("cloudach_kube.reflector._LONGEST_PAUSE_S", 0.1)
     await api.put(model())
     await api.put(make_slice(SLICES, "10.0.0.1"))
     async with following(access) as it:

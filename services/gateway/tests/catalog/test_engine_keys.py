@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from cloudach_gateway.catalog import Absence, ServedModel, Why
-from cloudach_gateway.catalog.cluster import Access
+from cloudach_kube.access import Access
 from cloudach_model_api.keys import key_id
 
 from tests.support.waiting import until_async

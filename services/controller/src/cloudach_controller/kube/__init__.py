@@ -1,1 +1,1 @@
-"""The Kubernetes API as the controller uses it; nothing else imports the client library."""
+"""What only the controller has of the Kubernetes API: kinds, and events on Models. The rest is `cloudach_kube`."""

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from cloudach_kube.client import KubeClient
+from cloudach_kube.errors import KubeError, NotFound
+from cloudach_kube.kinds import EVENTS
 from cloudach_model_api.names import API_VERSION, KIND, MANAGER
 from cloudach_model_api.status import rfc3339
-
-from .client import EVENTS, KubeClient
-from .errors import KubeError, NotFound
 
 log = logging.getLogger(__name__)
 

@@ -1,15 +1,15 @@
-"""A local copy of all objects of a kind, kept fresh by list and watch."""
+"""A local copy of all objects of a kind, as the controller works on them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-from ..kube.client import Kind
-from ..kube.errors import Gone, KubeError, NotFound, Refused
+from cloudach_kube.errors import KubeError, NotFound, Refused, Unreachable, is_unseen
+from cloudach_kube.kinds import Kind
+from cloudach_kube.reflector import Reflector, Source
 
 log = logging.getLogger(__name__)
 
@@ -17,24 +17,14 @@ Key = tuple[str, str]  # namespace, name
 Changed = Callable[[Key, dict[str, Any]], None]
 """Called with the object, also with the last known one of those that are gone."""
 Group = Callable[[dict[str, Any]], Key | None]
-"""Which group an object belongs to."""
-
-_RETRY_S = (0.5, 15.0)
-
-
-class Source(Protocol):
-    async def list(
-        self, kind: Kind, namespace: str | None, *, selector: str = "", name: str = ""
-    ) -> tuple[list[dict[str, Any]], str]: ...
-
-    def watch(
-        self, kind: Kind, namespace: str | None, since: str, *, selector: str = "", name: str = ""
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]: ...
+"""Returns the group that an object belongs to."""
 
 
 class Informer:
-    """`name`: only objects that are called so. `optional`: without the right to see them, there are none. `group`: by
-    what `groups` holds them. `metadata_only`: the rest is not kept, for kinds with large specs.
+    """A mirror of one kind in one namespace, which the reflector keeps true.
+
+    `name`: only objects that are called so. `optional`: without the right to see them, there are none. `group`: by what
+    `groups` holds them. `metadata_only`: the rest is not kept, for kinds with large specs.
 
     Rights that a new version needs may come later than that version, and Models are not to wait for them.
 
@@ -58,14 +48,13 @@ class Informer:
         turned: Callable[[], None] = lambda: None,
     ) -> None:
         self._group = group
-        self._source = source
         self._kind = kind
         self.namespace = namespace
         self._changed = changed
         self._optional = optional
         self._metadata_only = metadata_only
         self._turned = turned
-        self._which = {"selector": selector, "name": name}
+        self._reflector = Reflector(source, kind, namespace, self, selector=selector, name=name)
         self.objects: dict[Key, dict[str, Any]] = {}
         self.groups: dict[Key, dict[Key, dict[str, Any]]] = {}
         self.synced = asyncio.Event()
@@ -80,45 +69,50 @@ class Informer:
 
     async def run(self) -> None:
         """Until cancelled; an API server that is away is asked again and again."""
-        pause = _RETRY_S[0]
-        while True:
-            try:
-                since = await self._list()
-                pause = _RETRY_S[0]
-                while True:
-                    since = await self._watch(since)
-            except Gone:
-                continue
-            except NotFound:
-                self._lose(missing=True)
-            except KubeError as error:
-                unseen = self._optional and error.status == 403
-                self._lose(missing=unseen, refused="" if unseen or not isinstance(error, Refused) else str(error))
-                log.warning("watch lost", extra={"kind": self._kind.plural, "error": str(error), "retry_s": pause})
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))
-            pause = min(pause * 2, _RETRY_S[1])
+        await self._reflector.run()
 
-    def _lose(self, *, missing: bool, refused: str = "") -> None:
+    # What the reflector tells. The namespace is always ours.
+
+    def listed(self, namespace: str | None, objects: list[dict[str, Any]]) -> None:
+        self.asked, self.connected = True, True
+        self.missing, self.refused = False, ""
+        self._replace(objects)
+        self.synced.set()
+        self._turned()
+
+    def changed(self, namespace: str | None, obj: dict[str, Any]) -> None:
+        key = self._drop(obj)
+        self.objects[key] = kept = self._kept(obj)
+        self._join(key, kept)
+        self._changed(key, obj)
+
+    def deleted(self, namespace: str | None, obj: dict[str, Any]) -> None:
+        self._changed(self._drop(obj), obj)
+
+    def in_touch(self, namespace: str | None) -> None:
+        if not self.connected:  # the watch goes on where it broke off
+            self.connected = True
+            self._turned()
+
+    def out_of_touch(self, namespace: str | None, problem: KubeError) -> None:
         self.asked, self.connected = True, False
-        self.missing = missing
-        self.refused = refused
-        if missing:
-            self._take([])
+        unseen = is_unseen(problem) and (self._optional or isinstance(problem, NotFound))
+        refused = isinstance(problem, Refused) and not unseen
+        if not isinstance(problem, Unreachable):  # without an answer it is as it was
+            self.missing = unseen
+        self.refused = str(problem) if refused else ""
+        if unseen:
+            self._replace([])
             self.synced.set()
         elif refused:
             self.synced.clear()
+        if not isinstance(problem, NotFound):
+            log.warning("watch lost", extra={"kind": self.kind, "error": str(problem)})
         self._turned()
 
-    async def _list(self) -> str:
-        objects, since = await self._source.list(self._kind, self.namespace, **self._which)
-        self.asked, self.connected = True, True
-        self.missing, self.refused = False, ""
-        self._take(objects)
-        self.synced.set()
-        self._turned()
-        return since
+    # Inside.
 
-    def _take(self, objects: list[dict[str, Any]]) -> None:
+    def _replace(self, objects: list[dict[str, Any]]) -> None:
         found = {_key(one): self._kept(one) for one in objects}
         old, self.objects = self.objects, found
         self.groups = {}
@@ -131,20 +125,12 @@ class Informer:
             if key not in found:
                 self._changed(key, one)
 
-    async def _watch(self, since: str) -> str:
-        async for event, one in self._source.watch(self._kind, self.namespace, since, **self._which):
-            since = _version(one)
-            if event == "BOOKMARK":
-                continue
-            key = _key(one)
-            before = self.objects.pop(key, None)
-            if before is not None:
-                self._leave(key, before)
-            if event != "DELETED":
-                self.objects[key] = kept = self._kept(one)
-                self._join(key, kept)
-            self._changed(key, one)
-        return since
+    def _drop(self, one: dict[str, Any]) -> Key:
+        key = _key(one)
+        before = self.objects.pop(key, None)
+        if before is not None:
+            self._leave(key, before)
+        return key
 
     def _join(self, key: Key, one: dict[str, Any]) -> None:
         group = self._group(one) if self._group is not None else None

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from ..kube.client import LEASES, Kind
-from ..kube.errors import Conflict, KubeError, NotFound
+from cloudach_kube.errors import Conflict, KubeError, NotFound
+from cloudach_kube.kinds import LEASES, Kind
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,17 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from cloudach_kube.client import Object
+from cloudach_kube.errors import KubeError, is_unseen
+
 from ..served import Resource
-from .api import ApiError, Object
 from .slices import Slice, own_name, read, ready_addresses
 
 _log = logging.getLogger("cloudach.gateway")
 
-# Without the right to watch them, and where the API server does not have this version of them.
-_REFUSALS = (403, 404)
+OF_SERVE_SERVICES = "ray.io/serve"
+"""Selects the slices of the Services that KubeRay makes for serving. A Service's labels are on its EndpointSlices too,
+and which value this one has is KubeRay's own affair."""
 
 # For so long a pod keeps its address for sure. After that it may be another pod's, which would get prompts and a key.
 _TRUSTED_S = 60.0
@@ -99,12 +102,12 @@ class Endpoints:
             self._watched(not self._lost)
             self._known_again(namespace)
 
-    def out_of_touch(self, namespace: str | None, problem: ApiError) -> None:
+    def out_of_touch(self, namespace: str | None, problem: KubeError) -> None:
         if namespace not in self._lost:
             self._lost[namespace] = self._clock()
             self._watched(False)
         told = {"namespace": namespace, "cause": str(problem)}
-        if problem.status not in _REFUSALS and self._clock() - self._lost[namespace] < _TRUSTED_S:
+        if not is_unseen(problem) and self._clock() - self._lost[namespace] < _TRUSTED_S:
             _log.warning("EndpointSlices cannot be watched; the pods of Models stay as last known", extra=told)
             return
         if namespace not in self._refused:

@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from cloudach_kube.client import Object
+from cloudach_kube.errors import KubeError
 from cloudach_model_api import Model
 from cloudach_model_api.keys import ENGINE_KEYS_SECRET, key_of
 
 from ..served import Resource
-from .api import ApiError, Object
 from .entries import absence, resource
 
 _log = logging.getLogger("cloudach.gateway")
@@ -19,7 +20,7 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 15.0
 
 Read = Callable[[str, str], Awaitable[Object]]
-"""The Secret of this namespace and name. Raises ApiError."""
+"""The Secret of this namespace and name. Raises KubeError."""
 
 
 class EngineKeys:
@@ -93,7 +94,7 @@ class EngineKeys:
         """What went wrong; empty when all were found. The Secret may be newer than a Model's id: then it is right."""
         try:
             secret = await self._read(namespace, ENGINE_KEYS_SECRET)
-        except ApiError as error:
+        except KubeError as error:
             return str(error)
         without = []
         for own, wanted_id in wanted.items():

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
+from cloudach_kube.errors import KubeError
 from cloudach_model_api import Model, UseStatus
 
 from ..served import Resource, Why
-from .api import ApiError
 from .entries import absence
 
 _log = logging.getLogger("cloudach.gateway")
@@ -46,7 +46,7 @@ class Uses:
     async def tell(
         self, own: Resource, field: Literal["wake_requested_at", "last_request_at"], *, unless_within_s: float
     ) -> float | None:
-        """How many seconds ago somebody has told it already; None: it was told now. Raises ApiError."""
+        """How many seconds ago somebody has told it already; None: it was told now. Raises KubeError."""
         told: datetime | None = getattr(await self._api.use(own.namespace, own.name), field)
         if told is not None:
             # A clock that is ahead does not make it new for ever.
@@ -58,7 +58,7 @@ class Uses:
 
 
 class Woke(Protocol):
-    def __call__(self, own: Resource, problem: ApiError | None) -> None: ...
+    def __call__(self, own: Resource, problem: KubeError | None) -> None: ...
 
 
 class Alarm:
@@ -106,7 +106,7 @@ class Alarm:
         try:
             if await self._uses.tell(own, "wake_requested_at", unless_within_s=self._again_s) is None:
                 self._woke(own, None)
-        except ApiError as error:
+        except KubeError as error:
             self._woke(own, error)
             return False
         return True
@@ -165,7 +165,7 @@ class InUse:
         try:
             age_s = await self._uses.tell(own, "last_request_at", unless_within_s=old_s)
             self._marked[own] = self._clock() - (age_s or 0.0)
-        except ApiError as error:
+        except KubeError as error:
             self._marked[own] = self._clock() - _YOUNG * self._every_s + min(_RETRY_S, self._every_s / 10)
             _log.warning("a model could not be marked as in use", extra={"resource": str(own), "cause": str(error)})
 

@@ -10,20 +10,23 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Protocol
 
+from cloudach_kube.access import Access
+from cloudach_kube.client import Object
+from cloudach_kube.errors import KubeError
+from cloudach_kube.kinds import ENDPOINT_SLICES, Kind
+from cloudach_kube.reflector import Mirror, Reflector
 from cloudach_model_api import Model
 
 from ...errors import ModelNotReady
 from ...settings import Kubernetes
 from .. import Catalog, Resource, ServedModel, Why
 from . import snapshot
-from .access import Access
-from .api import Api, ApiError, Object
-from .endpoints import Endpoints
+from .api import MODELS, Api
+from .endpoints import OF_SERVE_SERVICES, Endpoints
 from .engine_keys import EngineKeys
 from .entries import Refused, leaving, read, resource, served, trimmed
 from .marks import Alarm, InUse, Uses
 from .reach import Reach, service_of
-from .reflector import Reflector
 from .start_times import StartTimes
 
 _log = logging.getLogger("cloudach.gateway")
@@ -114,11 +117,16 @@ class ClusterModels:
                     self._take(obj)
                 self._keys.restore(known.keys)
                 self._publish()
-        models, slices = self._api.models(settings.label_selector), self._api.endpoint_slices()
         for place in self._places:
-            for what, source, mirror in (("models", models, self), ("EndpointSlices", slices, self._endpoints)):
-                reflector = Reflector(source, place, mirror, what=what, resync_s=settings.resync_s)
-                self._tasks.append(asyncio.create_task(reflector.run(), name=f"{what} of {place or 'all namespaces'}"))
+            self._follow(MODELS, place, self, settings.label_selector)
+            self._follow(ENDPOINT_SLICES, place, self._endpoints, OF_SERVE_SERVICES)
+
+    def _follow(self, kind: Kind, place: str | None, mirror: Mirror, selector: str) -> None:
+        reflector = Reflector(
+            self._api.client, kind, place, mirror, selector=selector, relist_s=self._settings.resync_s
+        )
+        name = f"{kind.plural} of {place or 'all namespaces'}"
+        self._tasks.append(asyncio.create_task(reflector.run(), name=name))
 
     async def known(self) -> None:
         """Until there is something to serve: all Models, or after `start_wait_s` those of the file or of last time."""
@@ -217,7 +225,7 @@ class ClusterModels:
             _log.info("models are watched", extra={"namespace": namespace})
         self._news.in_touch(every_watch=not self._lost)
 
-    def out_of_touch(self, namespace: str | None, problem: ApiError) -> None:
+    def out_of_touch(self, namespace: str | None, problem: KubeError) -> None:
         if namespace not in self._lost:
             self._lost[namespace] = datetime.now(UTC)
         self._news.out_of_touch()
@@ -323,7 +331,7 @@ class ClusterModels:
             _log.error("a Model is not served as it says", extra={"resource": str(one.resource), "cause": one.problem})
         self._refused = refused
 
-    def _woke(self, own: Resource, problem: ApiError | None) -> None:
+    def _woke(self, own: Resource, problem: KubeError | None) -> None:
         model = self._models.get(own)
         if problem is None:
             _log.info("a model is woken", extra={"resource": str(own)})

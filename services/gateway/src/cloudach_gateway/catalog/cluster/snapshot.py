@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloudach_kube.client import Object
 from cloudach_service import private_files
 
 from ..served import Resource
-from .api import Object
 
 _log = logging.getLogger("cloudach.gateway")
 

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cloudach_service.settings import header_text
-
-from ...settings import ConfigError
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
-class AccessError(ConfigError):
+class AccessError(Exception):
     """The API server cannot be asked; the message says which file or field is at fault."""
 
 
@@ -70,7 +67,7 @@ class Access:
         user = _named(config, "users", "user", chosen["user"], path) if chosen.get("user") else {}
         if refused := {"exec", "auth-provider", "username"} & set(user):
             raise AccessError(
-                f"kubernetes.kubeconfig: {path} logs in by {refused.pop()!r}, which the gateway cannot: "
+                f"kubernetes.kubeconfig: {path} logs in by {refused.pop()!r}, which is not supported here: "
                 "use a certificate, a token or a tokenFile"
             )
         url = cluster.get("server")
@@ -93,12 +90,12 @@ class Access:
 
 
 def _token(token: object, path: Path) -> str:
-    try:
-        text = header_text(str(token))
-        text.encode("ascii")  # as the API server's own are, and as httpx sends them
-        return text
-    except ValueError as error:
-        raise AccessError(f"kubernetes: the token of {path} cannot be sent: {error}") from error
+    """The token as a header holds it. A file often ends in a newline."""
+    text = str(token).strip()
+    for character in text:
+        if not "!" <= character <= "~":  # as the API server's own are, and as headers hold them
+            raise AccessError(f"kubernetes: the token of {path} cannot be sent: it has a U+{ord(character):04X}")
+    return text
 
 
 def _named(config: Mapping[str, Any], group: str, kind: str, name: object, path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trustme
 import yaml
-from cloudach_gateway.catalog.cluster import Access, AccessError
+from cloudach_kube.access import Access, AccessError
 
 
 def kubeconfig(folder: Path, cluster: dict[str, Any] | None = None, user: dict[str, Any] | None = None) -> Path:

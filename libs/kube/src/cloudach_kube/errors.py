@@ -1,9 +1,9 @@
-"""What can go wrong between the controller and the API server.
+"""What can go wrong between us and an API server.
 
-KubeError             a request failed; `status` is HTTP's
+KubeError             a request failed; `status` is HTTP's, and 0 where there was no answer
 |- NotFound           404: the object, or its whole kind
 |- Conflict           409: somebody was faster
-|- Gone               410: the watch has to begin anew
+|- Gone               410: what was asked for is older than the server remembers, so everything is listed anew
 |- Refused            400, 403, 422 and the like: asking again changes nothing
 `- Unreachable        no answer, or 429 and 5xx: later
 """
@@ -38,8 +38,20 @@ class Unreachable(KubeError):
 
 
 def is_refusal(error: KubeError) -> bool:
-    """Whether the API server has answered, and not taken what it was given. A webhook that fails makes it say 500."""
+    """This tells whether the API server has answered and not taken what it was given.
+
+    A webhook that fails makes it say 500.
+    """
     return isinstance(error, Refused) or error.status >= 500
+
+
+def is_unseen(error: KubeError) -> bool:
+    """This tells whether the API server has answered that there is nothing to be seen.
+
+    With 403 we lack the right to see a kind, and with 404 the server does not have it. Neither is an outage: the answer
+    stays the same until somebody grants the right or installs the kind.
+    """
+    return error.status in (403, 404)
 
 
 def from_status(status: int, message: str) -> KubeError:
