@@ -382,3 +382,21 @@ async def test_new_clusters_do_without_the_store_where_a_right_is_missing() -> N
     users = without_store(cast(KubeClient, Paper()), store=object(), unseen=True)
     _, made = await look(model("engine:1"), None, [], STORE, users=users)
     assert "gcsFaultToleranceOptions" not in made["spec"]["rayClusterConfig"]
+
+
+async def test_a_ray_service_that_somebody_deleted_is_told_of_after_a_restart_too() -> None:
+    """What was seen before stands in the Model's status alone, and no controller has to have lived to see it."""
+    status, made = await look(model("engine:1", {"observedGeneration": 1}), None, [])
+    degraded = next(one for one in status["conditions"] if one["type"] == "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("True", "RayServiceMissing")
+    assert made is not None, "it is made anew"
+    status, _ = await look(model("engine:1", status), made, [])
+    degraded = next(one for one in status["conditions"] if one["type"] == "Degraded")
+    assert degraded["reason"] != "RayServiceMissing"
+
+
+async def test_a_ray_service_that_never_was_is_not_missing() -> None:
+    status, _ = await look(model("engine:1"), None, [])
+    degraded = next(one for one in status["conditions"] if one["type"] == "Degraded")
+    assert (degraded["status"], degraded["reason"]) == ("False", "AsExpected")
+    assert status["observedGeneration"] == 1

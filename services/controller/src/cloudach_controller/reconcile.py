@@ -87,7 +87,6 @@ class Reconciler:
         self._settings = settings
         self._pace = Pace(settings.ray)
         self._marks = Marks()
-        self._seen: set[Key] = set()  # RayServices that were there; one that no longer is, was deleted by somebody
 
     async def reconcile(self, key: Key) -> float | None:
         """When to look again, in s; None: only when something changes. Raises KubeError."""
@@ -123,15 +122,13 @@ class Reconciler:
         found = await self._find(key, obj)
         there = found.ray_service
         if found.foreign:
-            self._seen.discard(key)
             seen = replace(await self._look(key, model, None), foreign=found.foreign)
             return await self._say(obj, model, wanted, Plan("none", None), seen, now)
-        vanished = there is None and key in self._seen
+        # A spec of it was taken, so there was a RayService, and somebody deleted it.
+        vanished = there is None and model.status.observed_generation is not None
         if there is not None:
             there = await self._ray_services.adopt(key, there, owner(model))
-            self._seen.add(key)
         if grant.refused and not grant.names and there is None:  # nobody could reach it
-            self._seen.discard(key)
             seen = await self._look(key, model, None)
             return await self._say(obj, model, wanted, Plan("none", None), seen, now)
         exposed = await self._companions.protect(key, model)
@@ -142,10 +139,7 @@ class Reconciler:
         seen = await self._look(key, model, applied, refused=refused, vanished=vanished)
         seen = replace(seen, exposed=exposed)
         seen = await self._catch_up(model, wanted, there, seen)
-        again = await self._say(obj, model, wanted, done, seen, now)
-        if vanished:  # told of once, and not before it has been: a look that fails half-way is taken anew
-            self._seen.discard(key)
-        return again
+        return await self._say(obj, model, wanted, done, seen, now)
 
     async def _find(self, key: Key, obj: Mapping[str, Any]) -> Found:
         if self._cache.kuberay_missing():
@@ -396,7 +390,6 @@ class Reconciler:
             metrics.STATE.labels(*labels, state.value).set(new.state is state)
 
     def _forget(self, key: Key) -> None:
-        self._seen.discard(key)
         self._pace.forget(key)
         self._ray_services.forget(key)
         self._ray_tokens.forget(key)
