@@ -18,11 +18,12 @@ from ..settings import Failover, Timeouts
 from .conversation import Conversation, Observer, SlowReader
 from .engine.chunk import BadChunk, EngineReportedError, parse
 from .engine.exchange import Lane
-from .engine.first_words import shown
+from .engine.whole_answer import shown
 from .placing.fleet import Engines
 from .placing.placer import EngineRequest
 from .stream.collect import Collector
 from .stream.express import Express, Framed, Gathering
+from .stream.form import head_of
 from .stream.rewrite import ClientView, StreamRewriter, UsageForm
 from .stream.tally import Tally
 from .stream.transcript import Transcript
@@ -266,8 +267,7 @@ class _Streamed:
         tally = self.rewriter.tally
         if tally.usage is None and tally.transcript.recent and self.rewriter.view.usage in _CHUNK_OF_ITS_OWN:
             chunk = parse(tally.transcript.payloads()[-1])
-            head = {name: chunk[name] for name in ("id", "object", "created", "model") if name in chunk}
-            self.feed([orjson.dumps({**head, "choices": [], "usage": tally.statement()})])
+            self.feed([orjson.dumps({**head_of(chunk), "choices": [], "usage": tally.statement()})])
 
 
 class _Gathered:

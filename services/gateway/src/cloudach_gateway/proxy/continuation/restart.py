@@ -7,10 +7,8 @@ from typing import Any
 import orjson
 
 from ..engine.chunk import has_text, parse
-from ..stream.chunk_prefix import prefix_in, prefix_of, with_head
+from ..stream.form import PROMPT_IDS, head_bytes, head_in, with_head
 from .sent import Seen
-
-_PROMPT_IDS = b'"prompt_token_ids":['
 
 
 class Restarted:
@@ -20,7 +18,7 @@ class Restarted:
 
     def __init__(self, seen: Seen) -> None:
         self._head = seen.head
-        self._prefix_out = prefix_of(seen.head)
+        self._prefix_out = head_bytes(seen.head)
         self._prefix_in = b""
         self._roles = set(seen.roles)
         self._prompts = set(seen.prompts)
@@ -28,7 +26,7 @@ class Restarted:
     def adapt(self, payload: bytes) -> bytes | None:
         if not self._head:
             return payload
-        if self._prefix_in and payload.startswith(self._prefix_in) and _PROMPT_IDS not in payload:
+        if self._prefix_in and payload.startswith(self._prefix_in) and PROMPT_IDS not in payload:
             return self._prefix_out + payload[len(self._prefix_in) :]
         chunk = parse(payload)
         choices = chunk["choices"]
@@ -39,7 +37,7 @@ class Restarted:
                 if choice.get("index", 0) in self._prompts and choice.get("prompt_token_ids") is not None:
                     choice["prompt_token_ids"] = None
             if not any("role" in (choice.get("delta") or {}) for choice in choices):
-                self._prefix_in = prefix_in(payload)
+                self._prefix_in = head_in(payload)
         return orjson.dumps(with_head(chunk, self._head))
 
     def _is_known_role(self, choice: dict[str, Any]) -> bool:

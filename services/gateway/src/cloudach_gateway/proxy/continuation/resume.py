@@ -8,18 +8,11 @@ import orjson
 
 from ..engine.chunk import NotReproducible, parse
 from ..stream import logprobs
-from ..stream.chunk_prefix import prefix_in, prefix_of, with_head
+from ..stream.form import CompletionEdit, choice_of, head_bytes, head_in, with_head
 from ..stream.transcript import Transcript
 from .cut import Cut
 from .sent import Seen
 from .stop_strings import Hold, Seam
-
-# A running chunk of /v1/completions in vLLM's own form. Nothing inside a JSON string can look like this: quotes in it
-# are escaped.
-_TEXT = b'{"index":0,"text":'
-_RUNNING = b',"logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":null,"token_ids":['
-_END = b"]}]}"
-_CHAT_RUNNING = b'"logprobs":null,"finish_reason":null,"token_ids":['
 
 
 class Resumed:
@@ -56,14 +49,13 @@ class Resumed:
         self._seam = seam
         self._hold = hold
         self._transcript = transcript
-        self._prefix_out = prefix_of(seen.head)
-        self._prefix_in = b""
+        self._edit: CompletionEdit | None = None  # once nothing in running chunks has to be looked at
 
     def adapt(self, payload: bytes) -> bytes | None:
-        if self._prefix_in and payload.startswith(self._prefix_in):
-            at = payload.rfind(_RUNNING)
-            if at > 0 and payload.endswith(_END) and payload.find(b"]", at + len(_RUNNING)) == len(payload) - len(_END):
-                return self._edit(payload, at)
+        if self._edit is not None:
+            edited = self._edit.apply(payload)
+            if edited is not None:
+                return edited or None
         chunk = parse(payload)
         usage = chunk.get("usage")
         if chunk["choices"]:
@@ -80,29 +72,11 @@ class Resumed:
 
     def _learn(self, payload: bytes) -> None:
         """From here on running chunks are edited as bytes, if nothing in them has to be looked at."""
-        if (
-            self.ended
-            or self._prefix_in
-            or self._owed
-            or self._again
-            or self._seam
-            or self._hold
-            or self._seen.logprobs
-        ):
+        done = self._edit is not None or self.ended
+        if done or self._owed or self._again or self._seam or self._hold or self._seen.logprobs:
             return
-        learned = prefix_in(payload)
-        self._prefix_in = learned + _TEXT if learned else b""
-
-    def _edit(self, payload: bytes, at: int) -> bytes | None:
-        """The same as below for a running chunk in vLLM's own form, as bytes."""
-        text = payload[len(self._prefix_in) : at]
-        tail = payload[at + len(_RUNNING) :]
-        if text == b'""' and tail == _END:
-            return None
-        if not self._chat:
-            return b"%b%b%b%b%b" % (self._prefix_out, _TEXT, text, _RUNNING, tail)
-        content = b'"content":' + text if text != b'""' else b""
-        return b'%b{"index":0,"delta":{%b},%b%b' % (self._prefix_out, content, _CHAT_RUNNING, tail)
+        if head := head_in(payload):
+            self._edit = CompletionEdit(head, head_bytes(self._seen.head), chat=self._chat)
 
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         self._look_across(choice)
@@ -120,19 +94,8 @@ class Resumed:
         told = (
             self._logprobs(choice["logprobs"], slice(known, known + len(ids))) if self._seen.logprobs and ids else None
         )
-        out: dict[str, Any] = {"index": 0}
-        if self._chat:
-            out["delta"] = {"content": text} if text else {}
-        else:
-            out["text"] = text
-        out["logprobs"] = told
-        out["finish_reason"] = reason
-        if reason or not self._chat:
-            out["stop_reason"] = choice.get("stop_reason")
-        if not self._chat:
-            out["prompt_token_ids"] = None
-        out["token_ids"] = ids
-        return out
+        stop = choice.get("stop_reason")
+        return choice_of(text, ids, chat=self._chat, logprobs=told, finish_reason=reason, stop_reason=stop)
 
     def _look_across(self, choice: dict[str, Any]) -> None:
         """Ends the choice at a stop string that began before the cut."""

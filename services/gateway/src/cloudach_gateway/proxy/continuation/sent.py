@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 
 from ..engine.chunk import has_text, parse
+from ..stream.form import choice_of, head_of
 from ..stream.transcript import Transcript
 from .cut import Step
 
-_HEAD = ("id", "object", "created", "model")
 _IN_FLIGHT = {"reasoning": "reasoning", "reasoning_content": "reasoning", "tool_calls": "tool calls"}
 
 
@@ -45,7 +45,7 @@ class Seen:
         for payload in transcript.payloads():
             chunk = parse(payload)
             if not seen.head:
-                seen.head = {name: chunk[name] for name in _HEAD if name in chunk}
+                seen.head = head_of(chunk)
             found = [seen._take(choice) for choice in chunk["choices"]]
             step = Step(tuple(token for ids, _ in found for token in ids), "".join(text for _, text in found))
             seen.steps.append(step)
@@ -55,20 +55,16 @@ class Seen:
                 seen._begun = True
         return seen
 
-    def chunk(self, choice: dict[str, Any], **rest: Any) -> bytes:
-        return orjson.dumps({**self.head, "choices": [choice], **rest})
-
     def text_chunk(self, text: str) -> bytes:
         """An event that brings text and no token."""
-        body = {"delta": {"content": text}} if self.chat else {"text": text}
-        return self.chunk({"index": 0, **body, "logprobs": None, "finish_reason": None, "token_ids": []})
+        return self._chunk(choice_of(text, [], chat=self.chat))
 
     def last_chunk(self, reason: str) -> bytes:
         """An end that brings nothing else."""
-        body: dict[str, Any] = {"delta": {}} if self.chat else {"text": ""}
-        ends = {"finish_reason": reason, "stop_reason": None}
-        prompt = {} if self.chat else {"prompt_token_ids": None}
-        return self.chunk({"index": 0, **body, "logprobs": None, **ends, **prompt, "token_ids": []})
+        return self._chunk(choice_of("", [], chat=self.chat, finish_reason=reason))
+
+    def _chunk(self, choice: dict[str, Any]) -> bytes:
+        return orjson.dumps({**self.head, "choices": [choice]})
 
     def _take(self, choice: dict[str, Any]) -> tuple[list[int], str]:
         index = choice.get("index", 0)

@@ -13,8 +13,9 @@ from ...settings import Timeouts
 from ..engine.answer_headers import encoding, media_type
 from ..engine.chunk import BadChunk, EngineReportedError, EngineShutsDown, TooLarge
 from ..engine.exchange import Exchange, Happened
-from ..engine.first_words import NoAnswer, begins, whole_answer
 from ..engine.refusals import from_error_object, from_response, may_retry, names_dead_engine, status_in, too_large
+from ..engine.whole_answer import NoAnswer, whole_answer
+from ..stream.form import begins_answer
 from .failover import Cause
 from .fleet import Engines, Unreachable
 from .suspects import Placement
@@ -261,7 +262,7 @@ class Placer:
         looked_at = held = 0
         while exchange.pending or not exchange.done:
             new = exchange.pending[looked_at:]
-            if any(map(begins, new)):
+            if any(map(begins_answer, new)):
                 return True
             looked_at = len(exchange.pending)
             if exchange.done:

@@ -14,8 +14,9 @@ from openai_wire.requests import ChatRequest, CompletionRequest
 
 from ..engine.chunk import LARGEST_ANSWER, SHAPE_ERRORS, BadChunk, TooLarge, parse
 from . import collect_calls, logprobs
+from .express import MOST_TEXTS
+from .form import RunningForm, head_of
 from .pieces import PIECE, grow, joined
-from .running_form import MOST_TEXTS, RunningForm
 from .tally import Tally
 
 # Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
@@ -155,7 +156,7 @@ class Collector:
         head["object"] = "chat.completion" if self._chat else "text_completion"
         if not self._token_ids:
             head.pop("prompt_token_ids", None)
-        first = {key: head.pop(key) for key in ("id", "object", "created", "model") if key in head}
+        first = head_of(head)
         choices = [self._told(self._choices[index]) for index in sorted(self._choices)]
         if not choices:
             raise BadChunk("no choice")

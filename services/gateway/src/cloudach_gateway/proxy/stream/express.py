@@ -12,20 +12,21 @@ from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from ..engine.connection import Connection, Shortcut
-from .running_form import MOST_TEXTS, QUOTE, RunningForm, is_text
+from .form import DATA, END, ID_BYTES, MODEL, NEVER, QUOTE, RunningForm, is_text
 
-_END = b"]}]}\n\n\r\n"
-_MODEL = b'"model":'
-_NEVER = b"\n"
-_OF_IDS = b"0123456789,"
+MOST_TEXTS = 1000
+"""How many texts of a gathered answer wait before they are read, so that its size is known in time."""
+
+_END = END + b"\r\n"  # 8 bytes
 _LONGEST = 4096  # bytes, of what is read
 
 _SIZES = [b"%x\r\n" % size for size in range(2 * _LONGEST)]
+_EVENT_BEGINS = b"\r\n" + DATA + b"{"
 # By the length of what is read: how it begins if it is one HTTP chunk with one event. HAProxy writes sizes in capitals.
 _BEGINNINGS = [(b"no chunk", b"no chunk")] * (_LONGEST + 8)
 for _size in range(_LONGEST):
     _line = _SIZES[_size]
-    _BEGINNINGS[len(_line) + _size + 2] = (_line + b"data: {", _line.upper() + b"data: {")
+    _BEGINNINGS[len(_line) + _size + 2] = (_line + DATA + b"{", _line.upper() + DATA + b"{")
 
 
 class Framed(Protocol):
@@ -54,10 +55,10 @@ class Shape(NamedTuple):
     @classmethod
     def of(cls, form: RunningForm, start: bytes, tail: bytes) -> Shape | None:
         """start, tail: what the client gets before and after the text. None: not of one form for many."""
-        model_at = form.start.find(_MODEL) + len(_MODEL)
-        if form.start.count(_MODEL) != 1 or start[:model_at] != form.start[:model_at]:
+        model_at = form.start.find(MODEL) + len(MODEL)
+        if form.start.count(MODEL) != 1 or start[:model_at] != form.start[:model_at]:
             return None
-        silent = form.silent[model_at:] or _NEVER
+        silent = form.silent[model_at:] or NEVER
         return _shape(model_at, form.start[model_at:], start[model_at:], silent, form.join, tail)
 
 
@@ -90,7 +91,7 @@ class Express(Shortcut):
                     cut = data.find(join, at + text_at)  # no text has it: its quotes are escaped
                     ids = data[cut + len(join) : -8]
                     text = data[at + text_at : cut]
-                    if cut > 0 and (ids.isdigit() or not ids.strip(_OF_IDS)) and (QUOTE not in text or is_text(text)):
+                    if cut > 0 and (ids.isdigit() or not ids.strip(ID_BYTES)) and (QUOTE not in text or is_text(text)):
                         running = self._running
                         running += b"\n".join((text, ids, b""))
                         clock = self._clock  # called as an attribute, it would be looked for as a method first
@@ -100,7 +101,7 @@ class Express(Shortcut):
                         return
                 elif data.startswith(silent, at + model_at):
                     ids = data[at + model_at + len(silent) : -8]
-                    if not ids.strip(_OF_IDS):
+                    if not ids.strip(ID_BYTES):
                         running = self._running
                         running += b"\n%b\n" % ids
                         clock = self._clock
@@ -117,7 +118,7 @@ class Express(Shortcut):
         out: list[bytes] = []
         at, length = 0, len(data)
         while at < length:
-            begin = data.find(b"\r\ndata: {", at, at + 16) + 2  # of the event
+            begin = data.find(_EVENT_BEGINS, at, at + 16) + 2  # of the event
             if begin < at + 3:
                 break
             size = data[at : begin - 2]
@@ -134,13 +135,13 @@ class Express(Shortcut):
                 cut = data.find(join, begin + text_at, end)
                 ids = data[cut + len(join) : end - 6]
                 text = data[begin + text_at : cut]
-                if cut < 0 or ids.strip(_OF_IDS) or not is_text(text):
+                if cut < 0 or ids.strip(ID_BYTES) or not is_text(text):
                     break
                 known += (text, ids)
                 out += (_SIZES[rest + len(text)], data[begin:body], instead, text, tail)
             elif data.startswith(silent, body):
                 ids = data[body + len(silent) : end - 6]
-                if ids.strip(_OF_IDS):
+                if ids.strip(ID_BYTES):
                     break
                 known += (b"", ids)
             else:
@@ -181,7 +182,7 @@ class Gathering(Shortcut):
             at = len(beginning[0]) - 1
             if data.startswith(beginning) and data.endswith(_END) and data.find(b"\n", at) == length - 4:
                 found = self.form.one(data[at:-4])
-                if found is not None and not found[1].strip(_OF_IDS):
+                if found is not None and not found[1].strip(ID_BYTES):
                     self._running += b"%b\n%b\n" % found
                     self._texts.append(found[0])
                     clock = self._clock

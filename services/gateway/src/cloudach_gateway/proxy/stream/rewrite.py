@@ -17,7 +17,7 @@ from openai_wire.sse import DONE_FRAME
 
 from ..engine.chunk import SHAPE_ERRORS, BadChunk, parse
 from .express import Shape
-from .running_form import END, QUOTE, RunningForm, is_text
+from .form import DATA, END, QUOTE, RunningForm, head_of, is_text
 from .tally import Tally
 from .transcript import MOST_OF_ONE
 
@@ -39,9 +39,6 @@ class ClientView:
     usage: UsageForm = UsageForm.LAST_CHOICE
     token_ids: bool = False
     answers_per_prompt: int = 1
-
-
-_CHOICES = b',"choices":['
 
 
 class StreamRewriter:
@@ -189,20 +186,18 @@ class StreamRewriter:
 
     def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
         """Remembers what running chunks have around their text, when they are in the form that can be edited."""
-        if payload.startswith(self._in_start.removeprefix(b"data: ")) or self.view.usage is UsageForm.EVERY_CHUNK:
+        if payload.startswith(self._in_start.removeprefix(DATA)) or self.view.usage is UsageForm.EVERY_CHUNK:
             return
         form = RunningForm.of(payload)
         if form is None:
             return
-        start, join = form.start, form.join
-        head = {key: chunk[key] for key in ("id", "object", "created", "model") if key in chunk}
-        if start.count(b'":', 0, start.index(_CHOICES)) != len(head):  # it has more, which is to be kept
+        out_start = form.start_with(head_of(chunk))
+        if out_start is None:  # its head has more, which is to be kept
             return
         self._form = self.tally.transcript.form = form
-        self._in_start, self._in_join = start, join
-        self._out_start = b"data: " + orjson.dumps(head)[:-1] + start[start.index(_CHOICES) :]
-        asked = join.removesuffix(b',"token_ids":[').removesuffix(b',"prompt_token_ids":null')
-        self._out_join = asked + b"}]" + self._tail
+        self._in_start, self._in_join = form.start, form.join
+        self._out_start = out_start
+        self._out_join = form.close_without_ids + self._tail
         self._out_between = self._out_join + self._out_start
         self.shape = None if self.view.token_ids else Shape.of(form, self._out_start, self._out_join)
 
@@ -240,4 +235,4 @@ def _complete_calls(choice: dict[str, Any]) -> None:
 
 
 def _frame(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(chunk) + b"\n\n"
+    return DATA + orjson.dumps(chunk) + b"\n\n"

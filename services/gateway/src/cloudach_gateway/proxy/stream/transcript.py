@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .running_form import RunningForm
+from .form import DATA, RunningForm
 
 WINDOW = 64  # events; back to the last clean cut it is a few, with stop strings about as many as their characters
 
@@ -85,7 +85,7 @@ class Transcript:
 
     def payloads(self) -> list[bytes]:
         """Of the recent events, in order."""
-        return [event.removeprefix(b"data: ") for events in self.recent for event in events.split(b"\n\n") if event]
+        return [event.removeprefix(DATA) for events in self.recent for event in events.split(b"\n\n") if event]
 
     @property
     def whole(self) -> bool:

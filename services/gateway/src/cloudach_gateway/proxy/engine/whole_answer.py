@@ -1,4 +1,4 @@
-"""What an engine says first, or says whole: an answer, an error, or nothing that could be one. Pure."""
+"""An engine's answer in one piece instead of a stream: read, checked, and written for the client. Pure."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ from typing import Any
 
 import orjson
 
-from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, described, is_error, parse
-
-_A_CHOICE = b'"choices":[{'  # so every engine known writes it; quotes within a JSON string are escaped
+from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, described, is_error
 
 
 class NoAnswer(Exception):
     """It is well-formed, and holds nothing. Its text is for the log."""
-
-
-def begins(payload: bytes) -> bool:
-    """Whether the answer begins with this event: it has a choice. Raises EngineReportedError, BadChunk."""
-    return _A_CHOICE in payload or bool(parse(payload)["choices"])
 
 
 def whole_answer(body: bytes, path: str) -> dict[str, Any]:
