@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from tests.bench.client import Answer, Arrivals, BadAnswer, Client, Cut, Tally, Target
+from tests.support.wire import STREAM_HEAD
 
 _EVENTS = (
     b'data: {"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}\n\n',
@@ -17,7 +18,6 @@ _EVENTS = (
     b'data: {"choices":[{"delta":{"content":"!"},"finish_reason":"length"}]}\n\n',
     b"data: [DONE]\n\n",
 )
-_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def chunked(*parts: bytes) -> bytes:
@@ -63,7 +63,7 @@ async def test_counts_events_whatever_the_splits() -> None:
     body = b"".join(_EVENTS)
     for size in (1, 2, 7, 90, 4096):
         pieces = [body[start : start + size] for start in range(0, len(body), size)]
-        async with server([_HEAD + chunked(*pieces) + b"0\r\n\r\n"]) as target:
+        async with server([STREAM_HEAD + chunked(*pieces) + b"0\r\n\r\n"]) as target:
             answer, tally = await ask(target)
         assert tally.events == len(_EVENTS)
         assert answer.first_content_at > answer.asked_at
@@ -72,7 +72,7 @@ async def test_counts_events_whatever_the_splits() -> None:
 async def test_counts_an_event_that_ends_between_two_reads() -> None:
     body = b"".join(_EVENTS)
     cut = len(_EVENTS[0]) - 1
-    async with server([_HEAD + chunked(body[:cut]), chunked(body[cut:]) + b"0\r\n\r\n"], pause_s=0.05) as target:
+    async with server([STREAM_HEAD + chunked(body[:cut]), chunked(body[cut:]) + b"0\r\n\r\n"], pause_s=0.05) as target:
         _, tally = await ask(target)
     assert tally.events == len(_EVENTS)
 
@@ -80,7 +80,7 @@ async def test_counts_an_event_that_ends_between_two_reads() -> None:
 async def test_counts_events_that_come_one_by_one() -> None:
     """As a paced stream's do: whole HTTP chunks, which the client takes without parsing them."""
     middle = [chunked(_EVENTS[1])] * 5 + [chunked(_EVENTS[1], _EVENTS[1])]
-    writes = [_HEAD + chunked(*_EVENTS[:2]), *middle, chunked(_EVENTS[2]), chunked(_EVENTS[3]), b"0\r\n\r\n"]
+    writes = [STREAM_HEAD + chunked(*_EVENTS[:2]), *middle, chunked(_EVENTS[2]), chunked(_EVENTS[3]), b"0\r\n\r\n"]
     async with server(writes, pause_s=0.02) as target:
         answer, tally = await ask(target)
     assert tally.events == answer.events == len(_EVENTS) + 7
@@ -89,7 +89,7 @@ async def test_counts_events_that_come_one_by_one() -> None:
 
 
 async def test_chunks_are_timed_against_their_witness() -> None:
-    writes = [_HEAD + chunked(*_EVENTS[:2]), chunked(_EVENTS[1]), chunked(*_EVENTS[2:]) + b"0\r\n\r\n"]
+    writes = [STREAM_HEAD + chunked(*_EVENTS[:2]), chunked(_EVENTS[1]), chunked(*_EVENTS[2:]) + b"0\r\n\r\n"]
     tally = Tally(phases=2)
     async with server(writes, pause_s=0.05, read=lambda: tally.events) as target:
         with Client(target, tally) as client:
@@ -101,7 +101,7 @@ async def test_chunks_are_timed_against_their_witness() -> None:
 
 
 async def test_what_does_not_end_can_be_cut() -> None:
-    async with server([_HEAD + chunked(*_EVENTS[:2])] + [chunked(_EVENTS[1])] * 10, pause_s=0.05) as target:
+    async with server([STREAM_HEAD + chunked(*_EVENTS[:2])] + [chunked(_EVENTS[1])] * 10, pause_s=0.05) as target:
         with Client(target, Tally()) as client:
             asked = asyncio.create_task(client.ask(target.request(max_tokens=2, stream=True), stream=True))
             await asyncio.sleep(0.1)
@@ -113,7 +113,7 @@ async def test_what_does_not_end_can_be_cut() -> None:
 
 
 async def test_the_role_chunk_is_no_first_token() -> None:
-    async with server([_HEAD + chunked(_EVENTS[0]), chunked(*_EVENTS[1:]) + b"0\r\n\r\n"], pause_s=0.1) as target:
+    async with server([STREAM_HEAD + chunked(_EVENTS[0]), chunked(*_EVENTS[1:]) + b"0\r\n\r\n"], pause_s=0.1) as target:
         answer, _ = await ask(target)
     assert answer.ttft_s > 0.09
 
@@ -121,10 +121,10 @@ async def test_the_role_chunk_is_no_first_token() -> None:
 @pytest.mark.parametrize(
     ("writes", "reason"),
     [
-        ([_HEAD + chunked(*_EVENTS[:3]) + b"0\r\n\r\n"], "without .DONE."),
-        ([_HEAD + chunked(*_EVENTS[:2])], "broke"),
-        ([_HEAD + chunked(*_EVENTS[:2], _EVENTS[3]) + b"0\r\n\r\n"], "not as long"),
-        ([_HEAD + chunked(_EVENTS[1], b'data: {"error":{}}\n\n', _EVENTS[3]) + b"0\r\n\r\n"], "error frame"),
+        ([STREAM_HEAD + chunked(*_EVENTS[:3]) + b"0\r\n\r\n"], "without .DONE."),
+        ([STREAM_HEAD + chunked(*_EVENTS[:2])], "broke"),
+        ([STREAM_HEAD + chunked(*_EVENTS[:2], _EVENTS[3]) + b"0\r\n\r\n"], "not as long"),
+        ([STREAM_HEAD + chunked(_EVENTS[1], b'data: {"error":{}}\n\n', _EVENTS[3]) + b"0\r\n\r\n"], "error frame"),
         ([b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 2\r\n\r\n{}"], "status 429"),
         ([b"what?\r\n\r\n"], "no HTTP"),
     ],

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from tests.support.mutations import JUNK, broken, mutated, text
-from tests.support.wire import REASONS, response, sse
+from tests.support.wire import REASONS, STREAM_HEAD, chunked, response, sse
 
 MAX_TOKENS = 64
 
@@ -161,10 +161,7 @@ def _sse(answer: list[dict[str, Any]]) -> bytes:
 
 def _stream(payloads: list[str], *, done: bool) -> bytes:
     pieces = [sse(payload) for payload in [*payloads, *(["[DONE]"] if done else [])]]
-    return _STREAM_HEAD + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
-
-
-_STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    return STREAM_HEAD + chunked(*pieces)
 
 
 def _http(answer: Answer) -> bytes:
@@ -197,7 +194,7 @@ def _wrong_length(random: Random, answer: Answer) -> bytes:
 
 def _wrong_chunks(random: Random, answer: Answer) -> bytes:
     size = random.choice((b"zz", b"", b"-1", b"f" * 20, b"5;" + b"x" * 100_000, b"0", b"7fffffffffffffff"))
-    return _STREAM_HEAD + size + b"\r\n" + _body(answer) + b"\r\n0\r\n\r\n"
+    return STREAM_HEAD + size + b"\r\n" + _body(answer) + b"\r\n0\r\n\r\n"
 
 
 def _huge_head(random: Random, answer: Answer) -> bytes:

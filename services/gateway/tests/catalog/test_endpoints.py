@@ -11,7 +11,7 @@ from cloudach_kube.access import Access
 
 from tests.support.waiting import until_async
 
-from .test_cluster import Following, following
+from .following import Following, following
 
 SERVICE = "http://a-serve-svc.serving.svc:8000"
 SLICES = "a-serve-svc"

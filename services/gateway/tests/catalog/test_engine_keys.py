@@ -14,7 +14,7 @@ from cloudach_model_api.keys import key_id
 
 from tests.support.waiting import until_async
 
-from .test_cluster import following
+from .following import following
 
 FIRST, SECOND = "first-key", "second-key"
 

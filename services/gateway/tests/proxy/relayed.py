@@ -13,7 +13,7 @@ from cloudach_gateway.proxy.stream.express import Express
 from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter
 from cloudach_gateway.proxy.stream.tally import Tally
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+from tests.support.wire import chunk
 
 
 class Wire:
@@ -75,7 +75,7 @@ class Stream:
         return shape and Express(shape, running, self.client, asyncio.get_running_loop().time)
 
     def _write(self, data: bytes) -> None:
-        self.client.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self.client.write(chunk(data))
 
     def _feed(self, payloads: Sequence[bytes]) -> None:
         for payload in payloads:
@@ -87,9 +87,9 @@ class Stream:
     def told(self) -> tuple[list[Any], bytes, list[Any], int, list[Happened]]:
         transcript = self.rewriter.tally.transcript
         said = [orjson.loads(payload) for payload in transcript.payloads()]
-        for chunk in said:  # a chunk without text may be kept as one with an empty one
-            if chunk["choices"][0].get("delta") == {}:
-                chunk["choices"][0]["delta"] = {"content": ""}
+        for answered in said:  # a chunk without text may be kept as one with an empty one
+            if answered["choices"][0].get("delta") == {}:
+                answered["choices"][0]["delta"] = {"content": ""}
         events = [orjson.loads(event.removeprefix(b"data: ")) for event in sent(self.client).split(b"\n\n")[:-1]]
         return events, bytes(transcript.ids), said, transcript.count, self.happened
 

@@ -17,7 +17,9 @@ from cloudach_gateway.record import RequestRecord
 from cloudach_gateway.settings import Failover, Model
 from openai_wire.requests import ChatRequest, parse
 
-from .placing.test_placer import DONE, HEAD, Run, chunk
+from tests.support.wire import STREAM_HEAD, chunk
+
+from .placing.runs import DONE, Run
 
 CHAT = "/v1/chat/completions"
 CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -44,7 +46,7 @@ async def test_an_engine_that_says_nothing_until_a_call_is_complete(
 ) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + (event({"role": "assistant"}) if role_first else b""))
+        await peer.say(STREAM_HEAD + (event({"role": "assistant"}) if role_first else b""))
         await asyncio.sleep(1.0)
         with suppress(OSError):
             await peer.say(event({"tool_calls": [CALL]}, "tool_calls") + DONE)

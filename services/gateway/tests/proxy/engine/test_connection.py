@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.waiting import until_async
+from tests.support.wire import chunked
 
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -74,10 +75,6 @@ async def ask(port: int) -> tuple[Heard, Connection, Freed]:
     async with asyncio.timeout(20):
         await heard.over.wait()
     return heard, connection, freed
-
-
-def chunked(*pieces: bytes) -> bytes:
-    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 def whole_answer(body: bytes, form: str, cuts: list[int]) -> bytes:

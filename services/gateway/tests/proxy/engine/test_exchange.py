@@ -18,16 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.waiting import until_async
+from tests.support.wire import LAST_CHUNK, STREAM_HEAD, chunk
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-END = b"0\r\n\r\n"
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 
 Posted = tuple[Exchange, Happened]
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def sse(*payloads: bytes) -> bytes:
@@ -169,7 +164,9 @@ def test_the_same_events_however_the_bytes_come(
     stream = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
     if framing == "chunked":
         edges = sorted({0, len(body), *(cut % len(body) for cut in frames)})
-        stream += b"transfer-encoding: chunked\r\n\r\n" + b"".join(chunk(body[a:b]) for a, b in pairwise(edges)) + END
+        stream += (
+            b"transfer-encoding: chunked\r\n\r\n" + b"".join(chunk(body[a:b]) for a, b in pairwise(edges)) + LAST_CHUNK
+        )
     elif framing == "length":
         stream += b"content-length: %d\r\n\r\n%b" % (len(body), body)
     else:
@@ -216,7 +213,7 @@ async def test_a_stream_and_the_connection_used_again(start_engine: Any) -> None
     async def play(peer: Any) -> None:
         while True:
             await peer.request()
-            await peer.say(HEAD, chunk(sse(b"{}")), chunk(sse(b'{"a":1}', b"[DONE]")), END)
+            await peer.say(STREAM_HEAD, chunk(sse(b"{}")), chunk(sse(b'{"a":1}', b"[DONE]")), LAST_CHUNK)
 
     engine, pool = await start_engine(play), Pool(connect_s=20)
     for _ in range(3):
@@ -231,7 +228,7 @@ async def test_a_stream_and_the_connection_used_again(start_engine: Any) -> None
 async def test_events_wait_for_their_sink(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"1")), chunk(sse(b"2", b"3")), chunk(sse(b"[DONE]")), END)
+        await peer.say(STREAM_HEAD + chunk(sse(b"1")), chunk(sse(b"2", b"3")), chunk(sse(b"[DONE]")), LAST_CHUNK)
 
     asked = await ask(await start_engine(play))
     await asked.until_whole()
@@ -245,10 +242,10 @@ async def test_events_wait_for_their_sink(start_engine: Any) -> None:
 async def test_an_end_that_is_none(start_engine: Any, at: str, after: bytes) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD, after)
+        await peer.say(STREAM_HEAD, after)
         await asyncio.sleep(0.02)
         if at == "clean end":
-            await peer.say(END)
+            await peer.say(LAST_CHUNK)
             await peer.until_closed()
         elif at == "reset":
             peer.reset()
@@ -273,11 +270,11 @@ async def test_what_the_sink_cannot_take_breaks_it(start_engine: Any, problem: E
     async def play(peer: Any) -> None:
         await peer.request()
         if when == "later":
-            await peer.say(HEAD, chunk(sse(b"fine")))
+            await peer.say(STREAM_HEAD, chunk(sse(b"fine")))
             await asyncio.sleep(0.05)
-        await peer.say((HEAD if when != "later" else b"") + chunk(sse(b"bad", b"more")))
+        await peer.say((STREAM_HEAD if when != "later" else b"") + chunk(sse(b"bad", b"more")))
         if when == "with its end":
-            await peer.say(chunk(sse(b"[DONE]")) + END)
+            await peer.say(chunk(sse(b"[DONE]")) + LAST_CHUNK)
         await peer.until_closed()
 
     asked = await ask(await start_engine(play))
@@ -343,7 +340,7 @@ async def test_half_a_whole_answer_is_none(start_engine: Any) -> None:
 async def test_a_connection_that_had_gone_stale_says_nothing_of_the_engine(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"[DONE]")) + END)
+        await peer.say(STREAM_HEAD + chunk(sse(b"[DONE]")) + LAST_CHUNK)
         await peer.request()
 
     engine, pool = await start_engine(play), Pool(connect_s=20)
@@ -361,7 +358,7 @@ async def test_who_closes_hears_no_more(start_engine: Any) -> None:
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"1")))
+        await peer.say(STREAM_HEAD + chunk(sse(b"1")))
         await peer.until_closed()
         gone.set()
 
@@ -383,7 +380,7 @@ async def test_an_answer_that_ends_before_its_engine_does(start_engine: Any) -> 
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"1")), chunk(sse(b"2", b"3")))
+        await peer.say(STREAM_HEAD + chunk(sse(b"1")), chunk(sse(b"2", b"3")))
         await peer.until_closed()
         gone.set()
 
@@ -410,7 +407,7 @@ async def test_an_answer_that_ends_before_its_engine_does(start_engine: Any) -> 
 async def test_last_bytes_that_do_not_come_cost_the_connection(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"1", b"[DONE]")))
+        await peer.say(STREAM_HEAD + chunk(sse(b"1", b"[DONE]")))
         await peer.until_closed()
 
     asked = await ask(await start_engine(play))
@@ -426,9 +423,9 @@ async def test_last_bytes_come_also_to_who_was_paused(start_engine: Any, monkeyp
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"1", b"[DONE]")))
+        await peer.say(STREAM_HEAD + chunk(sse(b"1", b"[DONE]")))
         await closed.wait()
-        await peer.say(END)
+        await peer.say(LAST_CHUNK)
         await peer.until_closed()
 
     engine = await start_engine(play)
@@ -444,7 +441,7 @@ async def test_last_bytes_come_also_to_who_was_paused(start_engine: Any, monkeyp
 async def test_silence_while_paused_is_our_own(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"1")))
+        await peer.say(STREAM_HEAD + chunk(sse(b"1")))
         await peer.until_closed()
 
     asked = await ask(await start_engine(play))
@@ -460,7 +457,7 @@ async def test_silence_while_paused_is_our_own(start_engine: Any) -> None:
 async def test_an_endless_event(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(b"data: "))
+        await peer.say(STREAM_HEAD + chunk(b"data: "))
         while True:
             await peer.say(chunk(b"x" * 1_000_000))
 
@@ -475,7 +472,7 @@ async def test_comments_are_no_sign_of_life(start_engine: Any) -> None:
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + chunk(sse(b"1")))
+        await peer.say(STREAM_HEAD + chunk(sse(b"1")))
         await asyncio.sleep(0.05)
         await peer.say(chunk(b": ping\n\n"))
         await peer.until_closed()

@@ -15,8 +15,9 @@ from cloudach_gateway.proxy.engine.pool import IDLE_S, Origin, Pool
 
 from tests.support.ports import free_port
 from tests.support.waiting import until_async
+from tests.support.wire import response
 
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
+ANSWER = response("hi", kind=None)
 REQUEST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"
 
 

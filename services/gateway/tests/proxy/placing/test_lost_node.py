@@ -10,11 +10,13 @@ from cloudach_gateway.proxy.engine.pool import Origin
 from cloudach_gateway.proxy.placing.balance import Balancer
 from cloudach_gateway.proxy.placing.fleet import Engines, Unreachable
 
-from ..engine.test_pool import ANSWER
-from .test_moving import Scene
+from tests.support.wire import response
+
+from .scene import Scene
 
 DEAD = "http://127.0.0.1:1"
 CONNECT_S = 0.3
+ANSWER = response("hi", kind=None)
 REQUESTS = 150
 
 

@@ -3,90 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from cloudach_gateway.catalog import Catalog, Resource, ServedModel
 from cloudach_gateway.errors import ModelNotReady, UpstreamError
-from cloudach_gateway.proxy.conversation import Conversation
 from cloudach_gateway.proxy.engine.pool import Origin
-from cloudach_gateway.proxy.placing.fleet import Engines
-from cloudach_gateway.proxy.placing.placer import EngineRequest
-from cloudach_gateway.proxy.stream.tally import Tally
-from cloudach_gateway.settings import Failover, Model, Timeouts
 
-from tests.support.ports import free_port
 from tests.support.waiting import until_async
+from tests.support.wire import STREAM_HEAD
 
-from .test_placer import DONE, HEAD, PATH, Heard, token
-
-
-class Client:
-    """One that reads, and gets heart-beats."""
-
-    paused_at = None
-
-    def __init__(self) -> None:
-        self.beats = 0
-
-    def takes_nothing(self) -> bool:
-        return False
-
-    def on_news(self, flow_changed: Any, gone: Any) -> None:
-        pass
-
-    async def beat(self) -> None:
-        self.beats += 1
-
-
-class Scene:
-    """A Model of a cluster and its requests."""
-
-    def __init__(self, *upstreams: str, retries: int = 0, resource: bool = True) -> None:
-        model = ServedModel.from_settings(Model(id="m", upstreams=("http://nowhere",), max_model_len=1000))
-        own = Resource("serving", "m") if resource else None
-        self.model = replace(model, upstreams=upstreams, resource=own, shared="serving/m" if resource else None)
-        self.catalog = Catalog([])
-        self.catalog.replace([self.model])
-        self.engines = Engines(connect_s=20, directory=self.catalog)
-        self.engines.start()
-        self.client = Client()
-        limits = {"first_token_s": 30, "between_tokens_s": 30, "total_s": 60, "heartbeat_s": 0.05, "retries": retries}
-        self.timeouts = Timeouts(**limits)  # type: ignore[arg-type]
-
-    def move(self, *upstreams: str) -> None:
-        before = self.catalog.current(self.model).upstreams
-        self.catalog.put([replace(self.model, upstreams=upstreams)])
-        self.engines.left({*before} - {*upstreams})
-
-    def ask(self, heard: Heard, *, patience_s: float = 30.0) -> asyncio.Task[Any]:
-        fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
-        request = EngineRequest(self.model, PATH, b"{}", "req", fields=fields, patience_s=patience_s)
-        failover = Failover(spread_s=0.02, budget_s=20)
-        talk = Conversation(self.engines, self.timeouts, failover, request, heard, Tally(), reader=self.client)
-
-        async def run() -> None:
-            try:
-                await talk.stream(heard)
-            finally:
-                talk.close()
-                self.engines.stop()
-
-        return asyncio.create_task(run())
-
-
-def gone() -> str:
-    """Where a pod was, and nobody is any more."""
-    return f"http://127.0.0.1:{free_port()}"
-
-
-def answers(first: int = 0) -> Any:
-    async def play(peer: Any) -> None:
-        await peer.request()
-        await peer.say(HEAD, *(token(n) for n in range(first, 30)), token(30, end='"stop"'), DONE)
-
-    return play
+from .runs import Heard, token
+from .scene import Scene, answers, gone
 
 
 async def test_pods_that_are_gone_cost_no_attempt(start_engine: Any) -> None:
@@ -154,7 +81,7 @@ async def test_an_engine_of_the_configuration_file_is_not_waited_for() -> None:
 def breaks_when(moved: asyncio.Event) -> Any:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD, *(token(n) for n in range(10)))
+        await peer.say(STREAM_HEAD, *(token(n) for n in range(10)))
         await moved.wait()
 
     return play
@@ -198,7 +125,7 @@ async def test_a_loss_is_counted_for_all_pods_of_a_model(start_engine: Any) -> N
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + token(0))
+        await peer.say(STREAM_HEAD + token(0))
         await peer.until_closed()
 
     one, two = await start_engine(play), await start_engine(play)

@@ -4,121 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from cloudach_gateway.catalog import ServedModel
 from cloudach_gateway.errors import GatewayError, UpstreamTimeout
-from cloudach_gateway.proxy.conversation import Conversation
-from cloudach_gateway.proxy.engine.exchange import Exchange, Lane
+from cloudach_gateway.proxy.engine.exchange import Exchange
 from cloudach_gateway.proxy.placing import suspects
 from cloudach_gateway.proxy.placing.failover import Cause
-from cloudach_gateway.proxy.placing.fleet import Engines
-from cloudach_gateway.proxy.placing.placer import EngineRequest, PlacementFailed, Placer
+from cloudach_gateway.proxy.placing.placer import PlacementFailed, Placer
 from cloudach_gateway.proxy.placing.watch import Watch
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.proxy.stream.transcript import Transcript
-from cloudach_gateway.settings import Failover, Model, Timeouts
 
 from tests.support.waiting import until_async
+from tests.support.wire import STREAM_HEAD, chunk
 
-HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-PATH = "/v1/completions"
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def token(number: int, *, end: str = "null") -> bytes:
-    return chunk(
-        b'data: {"id":"c","object":"text_completion","created":1,"model":"m","choices":[{"index":0,"text":" %d",'
-        b'"logprobs":null,"finish_reason":%b,"stop_reason":null,"prompt_token_ids":%b,"token_ids":[%d]}]}\n\n'
-        % (number, end.encode(), b"[1,2]" if number == 0 else b"null", number)
-    )
-
-
-DONE = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-REFUSED = b"HTTP/1.1 500 No\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-DEAD = b'{"error":{"message":"EngineCore encountered an issue.","type":"InternalServerError","code":500}}'
-
-
-class Run:
-    """Engines as a gateway has them, and what is left in their books."""
-
-    def __init__(self, *upstreams: Any, **timeouts: float) -> None:
-        self.engines = Engines(connect_s=20.0)
-        self.engines.start()
-        urls = tuple(getattr(upstream, "url", upstream) for upstream in upstreams)
-        self.model = ServedModel.from_settings(Model(id="m", upstreams=urls, max_model_len=1000))
-        limits = {"first_token_s": 30.0, "between_tokens_s": 30.0, "total_s": 60.0, "heartbeat_s": 1.0}
-        self.timeouts = Timeouts(**{**limits, **timeouts})  # type: ignore[arg-type]
-        fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
-        self.request = EngineRequest(self.model, PATH, b"{}", "req", fields=fields)
-
-    def placer(self) -> Placer:
-        return Placer(self.engines, self.timeouts, self.request, Watch(self.timeouts, None), Tally())
-
-    def conversation(self, observer: Any) -> Conversation:
-        failover = Failover(spread_s=0.02, budget_s=20)
-        return Conversation(self.engines, self.timeouts, failover, self.request, observer, Tally())
-
-    @property
-    def left(self) -> dict[str, Any]:
-        engines = self.engines
-        return {
-            "running": {url: n for url, n in engines._balancer._running.items() if n},
-            "suspects": [url for url in self.model.upstreams if engines.placements.any_suspect(url)],
-            "in quarantine": [url for url in self.model.upstreams if url not in engines.quarantine.empty([url])],
-            "waiting": list(engines.quarantine._waiting),
-        }
-
-    async def nothing_is_left(self, *, idle: int | None = None) -> None:
-        await asyncio.sleep(0.02)
-        assert self.left == {"running": {}, "suspects": [], "in quarantine": [], "waiting": []}
-        if idle is not None:
-            await until_async(lambda: self.engines.connections == idle)
-        self.engines.stop()
-
-
-class Heard:
-    """A consumer that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.transcript = Transcript()
-        self.ids_shown = self.takes_whole = False
-        self.lane: Lane | None = None
-        self.got: list[bytes] = []
-        self.told: list[str] = []
-
-    async def begin(self) -> None:
-        await asyncio.sleep(0)
-
-    def feed(self, payloads: list[bytes]) -> None:
-        self.got += payloads
-        for payload in payloads:
-            self.transcript.recent.append(payload)
-            ids = payload.rpartition(b'"token_ids":[')[2].split(b"]")[0]
-            self.transcript.ids.extend(ids + b"," if ids else b"")
-            if b'"prompt_token_ids":[' in payload:
-                self.transcript.prompt_ids = [1, 2]
-
-    def start_over(self) -> bool:
-        return False
-
-    def retried(self, cause: str) -> None:
-        self.told.append(f"retried: {cause}")
-
-    def failed_over(self, cause: str, *, after_tokens: int, took_s: float) -> None:
-        self.told.append(f"failed over after {after_tokens}")
-
-
-async def failure(placer: Placer, *, events: bool = True) -> PlacementFailed:
-    with pytest.raises(PlacementFailed) as caught:
-        await placer.place(PATH, b"{}", events=events)
-    return caught.value
+from .runs import DEAD, DONE, PATH, REFUSED, Heard, Run, breaks_after, failure, run_one, token
 
 
 async def test_a_connection_that_was_closed_meanwhile_costs_nothing(start_engine: Any) -> None:
@@ -126,7 +28,7 @@ async def test_a_connection_that_was_closed_meanwhile_costs_nothing(start_engine
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + token(0) + DONE)
+        await peer.say(STREAM_HEAD + token(0) + DONE)
         await asyncio.sleep(random.uniform(0, 0.004))
 
     run = Run(await start_engine(play))
@@ -144,7 +46,7 @@ async def test_a_connection_that_was_used_and_an_engine_that_is_gone(start_engin
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + token(0) + DONE)
+        await peer.say(STREAM_HEAD + token(0) + DONE)
         await peer.request()
         peer.engine.stop()
         peer.reset()
@@ -170,11 +72,11 @@ async def test_idle_connections_that_are_lost_with_a_stream_are_the_same_death(
     async def play(peer: Any) -> None:
         await peer.request()
         if peer.number == 0:  # it breaks off in mid-stream
-            await peer.say(HEAD + token(0))
+            await peer.say(STREAM_HEAD + token(0))
             await both_begun.wait()
             peer.engine.stop()
             return
-        await peer.say(HEAD + token(0) + DONE)
+        await peer.say(STREAM_HEAD + token(0) + DONE)
         await peer.request()  # its death is learned of by what it does not answer
         peer.reset()
 
@@ -200,7 +102,7 @@ async def test_what_a_dying_engine_still_takes_up_is_the_same_death(
     async def play(peer: Any) -> None:
         await peer.request()
         if peer.number == 0:
-            await peer.say(HEAD + token(0))
+            await peer.say(STREAM_HEAD + token(0))
         peer.reset()
 
     run = Run(await start_engine(play))
@@ -219,7 +121,7 @@ async def test_what_an_engine_answered_before_it_died_again_is_another_death(sta
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + token(0) if peer.number == 0 else HEAD)
+        await peer.say(STREAM_HEAD + token(0) if peer.number == 0 else STREAM_HEAD)
         peer.reset()
 
     run = Run(await start_engine(play))
@@ -235,11 +137,11 @@ async def test_what_an_engine_answered_before_it_died_again_is_another_death(sta
     ("answer", "events", "cause", "alone"),
     [
         (b"", True, Cause.LOST, True),
-        (HEAD, True, Cause.LOST, True),
-        (HEAD + DONE, True, Cause.LOST, True),
-        (HEAD + b"0\r\n\r\n", True, Cause.LOST, True),
-        (HEAD + chunk(b"data: " + DEAD + b"\n\n") + DONE, True, Cause.ENGINE_ERROR, True),
-        (HEAD + chunk(b'data: {"error":{"message":"no","code":400}}\n\n') + DONE, True, None, True),
+        (STREAM_HEAD, True, Cause.LOST, True),
+        (STREAM_HEAD + DONE, True, Cause.LOST, True),
+        (STREAM_HEAD + b"0\r\n\r\n", True, Cause.LOST, True),
+        (STREAM_HEAD + chunk(b"data: " + DEAD + b"\n\n") + DONE, True, Cause.ENGINE_ERROR, True),
+        (STREAM_HEAD + chunk(b'data: {"error":{"message":"no","code":400}}\n\n') + DONE, True, None, True),
         (REFUSED % (len(DEAD), DEAD), True, Cause.REFUSED, True),
         (REFUSED % (len(DEAD), DEAD), False, Cause.ENGINE_ERROR, True),
         (b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", True, Cause.REFUSED, True),
@@ -266,7 +168,7 @@ async def test_what_an_answer_says_of_its_engine(
 async def test_an_engine_that_takes_it_and_says_nothing(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD)
+        await peer.say(STREAM_HEAD)
         await peer.until_closed()
 
     run = Run(await start_engine(play), first_token_s=0.2)
@@ -282,7 +184,7 @@ async def test_empty_events_put_off_no_heartbeat(start_engine: Any) -> None:
 
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD)
+        await peer.say(STREAM_HEAD)
         for _ in range(60):
             await peer.say(chunk(b'data: {"choices":[]}\n\n'))
             await asyncio.sleep(0.02)
@@ -314,7 +216,7 @@ async def test_small_events_before_the_first_choice_are_bounded_too(start_engine
     async def play(peer: Any) -> None:
         nonlocal blocks
         await peer.request()
-        await peer.say(HEAD)
+        await peer.say(STREAM_HEAD)
         with suppress(OSError):
             while True:
                 await peer.say(chunk(b"data: {}\n\n" * 100_000))
@@ -334,7 +236,7 @@ async def test_two_suspects_go_one_behind_the_other(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
         begun.append(asyncio.get_running_loop().time())
-        await peer.say(HEAD + token(0))
+        await peer.say(STREAM_HEAD + token(0))
         await peer.until_closed()
 
     run = Run(await start_engine(play))
@@ -364,7 +266,7 @@ async def test_two_suspects_go_one_behind_the_other(start_engine: Any) -> None:
 async def test_others_go_elsewhere_while_a_suspect_is_watched(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + token(0))
+        await peer.say(STREAM_HEAD + token(0))
         await peer.until_closed()
 
     run = Run(await start_engine(play), await start_engine(play))
@@ -380,17 +282,10 @@ async def test_others_go_elsewhere_while_a_suspect_is_watched(start_engine: Any)
     await run.nothing_is_left()
 
 
-async def run_one(run: Run) -> str:
-    placer = run.placer()
-    exchange = await placer.place(PATH, b"{}", events=True)
-    placer.end(failed=False)
-    return exchange.upstream
-
-
 async def test_a_suspect_does_not_wait_for_ever(start_engine: Any) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD + token(0))
+        await peer.say(STREAM_HEAD + token(0))
         await peer.until_closed()
 
     run = Run(await start_engine(play))
@@ -404,17 +299,6 @@ async def test_a_suspect_does_not_wait_for_ever(start_engine: Any) -> None:
     await run.nothing_is_left(idle=0)
 
 
-Play = Callable[[Any], Any]
-
-
-def breaks_after(tokens: int) -> Play:
-    async def play(peer: Any) -> None:
-        await peer.request()
-        await peer.say(HEAD, *(token(n) for n in range(tokens)))
-
-    return play
-
-
 async def test_an_answer_over_several_engines(start_engine: Any) -> None:
     """Scripts: two that break off, one that was dead before, one that ends it."""
 
@@ -424,7 +308,7 @@ async def test_an_answer_over_several_engines(start_engine: Any) -> None:
 
     async def ends(peer: Any) -> None:
         await peer.request()
-        await peer.say(HEAD, *(token(n) for n in range(20, 30)), token(30, end='"stop"'), DONE)
+        await peer.say(STREAM_HEAD, *(token(n) for n in range(20, 30)), token(30, end='"stop"'), DONE)
 
     scripts = [breaks_after(10), dead, ends]
 
@@ -476,7 +360,7 @@ async def test_wherever_it_is_cancelled_nothing_is_left(start_engine: Any) -> No
             peer.reset()
         elif kind == 1:
             await peer.request()
-            await peer.say(HEAD + token(0))
+            await peer.say(STREAM_HEAD + token(0))
         elif kind == 2:
             await breaks_after(9)(peer)
         elif kind == 3:
@@ -484,7 +368,7 @@ async def test_wherever_it_is_cancelled_nothing_is_left(start_engine: Any) -> No
             await peer.say(REFUSED % (len(DEAD), DEAD))
         else:
             await peer.request()
-            await peer.say(HEAD, *(token(n) for n in range(20)))
+            await peer.say(STREAM_HEAD, *(token(n) for n in range(20)))
             await peer.until_closed()
 
     engines = [await start_engine(play), await start_engine(play)]

@@ -20,7 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai_wire.requests import ChatRequest, CompletionRequest, parse
 
-from ..relayed import HEAD, Stream, Wire, http
+from tests.support.wire import STREAM_HEAD
+
+from ..relayed import Stream, Wire, http
 
 ID = "chatcmpl-cecb8adc-7512-45ba-adec-45f0ef39e62b"
 
@@ -38,13 +40,13 @@ def chunk(text: str | None, *ids: int, **more: Any) -> bytes:
     return http(b"data: %b\n\n" % payload(text, *ids, **more))
 
 
-BEGINNING = [HEAD, chunk("It", 1), chunk(" is", 2)]
+BEGINNING = [STREAM_HEAD, chunk("It", 1), chunk(" is", 2)]
 
 
 @pytest.mark.parametrize("chat", [True, False])
 async def test_tokens_go_from_read_to_write(chat: bool) -> None:
     said = [" a", ' "quoted"\n', "é", "\\u0000", "", "}]}]}"]
-    reads = [HEAD, *(chunk(text, number, chat=chat) for number, text in enumerate(["It", " is", *said]))]
+    reads = [STREAM_HEAD, *(chunk(text, number, chat=chat) for number, text in enumerate(["It", " is", *said]))]
     stream = Stream(short=True).read(*reads)
     assert isinstance(stream.engine.protocol, Express)
     assert len(stream.client.written) == 8
@@ -57,7 +59,7 @@ async def test_tokens_go_from_read_to_write(chat: bool) -> None:
 
 
 async def test_haproxy_writes_sizes_in_capitals() -> None:
-    reads = [HEAD, *(http(b"data: %b\n\n" % payload("x" * number, number), upper=True) for number in range(20))]
+    reads = [STREAM_HEAD, *(http(b"data: %b\n\n" % payload("x" * number, number), upper=True) for number in range(20))]
     stream = Stream(short=True).read(*reads)
     assert stream.taken == 18
     assert stream.told == Stream(short=False).read(*reads).told
@@ -138,7 +140,7 @@ async def test_a_client_who_wants_token_ids_gets_them() -> None:
 @pytest.mark.parametrize("chat", [True, False])
 async def test_a_gathered_answer_takes_the_same_way(chat: bool) -> None:
     said = ["It", " is", " a", None, "€", ' "quoted"\n', "!"]
-    reads = [HEAD, *(chunk(text, number, chat=chat) for number, text in enumerate(said))]
+    reads = [STREAM_HEAD, *(chunk(text, number, chat=chat) for number, text in enumerate(said))]
     engine = Wire()
     connection = Connection(lambda _: None, lambda _: None)
     connection.connection_made(engine)  # type: ignore[arg-type]
@@ -192,7 +194,7 @@ def test_the_same_however_it_comes(
     said: list[tuple[str | None, list[int]]], merged: set[int], cuts: set[int], chat: bool
 ) -> None:
     """merged: which chunks come in a read with the one before. cuts: where the bytes are cut besides."""
-    reads = [HEAD, chunk("It", 1, chat=chat)]
+    reads = [STREAM_HEAD, chunk("It", 1, chat=chat)]
     for number, (text, ids) in enumerate(said):
         data = chunk(text, *ids, chat=chat)
         if number in merged:

@@ -23,7 +23,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openai_wire.requests import ChatRequest, CompletionRequest, parse
 
-from ..relayed import HEAD, Stream, Wire, http, sent
+from tests.support.wire import STREAM_HEAD
+
+from ..relayed import Stream, Wire, http, sent
 
 ENGINE = "engine's own name"
 ALIAS = "alias"
@@ -123,7 +125,7 @@ def _usage(prompt: int, completion: int) -> dict[str, int]:
 
 def reads(events: Sequence[bytes], merged: set[int], cuts: set[int]) -> list[bytes]:
     """merged: which events come in a read with the one before. cuts: where the bytes are cut besides."""
-    whole = [HEAD]
+    whole = [STREAM_HEAD]
     for number, event in enumerate(events):
         data = http(b"data: %b\n\n" % event, upper=bool(number % 2))
         if number in merged:

@@ -1,0 +1,1 @@
+"""Engines break off in mid-stream: what the client gets then."""

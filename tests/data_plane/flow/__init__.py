@@ -1,0 +1,1 @@
+"""Clients that read slowly, not at all, or go away."""
