@@ -182,3 +182,21 @@ def test_models_of_ones_own(tmp_path: Path) -> None:
     )
     assert refused.returncode == 2
     assert "line 2: models.0.alias: " in refused.stderr
+
+
+def test_settings_of_the_gateway_are_refused_before_engines_start(tmp_path: Path) -> None:
+    config = tmp_path / "models.yaml"
+    command = [STACK, "up", "--config", config, "--state-dir", tmp_path / "state", "--engine-python", tmp_path / "none"]
+
+    def asked(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *more], capture_output=True, text=True, timeout=60, check=False)
+
+    config.write_text("models: [{id: one}]\ngateway: {timeouts: {drain: 3}}\n")
+    for more in ([], ["--check"]):
+        refused = asked(*more)
+        assert refused.returncode == 2
+        assert "timeouts.drain: Extra inputs" in refused.stderr
+    config.write_text("models: [{id: one}]\ngateway: {timeouts: {drain_s: 3}}\n")
+    good = asked("--check")
+    assert (good.returncode, good.stdout) == (0, "the settings are good\n"), good
+    assert "run `make engine` first" in asked().stdout

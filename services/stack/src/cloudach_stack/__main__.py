@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import FrameType
@@ -12,7 +13,7 @@ from types import FrameType
 from .children import ChildFailed, Children
 from .config import ConfigError, load
 from .state import AlreadyRunning, held, stop
-from .up import Options, StartFailed, say, up
+from .up import Options, StartFailed, check_gateway, say, up
 
 
 class _Stop(Exception):
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         wanted = Options(options.engine, options.port, folder, load(options.config), options.engine_python.absolute())
+        if options.check:
+            return _check(wanted)
         with held(folder):
             return _run(wanted)
     except ConfigError as error:
@@ -39,6 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     except AlreadyRunning as error:
         say(str(error))
         return 2
+
+
+def _check(options: Options) -> int:
+    """Checks the settings. Raises ConfigError."""
+    with tempfile.TemporaryDirectory(prefix="cloudach-") as folder:  # the state folder may be that of a running stack
+        check_gateway(options, Path(folder))
+    print("the settings are good")
+    return 0
 
 
 def _run(options: Options) -> int:
@@ -77,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "--port", type=int, default=8080, help="the gateway's, on 127.0.0.1 (default: 8080; 0: a free one)"
     )
     start.add_argument("--config", type=Path, help="a YAML file with models of your own: docs/configuration.md")
+    start.add_argument("--check", action="store_true", help="only check the settings, those of the gateway too")
     start.add_argument(
         "--engine-python", type=Path, default=Path(".venv-vllm/bin/python"), help="the Python that has vLLM installed"
     )

@@ -17,7 +17,7 @@ import yaml
 from cloudach_service import private_files
 
 from .children import Child, Children
-from .config import Engine, StackConfig, drain_s, gateway_config, inference_config
+from .config import ConfigError, Engine, StackConfig, drain_s, gateway_config, inference_config
 
 _LISTENING = "listening on "
 _READY_S = 60.0
@@ -44,9 +44,10 @@ def say(text: str) -> None:
 
 
 def up(options: Options, children: Children) -> None:
-    """Starts everything, and returns when it serves. Raises StartFailed, ChildFailed."""
+    """Starts everything, and returns when it serves. Raises ConfigError, StartFailed, ChildFailed."""
     state = options.state_dir
     began = time.monotonic()
+    check_gateway(options, state)
     upstreams, engine_key = _start_engines(options, children)
     say("starting the gateway")
     config_file = state / "gateway.yaml"
@@ -69,6 +70,20 @@ def up(options: Options, children: Children) -> None:
     names = ", ".join(name for model in options.config.models for name in (model.id, *model.aliases))
     say(f"models: {names}")
     print(f"CLOUDACH_BASE_URL={base_url}\nCLOUDACH_API_KEY={key}", flush=True)
+
+
+def check_gateway(options: Options, folder: Path) -> None:
+    """Lets the gateway check its settings in a file below the folder. Raises ConfigError.
+
+    It comes before the engines, which take minutes to start.
+    """
+    upstreams = {model.id: "http://127.0.0.1:1" for model in options.config.models}  # nobody is asked
+    config = gateway_config(options.config, port=options.port, state_dir=folder, upstreams=upstreams, api_key=None)
+    private_files.write(folder / "gateway.yaml", yaml.safe_dump(config))
+    command = [_tool("cloudach-gateway"), "--config", str(folder / "gateway.yaml"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if checked.returncode != 0:
+        raise ConfigError(f"the gateway refuses the settings of the section `gateway`:\n{checked.stderr.rstrip()}")
 
 
 def _start_engines(options: Options, children: Children) -> tuple[dict[str, str], str | None]:
