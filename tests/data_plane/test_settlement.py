@@ -15,7 +15,7 @@ import httpx
 import pytest
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
-from cloudach_gateway.admission.tenancy import KeyLimits
+from cloudach_gateway.admission.key_records import KeyLimits
 from redis import Redis
 
 from tests.data_plane.conftest import PATIENT, Stack, chat

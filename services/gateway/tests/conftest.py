@@ -13,7 +13,7 @@ import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.admission import Admission
-from cloudach_gateway.admission.tenancy import KeyLimits
+from cloudach_gateway.admission.key_records import KeyLimits
 from cloudach_gateway.settings import Limits, Redis
 from cloudach_gateway.store.embedded import EmbeddedValkey
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from cloudach_gateway.admin.cli import main
-from cloudach_gateway.admission.tenancy import parse_api_key
+from cloudach_gateway.admission.api_keys import parse_api_key
 from cloudach_gateway.store.embedded import EmbeddedValkey, running_url
 
 Run = Callable[..., tuple[int, str, str]]

@@ -9,7 +9,8 @@ import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.admin.keys import KeyProblem
-from cloudach_gateway.admission.tenancy import KeyLimits, digest, new_api_key, new_key_id, parse_api_key
+from cloudach_gateway.admission.api_keys import digest, new_api_key, new_key_id, parse_api_key
+from cloudach_gateway.admission.key_records import KeyLimits
 from cloudach_gateway.store import layout
 
 

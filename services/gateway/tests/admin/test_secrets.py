@@ -14,7 +14,7 @@ import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.cli import main
 from cloudach_gateway.admin.key_store import KeyStore
-from cloudach_gateway.admission.tenancy import parse_api_key
+from cloudach_gateway.admission.api_keys import parse_api_key
 from cloudach_gateway.store.trouble import StoreDown
 
 Run = Callable[..., tuple[int, str, str]]

@@ -14,9 +14,10 @@ import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.admission import Admission, Grant
+from cloudach_gateway.admission.api_keys import parse_api_key
 from cloudach_gateway.admission.grants import Ask, Settlement
+from cloudach_gateway.admission.key_records import Caller, KeyLimits
 from cloudach_gateway.admission.limiter_scripts import ADMIT, RENEW, SETTLE, Encoder, Rules
-from cloudach_gateway.admission.tenancy import Caller, KeyLimits, parse_api_key
 from cloudach_gateway.errors import LimitState, RateLimited
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.embedded import EmbeddedValkey

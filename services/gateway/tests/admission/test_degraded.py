@@ -11,7 +11,8 @@ import pytest
 import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
-from cloudach_gateway.admission.tenancy import KeyLimits, new_api_key, new_key_id, parse_api_key
+from cloudach_gateway.admission.api_keys import new_api_key, new_key_id, parse_api_key
+from cloudach_gateway.admission.key_records import KeyLimits
 from cloudach_gateway.errors import InvalidApiKey, Overloaded, RateLimited
 from cloudach_gateway.store import layout
 

@@ -7,7 +7,7 @@ import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.admission.grants import Grant
-from cloudach_gateway.admission.tenancy import KeyLimits
+from cloudach_gateway.admission.key_records import KeyLimits
 from cloudach_gateway.errors import RateLimited
 from cloudach_gateway.store import layout
 

@@ -90,7 +90,7 @@ async def test_four_gateways_find_what_a_killed_one_left_and_bill_it_once(
         others = [await start_admission(lease_ttl_s=LEASE_TTL_S) for _ in range(4)]
         lost: list[int] = []
         for other in others:
-            other.sweep._silence._on_lost = lost.append
+            other.sweep._lost_gateways._on_lost = lost.append
         generated, noted = await asyncio.to_thread(_kill_after, process, 150, 3)
     records = await _until_recorded(client, tenant, 30)
     assert [record["id"].split(".")[1] for record in sorted(records, key=lambda r: int(r["id"].split(".")[1]))] == [

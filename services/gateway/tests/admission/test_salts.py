@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 import redis
+from cloudach_gateway.admission.api_keys import PresentedKey
 from cloudach_gateway.admission.salts import Salts
-from cloudach_gateway.admission.tenancy import PresentedKey
 from cloudach_gateway.errors import Overloaded
 from cloudach_gateway.store.store import Store
 

@@ -9,7 +9,7 @@ import pytest
 import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
-from cloudach_gateway.admission.tenancy import KeyLimits
+from cloudach_gateway.admission.key_records import KeyLimits
 from cloudach_gateway.admission.window import Decision, Window
 from cloudach_gateway.store import layout
 from hypothesis import HealthCheck, given, settings

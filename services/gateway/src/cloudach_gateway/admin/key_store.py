@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ..admission.tenancy import KeyRecord, unpack_secrets
+from ..admission.key_records import KeyRecord, unpack_secrets
 from ..store import layout
 from ..store.client_redis import BlockingStore, translated
 

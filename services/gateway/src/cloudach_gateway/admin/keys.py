@@ -12,17 +12,8 @@ from datetime import UTC, datetime
 from types import EllipsisType
 from typing import Any
 
-from ..admission.tenancy import (
-    KEY_ID,
-    TENANT,
-    KeyLimits,
-    KeyRecord,
-    digest,
-    new_api_key,
-    new_key_id,
-    pack_secrets,
-    parse_api_key,
-)
+from ..admission.api_keys import KEY_ID, TENANT, digest, new_api_key, new_key_id, parse_api_key
+from ..admission.key_records import KeyLimits, KeyRecord, pack_secrets
 from ..errors import InvalidApiKey
 from ..store.trouble import StoreDown
 from .key_store import KeyStore

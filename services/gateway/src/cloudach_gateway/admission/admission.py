@@ -13,15 +13,16 @@ from ..errors import GatewayError, InternalError
 from ..settings import Limits, Redis
 from ..store import layout
 from ..store.store import Reply, Store, StoreDown, StoreError, Unanswered
+from .api_keys import PresentedKey, parse_api_key
 from .eviction import Eviction
 from .grants import IN_DOUBT, OUTCOMES, WITHDRAWN, Ask, Grant, Settlement
+from .key_records import Caller, KeyRecord
 from .leases import Leases
 from .limiter_scripts import ADMIT, ALL, Decoder, Encoder, Rules, Verdict
 from .local import LocalLimiter
 from .refusals import refusal
 from .settlements import Settlements
 from .sweep import Sweep
-from .tenancy import Caller, KeyRecord, PresentedKey, parse_api_key
 
 log = logging.getLogger("cloudach.gateway.admission")
 

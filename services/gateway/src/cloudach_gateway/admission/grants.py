@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import LimitState
-from .tenancy import Caller
+from .key_records import Caller
 
 IN_DOUBT = "?"
 """The lease of a request that Redis may have admitted; its answer did not come."""

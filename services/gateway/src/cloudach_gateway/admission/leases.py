@@ -14,7 +14,7 @@ from ..store import layout
 from ..store.store import Store, StoreDown, StoreError
 from .grants import IN_DOUBT, Grant
 from .limiter_scripts import RENEW, Encoder
-from .silence import Silence
+from .lost_gateways import LostGateways
 
 log = logging.getLogger("cloudach.gateway.admission")
 
@@ -28,7 +28,7 @@ class Leases:
     def __init__(self, store: Store, encoder: Encoder, on_lost: Callable[[int], None] = lambda _: None) -> None:
         self._store = store
         self._encoder = encoder
-        self._silence = Silence(store, encoder.rules.lease_ttl_s, on_lost)
+        self._lost_gateways = LostGateways(store, encoder.rules.lease_ttl_s, on_lost)
         self._running: dict[tuple[str, str], dict[int, Grant]] = {}
         self._task: asyncio.Task[None] | None = None
         self._now = asyncio.Event()
@@ -95,10 +95,10 @@ class Leases:
             leased = [grant for grant in grants.values() if grant.lease not in ("", IN_DOUBT)]
             for start in range(0, len(leased), _AT_ONCE):
                 keys, args = self._encoder.renew(
-                    tenant, key_id, day, leased[start : start + _AT_ONCE], bury=self._silence.bury
+                    tenant, key_id, day, leased[start : start + _AT_ONCE], bury=self._lost_gateways.bury
                 )
                 calls.append(self._store.run(RENEW, keys, args))
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
-            self._silence.found(result)
+            self._lost_gateways.found(result)

@@ -10,9 +10,10 @@ from typing import cast
 from ..errors import LimitState
 from ..store import layout, scripts
 from ..store.store import Argument, Reply
+from .api_keys import PresentedKey
 from .grants import IN_DOUBT, Ask, Grant, Settlement
+from .key_records import FIELDS, KeyRecord
 from .refusals import Status, limit_state
-from .tenancy import FIELDS, KeyRecord, PresentedKey
 
 _FOLDER = Path(__file__).parent / "lua"
 ADMIT = scripts.load(_FOLDER, "admit")

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import Budget, LimitState, Overloaded
+from .api_keys import PresentedKey
 from .grants import Ask, Grant
+from .key_records import Caller, KeyRecord
 from .limiter_scripts import Rules
 from .refusals import limit_state, refusal
-from .tenancy import Caller, KeyRecord, PresentedKey
 from .window import Window
 
 # When a stream ends is not known; as in lua/streams.lua it is a short wait at first.

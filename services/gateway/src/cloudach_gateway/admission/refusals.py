@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from ..errors import Budget, GatewayError, InvalidApiKey, LimitState, NeverFits, PermissionDenied, RateLimited
-from .tenancy import KeyLimits
+from .key_records import KeyLimits
 
 Status = Literal["unknown", "expired", "disabled", "model", "never", "requests", "tokens", "streams", "guided"]
 

@@ -23,7 +23,7 @@ from ..errors import Overloaded
 from ..store import layout
 from ..store.scripts import Script, of_text
 from ..store.store import Store, StoreDown, StoreError
-from .tenancy import PresentedKey
+from .api_keys import PresentedKey
 
 log = logging.getLogger("cloudach.gateway.auth")
 

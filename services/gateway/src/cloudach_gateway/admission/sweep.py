@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from ..store import layout
 from ..store.store import Store, StoreDown, StoreError
 from .limiter_scripts import RENEW, SCAN, TRIM, Encoder
-from .silence import Silence
+from .lost_gateways import LostGateways
 
 log = logging.getLogger("cloudach.gateway.admission")
 
@@ -33,7 +33,7 @@ class Sweep:
         self._store = store
         self._encoder = encoder
         self._keep_s = keep_s
-        self._silence = Silence(store, encoder.rules.lease_ttl_s, on_lost)
+        self._lost_gateways = LostGateways(store, encoder.rules.lease_ttl_s, on_lost)
         self._round: AsyncIterator[None] | None = None
         self._trimmed_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
@@ -66,9 +66,9 @@ class Sweep:
     async def bury(self, tenant: str, key_id: str) -> int:
         """Bills requests of one key that are lost; returns how many. Raises StoreDown or StoreError."""
         buried = 0
-        while most := self._silence.bury:
+        while most := self._lost_gateways.bury:
             keys, args = self._encoder.renew(tenant, key_id, layout.utc_day(time.time()), bury=most)
-            found = self._silence.found(await self._store.run(RENEW, keys, args))
+            found = self._lost_gateways.found(await self._store.run(RENEW, keys, args))
             buried += found
             if found < most:
                 break
@@ -82,7 +82,7 @@ class Sweep:
     async def _keep_sweeping(self) -> None:
         while True:
             await asyncio.sleep(self._encoder.rules.lease_ttl_s * random.uniform(0.75, 1.25))
-            if not self._silence.bury:
+            if not self._lost_gateways.bury:
                 continue
             try:
                 await self.run()

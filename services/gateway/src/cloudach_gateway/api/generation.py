@@ -27,8 +27,8 @@ from openai_wire.requests import (
 from starlette.types import Receive, Scope, Send
 
 from ..admission import Admission, Grant, refusal
+from ..admission.api_keys import PresentedKey, parse_api_key
 from ..admission.salts import Salts
-from ..admission.tenancy import PresentedKey, parse_api_key
 from ..catalog import Catalog, ServedModel
 from ..client.intake import Intake
 from ..client.request_headers import ClientGone, bearer_key, header, require_json

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from ..admission.tenancy import Caller
+from ..admission.key_records import Caller
 from ..catalog import ServedModel
 from ..client.request_headers import bearer_key
 from ..client.sink import send_json

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from starlette.types import Receive, Scope
 
-from ..admission.tenancy import PresentedKey
+from ..admission.api_keys import PresentedKey
 from ..errors import RequestTimeout, RequestTooLarge
 from ..settings import Settings
 from .connection import CONNECTION

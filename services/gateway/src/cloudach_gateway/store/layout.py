@@ -3,7 +3,7 @@
 cloudach:salt                         STRING  secret of the prefix cache's salts, where the settings name none
 cloudach:tenants                      SET   the tenants that have keys (a slot of its own: in no script with other keys)
 cloudach:{t}:keys                     SET   the tenant's key ids
-cloudach:{t}:key:<id>                 HASH  the key's record (tenancy.FIELDS); hashes of secrets only
+cloudach:{t}:key:<id>                 HASH  the key's record (key_records.FIELDS); hashes of secrets only
 cloudach:{t}:log:<id>                 ZSET  window entries: request id or promise -> accounted time, us
 cloudach:{t}:cost:<id>                HASH  window entry -> tokens reserved, later the real ones
 cloudach:{t}:promises:<id>            ZSET  promise -> due time, us (each is in the log too)

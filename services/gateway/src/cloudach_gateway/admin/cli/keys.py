@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...admission.tenancy import KeyLimits, KeyRecord
+from ...admission.key_records import KeyLimits, KeyRecord
 from .. import keys
 from ..key_store import KeyStore
 from . import output

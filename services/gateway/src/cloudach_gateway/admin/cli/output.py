@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ...admission.tenancy import KeyRecord
+from ...admission.key_records import KeyRecord
 
 _EARLIEST_MS = round(datetime.min.replace(tzinfo=UTC).timestamp() * 1000)
 _LATEST_MS = round(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp() * 1000)

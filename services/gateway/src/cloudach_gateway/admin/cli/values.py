@@ -6,7 +6,7 @@ import argparse
 import re
 from datetime import UTC, date, datetime, timedelta
 
-from ...admission.tenancy import KEY_ID, TENANT, parse_api_key
+from ...admission.api_keys import KEY_ID, TENANT, parse_api_key
 from ...errors import InvalidApiKey
 
 

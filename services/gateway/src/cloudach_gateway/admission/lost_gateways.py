@@ -14,7 +14,7 @@ log = logging.getLogger("cloudach.gateway.admission")
 _AT_ONCE = 32
 
 
-class Silence:
+class LostGateways:
     """Redis declares a request lost that nobody renewed for two lease lives (renew.lua). After an outage of Redis that
     is true of every request, so for one lease life their owners come first.
     """

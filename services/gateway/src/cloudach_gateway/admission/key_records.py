@@ -1,54 +1,11 @@
-"""Tenants, API keys and their limits, as values: the words that `admission` and `admin` share.
-
-An API key is `sk-cld-<tenant>-<key id>-<secret>`. Tenant and key id stand in it openly, so that a gateway knows every
-Redis key of an admission before it asks Redis (one round trip, one cluster slot). The secret has 238 random bits; of
-the whole key only the SHA-256 is ever stored, which needs no salt or stretching at that entropy.
-"""
+"""API keys as Redis stores them: their limits, their record, and who calls with them."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..errors import InvalidApiKey, LimitState
-
-TENANT = re.compile(r"[a-z0-9_]{1,32}")
-KEY_ID = re.compile(r"[a-z2-7]{8,32}")
-_API_KEY = re.compile(r"sk-cld-([a-z0-9_]{1,32})-([a-z2-7]{8,32})-[0-9A-Za-z]{32,128}")
-_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-_BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-
-@dataclass(frozen=True, slots=True)
-class PresentedKey:
-    """What a request showed: whose it claims to be, and the digest that proves it. The secret is not kept."""
-
-    tenant: str
-    key_id: str
-    digest: str
-
-
-def parse_api_key(api_key: str) -> PresentedKey:
-    """Raises InvalidApiKey for anything that cannot be a key, without asking anyone."""
-    match = _API_KEY.fullmatch(api_key)
-    if match is None:
-        raise InvalidApiKey("Incorrect API key provided: it is malformed. A key starts with `sk-cld-`.")
-    return PresentedKey(match[1], match[2], digest(api_key))
-
-
-def digest(api_key: str) -> str:
-    return hashlib.sha256(api_key.encode()).hexdigest()
-
-
-def new_key_id() -> str:
-    return "".join(secrets.choice(_BASE32) for _ in range(10))
-
-
-def new_api_key(tenant: str, key_id: str) -> str:
-    return f"sk-cld-{tenant}-{key_id}-" + "".join(secrets.choice(_BASE62) for _ in range(40))
+from ..errors import LimitState
 
 
 @dataclass(frozen=True, slots=True)
