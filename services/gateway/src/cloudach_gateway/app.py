@@ -28,6 +28,7 @@ from .client.envelope import Envelope
 from .client.intake import Intake
 from .errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from .lifecycle import Lifecycle
+from .proxy.engine import routes
 from .proxy.placing.fleet import Engines
 from .proxy.relay import Relay
 from .settings import Settings
@@ -102,11 +103,11 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
             yield
 
     kinds = (
-        (ChatRequest, "/v1/chat/completions"),
-        (CompletionRequest, "/v1/completions"),
-        (EmbeddingRequest, "/v1/embeddings"),
+        (ChatRequest, routes.CHAT),
+        (CompletionRequest, routes.COMPLETIONS),
+        (EmbeddingRequest, routes.EMBEDDINGS),
     )
-    generation = {path: GenerationEndpoint(services, kind, path) for kind, path in kinds}
+    generation = {route.path: GenerationEndpoint(services, kind, route.path, route) for kind, route in kinds}
     models = ModelsEndpoint(services, engines.context_lengths)
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.router.routes += [

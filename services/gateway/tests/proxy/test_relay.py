@@ -11,6 +11,7 @@ import orjson
 import pytest
 from cloudach_gateway.catalog import ServedModel
 from cloudach_gateway.errors import GatewayError
+from cloudach_gateway.proxy.engine import routes
 from cloudach_gateway.proxy.relay import Relay
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.record import RequestRecord
@@ -21,7 +22,6 @@ from tests.support.wire import STREAM_HEAD, chunk
 
 from .placing.runs import DONE, Run
 
-CHAT = "/v1/chat/completions"
 CALL = {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -34,9 +34,11 @@ async def ask(run: Run, engine: Any, dialect: str, tally: Tally) -> bytes:
     model = ServedModel.from_settings(Model(id="m", upstreams=(engine.url,), dialect=dialect))  # type: ignore[arg-type]
     asked = {"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": [{"type": "function"}]}
     fields = {**asked, "stream": True, "stream_options": {"include_usage": True}}
-    request = replace(run.request, model=model, path=CHAT, body=orjson.dumps(fields), fields=fields)
+    request = replace(run.request, model=model, route=routes.CHAT, body=orjson.dumps(fields), fields=fields)
     relay = Relay(run.engines, run.timeouts, Failover(attempts=1, spread_s=0.02))
-    return await relay.gathered(request, parse(ChatRequest, orjson.dumps(asked)), tally, RequestRecord("POST", CHAT))
+    return await relay.gathered(
+        request, parse(ChatRequest, orjson.dumps(asked)), tally, RequestRecord("POST", routes.CHAT.path)
+    )
 
 
 @pytest.mark.parametrize("dialect", ["openai", "vllm"])

@@ -45,6 +45,7 @@ from ..errors import (
 )
 from ..lifecycle import Lifecycle, Running
 from ..proxy.conversation import SlowReader
+from ..proxy.engine.routes import Route
 from ..proxy.placing.placer import EngineRequest
 from ..proxy.relay import Relay
 from ..proxy.stream.bounds import bounds
@@ -101,10 +102,10 @@ class Parsed:
 class GenerationEndpoint:
     """An ASGI endpoint for one kind of request."""
 
-    def __init__(self, services: Services, kind: type[Asked], path: str) -> None:
+    def __init__(self, services: Services, kind: type[Asked], path: str, route: Route) -> None:
         self._services = services
         self._kind = kind
-        self._path = path
+        self._engine_route = route
         self._route = path.removeprefix("/v1/")
         self._guided = services.settings.guided.bounds
 
@@ -168,14 +169,14 @@ class GenerationEndpoint:
         tally = Tally(
             estimate=parsed.prompt,
             prompts=getattr(asked, "prompts", 1),
-            by_chunk=model.dialect == "openai",
+            by_chunk=not model.speaks.token_ids,
             most=bounds(asked, size=len(body), max_model_len=model.max_model_len),
         )
         grant.progress = tally.so_far
         record.outcome = "failed"
         request = EngineRequest(
             model,
-            self._path,
+            self._engine_route,
             prepared.body,
             record.id,
             fields=prepared.fields,
@@ -408,7 +409,7 @@ def ask_for_figures(fields: dict[str, Any], model: ServedModel) -> None:
     fields["stream"] = True
     options = dict(fields.get("stream_options") or {})
     options["include_usage"] = True
-    if model.dialect == "vllm":
+    if model.speaks.token_ids:
         echoes = bool(fields.get("echo"))
         if not echoes:  # vLLM leaves the echoed prompt out when token ids are asked for
             fields["return_token_ids"] = True

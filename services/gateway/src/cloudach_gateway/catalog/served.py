@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Literal
 
 from ..settings import Model
+from .dialects import DIALECTS, Dialect
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -84,6 +85,10 @@ class ServedModel:
     rules: Rules = Rules()
     shared: str | None = None
     connection_s: float | None = None
+
+    @property
+    def speaks(self) -> Dialect:
+        return DIALECTS[self.dialect]
 
     @classmethod
     def from_settings(cls, model: Model) -> ServedModel:

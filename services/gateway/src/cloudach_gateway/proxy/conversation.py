@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..errors import GatewayError, ModelNotReady, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
-from .continuation.plan import CannotContinue, Continuation, plan, question
+from .continuation.plan import CannotContinue, Continuation, kind_of, plan, question
 from .engine.chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown, NotReproducible, TooLarge
 from .engine.exchange import Exchange, Happened, Lane
 from .engine.refusals import blames_request, too_large
@@ -315,10 +315,11 @@ class Conversation:
             return None
         request, shown = self._request, consumer.ids_shown
         try:
-            asked = question(request.path, request.fields, transcript, ids_shown=shown)
+            kind = kind_of(request.path)
+            asked = question(kind, request.fields, transcript, ids_shown=shown)
             text = None if asked is None else await self._engines.detokenized(request.model, asked)
             return plan(
-                request.path,
+                kind,
                 request.fields,
                 transcript,
                 ids_shown=shown,

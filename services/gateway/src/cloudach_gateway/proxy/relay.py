@@ -147,10 +147,12 @@ class Relay:
         self, request: EngineRequest, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress
     ) -> bytes:
         """The JSON answer put together from the engine's stream. Raises GatewayError."""
-        vllm, largest = request.model.dialect == "vllm", self._engines.largest_answer
-        gathered = _Gathered(partial(Collector, asked, tally, vllm=vllm, largest=largest), asked, tally, progress)
-        # Who is no vLLM may say nothing until a tool call is complete. The client waits for the whole answer anyway.
-        patient = not vllm and bool(request.fields.get("tools") or request.fields.get("functions"))
+        speaks, largest = request.model.speaks, self._engines.largest_answer
+        gathered = _Gathered(
+            partial(Collector, asked, tally, vllm=speaks.own_fields, largest=largest), asked, tally, progress
+        )
+        # The client waits for the whole answer anyway.
+        patient = not speaks.streams_calls and bool(request.fields.get("tools") or request.fields.get("functions"))
         conversation = self._conversation(request, progress, tally, patient=patient)
         try:
             whole = await conversation.stream(gathered)

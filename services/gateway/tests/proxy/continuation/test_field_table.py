@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from cloudach_gateway.proxy.continuation import field_table
-from cloudach_gateway.proxy.continuation.field_table import CHAT, COMPLETIONS, obstacle
+from cloudach_gateway.proxy.continuation.field_table import obstacle
+from cloudach_gateway.proxy.continuation.kinds import CHAT, COMPLETIONS, Kind
 
 PLAIN = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 TOOLS = [{"type": "function", "function": {"name": "look"}}]
@@ -101,8 +102,8 @@ def test_obstacles_of_completions(fields: dict[str, Any], reason: str) -> None:
     assert completion(**fields) == reason
 
 
-def continued(path: str, fields: dict[str, Any], kept: int = 4, *, logprobs: bool = False) -> dict[str, Any]:
-    body = field_table.continued(path, fields, prompt=[1, 2, 3, 4, 5], kept=kept, left=9, logprobs=logprobs)
+def continued(kind: Kind, fields: dict[str, Any], kept: int = 4, *, logprobs: bool = False) -> dict[str, Any]:
+    body = field_table.continued(kind, fields, prompt=[1, 2, 3, 4, 5], kept=kept, left=9, logprobs=logprobs)
     assert body.pop("prompt") == [1, 2, 3, 4, 5]
     assert body.pop("max_tokens") == 9
     return body
@@ -129,7 +130,7 @@ def test_min_tokens_that_are_left(kept: int, expected: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "fields", "expected"),
+    ("kind", "fields", "expected"),
     [
         (CHAT, {"logprobs": True}, {"logprobs": 0}),
         (CHAT, {"logprobs": True, "top_logprobs": 3}, {"logprobs": 3}),
@@ -137,13 +138,13 @@ def test_min_tokens_that_are_left(kept: int, expected: dict[str, int]) -> None:
         (COMPLETIONS, {"logprobs": 0}, {"logprobs": 0}),
     ],
 )
-def test_log_probabilities(path: str, fields: dict[str, Any], expected: dict[str, int]) -> None:
-    assert continued(path, fields, logprobs=True) == expected
-    assert continued(path, fields, logprobs=False) == {}
+def test_log_probabilities(kind: Kind, fields: dict[str, Any], expected: dict[str, int]) -> None:
+    assert continued(kind, fields, logprobs=True) == expected
+    assert continued(kind, fields, logprobs=False) == {}
 
 
 @pytest.mark.parametrize(
-    ("path", "fields", "limit"),
+    ("kind", "fields", "limit"),
     [
         (CHAT, {}, None),
         (CHAT, {"max_tokens": 5}, 5),
@@ -154,5 +155,5 @@ def test_log_probabilities(path: str, fields: dict[str, Any], expected: dict[str
         (COMPLETIONS, {}, 16),
     ],
 )
-def test_the_longest_answer(path: str, fields: dict[str, Any], limit: int | None) -> None:
-    assert field_table.answer_limit(path, fields) == limit
+def test_the_longest_answer(kind: Kind, fields: dict[str, Any], limit: int | None) -> None:
+    assert kind.answer_limit(fields) == limit

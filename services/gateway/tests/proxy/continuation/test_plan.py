@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 import pytest
-from cloudach_gateway.proxy.continuation.plan import CannotContinue, Continuation, plan, question
+from cloudach_gateway.proxy.continuation.kinds import CHAT, COMPLETIONS, Kind
+from cloudach_gateway.proxy.continuation.plan import CannotContinue, Continuation, kind_of, plan, question
 from cloudach_gateway.proxy.engine.chunk import BadChunk, EngineReportedError, NotReproducible
 from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.proxy.stream.transcript import WINDOW, Transcript
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 PROMPT = [1, 9690, 198]
 
 # vLLM 0.29's own bytes, apart from the ids' length.
@@ -90,7 +90,7 @@ def resumed(fields: dict[str, Any] | None = None, *payloads: bytes, **rest: Any)
 
 def test_what_is_asked_for() -> None:
     more = resumed()
-    assert more.path == COMPLETIONS
+    assert more.path == COMPLETIONS.path
     assert not more.restarted
     assert asked(more) == {
         "model": "sim",
@@ -282,10 +282,16 @@ def test_text_goes_on_lagging_behind_for_stop_strings() -> None:
     assert more.adapt(ending) == expected
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-def test_a_finished_answer_needs_no_engine(path: str) -> None:
-    last = chat_chunk("!", 9, end='"stop"') if path == CHAT else text_chunk("!", 9, end='"stop"')
-    more = plan(path, chat() if path == CHAT else completion(), heard(last))
+def test_only_answers_of_known_paths_go_on() -> None:
+    assert [kind_of(kind.path) for kind in (CHAT, COMPLETIONS)] == [CHAT, COMPLETIONS]
+    with pytest.raises(CannotContinue, match="/v1/embeddings"):
+        kind_of("/v1/embeddings")
+
+
+@pytest.mark.parametrize("kind", [CHAT, COMPLETIONS])
+def test_a_finished_answer_needs_no_engine(kind: Kind) -> None:
+    last = chat_chunk("!", 9, end='"stop"') if kind.chat else text_chunk("!", 9, end='"stop"')
+    more = plan(kind, chat() if kind.chat else completion(), heard(last))
     assert (more.body, more.final, more.take_over()) == (None, None, 0)
 
 
@@ -313,7 +319,7 @@ EVERYTHING = chat(n=2, seed=7, temperature=1, tools=[{}], response_format={"type
 def test_an_answer_that_had_not_begun_is_asked_for_again() -> None:
     more = plan(CHAT, EVERYTHING, heard(ROLE))
     assert more.restarted
-    assert (more.path, asked(more), more.take_over()) == (CHAT, EVERYTHING, 0)
+    assert (more.path, asked(more), more.take_over()) == (CHAT.path, EVERYTHING, 0)
     other = CHAT_HEAD.replace(b"99e0", b"0000").replace(b"109", b"999")
     assert more.adapt(ROLE.replace(CHAT_HEAD, other)) is None
     second = ROLE.replace(b'"index":0', b'"index":1')

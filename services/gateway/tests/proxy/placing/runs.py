@@ -10,6 +10,7 @@ import pytest
 from cloudach_gateway.catalog import ServedModel
 from cloudach_gateway.proxy.conversation import Conversation
 from cloudach_gateway.proxy.engine.exchange import Lane
+from cloudach_gateway.proxy.engine.routes import COMPLETIONS
 from cloudach_gateway.proxy.placing.fleet import Engines
 from cloudach_gateway.proxy.placing.placer import EngineRequest, PlacementFailed, Placer
 from cloudach_gateway.proxy.placing.watch import Watch
@@ -20,7 +21,7 @@ from cloudach_gateway.settings import Failover, Model, Timeouts
 from tests.support.waiting import until_async
 from tests.support.wire import LAST_CHUNK, STREAM_HEAD, chunk
 
-PATH = "/v1/completions"
+PATH = COMPLETIONS.path
 
 
 def token(number: int, *, end: str = "null") -> bytes:
@@ -51,7 +52,7 @@ class Run:
         limits = {"first_token_s": 30.0, "between_tokens_s": 30.0, "total_s": 60.0, "heartbeat_s": 1.0}
         self.timeouts = Timeouts(**{**limits, **timeouts})  # type: ignore[arg-type]
         fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
-        self.request = EngineRequest(self.model, PATH, b"{}", "req", fields=fields)
+        self.request = EngineRequest(self.model, COMPLETIONS, b"{}", "req", fields=fields)
 
     def placer(self) -> Placer:
         return Placer(self.engines, self.timeouts, self.request, Watch(self.timeouts, None), Tally())

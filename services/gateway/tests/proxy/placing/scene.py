@@ -8,6 +8,7 @@ from typing import Any
 
 from cloudach_gateway.catalog import Catalog, Resource, ServedModel
 from cloudach_gateway.proxy.conversation import Conversation
+from cloudach_gateway.proxy.engine.routes import COMPLETIONS
 from cloudach_gateway.proxy.placing.fleet import Engines
 from cloudach_gateway.proxy.placing.placer import EngineRequest
 from cloudach_gateway.proxy.stream.tally import Tally
@@ -16,7 +17,7 @@ from cloudach_gateway.settings import Failover, Model, Timeouts
 from tests.support.ports import free_port
 from tests.support.wire import STREAM_HEAD
 
-from .runs import DONE, PATH, Heard, token
+from .runs import DONE, Heard, token
 
 
 class Client:
@@ -59,7 +60,7 @@ class Scene:
 
     def ask(self, heard: Heard, *, patience_s: float = 30.0) -> asyncio.Task[Any]:
         fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
-        request = EngineRequest(self.model, PATH, b"{}", "req", fields=fields, patience_s=patience_s)
+        request = EngineRequest(self.model, COMPLETIONS, b"{}", "req", fields=fields, patience_s=patience_s)
         failover = Failover(spread_s=0.02, budget_s=20)
         talk = Conversation(self.engines, self.timeouts, failover, request, heard, Tally(), reader=self.client)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+from cloudach_gateway.proxy.continuation.kinds import CHAT
 from cloudach_gateway.proxy.continuation.plan import CannotContinue, plan
 from cloudach_gateway.proxy.engine.connection import Connection
 from cloudach_gateway.proxy.engine.exchange import Exchange, Lane
@@ -339,8 +340,8 @@ def test_nothing_is_left_to_generate_once_all_have_ended_however_long_ago() -> N
         rewriter.feed(orjson.dumps({"id": "c", "model": "m", "choices": [choice]}))
         if number == 40:
             with pytest.raises(CannotContinue):
-                plan("/v1/chat/completions", fields, tally.transcript)
-    assert plan("/v1/chat/completions", fields, tally.transcript).body is None
+                plan(CHAT, fields, tally.transcript)
+    assert plan(CHAT, fields, tally.transcript).body is None
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from typing import Any
 
 from openai_wire.fields import FIELDS, Blocks, Continuation
 
-CHAT = "/v1/chat/completions"
-COMPLETIONS = "/v1/completions"
+from .kinds import Kind
 
 _GREEDY = 1e-5  # vLLM takes temperatures below for 0
 
@@ -28,11 +27,8 @@ def is_sampled(fields: Mapping[str, Any]) -> bool:
     return not (isinstance(temperature, int | float) and temperature < _GREEDY)
 
 
-def obstacle(path: str, fields: Mapping[str, Any]) -> str | None:
-    """Why a request with these fields (the parsed body) could not be continued exactly from token ids; None if it can.
-
-    `path` is '/v1/chat/completions' or '/v1/completions'.
-    """
+def obstacle(kind: Kind, fields: Mapping[str, Any]) -> str | None:
+    """Why a request could not be continued exactly from token ids; None if it can. The fields are its parsed body."""
     for name, value in fields.items():
         if value is None or name in _INDIFFERENT:
             continue
@@ -48,20 +44,11 @@ def obstacle(path: str, fields: Mapping[str, Any]) -> str | None:
         return "seeded sampling"
     if fields.get("spaces_between_special_tokens") is False and fields.get("skip_special_tokens") is False:
         return "spacing of special tokens"
-    if path == CHAT:
-        return _chat_obstacle(fields)
-    return "several prompts" if choices(fields) != 1 else None
-
-
-def choices(fields: Mapping[str, Any]) -> int:
-    """How many answers the request asks for."""
-    prompt = fields.get("prompt")
-    prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-    return prompts * (fields.get("n") or 1)
+    return kind.obstacle(fields)
 
 
 def continued(
-    path: str, fields: Mapping[str, Any], *, prompt: list[int], kept: int, left: int, logprobs: bool
+    kind: Kind, fields: Mapping[str, Any], *, prompt: list[int], kept: int, left: int, logprobs: bool
 ) -> dict[str, Any]:
     """The body for /v1/completions. prompt: all token ids to go on from, the last `kept` of them the answer's own.
     left: the most tokens to come, at least 1. logprobs: whether the broken stream had them.
@@ -74,29 +61,10 @@ def continued(
     if (least := (fields.get("min_tokens") or 0) - kept) > 0:
         body["min_tokens"] = least
     if logprobs:
-        body["logprobs"] = fields.get("top_logprobs") or 0 if path == CHAT else fields["logprobs"]
+        body["logprobs"] = kind.logprobs(fields)
     return body
-
-
-def answer_limit(path: str, fields: Mapping[str, Any]) -> int | None:
-    """The most tokens of the answer that the request names; None where only the model's context limits it."""
-    if path == CHAT:
-        limit = fields.get("max_completion_tokens")
-        return fields.get("max_tokens") if limit is None else limit
-    limit = fields.get("max_tokens")
-    return 16 if limit is None else limit  # OpenAI's default; vLLM takes null for it too
 
 
 def stop_strings(fields: Mapping[str, Any]) -> list[str]:
     stop = fields.get("stop")
     return [stop] if isinstance(stop, str) else list(stop or ())
-
-
-def _chat_obstacle(fields: Mapping[str, Any]) -> str | None:
-    for message in fields.get("messages") or ():
-        content = message.get("content")
-        if isinstance(content, list) and any(part.get("type") != "text" for part in content):
-            return "parts that are no text"
-    if fields.get("logprobs") and fields.get("top_logprobs") == -1:
-        return "all log probabilities"  # /v1/completions has no word for them
-    return None

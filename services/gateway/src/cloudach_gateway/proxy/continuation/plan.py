@@ -1,7 +1,7 @@
 """How a stream that broke goes on with another engine: what to ask it, and its answer as the first stream's: pure.
 
-    question(path, fields, transcript) -> perhaps a body for /detokenize; its answer's text is `told`
-    plan(path, fields, transcript, told=…) -> Continuation -> take_over() once -> adapt() each payload
+    question(kind, fields, transcript) -> perhaps a body for /detokenize; its answer's text is `told`
+    plan(kind, fields, transcript, told=…) -> Continuation -> take_over() once -> adapt() each payload
 
 docs/failover.md says what is continued, restarted or given up, and why.
 """
@@ -17,13 +17,14 @@ import orjson
 from ..engine.chunk import SHAPE_ERRORS, BadChunk
 from ..stream.transcript import Transcript
 from .cut import Cut, Stops, choose, sharpened, tokens_owed
-from .field_table import CHAT, COMPLETIONS, answer_limit, choices, continued, is_sampled, obstacle, stop_strings
+from .field_table import continued, is_sampled, obstacle, stop_strings
+from .kinds import COMPLETIONS, KINDS, Kind, choices
 from .restart import Restarted
 from .resume import Resumed
 from .sent import Seen
 from .stop_strings import Hold, Seam
 
-__all__ = ["CannotContinue", "Continuation", "obstacle", "plan", "question"]
+__all__ = ["CannotContinue", "Continuation", "kind_of", "plan", "question"]
 
 _REDRAWN = 2  # sampled tokens whose text has to come out as before: each further one makes that less likely
 
@@ -103,7 +104,15 @@ class Continuation:
             raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
 
 
-def question(path: str, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool = False) -> bytes | None:
+def kind_of(path: str) -> Kind:
+    """How the answers of an engine's path go on. Raises CannotContinue."""
+    kind = KINDS.get(path)
+    if kind is None:
+        raise CannotContinue(f"answers from {path} are not continued")
+    return kind
+
+
+def question(kind: Kind, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool = False) -> bytes | None:
     """The body of a POST /detokenize to an engine, whose answer's `prompt` is for `plan` to be told: the text of tokens
     that had not come out yet, or is not known to be complete. None where nothing is gained by it, as mostly.
 
@@ -111,7 +120,7 @@ def question(path: str, fields: Mapping[str, Any], transcript: Transcript, *, id
     may round differently.
     """
     try:
-        situation = _Situation.of(path, fields, transcript, ids_shown=ids_shown)
+        situation = _Situation.of(kind, fields, transcript, ids_shown=ids_shown)
     except CannotContinue:
         return None
     cut = situation.cut
@@ -121,7 +130,7 @@ def question(path: str, fields: Mapping[str, Any], transcript: Transcript, *, id
 
 
 def plan(
-    path: str,
+    kind: Kind,
     fields: Mapping[str, Any],
     transcript: Transcript,
     *,
@@ -137,17 +146,17 @@ def plan(
     """
     seen = Seen.of(transcript)
     if len(seen.ended | transcript.ended) >= choices(fields):
-        return Continuation(path, None)
+        return Continuation(kind.path, None)
     if _may_restart(transcript, seen, shown=ids_shown or seen.logprobs):
         return Continuation(
-            path,
+            kind.path,
             orjson.dumps(fields),
             adapter=Restarted(seen),
             transcript=transcript,
             rewind=(0, seen.leading, None),
             restarted=True,
         )
-    situation = _Situation.of(path, fields, transcript, ids_shown=ids_shown)
+    situation = _Situation.of(kind, fields, transcript, ids_shown=ids_shown)
     cut = situation.cut
     if cut is None:
         raise CannotContinue("no clean cut")
@@ -157,7 +166,7 @@ def plan(
         raise CannotContinue("sampled tokens to come again")
     if situation.sampled and tokens_owed(cut, seen.steps) > _REDRAWN:
         raise CannotContinue("sampled text to come again")
-    return _resumed(path, fields, transcript, situation, cut, max_model_len)
+    return _resumed(kind, fields, transcript, situation, cut, max_model_len)
 
 
 @dataclass(slots=True)
@@ -173,10 +182,10 @@ class _Situation:
     shown: bool
 
     @classmethod
-    def of(cls, path: str, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool) -> _Situation:
+    def of(cls, kind: Kind, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool) -> _Situation:
         """Raises CannotContinue."""
         seen = Seen.of(transcript)
-        reason = obstacle(path, fields) or seen.obstacle or _without_ids(path, transcript, seen)
+        reason = obstacle(kind, fields) or seen.obstacle or _without_ids(kind, transcript, seen)
         if reason is not None:
             raise CannotContinue(reason)
         stops = Stops(tuple(stop_strings(fields)), bool(fields.get("include_stop_str_in_output")))
@@ -186,7 +195,7 @@ class _Situation:
 
 
 def _resumed(
-    path: str,
+    kind: Kind,
     fields: Mapping[str, Any],
     transcript: Transcript,
     situation: _Situation,
@@ -195,11 +204,11 @@ def _resumed(
 ) -> Continuation:
     seen, stops = situation.seen, situation.stops
     prompt = transcript.prompt_ids or []
-    left = _left(path, fields, len(prompt), cut.kept, max_model_len)
+    left = _left(kind, fields, len(prompt), cut.kept, max_model_len)
     if left <= 0:
-        return Continuation(path, None, final=seen.last_chunk("length"))
+        return Continuation(kind.path, None, final=seen.last_chunk("length"))
     body = continued(
-        path, fields, prompt=prompt + situation.ids[: cut.kept], kept=cut.kept, left=left, logprobs=seen.logprobs
+        kind, fields, prompt=prompt + situation.ids[: cut.kept], kept=cut.kept, left=left, logprobs=seen.logprobs
     )
     lagging = stops.held > 0 and cut.pending is not None
     if lagging:  # what the engine would hold back is held back here, behind what the first one had held back
@@ -211,7 +220,7 @@ def _resumed(
     adapter = Resumed(
         seen,
         cut,
-        chat=path == CHAT,
+        chat=kind.chat,
         prompt_tokens=len(prompt),
         again=situation.ids[cut.kept :] if situation.shown else [],
         characters=seen.characters_before + len(cut.before) - len(cut.pending or ""),
@@ -222,7 +231,7 @@ def _resumed(
     )
     unsent = cut.unsent_by(seen.steps)
     return Continuation(
-        COMPLETIONS,
+        COMPLETIONS.path,
         orjson.dumps(body),
         adapter=adapter,
         transcript=transcript,
@@ -236,9 +245,9 @@ def _may_restart(transcript: Transcript, seen: Seen, *, shown: bool) -> bool:
     return transcript.whole and not seen.visible and not (shown and transcript.count)
 
 
-def _left(path: str, fields: Mapping[str, Any], prompt: int, kept: int, max_model_len: int | None) -> int:
+def _left(kind: Kind, fields: Mapping[str, Any], prompt: int, kept: int, max_model_len: int | None) -> int:
     limits = []
-    if (named := answer_limit(path, fields)) is not None:
+    if (named := kind.answer_limit(fields)) is not None:
         limits.append(named - kept)
     if max_model_len is not None:
         limits.append(max_model_len - prompt - kept)
@@ -247,9 +256,9 @@ def _left(path: str, fields: Mapping[str, Any], prompt: int, kept: int, max_mode
     return min(limits)
 
 
-def _without_ids(path: str, transcript: Transcript, seen: Seen) -> str | None:
+def _without_ids(kind: Kind, transcript: Transcript, seen: Seen) -> str | None:
     if transcript.prompt_ids is None or not transcript.count:
         return "no token ids"
-    if path == CHAT and not seen.visible:
+    if kind.chat and not seen.visible:
         return "no text yet"  # a parser may be at work: only its own engine knows what these tokens are
     return None

@@ -32,9 +32,9 @@ _NO_HEADERS: Headers = {}
 
 
 def from_response(
-    status: int, body: bytes, *, upstream: str, path: str = "", headers: Headers = _NO_HEADERS
+    status: int, body: bytes, *, upstream: str, unserved: str | None = None, headers: Headers = _NO_HEADERS
 ) -> GatewayError:
-    """`body` is the engine's, of any form."""
+    """`body` is the engine's, of any form. unserved: the client is told this where the engine lacks the path."""
     answer = _loaded(body)
     cause = f"{upstream} answered {status}"
     error: GatewayError
@@ -50,8 +50,8 @@ def from_response(
         cause += f" with {len(body)} bytes of {media_type(headers) or 'an unnamed type'}"
     else:
         cause += f" with {described(answer, len(body))}"
-    if status == 404 and path == "/v1/embeddings":
-        error = InvalidRequest("This model does not serve embeddings.", param="model", code="unsupported_model")
+    if status == 404 and unserved is not None:
+        error = InvalidRequest(unserved, param="model", code="unsupported_model")
     elif status == 413:
         error = RequestTooLarge("The request is too large for the model's engine.")
     elif status == 404:

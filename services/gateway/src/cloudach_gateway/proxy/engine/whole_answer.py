@@ -13,8 +13,8 @@ class NoAnswer(Exception):
     """It is well-formed, and holds nothing. Its text is for the log."""
 
 
-def whole_answer(body: bytes, path: str) -> dict[str, Any]:
-    """Raises EngineReportedError, BadChunk, NoAnswer."""
+def whole_answer(body: bytes, *, holds: str) -> dict[str, Any]:
+    """An answer with a list of this name. Raises EngineReportedError, BadChunk, NoAnswer."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -23,12 +23,11 @@ def whole_answer(body: bytes, path: str) -> dict[str, Any]:
         raise BadChunk(f"JSON, but no object: {len(body)} bytes")
     if is_error(answer):
         raise EngineReportedError(described(answer, len(body)), body)
-    name = "data" if path == "/v1/embeddings" else "choices"
-    found = answer.get(name)
+    found = answer.get(holds)
     if found == []:
-        raise NoAnswer(f"an answer without {name}")
+        raise NoAnswer(f"an answer without {holds}")
     if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
-        raise BadChunk(f"{name} of another shape")
+        raise BadChunk(f"{holds} of another shape")
     return answer
 
 

@@ -31,7 +31,7 @@ class ContextLengths:
 
     def learn(self, model: ServedModel) -> None:
         """In the background."""
-        if model.max_model_len is not None or model.dialect != "vllm":
+        if model.max_model_len is not None or not model.speaks.states_context:
             return
         key = _key(model)
         if asyncio.get_running_loop().time() >= self._not_before.get(key, 0.0) and key not in self._tasks:

@@ -14,6 +14,7 @@ from ..engine.answer_headers import encoding, media_type
 from ..engine.chunk import BadChunk, EngineReportedError, EngineShutsDown, TooLarge
 from ..engine.exchange import Exchange, Happened
 from ..engine.refusals import from_error_object, from_response, may_retry, names_dead_engine, status_in, too_large
+from ..engine.routes import Route
 from ..engine.whole_answer import NoAnswer, whole_answer
 from ..stream.form import begins_answer
 from .failover import Cause
@@ -32,13 +33,17 @@ class EngineRequest:
     spent_s: of its whole time, before. patience_s: how long it waits for an engine while none can be reached."""
 
     model: ServedModel
-    path: str
+    route: Route
     body: bytes
     request_id: str
     fields: dict[str, Any] = field(default_factory=dict)
     failover: bool = True
     spent_s: float = 0.0
     patience_s: float = 0.0
+
+    @property
+    def path(self) -> str:
+        return self.route.path
 
 
 class PromptMeter(Protocol):
@@ -126,10 +131,10 @@ class Placer:
         if happened is Happened.BROKE:
             raise self._lost(exchange, was_dead)
         if exchange.status != 200:
-            raise self._refused(exchange, path, events)
+            raise self._refused(exchange, events)
         try:
             if happened is Happened.WHOLE:
-                self._read_whole(exchange, path, events=events, whole_will_do=whole_will_do or not events)
+                self._read_whole(exchange, events=events, whole_will_do=whole_will_do or not events)
             elif not await self._first_choice(exchange, due):
                 raise self._lost(exchange, was_dead)
         except EngineShutsDown as problem:
@@ -313,9 +318,11 @@ class Placer:
             error = UpstreamError("The model's engine broke off before it answered.", cause=why)
         return PlacementFailed(error, cause=cause, may_retry=True)
 
-    def _refused(self, exchange: Exchange, path: str, events: bool) -> PlacementFailed:
+    def _refused(self, exchange: Exchange, events: bool) -> PlacementFailed:
         status, body = exchange.status, exchange.body
-        error = from_response(status, body, upstream=exchange.upstream, path=path, headers=exchange.headers)
+        error = from_response(
+            status, body, upstream=exchange.upstream, unserved=self._request.route.unserved, headers=exchange.headers
+        )
         if names_dead_engine(status, body):
             # vLLM begins a stream with its 200 at once: what is refused instead had died before this request came.
             self.end(failed=True, lost=not events)
@@ -336,13 +343,13 @@ class Placer:
         again = status in (502, 503)
         return PlacementFailed(error, cause=Cause.REFUSED if again else None, may_retry=again)
 
-    def _read_whole(self, exchange: Exchange, path: str, *, events: bool, whole_will_do: bool) -> None:
+    def _read_whole(self, exchange: Exchange, *, events: bool, whole_will_do: bool) -> None:
         """Raises EngineReportedError, BadChunk, NoAnswer, PlacementFailed."""
         kind, encoded = media_type(exchange.headers), encoding(exchange.headers)
         try:
             if encoded:
                 raise BadChunk("an answer that is compressed, though nobody asked for that")
-            exchange.answer = whole_answer(exchange.body, path)
+            exchange.answer = whole_answer(exchange.body, holds=self._request.route.holds)
             if not whole_will_do:
                 raise BadChunk("the whole answer in one piece")
         except BadChunk as problem:

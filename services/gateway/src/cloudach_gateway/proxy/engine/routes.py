@@ -1,0 +1,19 @@
+"""The paths of an engine's API at which the gateway asks, and what the gateway has to know of each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Route(NamedTuple):
+    """`holds` names the list in which a whole answer has its parts. `unserved` is what the client is told by an engine
+    that answers 404; without it, the model counts as not loaded."""
+
+    path: str
+    holds: str = "choices"
+    unserved: str | None = None
+
+
+CHAT = Route("/v1/chat/completions")
+COMPLETIONS = Route("/v1/completions")
+EMBEDDINGS = Route("/v1/embeddings", holds="data", unserved="This model does not serve embeddings.")
