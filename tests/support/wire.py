@@ -11,7 +11,7 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-
 LAST_CHUNK = b"0\r\n\r\n"
 INVALID = "invalid_request_error"
 
-_REASONS = {200: "OK", 400: "Bad Request", 422: "Unprocessable Entity", 500: "Internal Server Error"}
+REASONS = {200: "OK", 400: "Bad Request", 422: "Unprocessable Entity", 500: "Internal Server Error"}
 
 
 def response(
@@ -25,7 +25,7 @@ def response(
     data = body.encode() if isinstance(body, str) else body
     named = {**({} if kind is None else {"content-type": kind}), "content-length": str(len(data)), **(headers or {})}
     head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-    return f"HTTP/1.1 {status} {_REASONS.get(status, 'So')}\r\n{head}\r\n".encode() + data
+    return f"HTTP/1.1 {status} {REASONS.get(status, 'So')}\r\n{head}\r\n".encode() + data
 
 
 def sse(*payloads: str | bytes) -> bytes:
