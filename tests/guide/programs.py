@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.processes import dies_with_parent
+from cloudach_service.processes import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def run(
             stderr=errors,
             env=dict(env),
             cwd=cwd,
-            preexec_fn=dies_with_parent(),
+            preexec_fn=die_with_parent(),
         )
         assert process.stdout is not None
         arrivals = Arrivals([], [])

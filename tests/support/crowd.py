@@ -24,8 +24,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import openai
+from cloudach_service.processes import die_with_parent
 
-from tests.support.processes import ROOT, dies_with_parent
+from tests.support.processes import ROOT
 
 _EXTENSIONS = ("ignore_eos", "top_k")  # vLLM's own fields, of which the SDK does not know
 _PROCESSES = 2  # one SDK takes 0.3 ms for a chunk
@@ -83,7 +84,7 @@ class Crowd:
                 stdout=output,
                 cwd=ROOT,
                 text=True,
-                preexec_fn=dies_with_parent(),
+                preexec_fn=die_with_parent(),
             )
             self._running.append(process)
             job = {

@@ -28,13 +28,13 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from cloudach_service.processes import die_with_parent
 
 from tests.support.ports import free_port
 
 from .kube_assets import KubeFailed, assets, crd_program, minor, require_kube
 from .kube_pki import write_pki
 from .kubectl import Kubectl
-from .processes import dies_with_parent
 
 __all__ = ["Cluster", "KubeFailed", "api_server", "assets", "crd_server", "require_kube"]
 
@@ -184,7 +184,7 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.home / "pki",
-                preexec_fn=dies_with_parent(),
+                preexec_fn=die_with_parent(),
             )
 
     def _await_ready(self, program: str, port: int) -> None:

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from cloudach_service.processes import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent  # the project is tested with the interpreter that runs the tests
 
 _ANNOUNCEMENT = re.compile(r"listening on (http://\S+)")
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 class ServerFailed(Exception):
     """A server did not come up; the message holds the end of its output."""
-
-
-def dies_with_parent() -> Callable[[], None]:
-    """For `preexec_fn`: the child gets SIGTERM when the thread that started it ends. Start it from the main thread."""
-    parent = os.getpid()
-
-    def arrange() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return arrange
 
 
 def environment(changes: Mapping[str, str | None]) -> dict[str, str]:
@@ -70,7 +56,7 @@ class Server:
             stderr=subprocess.STDOUT,
             env=environment(env or {}),
             cwd=cwd,
-            preexec_fn=dies_with_parent(),
+            preexec_fn=die_with_parent(),
             process_group=0 if own_group else None,
         )
         try:

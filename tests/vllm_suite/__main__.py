@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+from cloudach_service.processes import die_with_parent
+
 from tests.support.inference import VLLM_PYTHON, base_weights
-from tests.support.processes import ROOT, ServerFailed, dies_with_parent
+from tests.support.processes import ROOT, ServerFailed
 
 from .engines import Asked, Engines, version
 from .source import SourceError, fetch
@@ -127,7 +129,7 @@ def run(root: Path, files: Sequence[str], chosen: str | None) -> None:
         command += ["-c", HERE / "within" / "pytest.ini", "--confcutdir", root]
         command += [f"--timeout={_TEST_S}", "--tb=no", "-v", "--no-header", *(["-k", chosen] if chosen else [])]
         command += [f"tests/entrypoints/openai/{file}" for file in files]
-        tests = subprocess.Popen(command, cwd=root, env=env, preexec_fn=dies_with_parent())
+        tests = subprocess.Popen(command, cwd=root, env=env, preexec_fn=die_with_parent())
         control.timeout = 0.5
         try:
             while tests.poll() is None:

@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
-from tests.support.processes import ROOT, dies_with_parent
+from cloudach_service.processes import die_with_parent
+
+from tests.support.processes import ROOT
 
 _DONE = b"data: [DONE]\n\n"
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -37,7 +39,7 @@ class Users:
             stdout=subprocess.PIPE,
             cwd=ROOT,
             text=True,
-            preexec_fn=dies_with_parent(),
+            preexec_fn=die_with_parent(),
         )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(job))
