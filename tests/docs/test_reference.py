@@ -11,6 +11,7 @@ from types import ModuleType
 
 import starlette.middleware.cors
 from cloudach_gateway.errors import GatewayError
+from cloudach_gateway.proxy.stream.slow_path import SlowPath
 
 from . import code
 
@@ -50,7 +51,7 @@ def names(cell: str) -> list[str]:
 
 def test_metrics() -> None:
     told = {}
-    for name, kind, labels, meaning in rows("metrics.md"):
+    for name, kind, labels, meaning in rows("metrics.md", "Gateway", "Controller"):
         assert meaning.endswith((".", ")")), name
         told[names(name)[0]] = (kind, tuple(names(labels)))
     assert told == code.metrics(code.GATEWAY) | code.metrics(code.CONTROLLER)
@@ -59,6 +60,11 @@ def test_metrics() -> None:
 def test_metrics_stand_with_the_service_that_has_them() -> None:
     assert {names(row[0])[0] for row in rows("metrics.md", "Gateway")} == set(code.metrics(code.GATEWAY))
     assert {names(row[0])[0] for row in rows("metrics.md", "Controller")} == set(code.metrics(code.CONTROLLER))
+
+
+def test_the_reasons_of_the_slow_path() -> None:
+    told = {name for row in rows("metrics.md", "Why an answer is parsed") for name in names(row[0])}
+    assert told == set(SlowPath)
 
 
 def test_log_fields_of_every_line() -> None:

@@ -24,6 +24,9 @@ FAILOVER_DURATION = Histogram(
     ["model"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+SLOW_PATH = Counter(
+    "cloudach_slow_path_streams", "Answers whose chunks had to be parsed one by one, by the reason", ["model", "reason"]
+)
 LOST = Counter("cloudach_lost_requests", "Requests of killed gateways that were billed as last noted")
 HEARTBEATS = Counter("cloudach_heartbeats", "Keep-alive comments sent into silent streams")
 RUNNING = Gauge("cloudach_running_requests", "Generations running now", multiprocess_mode="livesum")
@@ -70,6 +73,8 @@ def observe(record: RequestRecord, duration_s: float) -> None:
     for failover in record.failovers:
         _of(FAILOVERS, model).inc()
         FAILOVER_DURATION.labels(model).observe(failover.took_s)
+    for reason in record.slow_path:
+        _of(SLOW_PATH, model, reason).inc()
     waited_in_vain = record.error is not None and record.error.code == ModelNotReady.code
     if record.outcome is None or waited_in_vain:
         if record.error is not None:

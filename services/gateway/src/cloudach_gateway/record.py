@@ -46,6 +46,7 @@ class RequestRecord:
     completed: bool = False
     retries: list[str] = field(default_factory=list)  # their causes
     failovers: list[FailedOver] = field(default_factory=list)
+    slow_path: set[str] = field(default_factory=set)  # why chunks of the answer had to be parsed
 
     @property
     def age_s(self) -> float:
@@ -59,6 +60,9 @@ class RequestRecord:
 
     def heartbeat(self) -> None:
         self.heartbeats += 1
+
+    def left_fast_path(self, reason: str) -> None:
+        self.slow_path.add(reason)
 
     def complete(self) -> None:
         self.completed = True

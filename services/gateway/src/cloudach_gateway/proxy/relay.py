@@ -73,6 +73,9 @@ class Progress(Observer, Protocol):
 
     def heartbeat(self) -> None: ...
 
+    def left_fast_path(self, reason: str) -> None:
+        """The answer's chunks have to be parsed one by one, because of this."""
+
     def failover_report(self) -> list[dict[str, Any]]:
         """Of the failovers so far, for the client."""
 
@@ -102,7 +105,9 @@ class Relay:
         """Relays a stream to its end. What goes wrong before the first byte is raised as a GatewayError; what goes
         wrong later is told to the client in an error frame and returned. Raises SlowReader."""
         report = progress.failover_report if report_failovers else list
-        streamed = _Streamed(StreamRewriter(view, tally, on_begun=progress.first_token, report=report), client)
+        slow = progress.left_fast_path
+        rewriter = StreamRewriter(view, tally, on_begun=progress.first_token, on_slow_path=slow, report=report)
+        streamed = _Streamed(rewriter, client)
         reader = _BeatenClient(client, progress)
         conversation = self._conversation(request, progress, tally, reader)
         try:
@@ -147,10 +152,9 @@ class Relay:
         self, request: EngineRequest, asked: ChatRequest | CompletionRequest, tally: Tally, progress: Progress
     ) -> bytes:
         """The JSON answer put together from the engine's stream. Raises GatewayError."""
-        speaks, largest = request.model.speaks, self._engines.largest_answer
-        gathered = _Gathered(
-            partial(Collector, asked, tally, vllm=speaks.own_fields, largest=largest), asked, tally, progress
-        )
+        speaks, largest, slow = request.model.speaks, self._engines.largest_answer, progress.left_fast_path
+        collecting = partial(Collector, asked, tally, vllm=speaks.own_fields, largest=largest, on_slow_path=slow)
+        gathered = _Gathered(collecting, asked, tally, progress)
         # The client waits for the whole answer anyway.
         patient = not speaks.streams_calls and bool(request.fields.get("tools") or request.fields.get("functions"))
         conversation = self._conversation(request, progress, tally, patient=patient)

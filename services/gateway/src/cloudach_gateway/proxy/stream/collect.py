@@ -7,6 +7,7 @@ whole answers have) is asked for whole: see `can_collect`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -17,6 +18,7 @@ from . import collect_calls, logprobs
 from .express import MOST_TEXTS
 from .form import RunningForm, head_of
 from .pieces import PIECE, grow, joined
+from .slow_path import FormFinder, SlowPath
 from .tally import Tally
 
 # Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
@@ -68,8 +70,10 @@ class Collector:
         *,
         vllm: bool = True,
         largest: int = LARGEST_ANSWER,
+        on_slow_path: Callable[[SlowPath], None] = lambda reason: None,
     ) -> None:
-        """vllm: whether the engine is one, so that the answer has all that vLLM's own has. largest: bytes, about."""
+        """vllm: whether the engine is one, so that the answer has all that vLLM's own has. largest: bytes, about.
+        on_slow_path: is told why running chunks have to be parsed."""
         self._largest = largest
         self._held = 0  # bytes, about
         self._unread = 0  # bytes of events whose texts are in `texts`, but for those of `Gathering`, which are short
@@ -82,6 +86,7 @@ class Collector:
         self._answers_per_prompt = request.n or 1
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
+        self._forms = FormFinder(on_slow_path)
         self.form: RunningForm | None = None  # of the answer's running chunks, once it is known
         self.texts: list[bytes] = []  # of the first choice, as in JSON strings, not yet in its text
         self.tally = tally
@@ -121,13 +126,10 @@ class Collector:
     def _feed(self, payload: bytes) -> None:
         chunk = parse(payload)
         self._settle_texts()
-        if self.form is None and not self._token_ids:
-            self.form = RunningForm.of(payload)
-            if self.form is not None:
-                self.tally.transcript.form = self.form
         if any(choice.get("index", 0) >= self._choices_asked for choice in chunk["choices"]):
             raise BadChunk("a choice that nobody asked for")  # before anything is kept of it
         if chunk["choices"]:
+            self._learn(payload, chunk)
             self.tally.transcript.remember(payload)
             self.tally.take_chunk(chunk, answers_per_prompt=self._answers_per_prompt)
         elif isinstance(chunk.get("usage"), dict):
@@ -142,6 +144,15 @@ class Collector:
             self._held += self._take(choice)
         if self._held > self._largest:
             raise TooLarge("an answer", self._largest)
+
+    def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
+        form = self._forms.new_form(payload, chunk)
+        if form is None:
+            return
+        if self._token_ids:
+            self._forms.slow(SlowPath.TOKEN_IDS)
+        else:
+            self.form = self.tally.transcript.form = form
 
     def answer(self) -> bytes:
         """Raises BadChunk."""

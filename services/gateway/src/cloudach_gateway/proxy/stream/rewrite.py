@@ -18,6 +18,7 @@ from openai_wire.sse import DONE_FRAME
 from ..engine.chunk import SHAPE_ERRORS, BadChunk, parse
 from .express import Shape
 from .form import DATA, END, QUOTE, RunningForm, head_of, is_text
+from .slow_path import FormFinder, SlowPath
 from .tally import Tally
 from .transcript import MOST_OF_ONE
 
@@ -46,6 +47,7 @@ class StreamRewriter:
 
     __slots__ = (
         "_form",
+        "_forms",
         "_held",
         "_in_join",
         "_in_start",
@@ -67,9 +69,11 @@ class StreamRewriter:
         tally: Tally,
         *,
         on_begun: Callable[[], None] = lambda: None,
+        on_slow_path: Callable[[SlowPath], None] = lambda reason: None,
         report: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
-        """report: of the failovers, if the client wants them named on its last chunk."""
+        """on_slow_path: is told why running chunks have to be parsed. report: gives the failovers, if the client wants
+        them named on its last chunk."""
         self.view = view
         self.tally = tally
         self.choices_seen = False  # whether any chunk with a choice came: the engine has begun to answer
@@ -82,6 +86,7 @@ class StreamRewriter:
         self._out_start = b""
         self._out_join = b""
         self._form: RunningForm | None = None
+        self._forms = FormFinder(on_slow_path)
         self.shape: Shape | None = None  # the same for those who can do without `relay`
         self._out_between = b""
         self._tail = b',"usage":null}\n\n' if view.usage is UsageForm.EXTRA_CHUNK else b"}\n\n"
@@ -156,8 +161,8 @@ class StreamRewriter:
         if not self.choices_seen:
             self.choices_seen = True
             self._on_begun()
-        self._count(payload, chunk, choices)
         self._learn(payload, chunk)
+        self._count(payload, chunk, choices)
         if not self.view.token_ids and _is_placeholder(choices):
             return b""
         for choice in choices:
@@ -186,20 +191,25 @@ class StreamRewriter:
 
     def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
         """Remembers what running chunks have around their text, when they are in the form that can be edited."""
-        if payload.startswith(self._in_start.removeprefix(DATA)) or self.view.usage is UsageForm.EVERY_CHUNK:
-            return
-        form = RunningForm.of(payload)
+        form = self._forms.new_form(payload, chunk)
         if form is None:
+            return
+        if self.view.usage is UsageForm.EVERY_CHUNK:
+            self._forms.slow(SlowPath.USAGE)
             return
         out_start = form.start_with(head_of(chunk))
         if out_start is None:  # its head has more, which is to be kept
+            self._forms.slow(SlowPath.UNKNOWN_FORM)
             return
         self._form = self.tally.transcript.form = form
         self._in_start, self._in_join = form.start, form.join
         self._out_start = out_start
         self._out_join = form.close_without_ids + self._tail
         self._out_between = self._out_join + self._out_start
-        self.shape = None if self.view.token_ids else Shape.of(form, self._out_start, self._out_join)
+        if not self.view.token_ids:
+            self.shape = Shape.of(form, self._out_start, self._out_join)
+            if self.shape is None:
+                self._forms.slow(SlowPath.UNKNOWN_FORM)
 
     def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")
