@@ -119,7 +119,10 @@ class Site:
 
     def approve(self, name: str) -> None:
         """With the word that its condition names, if it asks for one."""
-        found = self.http.get(f"{MODELS}/models/{name}").json()
+        answer = self.http.get(f"{MODELS}/models/{name}")
+        if answer.status_code == 404:  # it was deleted, and is to come again
+            return
+        found = answer.raise_for_status().json()
         said = " ".join(one["message"] for one in (found.get("status") or {}).get("conditions") or [])
         word = re.search(r"cloudach.dev/allow-replacement=(\S+)", said)
         if word:
