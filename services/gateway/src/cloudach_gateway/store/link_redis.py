@@ -1,7 +1,7 @@
 """One multiplexed connection to one Redis, for scripts only: what redis-py does per call, done once per loop tick.
 
-Commands of the same tick go out in one write, replies are matched in order. redis-py's client costs 0.1 to 0.2 ms of
-CPU a round trip; this about 0.02.
+Commands of the same tick go out in one write, replies are matched in order. A round trip costs a quarter to a tenth of
+the CPU that redis-py's client takes for it: docs/adr/0029-taken-and-made.md.
 """
 
 from __future__ import annotations
