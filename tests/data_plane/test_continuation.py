@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from cloudach_gateway.proxy.continuation.plan import CannotContinue, plan, question
+from cloudach_gateway.proxy.continuation.plan import CannotContinue, detokenize_body, kind_of, plan
 from cloudach_gateway.proxy.engine.chunk import NotReproducible, has_text
 from cloudach_gateway.proxy.stream.transcript import Transcript
 from hypothesis import HealthCheck, event, given, settings
@@ -107,10 +107,10 @@ class Client:
         self, ask: Engine, fields: dict[str, Any], *, ids_shown: bool, asking: bool = False, events: int | None = None
     ) -> None:
         """With another engine, of which `events` arrive. asking: for the text of tokens that is not known."""
-        path, told = path_of(fields), None
-        if asking and (body := question(path, fields, self.transcript, ids_shown=ids_shown)) is not None:
+        kind, told = kind_of(path_of(fields)), None
+        if asking and (body := detokenize_body(kind, fields, self.transcript, ids_shown=ids_shown)) is not None:
             told = ask.text(body)
-        more = plan(path, fields, self.transcript, ids_shown=ids_shown, max_model_len=CONTEXT, told=told)
+        more = plan(kind, fields, self.transcript, ids_shown=ids_shown, max_model_len=CONTEXT, detokenized=told)
         if more.final is not None:
             self.send(more.final)
         if more.body is not None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..errors import GatewayError, ModelNotReady, UpstreamError, UpstreamTimeout
 from ..settings import Failover, Timeouts
-from .continuation.plan import CannotContinue, Continuation, kind_of, plan, question
+from .continuation.plan import CannotContinue, Continuation, detokenize_body, kind_of, plan
 from .engine.chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, EngineShutsDown, NotReproducible, TooLarge
 from .engine.exchange import Exchange, Happened, Lane
 from .engine.refusals import blames_request, too_large
@@ -316,7 +316,7 @@ class Conversation:
         request, shown = self._request, consumer.ids_shown
         try:
             kind = kind_of(request.path)
-            asked = question(kind, request.fields, transcript, ids_shown=shown)
+            asked = detokenize_body(kind, request.fields, transcript, ids_shown=shown)
             text = None if asked is None else await self._engines.detokenized(request.model, asked)
             return plan(
                 kind,
@@ -324,7 +324,7 @@ class Conversation:
                 transcript,
                 ids_shown=shown,
                 max_model_len=await self._engines.context_lengths.of(self._engines.directory.current(request.model)),
-                told=text,
+                detokenized=text,
             )
         except CannotContinue as obstacle:
             if self._start_over(consumer):

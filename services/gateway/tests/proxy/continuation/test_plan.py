@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from cloudach_gateway.proxy.continuation.kinds import CHAT, COMPLETIONS, Kind
-from cloudach_gateway.proxy.continuation.plan import CannotContinue, Continuation, kind_of, plan, question
+from cloudach_gateway.proxy.continuation.plan import CannotContinue, Continuation, detokenize_body, kind_of, plan
 from cloudach_gateway.proxy.engine.chunk import BadChunk, EngineReportedError, NotReproducible
 from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter
 from cloudach_gateway.proxy.stream.tally import Tally
@@ -226,16 +226,16 @@ def test_a_sampled_answer_is_hardly_drawn_again() -> None:
 
 
 def test_the_text_of_tokens_can_be_asked_for() -> None:
-    assert question(CHAT, chat(), heard(ROLE, *COARSE)) is not None
+    assert detokenize_body(CHAT, chat(), heard(ROLE, *COARSE)) is not None
     sampled, transcript = chat(temperature=1), heard(ROLE, *COARSE)
-    body = question(CHAT, sampled, transcript)
+    body = detokenize_body(CHAT, sampled, transcript)
     assert body is not None
     assert json.loads(body) == {"model": "sim", "tokens": [2, 3, 4]}
-    more = plan(CHAT, sampled, transcript, told=" my dear")
+    more = plan(CHAT, sampled, transcript, detokenized=" my dear")
     assert asked(more)["prompt"] == [*PROMPT, 1, 2, 3, 4]
     assert more.adapt(text_chunk(" me", 5)) == chat_chunk(" me", 5)
     with pytest.raises(CannotContinue):
-        plan(CHAT, sampled, transcript, told=" my dear\ufffd")
+        plan(CHAT, sampled, transcript, detokenized=" my dear\ufffd")
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_the_text_of_tokens_can_be_asked_for() -> None:
     ],
 )
 def test_there_is_nothing_to_ask(fields: dict[str, Any], payloads: list[bytes]) -> None:
-    assert question(CHAT, fields, heard(ROLE, *payloads)) is None
+    assert detokenize_body(CHAT, fields, heard(ROLE, *payloads)) is None
 
 
 def test_a_stop_string_across_the_cut_ends_the_answer() -> None:
@@ -272,8 +272,8 @@ def test_text_goes_on_lagging_behind_for_stop_strings() -> None:
     transcript = heard(
         ROLE, chat_chunk("", 1), chat_chunk("Once", 2), chat_chunk(" upon", 3)
     )  # " a time" was held back
-    assert question(CHAT, fields, transcript) is not None
-    more = plan(CHAT, fields, transcript, told="Once upon a tim")
+    assert detokenize_body(CHAT, fields, transcript) is not None
+    more = plan(CHAT, fields, transcript, detokenized="Once upon a tim")
     assert asked(more)["include_stop_str_in_output"] is True
     assert asked(more)["prompt"] == [*PROMPT, 1, 2, 3]
     assert more.adapt(text_chunk("e there was", 4)) == chat_chunk(" a time the", 4)

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from cloudach_gateway.proxy.continuation.cut import Stops
-from cloudach_gateway.proxy.continuation.stop_strings import Hold, Seam
+from cloudach_gateway.proxy.continuation.stop_strings import BoundarySearch, HeldBackText, StopStrings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +35,7 @@ def test_both_engines_together_find_what_one_would(
         searched = len(text)
     kept = data.draw(st.integers(0, (first[0] - 1) if first else len(parts)))
     before, rest = "".join(parts[:kept]), parts[kept:]
-    seam = Seam(before, Stops(stops, included=True), kept=kept, min_tokens=min_tokens)
+    search = BoundarySearch(before, StopStrings(stops, included=True), kept=kept, min_tokens=min_tokens)
     text, second, searched = "", None, 0
     for number, part in enumerate(rest, kept + 1):  # the other engine, with what comes before it out of its sight
         text += part
@@ -47,8 +46,8 @@ def test_both_engines_together_find_what_one_would(
             own = vllm(text, new, stops)
         searched = len(text)
         end = len(part) if own is None else own[1] + len(own[0]) - (len(text) - len(part))
-        across = seam.feed(part[:end], 1)
-        if across is not None and seam.is_first(*across, own and own[0], end):
+        across = search.feed(part[:end], 1)
+        if across is not None and search.is_first(*across, own and own[0], end):
             second = number, across[0]
         elif own is not None:
             second = number, own[0]
@@ -58,43 +57,43 @@ def test_both_engines_together_find_what_one_would(
 
 
 def test_how_much_of_the_text_belongs_to_the_stop_string() -> None:
-    seam = Seam("the en", Stops(("end",)), kept=2, min_tokens=0)
-    assert seam.feed("d of it", 1) == ("end", 1)
+    search = BoundarySearch("the en", StopStrings(("end",)), kept=2, min_tokens=0)
+    assert search.feed("d of it", 1) == ("end", 1)
 
 
 def test_what_lies_wholly_on_one_side_is_not_looked_for() -> None:
-    seam = Seam("the end", Stops(("end", "it")), kept=2, min_tokens=0)
-    assert seam.feed(" of it", 1) is None
+    search = BoundarySearch("the end", StopStrings(("end", "it")), kept=2, min_tokens=0)
+    assert search.feed(" of it", 1) is None
 
 
 def test_beyond_reach() -> None:
-    seam = Seam("the", Stops(("abcd",)), kept=2, min_tokens=0)
-    seam.feed("xy", 1)
-    assert not seam.passed
-    seam.feed("z", 1)
-    assert seam.passed
+    search = BoundarySearch("the", StopStrings(("abcd",)), kept=2, min_tokens=0)
+    search.feed("xy", 1)
+    assert not search.passed
+    search.feed("z", 1)
+    assert search.passed
 
 
 @pytest.mark.parametrize(("other", "first"), [(None, True), (7, True), ("b", True), ("a", False)])
 def test_of_two_that_end_together_the_one_named_first_counts(other: object, first: bool) -> None:
-    seam = Seam("x", Stops(("a", "xa", "b")), kept=1, min_tokens=0)
-    assert seam.is_first("xa", 3, other, 3) == first
-    assert seam.is_first("xa", 2, other, 3)
+    search = BoundarySearch("x", StopStrings(("a", "xa", "b")), kept=1, min_tokens=0)
+    assert search.is_first("xa", 3, other, 3) == first
+    assert search.is_first("xa", 2, other, 3)
 
 
 @given(parts=st.lists(st.text(max_size=9)), stop=st.text(min_size=1, max_size=9), pending=st.text(max_size=20))
 def test_text_lags_as_an_engine_lets_it(parts: list[str], stop: str, pending: str) -> None:
-    stops = Stops((stop,))
-    hold = Hold(pending[: stops.held], stops)
-    text, out = pending[: stops.held], ""
+    stops = StopStrings((stop,))
+    held_back = HeldBackText(pending[: stops.held_back], stops)
+    text, out = pending[: stops.held_back], ""
     for part in parts:
         text += part
-        out += hold.feed(part)
-        assert out == text[: max(0, len(text) - stops.held)]
-    assert out + hold.last("end") == text + "end"
+        out += held_back.feed(part)
+        assert out == text[: max(0, len(text) - stops.held_back)]
+    assert out + held_back.last("end") == text + "end"
 
 
 def test_the_stop_string_is_left_out() -> None:
-    hold = Hold("an", Stops(("and",)))
-    assert hold.feed("y ") == "an"
-    assert hold.last("hand", "and") == "y h"
+    held_back = HeldBackText("an", StopStrings(("and",)))
+    assert held_back.feed("y ") == "an"
+    assert held_back.last("hand", "and") == "y h"

@@ -1,9 +1,9 @@
-"""Which fields of a request hold for its continuation from token ids, and how: pure.
+"""Which fields of a request its continuation from token ids takes over, and how: pure.
 
-The rest of a broken answer is asked for at /v1/completions with the prompt's and the answer's token ids as the prompt.
-A field is carried over, left out, adjusted, or it stands in the way, as `openai_wire.fields` has it. A field that is
-not known there stands in the way too, because nothing proves that it carries over. docs/failover.md explains the
-entries; `tests/proxy/test_carry.py` holds them.
+The rest of a broken answer is asked for at /v1/completions. The prompt is the token ids of the prompt and of the
+answer. `openai_wire.fields` says whether a field is carried over, left out, adjusted, or stands in the way. A field
+that it does not know stands in the way too, because nothing proves that it carries over. docs/failover.md explains the
+entries, and `tests/proxy/continuation/test_field_table.py` holds them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _INDIFFERENT = _CARRIED | {name for name, field in FIELDS.items() if field.conti
 
 
 def is_sampled(fields: Mapping[str, Any]) -> bool:
-    """Whether another run may draw other tokens. A temperature that is not named is the model's default."""
+    """Returns whether another run may draw other tokens. Without a temperature the model's default may be above 0."""
     temperature = fields.get("temperature")
     return not (isinstance(temperature, int | float) and temperature < _GREEDY)
 
 
 def obstacle(kind: Kind, fields: Mapping[str, Any]) -> str | None:
-    """Why a request could not be continued exactly from token ids; None if it can. The fields are its parsed body."""
+    """Returns why a request cannot be continued exactly from token ids; None if it can. fields: its parsed body."""
     for name, value in fields.items():
         if value is None or name in _INDIFFERENT:
             continue
@@ -39,7 +39,7 @@ def obstacle(kind: Kind, fields: Mapping[str, Any]) -> str | None:
         elif continuation is Continuation.UNKNOWN:
             return f"field {name}"
         elif name != "logprobs" and (not isinstance(value, int) or isinstance(value, bool)):
-            return f"field {name}"  # the engine may read it all the same; how, is its own affair
+            return f"field {name}"  # the engine may accept it, and nobody knows what it makes of it
     if fields.get("seed") not in (None, -1) and is_sampled(fields):
         return "seeded sampling"
     if fields.get("spaces_between_special_tokens") is False and fields.get("skip_special_tokens") is False:
@@ -50,10 +50,10 @@ def obstacle(kind: Kind, fields: Mapping[str, Any]) -> str | None:
 def continued(
     kind: Kind, fields: Mapping[str, Any], *, prompt: list[int], kept: int, left: int, logprobs: bool
 ) -> dict[str, Any]:
-    """The body for /v1/completions. prompt: all token ids to go on from, the last `kept` of them the answer's own.
-    left: the most tokens to come, at least 1. logprobs: whether the broken stream had them.
+    """Returns the body for /v1/completions, for a request without an obstacle.
 
-    Only for fields without an obstacle.
+    prompt: all token ids to go on from. The last `kept` of them are the answer's own. left: how many tokens may still
+    come, at least 1. logprobs: the broken stream had log probabilities.
     """
     body = {name: value for name, value in fields.items() if name in _CARRIED and value is not None}
     body["prompt"] = prompt

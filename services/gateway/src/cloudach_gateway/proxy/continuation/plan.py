@@ -1,9 +1,9 @@
-"""How a stream that broke goes on with another engine: what to ask it, and its answer as the first stream's: pure.
+"""How a stream that broke goes on with another engine: what to ask that engine, and how to adapt its answer: pure.
 
-    question(kind, fields, transcript) -> perhaps a body for /detokenize; its answer's text is `told`
-    plan(kind, fields, transcript, told=…) -> Continuation -> take_over() once -> adapt() each payload
+    detokenize_body(kind, fields, transcript) -> perhaps a body for /detokenize; that answer's text is `detokenized`
+    plan(kind, fields, transcript, detokenized=…) -> Continuation -> take_over() once -> adapt() each payload
 
-docs/failover.md says what is continued, restarted or given up, and why.
+`conversation` calls these. docs/failover.md says what is continued, restarted or given up, and why.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import orjson
 
 from ..engine.chunk import SHAPE_ERRORS, BadChunk
 from ..stream.transcript import Transcript
-from .cut import Cut, Stops, choose, sharpened, tokens_owed
 from .field_table import continued, is_sampled, obstacle, stop_strings
 from .kinds import COMPLETIONS, KINDS, Kind, choices
 from .restart import Restarted
 from .resume import Resumed
-from .sent import Seen
-from .stop_strings import Hold, Seam
+from .resume_point import ResumePoint, later_point, latest_point, tokens_owed
+from .sent import SentAnswer
+from .stop_strings import BoundarySearch, HeldBackText, StopStrings
 
-__all__ = ["CannotContinue", "Continuation", "kind_of", "plan", "question"]
+__all__ = ["CannotContinue", "Continuation", "detokenize_body", "kind_of", "plan"]
 
-_REDRAWN = 2  # sampled tokens whose text has to come out as before: each further one makes that less likely
+_MOST_REDRAWN = 2  # sampled tokens that have to bring the same text again; each further token makes that less likely
 
 
 class CannotContinue(Exception):
-    """The stream cannot go on exactly. `reason` is short: for log, metric and docs."""
+    """The stream cannot go on exactly. `reason` is short, because the log says it and docs/failover.md lists it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -40,15 +40,17 @@ class CannotContinue(Exception):
 class _Adapter(Protocol):
     @property
     def ended(self) -> bool:
-        """Whether the answer is at its end, though the engine goes on."""
+        """Tells that the answer is at its end, though the engine goes on."""
 
     def adapt(self, payload: bytes) -> bytes | None: ...
 
 
 class Continuation:
-    """path, body: what to ask another engine; body None: nothing is left to generate, only usage and [DONE] are
-    missing. final: a payload to go out before them. restarted: whether all of the answer is generated anew.
-    redrawn: whether a NotReproducible may be put right by trying again, because tokens are drawn.
+    """What another engine is asked for, and how its payloads become those of the broken stream.
+
+    path, body: the request for the other engine. body is None where nothing is left to generate, so that only usage and
+    [DONE] are missing. final: a payload that goes out before these two. restarted: all of the answer is generated anew.
+    redrawn: another try may put a NotReproducible right, because the tokens are drawn at random.
     """
 
     __slots__ = ("_adapter", "_rewind", "_transcript", "body", "final", "path", "redrawn", "restarted")
@@ -75,8 +77,10 @@ class Continuation:
         self._rewind = rewind
 
     def take_over(self) -> int:
-        """Call it once, when the first payload of the new stream has come: the transcript forgets what the new stream
-        tells again. How many tokens that were counted will be counted again: take them off the tally."""
+        """Makes the transcript forget what the new stream tells again. Call it once, when its first payload has come.
+
+        Returns how many tokens were counted and will be counted again.
+        """
         if self._rewind is None or self._transcript is None:
             return 0
         tokens, events, sent = self._rewind
@@ -87,14 +91,17 @@ class Continuation:
 
     @property
     def ended(self) -> bool:
-        """Whether the answer is at its end though the engine goes on: a stop string across the cut. Close its stream;
-        what it still brings is dropped by `adapt`."""
+        """Tells that the answer is at its end, though the engine goes on: a stop string reached across the resume
+        point.
+
+        The caller may then close the engine's stream. `adapt` drops what still comes.
+        """
         return self._adapter is not None and self._adapter.ended
 
     def adapt(self, payload: bytes) -> bytes | None:
-        """One payload of the new stream as the broken stream would have gone on; None: it has nothing new.
+        """Returns one payload of the new stream as the broken stream would have gone on; None if it has nothing new.
 
-        Raises NotReproducible when it differs from what was sent, EngineReportedError, BadChunk.
+        Raises NotReproducible where it differs from what was sent, EngineReportedError, BadChunk.
         """
         if self._adapter is None:
             raise RuntimeError("nothing was left to generate")
@@ -105,28 +112,30 @@ class Continuation:
 
 
 def kind_of(path: str) -> Kind:
-    """How the answers of an engine's path go on. Raises CannotContinue."""
+    """Returns how the answers from an engine's path go on. Raises CannotContinue."""
     kind = KINDS.get(path)
     if kind is None:
         raise CannotContinue(f"answers from {path} are not continued")
     return kind
 
 
-def question(kind: Kind, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool = False) -> bytes | None:
-    """The body of a POST /detokenize to an engine, whose answer's `prompt` is for `plan` to be told: the text of tokens
-    that had not come out yet, or is not known to be complete. None where nothing is gained by it, as mostly.
+def detokenize_body(
+    kind: Kind, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool = False
+) -> bytes | None:
+    """Returns the body of a POST /detokenize that helps `plan`; None where it would not help, which is the rule.
 
-    Without it such tokens are generated again. Sampled ones hardly come as before; greedy ones mostly do, but engines
-    may round differently.
+    The answer's `prompt` is what `plan` takes as `detokenized`: the text of the tokens behind the last point where all
+    text is known to be complete. Without it these tokens are generated again. Sampled tokens hardly come out as before.
+    Greedy tokens mostly do, but engines may round differently.
     """
     try:
-        situation = _Situation.of(kind, fields, transcript, ids_shown=ids_shown)
+        broken = _BrokenStream.of(kind, fields, transcript, ids_shown=ids_shown)
     except CannotContinue:
         return None
-    cut = situation.cut
-    if cut is None or not situation.ids[cut.kept :] or not cut.unsent_by(situation.seen.steps):
+    point = broken.point
+    if point is None or not broken.ids[point.kept :] or not point.unsent_by(broken.sent.steps):
         return None
-    return orjson.dumps({"model": fields.get("model"), "tokens": situation.ids[cut.kept :]})
+    return orjson.dumps({"model": fields.get("model"), "tokens": broken.ids[point.kept :]})
 
 
 def plan(
@@ -136,116 +145,124 @@ def plan(
     *,
     ids_shown: bool = False,
     max_model_len: int | None = None,
-    told: str | None = None,
+    detokenized: str | None = None,
 ) -> Continuation:
-    """How the stream goes on. Raises CannotContinue.
+    """Returns how the stream goes on. Raises CannotContinue.
 
-    fields: the parsed body that the first engine got, asked for token ids and usage. ids_shown: whether the client
-    sees the token ids: then the same have to come again. max_model_len: the engine's context in tokens, needed for a
-    chat request that names no longest answer. told: what `question` asked for.
+    fields: the parsed body that the first engine got, which asks for token ids and usage. ids_shown: the client sees
+    the token ids, so the same ids have to come again. max_model_len: the engine's context in tokens, which is needed
+    for a chat request without an answer limit. detokenized: the text that `detokenize_body` asked for.
     """
-    seen = Seen.of(transcript)
-    if len(seen.ended | transcript.ended) >= choices(fields):
+    sent = SentAnswer.of(transcript)
+    if len(sent.ended | transcript.ended) >= choices(fields):
         return Continuation(kind.path, None)
-    if _may_restart(transcript, seen, shown=ids_shown or seen.logprobs):
+    if _may_restart(transcript, sent, shown=ids_shown or sent.logprobs):
         return Continuation(
             kind.path,
             orjson.dumps(fields),
-            adapter=Restarted(seen),
+            adapter=Restarted(sent),
             transcript=transcript,
-            rewind=(0, seen.leading, None),
+            rewind=(0, sent.leading, None),
             restarted=True,
         )
-    situation = _Situation.of(kind, fields, transcript, ids_shown=ids_shown)
-    cut = situation.cut
-    if cut is None:
+    broken = _BrokenStream.of(kind, fields, transcript, ids_shown=ids_shown)
+    point = broken.point
+    if point is None:
         raise CannotContinue("no clean cut")
-    if told is not None:
-        cut = sharpened(cut, seen.steps, transcript.count, situation.stops, told) or cut
-    if situation.sampled and situation.shown and cut.kept < transcript.count:
+    if detokenized is not None:
+        point = later_point(point, sent.steps, transcript.count, broken.stops, detokenized) or point
+    if broken.sampled and broken.shown and point.kept < transcript.count:
         raise CannotContinue("sampled tokens to come again")
-    if situation.sampled and tokens_owed(cut, seen.steps) > _REDRAWN:
+    if broken.sampled and tokens_owed(point, sent.steps) > _MOST_REDRAWN:
         raise CannotContinue("sampled text to come again")
-    return _resumed(kind, fields, transcript, situation, cut, max_model_len)
+    return _resumed(kind, fields, transcript, broken, point, max_model_len)
 
 
 @dataclass(slots=True)
-class _Situation:
-    """A broken stream that could be gone on with. cut: before what has to come again; None: nowhere. shown: whether
-    the client can tell whether the same tokens come again."""
+class _BrokenStream:
+    """A broken stream that could go on.
 
-    seen: Seen
+    point: where it would go on; None if there is no such point. shown: the client would notice other tokens, because it
+    sees token ids or log probabilities.
+    """
+
+    sent: SentAnswer
     ids: list[int]
-    stops: Stops
-    cut: Cut | None
+    stops: StopStrings
+    point: ResumePoint | None
     sampled: bool
     shown: bool
 
     @classmethod
-    def of(cls, kind: Kind, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool) -> _Situation:
+    def of(cls, kind: Kind, fields: Mapping[str, Any], transcript: Transcript, *, ids_shown: bool) -> _BrokenStream:
         """Raises CannotContinue."""
-        seen = Seen.of(transcript)
-        reason = obstacle(kind, fields) or seen.obstacle or _without_ids(kind, transcript, seen)
+        sent = SentAnswer.of(transcript)
+        reason = obstacle(kind, fields) or sent.obstacle or _gap_in(kind, transcript, sent)
         if reason is not None:
             raise CannotContinue(reason)
-        stops = Stops(tuple(stop_strings(fields)), bool(fields.get("include_stop_str_in_output")))
+        stops = StopStrings(tuple(stop_strings(fields)), bool(fields.get("include_stop_str_in_output")))
         ids = [int(number) for number in bytes(transcript.ids).split(b",")[:-1]]
-        cut = choose(seen.steps, len(ids), stops, whole=transcript.whole, doubtful=transcript.doubtful)
-        return cls(seen, ids, stops, cut, is_sampled(fields), ids_shown or seen.logprobs)
+        point = latest_point(sent.steps, len(ids), stops, whole=transcript.whole, doubtful=transcript.doubtful)
+        return cls(sent, ids, stops, point, is_sampled(fields), ids_shown or sent.logprobs)
 
 
 def _resumed(
     kind: Kind,
     fields: Mapping[str, Any],
     transcript: Transcript,
-    situation: _Situation,
-    cut: Cut,
+    broken: _BrokenStream,
+    point: ResumePoint,
     max_model_len: int | None,
 ) -> Continuation:
-    seen, stops = situation.seen, situation.stops
+    sent, stops = broken.sent, broken.stops
     prompt = transcript.prompt_ids or []
-    left = _left(kind, fields, len(prompt), cut.kept, max_model_len)
+    left = _left(kind, fields, len(prompt), point.kept, max_model_len)
     if left <= 0:
-        return Continuation(kind.path, None, final=seen.last_chunk("length"))
+        return Continuation(kind.path, None, final=sent.last_chunk("length"))
     body = continued(
-        kind, fields, prompt=prompt + situation.ids[: cut.kept], kept=cut.kept, left=left, logprobs=seen.logprobs
+        kind, fields, prompt=prompt + broken.ids[: point.kept], kept=point.kept, left=left, logprobs=sent.logprobs
     )
-    lagging = stops.held > 0 and cut.pending is not None
-    if lagging:  # what the engine would hold back is held back here, behind what the first one had held back
+    lagging = stops.held_back > 0 and point.pending is not None
+    if lagging:  # the gateway holds text back itself, because the first engine had held some back
         body["include_stop_str_in_output"] = True
     across = stops.strings and (stops.included or lagging)
-    if across:  # of several tokens in one event it must be known which one completes a stop string
+    if across:  # an event may bring several tokens, and it must be known which of them completes a stop string
         body.setdefault("logprobs", 0)
-    seam = Seam(cut.before, stops, kept=cut.kept, min_tokens=fields.get("min_tokens") or 0) if across else None
+    search = (
+        BoundarySearch(point.before, stops, kept=point.kept, min_tokens=fields.get("min_tokens") or 0)
+        if across
+        else None
+    )
     adapter = Resumed(
-        seen,
-        cut,
+        sent,
+        point,
         chat=kind.chat,
         prompt_tokens=len(prompt),
-        again=situation.ids[cut.kept :] if situation.shown else [],
-        characters=seen.characters_before + len(cut.before) - len(cut.pending or ""),
+        again=broken.ids[point.kept :] if broken.shown else [],
+        characters=sent.characters_before + len(point.before) - len(point.pending or ""),
         top=fields.get("top_logprobs") or 0,
-        seam=seam,
-        hold=Hold(cut.pending or "", stops) if lagging else None,
+        search=search,
+        held_back=HeldBackText(point.pending or "", stops) if lagging else None,
         transcript=transcript,
     )
-    unsent = cut.unsent_by(seen.steps)
+    unsent = point.unsent_by(sent.steps)
     return Continuation(
         COMPLETIONS.path,
         orjson.dumps(body),
         adapter=adapter,
         transcript=transcript,
-        rewind=None if situation.shown else (cut.kept, cut.steps, seen.text_chunk(unsent) if unsent else None),
-        redrawn=situation.sampled and bool(cut.owed),
+        rewind=None if broken.shown else (point.kept, point.steps, sent.text_chunk(unsent) if unsent else None),
+        redrawn=broken.sampled and bool(point.owed),
     )
 
 
-def _may_restart(transcript: Transcript, seen: Seen, *, shown: bool) -> bool:
-    """Whether the client has nothing of the answer, and nothing of its tokens."""
-    return transcript.whole and not seen.visible and not (shown and transcript.count)
+def _may_restart(transcript: Transcript, sent: SentAnswer, *, shown: bool) -> bool:
+    """Returns whether the client has nothing of the answer yet, and nothing of its tokens."""
+    return transcript.whole and not sent.visible and not (shown and transcript.count)
 
 
 def _left(kind: Kind, fields: Mapping[str, Any], prompt: int, kept: int, max_model_len: int | None) -> int:
+    """Returns how many more tokens the answer may have."""
     limits = []
     if (named := kind.answer_limit(fields)) is not None:
         limits.append(named - kept)
@@ -256,9 +273,10 @@ def _left(kind: Kind, fields: Mapping[str, Any], prompt: int, kept: int, max_mod
     return min(limits)
 
 
-def _without_ids(kind: Kind, transcript: Transcript, seen: Seen) -> str | None:
+def _gap_in(kind: Kind, transcript: Transcript, sent: SentAnswer) -> str | None:
+    """Returns what the transcript lacks, if the stream cannot go on because of that."""
     if transcript.prompt_ids is None or not transcript.count:
         return "no token ids"
-    if kind.chat and not seen.visible:
-        return "no text yet"  # a parser may be at work: only its own engine knows what these tokens are
+    if kind.chat and not sent.visible:
+        return "no text yet"  # an engine's parser may hold these tokens back, and only that engine knows its state
     return None

@@ -1,4 +1,4 @@
-"""The rest of an answer from another engine, as the broken stream's own payloads: pure."""
+"""The rest of an answer from another engine, adapted to be the broken stream's: pure."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from ..engine.chunk import NotReproducible, parse
 from ..stream import logprobs
 from ..stream.form import CompletionEdit, choice_of, head_bytes, head_in, with_head
 from ..stream.transcript import Transcript
-from .cut import Cut
-from .sent import Seen
-from .stop_strings import Hold, Seam
+from .resume_point import ResumePoint
+from .sent import SentAnswer
+from .stop_strings import BoundarySearch, HeldBackText
 
 
 class Resumed:
-    """The rest of an answer, from /v1/completions, behind what was sent of it."""
+    """Adapts the rest of an answer, which comes from /v1/completions, to what the client has been sent of it."""
 
     def __init__(
         self,
-        seen: Seen,
-        cut: Cut,
+        sent: SentAnswer,
+        point: ResumePoint,
         *,
         chat: bool,
         prompt_tokens: int,
         again: list[int],
         characters: int,
         top: int,
-        seam: Seam | None,
-        hold: Hold | None,
+        search: BoundarySearch | None,
+        held_back: HeldBackText | None,
         transcript: Transcript,
     ) -> None:
-        """again: tokens that come first and that the client has seen. characters: what is added to offsets into the
-        text. top: how many of the likeliest tokens are told. hold: set where the engine was asked not to hold back what
-        the first one held back."""
+        """again: the tokens that come first and that the client has. characters: offsets into the text grow by this.
+        top: how many of the likeliest tokens are told. held_back: holds text back in the engine's place, where the
+        engine was asked not to.
+        """
         self.ended = False
-        self._seen = seen
+        self._sent = sent
         self._chat = chat
         self._prompt_tokens = prompt_tokens
-        self._told = cut.kept
-        self._counted = cut.kept + len(again)
-        self._owed = cut.owed
+        self._told = point.kept
+        self._counted = point.kept + len(again)
+        self._owed = point.owed
         self._again = again
-        self._kept = cut.kept
+        self._kept = point.kept
         self._characters = characters
         self._top = top
-        self._seam = seam
-        self._hold = hold
+        self._search = search
+        self._held_back = held_back
         self._transcript = transcript
         self._edit: CompletionEdit | None = None  # once nothing in running chunks has to be looked at
 
@@ -68,15 +69,15 @@ class Resumed:
         if isinstance(usage, dict):
             self._total(usage, final=not chunk["choices"])
             chunk.pop("metrics", None)  # of the continuation alone
-        return orjson.dumps(with_head(chunk, self._seen.head))
+        return orjson.dumps(with_head(chunk, self._sent.head))
 
     def _learn(self, payload: bytes) -> None:
-        """From here on running chunks are edited as bytes, if nothing in them has to be looked at."""
+        """Has running chunks edited as bytes from here on, if nothing in them has to be looked at."""
         done = self._edit is not None or self.ended
-        if done or self._owed or self._again or self._seam or self._hold or self._seen.logprobs:
+        if done or self._owed or self._again or self._search or self._held_back or self._sent.logprobs:
             return
         if head := head_in(payload):
-            self._edit = CompletionEdit(head, head_bytes(self._seen.head), chat=self._chat)
+            self._edit = CompletionEdit(head, head_bytes(self._sent.head), chat=self._chat)
 
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         self._look_across(choice)
@@ -86,34 +87,34 @@ class Resumed:
         text = text[self._pass_text(text) :]
         if reason and (self._owed or self._again):
             raise NotReproducible("the answer ended earlier")
-        if self._hold is not None:
-            text = _held(self._hold, text, choice)
+        if self._held_back is not None:
+            text = _let_out(self._held_back, text, choice)
         ids = ids[known:]
         if not text and not ids and not reason:
             return None
         told = (
-            self._logprobs(choice["logprobs"], slice(known, known + len(ids))) if self._seen.logprobs and ids else None
+            self._logprobs(choice["logprobs"], slice(known, known + len(ids))) if self._sent.logprobs and ids else None
         )
         stop = choice.get("stop_reason")
         return choice_of(text, ids, chat=self._chat, logprobs=told, finish_reason=reason, stop_reason=stop)
 
     def _look_across(self, choice: dict[str, Any]) -> None:
-        """Ends the choice at a stop string that began before the cut."""
-        if self._seam is None:
+        """Ends the choice at a stop string that began before the resume point."""
+        if self._search is None:
             return
         ids, text = choice["token_ids"], choice["text"]
-        found = self._seam.feed(text, len(ids))
-        if found is not None and self._seam.is_first(*found, choice.get("stop_reason"), len(text)):
+        found = self._search.feed(text, len(ids))
+        if found is not None and self._search.is_first(*found, choice.get("stop_reason"), len(text)):
             stop, end = found
             if len(ids) > 1:
                 ids = ids[: logprobs.tokens_up_to(end, choice["logprobs"])]
             choice.update(text=text[:end], token_ids=ids, finish_reason="stop", stop_reason=stop)
             self.ended = True
-        if self._seam.passed:
-            self._seam = None
+        if self._search.passed:
+            self._search = None
 
     def _pass_tokens(self, ids: list[int]) -> int:
-        """How many of these tokens the client has; the others are new."""
+        """Returns how many of these tokens the client has. The others are new."""
         known = min(len(ids), len(self._again))
         if ids[:known] != self._again[:known]:
             raise NotReproducible("other tokens")
@@ -123,7 +124,7 @@ class Resumed:
         return known
 
     def _pass_text(self, text: str) -> int:
-        """How many of these characters the client has."""
+        """Returns how many of these characters the client has."""
         known = min(len(text), len(self._owed))
         if text[:known] != self._owed[:known]:
             raise NotReproducible("other text")
@@ -139,7 +140,10 @@ class Resumed:
             raise NotReproducible(str(error)) from error
 
     def _total(self, usage: dict[str, Any], *, final: bool) -> None:
-        """The whole request's usage. What the prefix cache had of the continuation is none of the tenant's prompt."""
+        """Turns the continuation's usage into that of the whole request.
+
+        Cached tokens are left out, because they are the answer's more than the prompt's.
+        """
         answer = self._told if self.ended else self._kept + usage["completion_tokens"]
         if not final:
             answer = max(answer, self._counted)
@@ -150,12 +154,14 @@ class Resumed:
             usage["prompt_tokens_details"] = None
 
 
-def _held(hold: Hold, text: str, choice: dict[str, Any]) -> str:
+def _let_out(held_back: HeldBackText, text: str, choice: dict[str, Any]) -> str:
+    """Returns the text that the client gets now."""
     if not choice.get("finish_reason"):
-        return hold.feed(text)
+        return held_back.feed(text)
     stop = choice.get("stop_reason")
     if isinstance(stop, str):
-        return hold.last(text, stop)
-    # The token that ended it has no text for who does not ask for it as we did. Among others it is not told apart.
+        return held_back.last(text, stop)
+    # A last token that is no text (end of sequence) has text here, because the gateway asked for stop strings in the
+    # output; the client did not. Among other tokens of one event it cannot be told apart.
     alone = choice["finish_reason"] == "stop" and len(choice["token_ids"]) == 1
-    return hold.last("" if alone else text)
+    return held_back.last("" if alone else text)

@@ -1,4 +1,4 @@
-"""A transcript, read: what the client has been sent, and the form of it: pure."""
+"""What the client has been sent of an answer, read from the transcript of its stream: pure."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import orjson
 from ..engine.chunk import has_text, parse
 from ..stream.form import choice_of, head_of
 from ..stream.transcript import Transcript
-from .cut import Step
+from .resume_point import Step
 
-_IN_FLIGHT = {"reasoning": "reasoning", "reasoning_content": "reasoning", "tool_calls": "tool calls"}
+_PARSED_FIELDS = {"reasoning": "reasoning", "reasoning_content": "reasoning", "tool_calls": "tool calls"}
 
 
 @dataclass(slots=True)
-class Seen:
-    """Of the events that the transcript still holds.
+class SentAnswer:
+    """The part of an answer that the transcript still holds.
 
-    head: what all chunks of the stream share. steps: one for each event. leading: how many events come before the
-    first that has tokens or text. visible: whether the client has any of the answer. roles, prompts, ended: choices
-    whose role, prompt ids or finish reason were told. characters_before: of the answer before the first step, where
-    log probabilities tell it.
+    head: the part that all chunks of the stream share. steps: one for each event. leading: how many events come before
+    the first that has tokens or text. visible: the client has some of the answer. roles_told, prompts_told, ended:
+    choices whose role, prompt ids or finish reason were told. characters_before: how many characters of the answer come
+    before the first step, where log probabilities tell it. obstacle: why the answer cannot go on.
     """
 
     head: dict[str, Any] = field(default_factory=dict)
@@ -32,35 +32,35 @@ class Seen:
     visible: bool = False
     logprobs: bool = False
     obstacle: str | None = None
-    roles: set[int] = field(default_factory=set)
-    prompts: set[int] = field(default_factory=set)
+    roles_told: set[int] = field(default_factory=set)
+    prompts_told: set[int] = field(default_factory=set)
     ended: set[int] = field(default_factory=set)
     characters_before: int = 0
     _begun: bool = False
 
     @classmethod
-    def of(cls, transcript: Transcript) -> Seen:
+    def of(cls, transcript: Transcript) -> SentAnswer:
         """Raises BadChunk."""
-        seen = cls()
+        sent = cls()
         for payload in transcript.payloads():
             chunk = parse(payload)
-            if not seen.head:
-                seen.head = head_of(chunk)
-            found = [seen._take(choice) for choice in chunk["choices"]]
+            if not sent.head:
+                sent.head = head_of(chunk)
+            found = [sent._take(choice) for choice in chunk["choices"]]
             step = Step(tuple(token for ids, _ in found for token in ids), "".join(text for _, text in found))
-            seen.steps.append(step)
-            if not seen._begun and not step.ids and not step.text:
-                seen.leading += 1
+            sent.steps.append(step)
+            if not sent._begun and not step.ids and not step.text:
+                sent.leading += 1
             else:
-                seen._begun = True
-        return seen
+                sent._begun = True
+        return sent
 
     def text_chunk(self, text: str) -> bytes:
-        """An event that brings text and no token."""
+        """Returns the payload of an event that brings text and no token."""
         return self._chunk(choice_of(text, [], chat=self.chat))
 
     def last_chunk(self, reason: str) -> bytes:
-        """An end that brings nothing else."""
+        """Returns the payload of an event that ends the answer and brings nothing else."""
         return self._chunk(choice_of("", [], chat=self.chat, finish_reason=reason))
 
     def _chunk(self, choice: dict[str, Any]) -> bytes:
@@ -73,10 +73,10 @@ class Seen:
         if delta is not None:
             self.chat = True
             if "role" in delta:
-                self.roles.add(index)
-            self._look_at(delta)
+                self.roles_told.add(index)
+            self._look_for_obstacle(delta)
         if choice.get("prompt_token_ids") is not None:
-            self.prompts.add(index)
+            self.prompts_told.add(index)
         text = (delta.get("content") if delta is not None else choice.get("text")) or ""
         told = choice.get("logprobs")
         if told is not None:
@@ -88,10 +88,10 @@ class Seen:
             self.obstacle = self.obstacle or "no token ids"
         return ids or [], text
 
-    def _look_at(self, delta: dict[str, Any]) -> None:
+    def _look_for_obstacle(self, delta: dict[str, Any]) -> None:
         for name, value in delta.items():
             if value and name not in ("role", "content"):
-                reason = _IN_FLIGHT.get(name, f"delta {name}")
+                reason = _PARSED_FIELDS.get(name, f"delta {name}")
                 self.obstacle = self.obstacle or reason
 
     def _read_logprobs(self, told: dict[str, Any], shown: int) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from cloudach_gateway.proxy.continuation.cut import Cut, Step, Stops, choose, sharpened, tokens_owed
+from cloudach_gateway.proxy.continuation.resume_point import ResumePoint, Step, later_point, latest_point, tokens_owed
+from cloudach_gateway.proxy.continuation.stop_strings import StopStrings
 
-NONE = Stops()
+NONE = StopStrings()
 ROLE = Step((), "")
-STOP = Stops(("stop!",))  # 4 characters are held back
+STOP = StopStrings(("stop!",))  # 4 characters are held back
 
 
 def steps(*found: tuple[int, str]) -> list[Step]:
@@ -21,8 +22,10 @@ def count(found: list[Step]) -> int:
     return sum(len(step.ids) for step in found)
 
 
-def cut(found: list[Step], stops: Stops = NONE, *, whole: bool = True, doubtful: int = -1) -> tuple[int, str] | None:
-    chosen = choose(found, count(found), stops, whole=whole, doubtful=doubtful)
+def cut(
+    found: list[Step], stops: StopStrings = NONE, *, whole: bool = True, doubtful: int = -1
+) -> tuple[int, str] | None:
+    chosen = latest_point(found, count(found), stops, whole=whole, doubtful=doubtful)
     return None if chosen is None else (chosen.kept, chosen.owed)
 
 
@@ -52,13 +55,13 @@ def test_or_its_last_token_is_known_to_end_in_ascii() -> None:
 
 
 def test_all_over_again_from_the_prompt() -> None:
-    assert choose([ROLE, *steps((2, "Hi"))], 2, Stops(), whole=True) == Cut(1, 0, "", "Hi")
+    assert latest_point([ROLE, *steps((2, "Hi"))], 2, StopStrings(), whole=True) == ResumePoint(1, 0, "", "Hi")
     assert cut(steps((1, ""), (1, ""))) == (0, "")
     assert cut(steps((2, "Hi")), whole=False) is None
 
 
 def test_tokens_before_the_window_are_kept() -> None:
-    assert choose(steps((1, "a"), (1, "")), 90, Stops(), whole=False) == Cut(1, 89, "a")
+    assert latest_point(steps((1, "a"), (1, "")), 90, StopStrings(), whole=False) == ResumePoint(1, 89, "a")
 
 
 def test_a_number_of_tokens_that_is_in_doubt() -> None:
@@ -69,7 +72,7 @@ def test_a_number_of_tokens_that_is_in_doubt() -> None:
 
 def test_text_that_is_held_back_for_stop_strings() -> None:
     lagging = steps((1, ""), (1, "one"), (1, " two t"))  # "one", " two", " three", of which the last 4 are held back
-    assert choose(lagging, 3, STOP, whole=True) == Cut(2, 2, "one two", " t")
+    assert latest_point(lagging, 3, STOP, whole=True) == ResumePoint(2, 2, "one two", " t")
 
 
 def test_nothing_has_come_out_far_enough() -> None:
@@ -79,7 +82,7 @@ def test_nothing_has_come_out_far_enough() -> None:
 
 
 def test_included_stop_strings_hold_nothing_back() -> None:
-    included = Stops(("stop!",), included=True)
+    included = StopStrings(("stop!",), included=True)
     assert cut(steps((1, "one"), (1, " two")), included) == (2, "")
     # What began before the window cannot be looked at.
     assert cut(steps((1, "o"), (1, "ne")), included, whole=False) is None
@@ -87,22 +90,22 @@ def test_included_stop_strings_hold_nothing_back() -> None:
 
 
 def test_the_longest_stop_string_counts() -> None:
-    assert Stops(("a", "abc", "ab")).reach == 2
-    assert Stops(("a", "abc")).held == 2
-    assert Stops(("a", "abc"), included=True).held == 0
-    assert Stops().reach == Stops(("x",)).held == 0
+    assert StopStrings(("a", "abc", "ab")).reach == 2
+    assert StopStrings(("a", "abc")).held_back == 2
+    assert StopStrings(("a", "abc"), included=True).held_back == 0
+    assert StopStrings().reach == StopStrings(("x",)).held_back == 0
 
 
-def sharp(found: list[Step], told: str, stops: Stops = NONE) -> Cut | None:
-    rough = choose(found, count(found), stops, whole=True)
+def sharp(found: list[Step], told: str, stops: StopStrings = NONE) -> ResumePoint | None:
+    rough = latest_point(found, count(found), stops, whole=True)
     assert rough is not None
-    return sharpened(rough, found, count(found), stops, told)
+    return later_point(rough, found, count(found), stops, told)
 
 
 def test_text_that_was_told_makes_an_end_certain() -> None:
     found = steps((1, "Hi"), (3, " the old"))
-    assert sharp(found, " the old") == Cut(2, 4, "Hi the old", pending="")
-    assert sharp(found, "the old") == Cut(2, 4, "Hi the old", pending="")  # the tokenizer drops a first space
+    assert sharp(found, " the old") == ResumePoint(2, 4, "Hi the old", pending="")
+    assert sharp(found, "the old") == ResumePoint(2, 4, "Hi the old", pending="")  # the tokenizer drops a first space
 
 
 @pytest.mark.parametrize("told", [" the old\ufffd", " the ol", " the new", "", " the old<|end|>"])
@@ -112,21 +115,21 @@ def test_text_that_does_not_fit(told: str) -> None:
 
 def test_tokens_without_text_come_again() -> None:
     found = steps((1, "Hi"), (3, " the old"), (1, ""))
-    assert sharp(found, " the old\ufffd") == Cut(2, 4, "Hi the old", pending="")
+    assert sharp(found, " the old\ufffd") == ResumePoint(2, 4, "Hi the old", pending="")
     assert sharp(found, " the old<|end|>") is None
     assert sharp(steps((1, "Hi"), (1, "")), "\ufffd") is None  # nothing to gain
 
 
 def test_what_was_held_back_is_told() -> None:
     lagging = steps((1, ""), (1, "one"), (1, " two t"))
-    assert sharp(lagging, " three", STOP) == Cut(3, 3, "one two three", pending="hree")
-    assert sharp([*lagging, Step((4,), "")], " three\ufffd", STOP) == Cut(3, 3, "one two three", pending="hree")
+    assert sharp(lagging, " three", STOP) == ResumePoint(3, 3, "one two three", pending="hree")
+    assert sharp([*lagging, Step((4,), "")], " three\ufffd", STOP) == ResumePoint(3, 3, "one two three", pending="hree")
     for told in (" thre", " three!", " thre\ufffd", " three\ufffd"):
         assert sharp(lagging, told, STOP) is None
 
 
 def test_how_many_tokens_are_owed() -> None:
     found = steps((1, "a"), (3, "bcd"), (2, "ef"))
-    assert tokens_owed(Cut(1, 1, "a", "bcdef"), found) == 5
-    assert tokens_owed(Cut(1, 1, "a", "bc"), found) == 3
-    assert tokens_owed(Cut(3, 6, "abcdef"), found) == 0
+    assert tokens_owed(ResumePoint(1, 1, "a", "bcdef"), found) == 5
+    assert tokens_owed(ResumePoint(1, 1, "a", "bc"), found) == 3
+    assert tokens_owed(ResumePoint(3, 6, "abcdef"), found) == 0
