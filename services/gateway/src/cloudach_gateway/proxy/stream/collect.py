@@ -1,8 +1,8 @@
-"""A stream gathered into the one JSON answer of a request that did not ask for a stream: pure.
+"""Gathers a stream into one JSON answer, for a request that did not ask for a stream: pure.
 
-Plain requests without `stream` still run as streams towards the engine, so that the gateway knows at every moment
-what was generated: a caller that goes away is billed exactly. What cannot be gathered faithfully (fields that only
-whole answers have) is asked for whole: see `can_collect`.
+The gateway asks engines for streams even then. So it knows at every moment what was generated, bills a client that goes
+away exactly, and can go on at another engine. Some fields have an effect that only whole answers show; requests with
+them are asked for whole (see `can_collect`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .pieces import PIECE, grow, joined
 from .slow_path import FormFinder, SlowPath
 from .tally import Tally
 
-# Fields with which vLLM refuses to stream, or answers with something that its streams leave out.
+# With these fields vLLM refuses to stream, or its streams leave something out that whole answers have.
 _ONLY_WHOLE = (
     "echo",
     "suffix",
@@ -35,20 +35,20 @@ _ONLY_WHOLE = (
 )
 
 
-# What vLLM has in a whole answer, null or not, in its order; of a stream's chunks it leaves out what is null.
-_OF_BOTH = ("service_tier", "system_fingerprint", "usage")
-_PARAMS = ("kv_transfer_params", "ec_transfer_params", "metrics")
-_OF_CHATS = (*_OF_BOTH, "prompt_logprobs", "prompt_token_ids", "prompt_text", *_PARAMS)
-_OF_COMPLETIONS = (*_OF_BOTH, *_PARAMS)
-_OF_MESSAGES = ("refusal", "annotations", "audio", "function_call", "reasoning")
-_OF_CHAT_CHOICES = ("logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts")
-_OF_COMPLETION_CHOICES = (*_OF_CHAT_CHOICES[:-1], "prompt_logprobs", "prompt_token_ids", "routed_experts")
-_OF_USAGE = (
+# The fields of vLLM's whole answers, in its order. Whole answers have them even where they are null; chunks do not.
+_ANSWER_FIELDS = ("service_tier", "system_fingerprint", "usage")
+_LAST_FIELDS = ("kv_transfer_params", "ec_transfer_params", "metrics")
+_CHAT_FIELDS = (*_ANSWER_FIELDS, "prompt_logprobs", "prompt_token_ids", "prompt_text", *_LAST_FIELDS)
+_COMPLETION_FIELDS = (*_ANSWER_FIELDS, *_LAST_FIELDS)
+_MESSAGE_FIELDS = ("refusal", "annotations", "audio", "function_call", "reasoning")
+_CHAT_CHOICE_FIELDS = ("logprobs", "finish_reason", "stop_reason", "token_ids", "routed_experts")
+_COMPLETION_CHOICE_FIELDS = (*_CHAT_CHOICE_FIELDS[:-1], "prompt_logprobs", "prompt_token_ids", "routed_experts")
+_USAGE_FIELDS = (
     *("prompt_tokens", "total_tokens", "completion_tokens"),
     *("prompt_tokens_details", "completion_tokens_details"),
 )
-_MOST_UNREAD = 1024 * 1024
-_OF_PROMPT_DETAILS = ("cached_tokens", "created_cache_tokens", "multimodal_tokens")
+_MOST_UNREAD_BYTES = 1024 * 1024
+_PROMPT_DETAIL_FIELDS = ("cached_tokens", "created_cache_tokens", "multimodal_tokens")
 
 
 def can_collect(body: dict[str, Any]) -> bool:
@@ -56,7 +56,7 @@ def can_collect(body: dict[str, Any]) -> bool:
 
 
 def _asks(value: Any) -> bool:
-    """Whether a field asks for something. Zero does: with it, `prompt_logprobs` tells those of the prompt's tokens."""
+    """Returns whether a field's value asks for something. Zero does, because `prompt_logprobs: 0` is a wish."""
     return value is not None and value is not False and value != []
 
 
@@ -72,11 +72,12 @@ class Collector:
         largest: int = LARGEST_ANSWER,
         on_slow_path: Callable[[SlowPath], None] = lambda reason: None,
     ) -> None:
-        """vllm: whether the engine is one, so that the answer has all that vLLM's own has. largest: bytes, about.
-        on_slow_path: is told why running chunks have to be parsed."""
+        """vllm: the engine is vLLM, so the answer gets all fields that vLLM's own answers have. largest: about how many
+        bytes the answer may have. on_slow_path: is told why running chunks have to be parsed.
+        """
         self._largest = largest
         self._held = 0  # bytes, about
-        self._unread = 0  # bytes of events whose texts are in `texts`, but for those of `Gathering`, which are short
+        self._unread = 0  # bytes of the events whose texts are in `texts`, without those that `Gathering` took
         self._choices_asked = request.choices
         self._chat = isinstance(request, ChatRequest)
         self._vllm = vllm
@@ -88,7 +89,7 @@ class Collector:
         self._choices: dict[int, dict[str, Any]] = {}
         self._forms = FormFinder(on_slow_path)
         self.form: RunningForm | None = None  # of the answer's running chunks, once it is known
-        self.texts: list[bytes] = []  # of the first choice, as in JSON strings, not yet in its text
+        self.texts: list[bytes] = []  # insides of JSON strings, which the first choice does not have yet
         self.tally = tally
 
     @property
@@ -96,7 +97,7 @@ class Collector:
         return bool(self._choices)
 
     def relay(self, events: bytes) -> bytes | None:
-        """b"" if these are whole events, all of them running chunks, and taken; None: `feed` them."""
+        """Takes whole events if all of them are running chunks, and returns b"" then. Otherwise: None; `feed` them."""
         found = self.form.split(events) if self.form is not None and self._may_wait(events) else None
         if found is None:
             return None
@@ -120,8 +121,8 @@ class Collector:
             raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
 
     def _may_wait(self, events: bytes) -> bool:
-        """Whether their texts may be taken unread, so that their size is not known yet."""
-        return len(self.texts) <= MOST_TEXTS and self._unread + len(events) <= _MOST_UNREAD
+        """Returns whether the texts of these events may be taken unread, so that their size is not counted yet."""
+        return len(self.texts) <= MOST_TEXTS and self._unread + len(events) <= _MOST_UNREAD_BYTES
 
     def _feed(self, payload: bytes) -> None:
         chunk = parse(payload)
@@ -168,20 +169,20 @@ class Collector:
         if not self._token_ids:
             head.pop("prompt_token_ids", None)
         first = head_of(head)
-        choices = [self._told(self._choices[index]) for index in sorted(self._choices)]
+        choices = [self._finished(self._choices[index]) for index in sorted(self._choices)]
         if not choices:
             raise BadChunk("no choice")
         usage = self.tally.statement()
         rest: dict[str, Any] = {}
         if self._vllm:
-            usage = dict.fromkeys(_OF_USAGE) | usage
+            usage = dict.fromkeys(_USAGE_FIELDS) | usage
             if isinstance(usage["prompt_tokens_details"], dict):
-                usage["prompt_tokens_details"] = dict.fromkeys(_OF_PROMPT_DETAILS) | usage["prompt_tokens_details"]
-            rest = dict.fromkeys(_OF_CHATS if self._chat else _OF_COMPLETIONS)
+                usage["prompt_tokens_details"] = dict.fromkeys(_PROMPT_DETAIL_FIELDS) | usage["prompt_tokens_details"]
+            rest = dict.fromkeys(_CHAT_FIELDS if self._chat else _COMPLETION_FIELDS)
         return orjson.dumps(first | {"choices": choices} | rest | {"usage": usage} | head)
 
-    def _told(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """A choice as whole answers have it; of vLLM's, some things are otherwise in streams."""
+    def _finished(self, choice: dict[str, Any]) -> dict[str, Any]:
+        """Returns a choice in the form of whole answers, which differs in some points from that of vLLM's streams."""
         choice = joined(choice)
         if choice["logprobs"] is not None:
             choice["logprobs"] = joined(choice["logprobs"])
@@ -189,7 +190,7 @@ class Collector:
             if self._vllm and choice["logprobs"] is not None:
                 choice["logprobs"] |= logprobs.offsets(choice["logprobs"])
             return choice
-        message = collect_calls.told(choice["message"], keep_blank=self._vllm and self._forced)
+        message = collect_calls.finished(choice["message"], keep_blank=self._vllm and self._forced)
         if self._vllm and message["reasoning"] and not message["content"] and not self._forced:
             message["content"] = None
         return choice | {"message": message}
@@ -204,7 +205,7 @@ class Collector:
             self._held += grow(choice["message"], "content", text) if self._chat else grow(choice, "text", text)
 
     def _take(self, part: dict[str, Any]) -> int:
-        """About how many bytes more are held."""
+        """Adds a choice of one chunk. Returns about how many bytes that adds."""
         index = part.get("index", 0)
         choice = self._choices.get(index)
         if choice is None:
@@ -218,7 +219,7 @@ class Collector:
             message = choice["message"]
             for key, value in (part.get("delta") or {}).items():
                 if key in collect_calls.NAMES:
-                    more += collect_calls.take(message, key, value) if value else 0
+                    more += collect_calls.add(message, key, value) if value else 0
                 elif key != "role" and value is not None:
                     more += grow(message, key, value)
         else:
@@ -237,8 +238,8 @@ class Collector:
 
     def _empty_choice(self, index: int) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
-        fields: tuple[str, ...] = _OF_CHAT_CHOICES[:3]
+        fields: tuple[str, ...] = _CHAT_CHOICE_FIELDS[:3]
         if self._vllm:
-            message |= dict.fromkeys(_OF_MESSAGES)
-            fields = _OF_CHAT_CHOICES if self._chat else _OF_COMPLETION_CHOICES
+            message |= dict.fromkeys(_MESSAGE_FIELDS)
+            fields = _CHAT_CHOICE_FIELDS if self._chat else _COMPLETION_CHOICE_FIELDS
         return {"index": index, **({"message": message} if self._chat else {"text": ""}), **dict.fromkeys(fields)}

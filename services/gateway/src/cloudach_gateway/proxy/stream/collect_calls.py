@@ -1,7 +1,7 @@
-"""Tool calls put together from the pieces of a stream, in the form that whole answers have: pure.
+"""Puts the pieces of tool calls from a stream together, in the form that whole answers have: pure.
 
-A piece names its call by `index`. The first one brings id, type and name; the arguments come a little at a time.
-What has not the form of pieces raises one of chunk.SHAPE_ERRORS.
+A piece names its call by `index`. The first piece brings id, type and name. The arguments come a little at a time. A
+value that does not have the form of pieces raises one of chunk.SHAPE_ERRORS.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from .pieces import PIECE, grow, joined
 NAMES = ("tool_calls", "function_call")
 
 
-def take(message: dict[str, Any], name: str, value: Any) -> int:
-    """name: one of NAMES. Returns about how many bytes more are held."""
+def add(message: dict[str, Any], name: str, value: Any) -> int:
+    """Adds the pieces of one chunk to a message. name: one of NAMES. Returns about how many bytes that adds."""
     if name == "function_call":
         message[name] = message[name] if isinstance(message.get(name), dict) else {}
         return _extend(message[name], value)
@@ -22,7 +22,7 @@ def take(message: dict[str, Any], name: str, value: Any) -> int:
     more = 0
     for piece in value:
         index = piece.get("index")
-        if index is None:  # some engines leave it out: a piece with an id begins a call, others go on with the last
+        if index is None:  # some engines leave it out; with them a piece with an id begins a call
             index = len(calls) if piece.get("id") or not calls else next(reversed(calls))
         if not isinstance(index, int):
             raise TypeError("a call's index is no number")
@@ -41,10 +41,10 @@ def take(message: dict[str, Any], name: str, value: Any) -> int:
     return more
 
 
-def told(message: dict[str, Any], *, keep_blank: bool) -> dict[str, Any]:
-    """The message at its end: with a list of calls, and with null for content that is blank beside them.
+def finished(message: dict[str, Any], *, keep_blank: bool) -> dict[str, Any]:
+    """Returns the complete message: its calls are a list, and blank content beside them is null.
 
-    keep_blank: leaves such content as it is. vLLM does so where the request forces a call.
+    keep_blank: blank content stays, as in vLLM's answers to requests that force a call.
     """
     message = joined(message)
     if isinstance(message.get("function_call"), dict):
@@ -52,7 +52,7 @@ def told(message: dict[str, Any], *, keep_blank: bool) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if not calls:
         return message
-    message["tool_calls"] = [_told(call) for index in sorted(calls) for call in calls[index]]
+    message["tool_calls"] = [_finished_call(call) for index in sorted(calls) for call in calls[index]]
     content = message.get("content")
     if not keep_blank and isinstance(content, str) and not content.strip():
         message["content"] = None
@@ -60,7 +60,10 @@ def told(message: dict[str, Any], *, keep_blank: bool) -> dict[str, Any]:
 
 
 def _begins_another(piece: dict[str, Any], call: dict[str, Any]) -> bool:
-    """Some engines give all their calls the index 0, each with its own id and name."""
+    """Returns whether a piece begins another call than the one with the same index.
+
+    Some engines give all their calls the index 0, each with its own id and name.
+    """
     if not (piece.get("id") and call["id"] and piece["id"] != call["id"]):
         return False
     return all(isinstance(held := part.get("function"), dict) and held.get("name") for part in (piece, call))
@@ -70,7 +73,7 @@ def _extend(held: dict[str, Any], piece: dict[str, Any]) -> int:
     return sum(grow(held, key, value) for key, value in piece.items() if value is not None)
 
 
-def _told(call: dict[str, Any]) -> dict[str, Any]:
+def _finished_call(call: dict[str, Any]) -> dict[str, Any]:
     call = {key: joined(value) if isinstance(value, dict) else value for key, value in call.items()}
     if call["type"] == "function":
         call["function"] = {"name": "", "arguments": "", **call.get("function", {})}

@@ -1,8 +1,8 @@
-"""The shortest way of a token: a read from an engine that is a running chunk or a few becomes one write to the client.
+"""The fast path of a token: one read from an engine that holds a few running chunks becomes one write to the client.
 
-Hundreds of streams share a processor's caches, and a chunk finds those cold: what it costs is the memory it touches
-more than the work it is. So all that is the same for many streams is one object (`Shape`), the head of an event is
-copied from the bytes just read, and what is kept of a token are a few bytes at the end of one buffer.
+Hundreds of streams share a processor's caches, so each chunk finds them cold. It costs more by the memory that it
+touches than by the work that it makes. Therefore all that is the same for many streams is one object (`Shape`), the
+head of an event is copied from the bytes just read, and each token adds only a few bytes to the end of one buffer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LONGEST = 4096  # bytes, of what is read
 
 _SIZES = [b"%x\r\n" % size for size in range(2 * _LONGEST)]
 _EVENT_BEGINS = b"\r\n" + DATA + b"{"
-# By the length of what is read: how it begins if it is one HTTP chunk with one event. HAProxy writes sizes in capitals.
+# For each length of a read: how it begins if it is one HTTP chunk with one event. HAProxy writes sizes in capitals.
 _BEGINNINGS = [(b"no chunk", b"no chunk")] * (_LONGEST + 8)
 for _size in range(_LONGEST):
     _line = _SIZES[_size]
@@ -31,16 +31,19 @@ for _size in range(_LONGEST):
 
 class Framed(Protocol):
     def write(self, data: bytes) -> None:
-        """Bytes that are a response's chunks with their sizes."""
+        """Writes a response's HTTP chunks, which have their sizes already."""
 
 
 class Shape(NamedTuple):
-    """Of running chunks, from and to: everything but ids and times, whose length alone is known.
+    """Running chunks as they come from the engine and as they go to the client, the same for many streams.
 
-    model_at, text_at: offsets from the event's first byte. between, instead: what stands from the one to the other.
-    silent: what stands there, up to the token ids, of a chunk without text, which the client does not get. join:
-    between text and token ids. tail: after the text, with the end of the HTTP chunk. rest: bytes that the client gets
-    in an event besides its text.
+    Ids and times differ between streams and are no part of it; only their length is.
+
+    model_at, text_at: offsets of model and text from the event's first byte. between: the engine's bytes from model_at
+    to text_at. instead: the bytes that the client gets there. silent: the bytes from model_at to the token ids in a
+    chunk without text, which the client does not get. join: the bytes between text and token ids. tail: the bytes that
+    the client gets after the text, with the end of the HTTP chunk. rest: how many bytes an event to the client has
+    besides its text.
     """
 
     model_at: int
@@ -54,7 +57,10 @@ class Shape(NamedTuple):
 
     @classmethod
     def of(cls, form: RunningForm, start: bytes, tail: bytes) -> Shape | None:
-        """start, tail: what the client gets before and after the text. None: not of one form for many."""
+        """Returns None if the head is not in an order that many streams share.
+
+        start, tail: the bytes that the client gets before and after the text.
+        """
         model_at = form.start.find(MODEL) + len(MODEL)
         if form.start.count(MODEL) != 1 or start[:model_at] != form.start[:model_at]:
             return None
@@ -70,7 +76,7 @@ def _shape(model_at: int, between: bytes, instead: bytes, silent: bytes, join: b
 
 
 class Express(Shortcut):
-    """Of one stream. running: where the transcript takes running chunks."""
+    """The fast path of one stream. running: the transcript's buffer for running chunks."""
 
     __slots__ = ("_client", "_clock", "_running", "shape")
 
@@ -112,7 +118,7 @@ class Express(Shortcut):
             self.give_back(data)
 
     def _several(self, data: bytes) -> None:
-        """A read of a few chunks, as from an engine that does not wait; given back from what is anything else on."""
+        """Takes a read of a few chunks. Gives it back from the first chunk on that is no running chunk."""
         model_at, text_at, between, instead, silent, join, tail, rest = self.shape
         known: list[bytes] = []
         out: list[bytes] = []
@@ -158,7 +164,7 @@ class Express(Shortcut):
 
 
 class Gathering(Shortcut):
-    """The same where the answer is put together here: texts (inside of JSON strings) go to `texts`."""
+    """The fast path of an answer that is gathered: its texts (insides of JSON strings) go to `texts`."""
 
     __slots__ = ("_clock", "_left", "_running", "_texts", "form")
 
@@ -171,7 +177,7 @@ class Gathering(Shortcut):
 
     def begin(self, connection: Connection) -> None:
         super().begin(connection)
-        self._left = MOST_TEXTS  # then whoever gathers them has a look at their size
+        self._left = MOST_TEXTS  # after these the collector counts their size
 
     def data_received(self, data: bytes) -> None:
         length = len(data)

@@ -1,4 +1,4 @@
-"""Log probabilities as /v1/completions tells them, turned into those of the stream that they go on: pure."""
+"""Log probabilities: those of /v1/completions, turned into the form of the stream that they continue. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 class Ambiguous(Exception):
-    """Two of the likeliest tokens have the same text: /v1/completions tells only one of them."""
+    """Two of the likeliest tokens have the same text, so /v1/completions tells only one of them."""
 
 
 def shifted(logprobs: dict[str, Any], tokens: slice, *, characters: int) -> dict[str, Any]:
-    """Those of `tokens`, with offsets into the text `characters` further on."""
+    """Returns the log probabilities of `tokens`, with their offsets into the text raised by `characters`."""
     part = {name: values[tokens] for name, values in logprobs.items()}
     if part.get("text_offset"):
         part["text_offset"] = [offset + characters for offset in part["text_offset"]]
@@ -19,10 +19,10 @@ def shifted(logprobs: dict[str, Any], tokens: slice, *, characters: int) -> dict
 
 
 def offsets(logprobs: dict[str, Any]) -> dict[str, list[int]]:
-    """Where in its text each token of a whole answer begins, as vLLM has it there.
+    """Returns where each token begins in the text, as vLLM tells it in a whole answer.
 
-    In a stream vLLM adds up the text that was sent, which lags behind the tokens: stop strings and characters that are
-    not complete are held back.
+    In a stream vLLM tells other offsets. They count the text that was sent, which lags behind the tokens, because vLLM
+    holds back incomplete characters and what may be a stop string.
     """
     tokens = logprobs.get("tokens")
     if not (isinstance(tokens, list) and all(isinstance(token, str) for token in tokens)):
@@ -31,13 +31,16 @@ def offsets(logprobs: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def as_chat(logprobs: dict[str, Any], tokens: slice, *, top: int) -> dict[str, Any]:
-    """Those of `tokens` in the chat form. top: how many of the likeliest tokens are told. Raises Ambiguous."""
+    """Returns the log probabilities of `tokens` in the form of chats. Raises Ambiguous.
+
+    top: how many of the likeliest tokens the client asked for.
+    """
     entries = list(zip(logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True))
     return {"content": [_entry(token, value, tops, top) for token, value, tops in entries[tokens]]}
 
 
 def tokens_up_to(end: int, logprobs: dict[str, Any]) -> int:
-    """How many tokens it takes to fill `end` characters."""
+    """Returns how many tokens it takes to fill `end` characters."""
     length = 0
     for number, token in enumerate(logprobs["tokens"], 1):
         length += len(token)
@@ -49,17 +52,23 @@ def tokens_up_to(end: int, logprobs: dict[str, Any]) -> int:
 def _entry(token: str, value: float, tops: dict[str, float], top: int) -> dict[str, Any]:
     if top and _may_lack(token, value, tops, top):
         raise Ambiguous("two likely tokens of the same text")
-    return {**_told(token, value), "top_logprobs": [_told(*likely) for likely in list(tops.items())[:top]]}
+    return {
+        **_token_entry(token, value),
+        "top_logprobs": [_token_entry(*likely) for likely in list(tops.items())[:top]],
+    }
 
 
 def _may_lack(token: str, value: float, tops: dict[str, float], top: int) -> bool:
-    """Whether `tops` may have lost an entry. The engine puts the chosen token first, then the `top` likeliest, of which
-    it may be one, under their texts; that of a part of a character is empty."""
+    """Returns whether `tops` may have lost an entry, because its keys are texts and two tokens had the same text.
+
+    The engine names the chosen token first, and then the `top` likeliest, which may include it. A token that is part of
+    a character has an empty text.
+    """
     if tops.get(token) != value or len(tops) < top:
         return True
     # The chosen token may be the last of the likeliest, or there was one more.
     return len(tops) == top and "" in tops and value < min(list(tops.values())[1:], default=value)
 
 
-def _told(token: str, value: float) -> dict[str, Any]:
+def _token_entry(token: str, value: float) -> dict[str, Any]:
     return {"token": token, "logprob": value, "bytes": list(token.encode("utf-8", "replace"))}

@@ -1,4 +1,4 @@
-"""Values that grow with the chunks of a stream, and about how much they hold: pure."""
+"""Values that grow with the chunks of a stream, and about how many bytes they hold: pure."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 import orjson
 
 PIECE = 16
-"""Bytes that a piece of a text counts for besides its characters: they hold memory, however short it is."""
+"""A piece of a text counts for this many bytes besides its characters, because even a short one holds memory."""
 
 
 class _Text(list[str]):
-    """A text in pieces: to add to one long string again and again would be quadratic."""
+    """A text in pieces, because to add to one long string again and again would take quadratic time."""
 
 
 def grow(holder: dict[str, Any], key: str, value: Any) -> int:
-    """Texts and lists grow, of anything else the last value counts. Returns about how many bytes more are held."""
+    """Adds to a text or a list; any other value takes the place of the one before. Returns about how many bytes it
+    adds."""
     held = holder.get(key)
     if isinstance(value, str):
         if isinstance(held, _Text):
@@ -31,7 +32,7 @@ def grow(holder: dict[str, Any], key: str, value: Any) -> int:
 
 
 def joined(holder: dict[str, Any]) -> dict[str, Any]:
-    """The same with its texts in one piece each."""
+    """Returns a copy in which each text is one string."""
     return {key: "".join(value) if isinstance(value, _Text) else value for key, value in holder.items()}
 
 

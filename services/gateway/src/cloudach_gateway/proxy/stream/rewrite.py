@@ -1,8 +1,8 @@
-"""The engine's chunks turned into the client's: pure, one instance a stream.
+"""Turns the engine's chunks into the client's: pure, one instance for each stream.
 
-The gateway asks the engine for more than the client did (token ids, usage) in order to bill exactly; here that is
-noted and taken out again. A running chunk in vLLM's own form is edited as bytes: nothing inside a JSON string can look
-like what is searched for, because its quotes are escaped. Every other chunk is parsed.
+The gateway asks the engine for more than the client did (token ids, usage), so that it bills exactly. That is noted
+here and taken out again. A running chunk in a form of vLLM is edited as bytes (see `form`). Every other chunk is
+parsed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .transcript import MOST_OF_ONE
 class UsageForm(Enum):
     """Where the client wants `usage` in its stream."""
 
-    LAST_CHOICE = "on the last chunk that has a choice"  # no stream_options: the guide's form
+    LAST_CHOICE = "on the last chunk that has a choice"  # without stream_options, as the guide has it
     EXTRA_CHUNK = "a last chunk without choices"  # include_usage: true
     EVERY_CHUNK = "on every chunk"  # continuous_usage_stats: true
     NONE = "nowhere"  # include_usage: false
@@ -34,7 +34,7 @@ class UsageForm(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ClientView:
-    """What of the engine's stream the client asked to see."""
+    """The part of the engine's stream that the client asked to see."""
 
     model: str  # the name the client used
     usage: UsageForm = UsageForm.LAST_CHOICE
@@ -43,7 +43,7 @@ class ClientView:
 
 
 class StreamRewriter:
-    """Give it the engine's events in order; it returns the bytes to send on, possibly none."""
+    """Takes the engine's events in order and returns the bytes for the client, possibly none."""
 
     __slots__ = (
         "_form",
@@ -79,24 +79,26 @@ class StreamRewriter:
         self.choices_seen = False  # whether any chunk with a choice came: the engine has begun to answer
         self._on_begun = on_begun
         self._report = report
-        self._held: dict[str, Any] | None = None  # the finishing chunk, waiting for the usage it may have to carry
-        # What the running chunks of this stream have around their text, known after the first.
+        self._held: dict[str, Any] | None = None  # the last chunk with a choice, which waits for the usage
+        # The bytes around the text in the running chunks of this stream, known after the first of them.
         self._in_start = b"nothing yet"
         self._in_join = b""
         self._out_start = b""
         self._out_join = b""
         self._form: RunningForm | None = None
         self._forms = FormFinder(on_slow_path)
-        self.shape: Shape | None = None  # the same for those who can do without `relay`
+        self.shape: Shape | None = None  # the same bytes for `Express`, which does without `relay`
         self._out_between = b""
         self._tail = b',"usage":null}\n\n' if view.usage is UsageForm.EXTRA_CHUNK else b"}\n\n"
 
     def relay(self, events: bytes) -> bytes | None:
-        """What goes on, possibly nothing, if these are whole events and all of them running chunks that can be edited
-        as bytes; None if not: then `feed` them."""
+        """Returns the client's bytes, possibly none, for whole events that are all running chunks.
+
+        Returns None if any of them is something else. Then call `feed` with each of them.
+        """
         start, join = self._in_start, self._in_join
         length = len(events)
-        if self._held is not None or not events.endswith(END):  # what is held back comes first
+        if self._held is not None or not events.endswith(END):  # the chunk that is held back comes first
             return None
         if not events.startswith(start):
             return self._relay_silent(events)
@@ -134,14 +136,14 @@ class StreamRewriter:
         return self._out_start + self._out_between.join(texts) + self._out_join
 
     def feed(self, payload: bytes) -> bytes:
-        """One event's payload. Raises EngineReportedError, BadChunk."""
+        """Returns the client's bytes for one event's payload. Raises EngineReportedError, BadChunk."""
         try:
             return self._edit_parsed(payload)
         except SHAPE_ERRORS as error:
             raise BadChunk(f"not of a chunk's shape: {type(error).__name__}") from error
 
     def finish(self) -> bytes:
-        """The end of the client's stream, once the engine sent [DONE]. Raises BadChunk."""
+        """Returns the end of the client's stream, once the engine has sent [DONE]. Raises BadChunk."""
         if self._held is not None and self.tally.completion_tokens:
             self._held["usage"] = self.tally.statement()
         try:
@@ -190,7 +192,7 @@ class StreamRewriter:
                 holder.pop("token_ids", None)
 
     def _learn(self, payload: bytes, chunk: dict[str, Any]) -> None:
-        """Remembers what running chunks have around their text, when they are in the form that can be edited."""
+        """Remembers the bytes around the text, if this is a running chunk in a form that can be edited."""
         form = self._forms.new_form(payload, chunk)
         if form is None:
             return
@@ -213,13 +215,15 @@ class StreamRewriter:
 
     def _edit_usage_chunk(self, chunk: dict[str, Any]) -> bytes:
         usage = chunk.get("usage")
-        if not isinstance(usage, dict):  # it says nothing, and the usage may be yet to come
+        if not isinstance(usage, dict):  # the chunk says nothing, and the usage may come later
             return b""
         self.tally.take_usage(usage)
         if self.view.usage in (UsageForm.EXTRA_CHUNK, UsageForm.EVERY_CHUNK):
             return self._release() + _frame(chunk)
         if self._held is not None and chunk.get("system_fingerprint") is not None:
-            self._held["system_fingerprint"] = chunk["system_fingerprint"]  # as vLLM has it where nobody asks for usage
+            self._held["system_fingerprint"] = chunk[
+                "system_fingerprint"
+            ]  # so vLLM writes it where nobody asks for usage
         return self._release()
 
     def _release(self) -> bytes:
@@ -232,12 +236,12 @@ class StreamRewriter:
 
 
 def _is_placeholder(choices: list[dict[str, Any]]) -> bool:
-    """Whether a chunk says nothing once its token ids are gone."""
+    """Returns whether a chunk says nothing without its token ids."""
     return all(choice.get("delta") == {} and not choice.get("finish_reason") for choice in choices)
 
 
 def _complete_calls(choice: dict[str, Any]) -> None:
-    """Gives the chunk that names a tool's function its `arguments`, which vLLM leaves out and OpenAI sends empty."""
+    """Adds empty `arguments` to a chunk that names a tool's function, because OpenAI sends them and vLLM does not."""
     for call in (choice.get("delta") or {}).get("tool_calls") or ():
         function = call.get("function") or {}
         if function.get("name") is not None and function.get("arguments") is None:

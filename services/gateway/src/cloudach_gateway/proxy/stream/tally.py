@@ -1,4 +1,4 @@
-"""What one request has used so far, from the engine's own token ids or its usage figures."""
+"""The tokens that one request has used so far, from the engine's token ids or its usage figures: pure."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 
 @dataclass(slots=True)
 class Stated:
-    """What engines tell of choices without token ids: their chunks, and perhaps usage on those.
+    """Counts for choices without token ids: their chunks, and the usage on these if the engine states any.
 
-    Engines state the usage of a chunk's own choice. But one that leaves out some of the choices states the whole
-    request's.
+    An engine with usage on the chunks of all choices states each choice's own. An engine that leaves out some of the
+    choices states the whole request's.
     """
 
-    tokens: dict[int, int] = field(default_factory=dict)  # of each choice, as its last chunk with usage stated them
-    chunks: dict[int, int] = field(default_factory=dict)  # of each choice, since then
-    details: dict[int, dict[str, Any]] = field(default_factory=dict)  # of each choice: what usage has besides counts
+    tokens: dict[int, int] = field(default_factory=dict)  # for each choice, as its last chunk with usage stated them
+    chunks: dict[int, int] = field(default_factory=dict)  # for each choice, how many came since then
+    details: dict[int, dict[str, Any]] = field(default_factory=dict)  # for each choice, its usage without the counts
     all_chunks: int = 0
 
     def take_chunk(self, choice: int) -> None:
-        """A chunk with text and without token ids; its usage comes next, if it has any."""
+        """Counts a chunk with text and without token ids. `take_usage` comes next, if the chunk has usage."""
         self.chunks[choice] = self.chunks.get(choice, 0) + 1
         self.all_chunks += 1
 
@@ -38,7 +38,7 @@ class Stated:
             self.tokens[choice] = tokens
             self.chunks[choice] = 0
 
-    def of(self, choice: int) -> int:
+    def tokens_of(self, choice: int) -> int:
         return self.tokens.get(choice, 0) + self.chunks.get(choice, 0)
 
     def count(self) -> int:
@@ -48,7 +48,7 @@ class Stated:
         return max(stated, self.all_chunks)
 
     def detail(self) -> dict[str, Any]:
-        """What `usage` of all choices has besides its counts."""
+        """Returns the usage of all choices without the counts."""
         merged: dict[str, Any] = {}
         for details in self.details.values():
             for name, value in details.items():
@@ -59,26 +59,28 @@ class Stated:
 
 @dataclass(slots=True)
 class Tally:
-    """Token counts of one request. `usage` is the engine's final statement once it came; it then overrides the counts
-    that were collected on the way. On the way token ids are exact; `Stated` is for choices without them.
+    """The token counts of one request.
 
-    estimate: about how many tokens all `prompts` have. It counts for what an engine has taken up, until that engine
-    says how many they are. A prompt that no engine has taken up counts for nothing. No statement is believed beyond
-    `most`, or below what has been seen; `disbelieved` is what was stated instead, for the log.
+    On the way token ids give exact counts, and `Stated` counts choices without them. `usage` is the engine's final
+    statement, which overrides these counts.
+
+    estimate: about how many tokens all `prompts` have. It counts once an engine has the request, until that engine says
+    how many they are. No statement is believed if it is above `most`, or below what has been seen. disbelieved: such
+    statements, for the log.
     """
 
     estimate: int = 0
     prompts: int = 1
     cached_tokens: int = 0
     usage: dict[str, Any] | None = None
-    by_chunk: bool = False  # an engine without token ids: a chunk with text counts as one token until it says more
+    by_chunk: bool = False  # the engine names no token ids, so a chunk with text counts as one token until it says more
     most: Bounds = UNBOUNDED
     transcript: Transcript = field(default_factory=Transcript)
     disbelieved: list[str] = field(default_factory=list)
     _at_engine: bool = False
     _final: int | None = None
     _final_prompt: int | None = None
-    _prompts: dict[int, int] = field(default_factory=dict)  # tokens of each prompt
+    _prompts: dict[int, int] = field(default_factory=dict)  # for each prompt, its tokens
     _stated: Stated | None = None
 
     @property
@@ -98,7 +100,7 @@ class Tally:
         return min(count, self.most.answer)
 
     def so_far(self) -> tuple[int, int, int]:
-        """Prompt, completion and cached tokens."""
+        """Returns the prompt's, the completion's and the cached tokens."""
         return self.prompt_tokens, self.completion_tokens, self.cached_tokens
 
     def prompt_sent(self) -> None:
@@ -106,11 +108,11 @@ class Tally:
         self._at_engine = True
 
     def engine_lost(self) -> None:
-        """That engine has refused the request or has broken off. What it has said before still counts."""
+        """The engine has refused the request or has broken off. What it said before still counts."""
         self._at_engine = False
 
     def came_to_nothing(self) -> None:
-        """The request has failed. Who has not got any token pays for none."""
+        """The request has failed. A client that got no token pays for no prompt either."""
         self._at_engine = False
         if not self.completion_tokens:
             self._prompts.clear()
@@ -118,7 +120,7 @@ class Tally:
             self.cached_tokens = 0
 
     def take_chunk(self, chunk: dict[str, Any], *, answers_per_prompt: int) -> None:
-        """A chunk with choices."""
+        """Counts a chunk that has choices."""
         if isinstance(chunk.get("prompt_token_ids"), list):
             self._take_prompt_ids(0, chunk["prompt_token_ids"])
         usage = chunk.get("usage")
@@ -129,14 +131,14 @@ class Tally:
             if isinstance(choice.get("token_ids"), list):
                 self.transcript.add(choice["token_ids"])
             elif self.by_chunk and has_text(choice):
-                self._of_choices().take_chunk(index)
+                self._stated_counts().take_chunk(index)
             if choice.get("finish_reason"):
                 self.transcript.ended.add(index)
         if isinstance(usage, dict):
             self._take_running(usage, chunk["choices"][0], answers_per_prompt)
 
     def take_usage(self, usage: dict[str, Any]) -> None:
-        """The engine's final statement of the whole request, in which what cannot be is put right."""
+        """Takes the engine's final statement for the whole request, and corrects impossible figures in it."""
         told, most = len(self.transcript.prompt_ids or ()), self._most_prompt
         seen = 0 if self.by_chunk else min(self.transcript.count, self.most.answer)
         prompt = self._believed(usage, "prompt_tokens", told, most, self.prompt_tokens)
@@ -149,13 +151,13 @@ class Tally:
         self.usage = usage
 
     def forget_answer(self) -> None:
-        """What was generated counts for nothing: nobody got it, and it is generated again."""
+        """Forgets what was generated, because nobody got it and it is generated again."""
         self._final, self._final_prompt, self._stated, self.usage = None, None, None, None
         self._prompts.clear()
         self.transcript = Transcript()
 
     def statement(self) -> dict[str, Any]:
-        """`usage` as the client gets it: the engine's own, else what was counted and what the engine said besides."""
+        """Returns `usage` for the client: the engine's own, or else the counts with the engine's details."""
         return self.usage or {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -168,15 +170,15 @@ class Tally:
         self._take_prompt(number, len(ids))
 
     def _take_prompt(self, number: int, tokens: int) -> None:
-        """number: of the prompt within the request, from 0."""
+        """number: which prompt of the request it is, from 0."""
         self._prompts[number] = tokens
 
     def _take_running(self, usage: dict[str, Any], choice: dict[str, Any], answers_per_prompt: int) -> None:
-        """The usage of a chunk with this choice, whose token ids have been counted if it names them."""
-        index, stated = choice.get("index", 0), self._of_choices()
+        """Takes the usage on a chunk of this choice. Its token ids, if there are any, have been counted."""
+        index, stated = choice.get("index", 0), self._stated_counts()
         told = _count(usage, "prompt_tokens", -1) >= 0
         tokens = self._believed(usage, "prompt_tokens", 0, self.most.prompt, self.prompt_tokens)
-        self._believed(usage, "completion_tokens", 0, self.most.answer, stated.of(index))
+        self._believed(usage, "completion_tokens", 0, self.most.answer, stated.tokens_of(index))
         if told:
             self._take_prompt(index // answers_per_prompt, tokens)
         self._take_cached(usage)
@@ -184,10 +186,10 @@ class Tally:
 
     @property
     def _most_prompt(self) -> int:
-        """Token ids that were told are no mere statement."""
+        """The most tokens of all prompts. Prompt ids that were named count, because they are more than a statement."""
         return max(self.most.prompt, len(self.transcript.prompt_ids or ()))
 
-    def _of_choices(self) -> Stated:
+    def _stated_counts(self) -> Stated:
         if self._stated is None:
             self._stated = Stated()
         return self._stated
@@ -198,7 +200,8 @@ class Tally:
             self.cached_tokens = self._believed(details, "cached_tokens", 0, self.prompt_tokens, self.cached_tokens)
 
     def _believed(self, usage: dict[str, Any], name: str, least: int, most: int, default: int) -> int:
-        """One figure of the engine's, brought within its bounds where it stands. default: where there is none."""
+        """Returns one of the engine's figures within its bounds, and corrects it in `usage`. default: if it is not
+        there."""
         if name not in usage:
             return max(least, min(default, most))
         stated = usage[name]
@@ -217,7 +220,7 @@ def _count(usage: dict[str, Any], name: str, default: int) -> int:
 
 
 def _sum(held: Any, more: Any) -> Any:
-    """Numbers added, at any depth."""
+    """Returns the sum of two values, or a dict with the sums of theirs, at any depth."""
     if isinstance(held, dict) and isinstance(more, dict):
         return held | {name: _sum(held[name], value) if name in held else value for name, value in more.items()}
     if isinstance(held, int | float) and isinstance(more, int | float):

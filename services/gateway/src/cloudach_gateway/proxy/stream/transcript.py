@@ -1,4 +1,4 @@
-"""What an engine has said in one stream, as far as another engine needs it to go on."""
+"""What an engine has said in one stream, as far as another engine needs it to go on: pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 
 from .form import DATA, RunningForm
 
-WINDOW = 64  # events; back to the last clean cut it is a few, with stop strings about as many as their characters
+WINDOW = 64  # events; the last resume point is a few events back, with stop strings as many as those have characters
 
 
 MOST_OF_ONE = 256 * 1024  # bytes of an event that is remembered beside others
@@ -14,17 +14,17 @@ _MOST_AT_ONCE = 16 * 1024  # bytes
 
 
 class Transcript:
-    """Kept by the relay on its hot path: raw bytes only, read when a stream breaks.
+    """The relay writes it on its hot path as raw bytes, which are read only if the stream breaks.
 
-    prompt_ids: of a request with one prompt, once the engine has named them. ended: the choices that are at their end,
-    however long ago. ids: the generated token ids as
-    `b"12,345,"`. recent: the last events that had a choice, some as they stood in the stream (see `payloads`), in the
-    dialect of the request's own path and with their token ids, an adapted continuation's included. doubtful: a number
-    of tokens after which not to cut, because their last event brought text of tokens that had come before.
+    prompt_ids: the prompt's token ids, once the engine has named them; only for requests with one prompt. ended: the
+    choices that have had a finish reason. ids: the generated token ids as `b"12,345,"`. recent: the last events that
+    had a choice, with their token ids, in the form of the request's own path, also those of an adapted continuation.
+    Some stand there as in the stream (see `payloads`). doubtful: no resume point may stand after this number of tokens,
+    because the last event of these brought text of tokens that had come before.
 
-    running: running chunks in `form` that `ids` and `recent` do not have yet, each as its text (inside of a JSON
-    string), a line feed, its token ids and a line feed. A few bytes at the end of one buffer are what a token costs in
-    a cache that hundreds of streams share.
+    running: running chunks in `form` that `ids` and `recent` do not have yet. Each is its text (the inside of a JSON
+    string), a line feed, its token ids and a line feed. So a token costs a few bytes at the end of one buffer, in a
+    cache that hundreds of streams share.
     """
 
     __slots__ = ("_form", "_ids", "_lost", "_recent", "doubtful", "ended", "prompt_ids", "running")
@@ -68,14 +68,14 @@ class Transcript:
         return self.ids.count(b",")
 
     def remember(self, event: bytes) -> None:
-        """One event, whose token ids are added apart. A huge one takes the place of all that came before."""
+        """Adds one event without its token ids. A huge event takes the place of all that came before."""
         if len(event) > MOST_OF_ONE:
             self.recent.clear()
             self._lost = True
         self.recent.append(event)
 
     def note(self, events: bytes, ids: bytes) -> None:
-        """Several events at once. ids: theirs, as `b"12,345"`."""
+        """Adds several events at once. ids: their token ids as `b"12,345"`."""
         if ids:
             self.ids.extend(ids + b",")
         if len(events) > _MOST_AT_ONCE:
@@ -84,17 +84,19 @@ class Transcript:
         self.recent.append(events)
 
     def payloads(self) -> list[bytes]:
-        """Of the recent events, in order."""
+        """Returns the payloads of the recent events, in order."""
         return [event.removeprefix(DATA) for events in self.recent for event in events.split(b"\n\n") if event]
 
     @property
     def whole(self) -> bool:
-        """Whether `recent` still holds everything."""
+        """Tells that `recent` still holds the whole stream."""
         return len(self.recent) < WINDOW and not self._lost
 
     def rewind(self, *, tokens: int, events: int, sent: bytes | None = None) -> None:
-        """Keeps the first `tokens` tokens and the first `events` of `recent`. sent: the text of the others as an event
-        without tokens; the client has it."""
+        """Keeps the first `tokens` tokens and the first `events` of `recent`.
+
+        sent: an event with the text of the others and without tokens, because the client has that text.
+        """
         kept = self.payloads()[:events]
         self._lost = not self.whole or len(kept) > WINDOW
         numbers = bytes(self.ids).split(b",")[:tokens]
@@ -107,7 +109,7 @@ class Transcript:
         if not self.running or self._form is None:
             return
         parts = bytes(self.running).split(b"\n")
-        self.running.clear()  # the same object: the hot path holds it
+        self.running.clear()  # it stays the same object, because the hot path holds it
         texts, ids = parts[:-1:2], parts[1::2]
         for told in filter(None, ids):
             self._ids += told + b","
