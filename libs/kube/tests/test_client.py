@@ -131,7 +131,7 @@ async def test_an_error_has_the_servers_words(
     server: Server, client: KubeClient, status: int, kind: type[KubeError]
 ) -> None:
     server.says(status, {"kind": "Status", "code": status, "message": "these words"})
-    with pytest.raises(kind, match="GET /api/v1/namespaces/ns/pods/a: these words") as caught:
+    with pytest.raises(kind, match=f"GET /api/v1/namespaces/ns/pods/a: {status}: these words") as caught:
         await client.get(PODS, "ns", "a")
     assert caught.value.status == status
     with pytest.raises(kind, match="these words"):

@@ -144,7 +144,7 @@ class KubeClient:
     ) -> AsyncIterator[Answer]:
         async with self._transport.send(verb, path, query=query, content=content, body=body) as answer:
             if answer.status >= 300:
-                raise from_status(answer.status, f"{verb} {path}: {_message(await answer.read())}")
+                raise from_status(answer.status, f"{verb} {path}: {answer.status}: {_message(await answer.read())}")
             yield answer
 
 
@@ -191,7 +191,8 @@ def _event(line: bytes, path: str) -> Event:
     if kind == "ERROR":
         code = changed.get("code")
         status = code if isinstance(code, int) else 500
-        raise from_status(status, f"the watch of {path}: {str(changed.get('message') or changed)[:_MESSAGE_LENGTH]}")
+        message = str(changed.get("message") or changed)[:_MESSAGE_LENGTH]
+        raise from_status(status, f"the watch of {path}: {status}: {message}")
     return kind, changed
 
 
