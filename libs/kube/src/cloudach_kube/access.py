@@ -1,4 +1,6 @@
-"""Where the API server is and how we prove who we are: a kubeconfig, or the service account of our pod."""
+"""Access tells where the API server is and how we prove who we are: by a kubeconfig, or by our pod's service
+account.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class AccessError(Exception):
 
 @dataclass(frozen=True)
 class Access:
-    """`token_file` is read for every question: Kubernetes replaces a pod's token before it expires."""
+    """One way to an API server. `token_file` is read for every request, because Kubernetes replaces a pod's token
+    before it expires.
+    """
 
     url: str
     tls: ssl.SSLContext
@@ -31,12 +35,12 @@ class Access:
 
     @classmethod
     def find(cls, kubeconfig: Path | None, context: str | None = None) -> Access:
-        """Raises AccessError."""
+        """Takes the kubeconfig where there is one, and else the service account of our pod. Raises AccessError."""
         return cls.of_pod() if kubeconfig is None else cls.of_kubeconfig(kubeconfig, context)
 
     @classmethod
     def of_pod(cls, folder: Path = SERVICE_ACCOUNT, environment: Mapping[str, str] = os.environ) -> Access:
-        """Raises AccessError."""
+        """Reads what Kubernetes puts into a pod. Raises AccessError."""
         host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
         if not host:
             raise AccessError("kubernetes: this is no pod (KUBERNETES_SERVICE_HOST is not set): set kubeconfig")
@@ -48,7 +52,7 @@ class Access:
 
     @classmethod
     def of_kubeconfig(cls, path: Path, context: str | None = None) -> Access:
-        """Certificates, tokens and token files; other ways of login are refused. Raises AccessError."""
+        """Reads certificates, tokens and token files, and refuses other ways of login. Raises AccessError."""
         try:
             config = yaml.safe_load(path.read_text("utf-8"))
         except UnicodeDecodeError as error:
@@ -79,7 +83,7 @@ class Access:
         return cls(url.rstrip("/"), tls, token=_token(token, path) if token else None, token_file=token_file)
 
     def bearer(self) -> str | None:
-        """Raises AccessError."""
+        """Returns the token to send, or None where a certificate or nothing proves who we are. Raises AccessError."""
         if self.token_file is None:
             return self.token
         try:
@@ -90,7 +94,7 @@ class Access:
 
 
 def _token(token: object, path: Path) -> str:
-    """The token as a header holds it. A file often ends in a newline."""
+    """Returns the token as a header holds it. A file often ends in a newline."""
     text = str(token).strip()
     for character in text:
         if not "!" <= character <= "~":  # as the API server's own are, and as headers hold them

@@ -1,4 +1,4 @@
-"""Requests to an API server, with plain dicts: the few verbs that a service needs, for any kind.
+"""The client sends requests to an API server, with plain dicts: the few verbs that a service needs, for any kind.
 
 Every wait has a deadline: a request, each page of a list, the begin of a watch, and a watch as a whole.
 """
@@ -40,7 +40,10 @@ class KubeClient:
     async def list(
         self, kind: Kind, namespace: str | None, *, selector: str = "", name: str = ""
     ) -> tuple[list[Object], str]:
-        """The objects, in pages, and the resourceVersion that a watch goes on from. `name` picks one by its name."""
+        """Asks for the objects in pages. Returns them, and the resourceVersion that a watch goes on from.
+
+        `name` leaves only the one that is called so.
+        """
         path, found, page = kind.path(namespace), list[Object](), ""
         while True:
             query = {"limit": str(_PAGE), **({"continue": page} if page else {}), **_selection(selector, name)}
@@ -60,7 +63,7 @@ class KubeClient:
     async def watch(
         self, kind: Kind, namespace: str | None, since: str, *, seconds: float, selector: str = "", name: str = ""
     ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The changes since `since`, for about so many seconds; the watch stands once this has been entered.
+        """Yields the changes since `since`, for about so many seconds. The watch stands once this has been entered.
 
         Raises Gone when the server does not remember `since`, and Unreachable when it does not end in time.
         """
@@ -83,11 +86,13 @@ class KubeClient:
         return await self._json("POST", kind.path(namespace), body=body)
 
     async def replace(self, kind: Kind, namespace: str, name: str, body: Object) -> Object:
-        """With the resourceVersion in `body`: Conflict when somebody was faster."""
+        """Puts `body` in the place of the object. Raises Conflict when its resourceVersion shows that somebody was
+        faster.
+        """
         return await self._json("PUT", kind.path(namespace, name), body=body)
 
     async def apply(self, kind: Kind, namespace: str, name: str, body: Object, *, sub: str = "") -> Object:
-        """Server-side apply under our own field manager; other writers' values in our fields give way."""
+        """Applies our fields on the server, under our own field manager. Other writers' values in them give way."""
         query = {"fieldManager": self._manager, "force": "true"}
         path = kind.path(namespace, name, sub)
         return await self._json("PATCH", path, query=query, body=body, content="application/apply-patch+yaml")
@@ -97,7 +102,7 @@ class KubeClient:
         return await self._json("PATCH", path, query=query, body=body, content="application/merge-patch+json")
 
     async def patch(self, kind: Kind, namespace: str, name: str, operations: Sequence[Object]) -> Object:
-        """A JSON patch, which is refused when one of its tests fails."""
+        """Applies a JSON patch, which is refused when one of its tests fails."""
         query, path = {"fieldManager": self._manager}, kind.path(namespace, name)
         return await self._json("PATCH", path, query=query, body=operations, content="application/json-patch+json")
 
@@ -158,21 +163,23 @@ async def _within(seconds: float, what: str) -> AsyncIterator[None]:
 
 
 async def _until(answer: Answer, ends: float, path: str) -> AsyncGenerator[bytes]:
-    """The body as it comes, until that moment in the loop's time."""
-    chunks = aiter(answer.chunks())
-    while True:
-        try:
-            async with asyncio.timeout_at(ends):
-                chunk = await anext(chunks, None)
-        except TimeoutError as error:
-            raise Unreachable(0, f"the watch of {path} did not end when it should have") from error
-        if chunk is None:
-            return
-        yield chunk
+    """Yields the body as it comes, until that moment in the loop's time."""
+    async with aclosing(answer.chunks()) as chunks:
+        while True:
+            try:
+                async with asyncio.timeout_at(ends):
+                    chunk = await anext(chunks, None)
+            except TimeoutError as error:
+                raise Unreachable(0, f"the watch of {path} did not end when it should have") from error
+            if chunk is None:
+                return
+            yield chunk
 
 
 async def _events(chunks: AsyncIterator[bytes], path: str) -> AsyncGenerator[Event]:
-    """One event a line. Lines are cut at the newline alone, because JSON may hold other characters that end a line."""
+    """Yields one event a line. Lines are cut at the newline alone, because JSON may hold other characters that end a
+    line.
+    """
     rest = b""
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
@@ -197,7 +204,9 @@ def _event(line: bytes, path: str) -> Event:
 
 
 def _selection(selector: str, name: str) -> dict[str, str]:
-    """The name is a field selector: by it the API server lets rights that are tied to a name list and watch."""
+    """Selects by labels and by the name. The API server lets rights that are tied to a name list and watch by this
+    field selector alone.
+    """
     labels = {"labelSelector": selector} if selector else {}
     return labels | ({"fieldSelector": f"metadata.name={name}"} if name else {})
 

@@ -38,15 +38,12 @@ class Unreachable(KubeError):
 
 
 def is_refusal(error: KubeError) -> bool:
-    """This tells whether the API server has answered and not taken what it was given.
-
-    A webhook that fails makes it say 500.
-    """
+    """Tells if the API server has answered and not taken what it was given. A webhook that fails makes it say 500."""
     return isinstance(error, Refused) or error.status >= 500
 
 
 def is_unseen(error: KubeError) -> bool:
-    """This tells whether the API server has answered that there is nothing to be seen.
+    """Tells if the API server has answered that there is nothing to be seen.
 
     With 403 we lack the right to see a kind, and with 404 the server does not have it. Neither is an outage: the answer
     stays the same until somebody grants the right or installs the kind.

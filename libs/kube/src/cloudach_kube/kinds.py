@@ -1,4 +1,4 @@
-"""Kinds of objects, by what an API server calls them in its paths."""
+"""A kind names objects as an API server does in its paths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Kind:
     plural: str
 
     def path(self, namespace: str | None, name: str = "", sub: str = "") -> str:
-        """The path of one object, or of all of them; `namespace` None means all namespaces."""
+        """Returns the path of one object, or of all of them. `namespace` None means all namespaces."""
         root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
         parts: list[str] = [root, *(["namespaces", namespace] if namespace else []), self.plural, name, sub]
         return "/".join(part for part in parts if part)

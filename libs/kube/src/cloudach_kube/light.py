@@ -1,10 +1,10 @@
-"""Requests to the API server by httpx alone, for a process that has to stay small."""
+"""This transport sends requests by httpx alone, because a gateway process has to stay small."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -71,7 +71,7 @@ class _Answer:
         with _translated():
             return await self._answer.aread()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         with _translated():
             async for data in self._answer.aiter_bytes():
                 yield data
@@ -79,7 +79,7 @@ class _Answer:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """httpx's errors become ours."""
+    """Turns httpx's errors into ours."""
     try:
         yield
     except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as error:

@@ -1,4 +1,4 @@
-"""Requests to the API server by the official Kubernetes client.
+"""This transport sends requests by the official Kubernetes client.
 
 The client does what is hard to get right: kubeconfig files in all their forms, programs and services that log us in,
 the token of a pod, and TLS. Its generated models stay unused, because we take objects as plain dicts.
@@ -10,7 +10,7 @@ import asyncio
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class _Answer:
         with _translated():
             return await self._answer.read()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         with _translated():
             async for data in self._answer.content.iter_any():
                 yield data
@@ -65,7 +65,7 @@ class _Answer:
 
 @asynccontextmanager
 async def connect(kubeconfig: Path | None, *, agent: str) -> AsyncIterator[OfficialTransport]:
-    """By this kubeconfig, or else by the service account of our pod, or else by the kubeconfig of our user.
+    """Connects by this kubeconfig, or else by our pod's service account, or else by the kubeconfig of our user.
 
     Raises KubeError when there is no usable configuration. The server is not asked. `agent` names us in its logs.
     """
@@ -96,7 +96,7 @@ async def _load(kubeconfig: Path | None, configuration: k8s.Configuration) -> No
 
 
 def _renew(kubeconfig: Path | None, configuration: k8s.Configuration) -> None:
-    """Tokens from programs and files run out. The client asks for a new one only where it is given such a hook."""
+    """Renews tokens that programs or files give, because they run out. The client does so only where it has a hook."""
     due = asyncio.get_running_loop().time() + _RENEW_S
 
     async def hook(configuration: k8s.Configuration) -> None:
@@ -126,7 +126,7 @@ def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Errors of the client and of what it stands on become ours."""
+    """Turns errors of the client, and of what it stands on, into ours."""
     try:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError, k8s_config.ConfigException) as error:

@@ -50,7 +50,7 @@ class Source(Protocol):
 
 
 class Mirror(Protocol):
-    """Who is told. `namespace` None means all namespaces."""
+    """A mirror is told what there is. `namespace` None means all namespaces."""
 
     def listed(self, namespace: str | None, objects: list[Object]) -> None:
         """These and no others are there."""
@@ -67,7 +67,7 @@ class Mirror(Protocol):
 
 
 class Reflector:
-    """Keeps `mirror` true of the objects of one kind in one namespace: `await run()` in a task of its own.
+    """A reflector keeps `mirror` true of the objects of one kind in one namespace. `run` needs a task of its own.
 
     `selector` and `name` narrow down which objects. `relist_s` is how often they are listed anew beside the watch, and
     None means never.
@@ -97,7 +97,7 @@ class Reflector:
         self._failures = 0  # in a row
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Runs until it is cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
             try:
@@ -153,7 +153,7 @@ class Reflector:
         self._version = str((obj.get("metadata") or {}).get("resourceVersion") or self._version)
 
     def _pause(self) -> float:
-        """It is longer with each failure, and never the same for two of us."""
+        """Returns the next pause in s. It is longer with each failure, and never the same for two of us."""
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self._failures, 10))
         self._failures += 1
         return pause * self._chance(0.5, 1.0)

@@ -1,9 +1,11 @@
-"""What the client needs of whoever carries its requests to the API server and knows who we are there."""
+"""A transport carries requests to the API server and proves who we are. The client declares here what it needs of
+one.
+"""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -17,27 +19,28 @@ KEEP_ALIVE = [
 
 
 class Answer(Protocol):
-    """An answer whose head has come. Both methods raise Unreachable when the connection breaks off."""
+    """This is an answer whose head has come. Both methods raise Unreachable when the connection breaks off."""
 
     @property
     def status(self) -> int: ...
 
     async def read(self) -> bytes:
-        """The whole body."""
+        """Returns the whole body."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes, cut anywhere."""
+    def chunks(self) -> AsyncGenerator[bytes]:
+        """Yields the body as it comes, cut anywhere."""
         ...
 
 
 class Transport(Protocol):
-    """It sets no deadline, because the client knows how long each request may take and cancels it."""
+    """A transport sets no deadline, because the client knows how long each request may take and cancels it."""
 
     def send(
         self, method: str, path: str, *, query: Mapping[str, str], content: str, body: Any | None
     ) -> AbstractAsyncContextManager[Answer]:
-        """One request, until its answer has been read. `body` is sent as JSON, with the content type `content`.
+        """Sends one request. `body` goes as JSON, with the content type `content`. The answer holds while the context
+        is open.
 
         Raises Unreachable when there is no answer, and when no proof of who we are can be had.
         """

@@ -1,7 +1,8 @@
-"""Events on Models. The same event again raises its count; what cannot be written is logged and forgotten.
+"""The controller tells of Models in Events. The same event again raises its count. What cannot be written is logged and
+forgotten.
 
-Each controller writes events of its own, as client-go does, so that it needs no right to read those of others, and a
-restart neither loses one nor counts it wrongly.
+Each controller writes events of its own, as client-go does. So it needs no right to read those of others, and a restart
+neither loses one nor counts it wrongly.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Events:
             self._told.popitem(last=False)
 
     async def _again(self, namespace: str, same: _Same) -> bool:
-        """False when the event has run out meanwhile: the API server keeps them for an hour."""
+        """Returns False when the event has run out meanwhile, because the API server keeps them for an hour."""
         name, count = self._told[same]
         try:
             await self._api.merge(EVENTS, namespace, name, {"count": count + 1, "lastTimestamp": _now()})

@@ -1,1 +1,1 @@
-"""What any level-triggered controller needs: informers, a work queue, a Lease. Knows nothing of Models."""
+"""Any level-triggered controller needs this: informers, a work queue, a Lease. It knows nothing of Models."""

@@ -1,4 +1,4 @@
-"""A local copy of all objects of a kind, as the controller works on them."""
+"""An informer holds a local copy of all objects of a kind, as the controller works on them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ Group = Callable[[dict[str, Any]], Key | None]
 
 
 class Informer:
-    """A mirror of one kind in one namespace, which the reflector keeps true.
+    """An informer is a mirror of one kind in one namespace, which the reflector keeps true.
 
-    `name`: only objects that are called so. `optional`: without the right to see them, there are none. `group`: by what
-    `groups` holds them. `metadata_only`: the rest is not kept, for kinds with large specs.
+    `name` leaves only objects that are called so. With `optional` there are none where we lack the right to see them.
+    `groups` holds the objects by what `group` returns for them. With `metadata_only` the rest is not kept, because some
+    kinds have large specs.
 
     Rights that a new version needs may come later than that version, and Models are not to wait for them.
 
@@ -68,7 +69,7 @@ class Informer:
         return self._kind.plural
 
     async def run(self) -> None:
-        """Until cancelled; an API server that is away is asked again and again."""
+        """Runs until it is cancelled. An API server that is away is asked again and again."""
         await self._reflector.run()
 
     # What the reflector tells. The namespace is always ours.

@@ -1,4 +1,4 @@
-"""One of several controllers works: the one whose name stands in the Lease, as client-go's leader election does it."""
+"""A Lease lets one of several controllers work: the one whose name stands in it, as in client-go's leader election."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RELEASE_TRIES = 5
 
 
 class LostLease(Exception):
-    """Another one may work now: stop at once."""
+    """Another controller may work now, so we stop at once."""
 
 
 class Api(Protocol):
@@ -72,7 +72,7 @@ class Lease:
             await self._pause()
 
     async def keep(self) -> None:
-        """Renews until cancelled. Raises LostLease."""
+        """Renews the Lease until it is cancelled. Raises LostLease."""
         renewed = self._clock()
         while True:
             await self._pause()
@@ -91,7 +91,7 @@ class Lease:
                 raise LostLease(f"the Lease could not be renewed for {self._renew_s:g} s")
 
     async def release(self) -> None:
-        """So that the next one need not wait; what goes wrong here is no harm."""
+        """Gives the Lease back, so that the next one need not wait. What goes wrong here is no harm."""
         self.held = False
         for left in reversed(range(_RELEASE_TRIES)):
             try:
@@ -108,7 +108,7 @@ class Lease:
                 return
 
     async def _try(self) -> str | None:
-        """Who holds it after this try; None when nobody knows."""
+        """Tries once, and returns who holds the Lease then. None means that nobody knows."""
         try:
             return await self.attempt()
         except KubeError as error:
@@ -116,7 +116,10 @@ class Lease:
             return None
 
     async def attempt(self) -> str | None:
-        """Who holds it after this try; None: somebody was faster, and the next look says who. Raises KubeError."""
+        """Tries once, and returns who holds the Lease then. Raises KubeError.
+
+        None means that somebody was faster, and the next look says who.
+        """
         try:
             try:
                 found = await self._api.get(LEASES, self._namespace, self._name)
@@ -143,7 +146,9 @@ class Lease:
             return None
 
     def _stale(self, spec: dict[str, Any]) -> bool:
-        """By our own clock alone: clocks of several nodes differ."""
+        """Tells if nobody has renewed the Lease in time. Our own clock alone decides, because clocks of several
+        nodes differ.
+        """
         mark = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
         if mark != self._seen:
             self._seen, self._seen_at = mark, self._clock()

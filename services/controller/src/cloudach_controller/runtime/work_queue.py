@@ -1,4 +1,6 @@
-"""Keys to work on: each once at a time, however often it is added; failures come back later and later."""
+"""A work queue holds keys to work on: each once at a time, however often it is added. Failures come back later and
+later.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ FIRST_RETRY_S = 0.2
 
 
 class WorkQueue(Generic[K]):
-    """As client-go's. A key that is added while it is worked on is handed out again afterwards."""
+    """This works as client-go's queue does. A key that is added while it is worked on is handed out again
+    afterwards.
+    """
 
     def __init__(self, *, retry_max_s: float) -> None:
         self._retry_max_s = retry_max_s
@@ -32,12 +36,12 @@ class WorkQueue(Generic[K]):
             self._ready.put_nowait(key)
 
     def add_idle(self, key: K) -> None:
-        """Unless it is to be worked on anyhow, now or later."""
+        """Adds the key unless it is to be worked on anyhow, now or later."""
         if key not in self._working and key not in self._timers:
             self.add(key)
 
     def add_after(self, key: K, delay_s: float) -> None:
-        """The earlier of two such wishes holds."""
+        """Adds the key later. The earlier of two such wishes holds."""
         loop = asyncio.get_running_loop()
         old = self._timers.get(key)
         if old is not None and old.when() <= loop.time() + delay_s:
@@ -52,12 +56,12 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """It went well."""
+        """Says that the work on the key went well."""
         self._failures.pop(key, None)
         self._release(key)
 
     def failed(self, key: K) -> float:
-        """It comes back after the returned time, in s."""
+        """Says that the work on the key failed. It comes back after the returned time, in s."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
         delay = min(FIRST_RETRY_S * float(2 ** min(count, 20)), self._retry_max_s)

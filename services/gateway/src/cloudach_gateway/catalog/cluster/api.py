@@ -1,4 +1,4 @@
-"""The few questions that a gateway has for an API server."""
+"""A gateway has few questions for an API server, and here they are."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MANAGER = "cloudach-gateway"
 
 
 def find_access(settings: Kubernetes) -> Access:
-    """Raises ConfigError when these settings lead to no API server; the server is not asked."""
+    """Finds the API server by these settings, and does not ask it. Raises ConfigError when they lead to none."""
     try:
         return Access.find(settings.kubeconfig, settings.context)
     except AccessError as error:
@@ -24,7 +24,7 @@ def find_access(settings: Kubernetes) -> Access:
 
 
 class Api:
-    """`client` has the lists and watches. All methods raise KubeError."""
+    """This asks and tells the API server. `client` has the lists and watches. All methods raise KubeError."""
 
     def __init__(self, access: Access, *, timeout_s: float) -> None:
         self._transport = LightTransport(access, agent=_MANAGER)
@@ -34,7 +34,7 @@ class Api:
         await self._transport.close()
 
     async def use(self, namespace: str, name: str) -> UseStatus:
-        """What gateways have last told of a Model's use."""
+        """Returns what gateways have last told of a Model's use."""
         return ModelUse.from_object(await self.client.get(_MODEL_USES, namespace, name)).status
 
     async def secret(self, namespace: str, name: str) -> Object:

@@ -1,4 +1,4 @@
-"""The pods behind the Models' Services, kept true by a watch of EndpointSlices; or that they cannot be known."""
+"""The pods behind the Models' Services are known by a watch of EndpointSlices, or it is known that they cannot be."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ _TRUSTED_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """The ready pods of a Service, as `host:port`. empty_since: since when there is none, as far as is known."""
+    """These are the ready pods of a Service, as `host:port`. `empty_since` says since when there is none, as far as
+    is known.
+    """
 
     addresses: tuple[str, ...]
     empty_since: datetime | None = None
 
 
 class Endpoints:
-    """A mirror of EndpointSlices. `moved` is called with the Services whose ready pods have changed.
+    """This is a mirror of EndpointSlices. `moved` is called with the Services whose ready pods have changed.
 
-    While the API server is away they stay as last known, for a minute. Where it stays away longer or refuses, nothing
+    While the API server is away, pods stay as last known for a minute. Where it stays away longer or refuses, nothing
     is known of that namespace, because what was known would not be put right.
     """
 
@@ -45,7 +47,7 @@ class Endpoints:
         moved: Callable[[Collection[Resource]], None],
         watched: Callable[[bool], None],
     ) -> None:
-        """watched: is told whether the slices of each namespace are watched."""
+        """`watched` is told if the slices of each namespace are watched."""
         self._moved = moved
         self._watched = watched
         self._slices: dict[Resource, Slice] = {}
@@ -58,18 +60,20 @@ class Endpoints:
         self._all_asked = asyncio.Event()
 
     async def asked(self) -> None:
-        """Until the slices of each namespace are known, or are known not to be had."""
+        """Waits until the slices of each namespace are known, or are known not to be had."""
         await self._all_asked.wait()
 
     def pods(self, service: Resource) -> Pods | None:
-        """None where its pods are not known: nobody tells of any slice of this Service."""
+        """Returns the ready pods. None means that they are not known, because nobody tells of any slice of this
+        Service.
+        """
         if self._refused and (None in self._refused or service.namespace in self._refused):
             return None
         return self._pods.get(service)
 
     @property
     def note(self) -> str | None:
-        """What an operator should know; None while all is well."""
+        """Returns what an operator should know, and None while all is well."""
         if not self._refused:
             return None
         places = ", ".join(sorted(place or "all namespaces" for place in self._refused))
@@ -119,7 +123,7 @@ class Endpoints:
     # Inside.
 
     def _take(self, obj: Object) -> set[Resource]:
-        """The Services that it changes something for."""
+        """Takes one slice in, and returns the Services that it changes something for."""
         found, own = read(obj), own_name(obj)
         before = self._slices.get(own)
         touched = set()
@@ -140,7 +144,9 @@ class Endpoints:
         return service
 
     def _known_again(self, namespace: str | None) -> None:
-        """What was known of it counts again: it has been listed, or the watch went on where it had broken off."""
+        """Counts what was known of the namespace again, because it was listed or its watch goes on where it broke
+        off.
+        """
         if self._refused.pop(namespace, None) is not None:
             _log.info("pods of Models are known again", extra={"namespace": namespace})
             self._moved(self._services(namespace))
@@ -154,7 +160,7 @@ class Endpoints:
             self._moved(moved)
 
     def _look(self, service: Resource) -> bool:
-        """Whether something has changed for those who ask for its pods."""
+        """Looks at the pods of a Service anew, and tells if something has changed for those who ask for them."""
         before, slices = self._pods.get(service), self._of.get(service)
         if slices is None:
             return self._pods.pop(service, None) is not None

@@ -1,4 +1,4 @@
-"""The keys that Models' engines ask for. A Model's status says which one by its id; the key is read from its Secret."""
+"""Engines of Models ask for keys. A Model's status says which one by its id, and the key is read from its Secret."""
 
 from __future__ import annotations
 
@@ -37,16 +37,18 @@ class EngineKeys:
 
     @property
     def keys(self) -> Mapping[Resource, str | None]:
-        """What to send. None: nothing, as before; the key of a Model that is not in here has to be read first."""
+        """Returns what to send. None means nothing, as before. The key of a Model that is not in here has to be read
+        first.
+        """
         return self._keys
 
     async def settled(self) -> None:
-        """Until nothing is being read."""
+        """Waits until nothing is being read."""
         while self._tasks:
             await asyncio.wait(self._tasks.values())
 
     def restore(self, keys: Mapping[Resource, str | None]) -> None:
-        """As they were known before a restart."""
+        """Takes over the keys as they were known before a restart."""
         self._keys.update(keys)
 
     def follow(self, found: Iterable[Model]) -> None:
@@ -91,7 +93,10 @@ class EngineKeys:
         self._learned()
 
     async def _take(self, namespace: str, wanted: Mapping[Resource, str]) -> str:
-        """What went wrong; empty when all were found. The Secret may be newer than a Model's id: then it is right."""
+        """Reads the Secret. Returns what went wrong, and nothing when all keys were found.
+
+        The Secret may be newer than a Model's id, and then it is right.
+        """
         try:
             secret = await self._read(namespace, ENGINE_KEYS_SECRET)
         except KubeError as error:

@@ -1,7 +1,7 @@
-"""What gateways tell of Models: that one is wanted awake, and that one is in use.
+"""Gateways tell of Models that one is wanted awake, and that one is in use.
 
-It stands in an object beside the Model, its ModelUse, so that a gateway needs no right to change a Model. What becomes
-of it is the controller's to say. What another gateway has just told is not told again.
+It stands in an object beside the Model, its ModelUse, so that a gateway needs no right to change a Model. The
+controller decides what comes of it. What another gateway has just told is not told again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Api(Protocol):
 
 
 class Uses:
-    """The ModelUses of an API server."""
+    """This reads and writes the ModelUses of an API server."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
@@ -62,7 +62,9 @@ class Woke(Protocol):
 
 
 class Alarm:
-    """Wakes Models that requests wait for: one wish for all of them, again only after `again_s`."""
+    """The alarm wakes Models that requests wait for. One wish serves all of them, and is repeated only after
+    `again_s`.
+    """
 
     def __init__(self, uses: Uses, look: Look, *, again_s: float, woke: Woke) -> None:
         self._uses = uses
@@ -102,7 +104,7 @@ class Alarm:
                 del self._waiting[own]
 
     async def _wish(self, own: Resource) -> bool:
-        """Whether it is known that it is wanted awake."""
+        """Asks for the Model, and tells if it is known now that it is wanted awake."""
         try:
             if await self._uses.tell(own, "wake_requested_at", unless_within_s=self._again_s) is None:
                 self._woke(own, None)
@@ -113,7 +115,7 @@ class Alarm:
 
 
 class InUse:
-    """Keeps the marks of Models that requests are running at younger than about `every_s`, whoever writes them."""
+    """This keeps the marks of Models that requests are running at younger than about `every_s`, whoever writes them."""
 
     def __init__(self, uses: Uses, *, every_s: float) -> None:
         self._uses = uses
@@ -126,7 +128,7 @@ class InUse:
 
     @contextmanager
     def by_one(self, own: Resource) -> Iterator[None]:
-        """While a request runs."""
+        """Counts a request while it runs."""
         self._running[own] += 1
         self._mark(own)
         try:
@@ -142,7 +144,7 @@ class InUse:
             task.cancel()
 
     async def _tick(self) -> None:
-        """For the streams that last: an answer of an hour keeps its Model awake."""
+        """Marks the Models of streams that last, because an answer of an hour keeps its Model awake."""
         while True:
             await asyncio.sleep(self._every_s / 10)
             for own in list(self._running):

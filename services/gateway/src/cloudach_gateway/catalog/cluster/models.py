@@ -1,4 +1,4 @@
-"""The cluster's Models in the catalog, kept true for as long as the gateway runs."""
+"""The cluster's Models stand in the catalog, and are kept true for as long as the gateway runs."""
 
 from __future__ import annotations
 
@@ -44,25 +44,27 @@ _Key = tuple[Resource, str]  # an entry's Model, and its id: the adapters of a M
 
 
 class News(Protocol):
-    """Who counts what happens here."""
+    """This is who counts what happens here."""
 
     def models(self, states: Mapping[str, int]) -> None:
-        """How many Models there are, by `ready`, a `Why`, `refused` or `deleting`."""
+        """Hears how many Models there are, by `ready`, a `Why`, `refused` or `deleting`."""
 
     def endpoints_watched(self, watched: bool) -> None:
-        """Whether the pods of all Models are watched."""
+        """Hears if the pods of all Models are watched."""
 
     def in_touch(self, *, every_watch: bool) -> None:
-        """The API server was heard; `every_watch`: for each namespace, since it was last lost."""
+        """Hears that the API server has spoken. `every_watch` is True when it has for each namespace since it was
+        last lost.
+        """
 
     def out_of_touch(self) -> None: ...
 
     def woke(self, model: str) -> None:
-        """It was asked to wake."""
+        """Hears that this Model was asked to wake."""
 
 
 class ClusterModels:
-    """`await start()` within the loop that serves; `await stop()` in the end."""
+    """This mirrors the Models into the catalog. `start` runs within the loop that serves, and `stop` in the end."""
 
     def __init__(
         self,
@@ -72,7 +74,7 @@ class ClusterModels:
         news: News,
         left: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
-        """left: is told of upstreams that get no new request over the connections that they have."""
+        """`left` is told of upstreams that get no new request over the connections that they have."""
         self._settings = settings
         self._left = left
         self._access = access
@@ -100,7 +102,7 @@ class ClusterModels:
         catalog.complete = False
 
     async def start(self) -> None:
-        """What was known at the last stop is served at once."""
+        """Serves at once what was known at the last stop, and begins to follow the API server."""
         settings = self._settings
         self._api = Api(self._access, timeout_s=settings.timeout_s)
         self._clock = asyncio.get_running_loop().time
@@ -129,7 +131,9 @@ class ClusterModels:
         self._tasks.append(asyncio.create_task(reflector.run(), name=name))
 
     async def known(self) -> None:
-        """Until there is something to serve: all Models, or after `start_wait_s` those of the file or of last time."""
+        """Waits until there is something to serve: all Models, or after `start_wait_s` those of the file or of last
+        time.
+        """
         try:
             async with asyncio.timeout(self._settings.start_wait_s):
                 await self._all_listed.wait()
@@ -152,36 +156,36 @@ class ClusterModels:
 
     @property
     def out_of_touch_since(self) -> datetime | None:
-        """None while every watch stands."""
+        """Returns since when a watch is lost, and None while every watch stands."""
         return min(self._lost.values(), default=None)
 
     @property
     def endpoints_note(self) -> str | None:
-        """What an operator should know of how pods are found; None while all is well."""
+        """Returns what an operator should know of how pods are found, and None while all is well."""
         return self._endpoints.note
 
     # For requests.
 
     def lapsed(self, model: ServedModel) -> bool:
-        """Whether it could be asked until a moment ago."""
+        """Tells if the Model could be asked until a moment ago."""
         assert model.resource is not None
         since = self._lapsed_at.get(model.resource)
         return since is not None and self._clock() - since < self._settings.endpoint_wait_s
 
     def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
-        """Around a request's whole life, for a model that may sleep."""
+        """Marks a Model that may sleep as in use, for a request's whole life."""
         assert model.resource is not None
         return self._in_use.by_one(model.resource)
 
     @contextmanager
     def awaited(self, model: ServedModel) -> Iterator[None]:
-        """While a request waits for a model that sleeps: it is woken."""
+        """Wakes a Model that sleeps, for as long as a request waits for it."""
         assert model.resource is not None
         with self._alarm.set_for(model.resource):
             yield
 
     def expected_s(self, model: ServedModel) -> float | None:
-        """How long it takes to wake, if it is known."""
+        """Returns how long the Model takes to wake, if that is known."""
         assert model.resource is not None
         return self._times.expected_s(model.resource)
 
@@ -259,7 +263,7 @@ class ClusterModels:
         self._lapsed_at.pop(own, None)
 
     def _unlink(self, own: Resource) -> None:
-        """Its Service does not know it any more: it goes, or may get another one."""
+        """Takes the Model from its Service, because it goes or may get another one."""
         service = self._service_of.pop(own, None)
         if service is not None:
             self._models_of[service].discard(own)
@@ -285,7 +289,7 @@ class ClusterModels:
         self._count()
 
     def _moved(self, services: Collection[Resource]) -> None:
-        """Only the entries of these Services' Models are made anew: there may be hundreds of others."""
+        """Makes only the entries of these Services' Models anew, because there may be hundreds of others."""
         owns = {own for service in services for own in self._models_of.get(service, ())}
         touched = [key for key in self._bare if key[0] in owns]
         changed = {key: now for key in touched if (now := self._reached(key)) is not self._entries[key]}
@@ -297,7 +301,7 @@ class ClusterModels:
             self._count()
 
     def _reached(self, key: _Key) -> ServedModel:
-        """The entry with the addresses of now; the same object as before if nothing is new."""
+        """Returns the entry with the addresses of now. It is the same object as before if nothing is new."""
         service = self._service_of.get(key[0])
         entry = self._reach.of(self._bare[key], None if service is None else self._endpoints.pods(service))
         before = self._entries.get(key)
