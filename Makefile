@@ -28,7 +28,7 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of make run: PORT=$(PORT)  ENGINE=$(ENGINE) (vllm, sim, ray-sim)  CONFIG=FILE (models of your own)"
-	@echo "  Variables of make bench: ONLY=haproxy,cloudach  REPEATS=5  WRITE=1 (into docs/benchmarks.md)  BENCH=--quick (any flag)"
+	@echo "  Variables of make bench: ONLY=haproxy,cloudach  BEFORE=DIR (another checkout)  REPEATS=5  WRITE=1 (into docs/benchmarks.md)  BENCH=--quick (any flag)"
 
 .tools/bin/uv:
 	@echo "== installing uv $(UV_VERSION) into .tools"

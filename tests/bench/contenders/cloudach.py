@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tests.bench.client import Target
 from tests.bench.cpu import children, command_name
@@ -28,12 +29,15 @@ class Cloudach(Contender):
         # Limits that are checked on each request and never reached.
         limits = dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrent_streams"), _ENDLESS)
         try:
-            self._gateway = start_gateway({"models": [model]})
+            self._gateway = self._start_gateway({"models": [model]})
             with on_all_cores():
                 key = create_key(self._gateway, tenant="bench", name="bench", **limits)
         except (RuntimeError, subprocess.TimeoutExpired) as error:
             raise ServerFailed(str(error)) from error
         return Target(self._gateway.url, self.engine.model, {"Authorization": f"Bearer {key}"})
+
+    def _start_gateway(self, config: Mapping[str, Any]) -> Gateway:
+        return start_gateway(config)
 
     def parts(self) -> Mapping[str, Sequence[int]]:
         """Valkey apart from the gateway: in production it is another machine's."""
