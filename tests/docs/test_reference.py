@@ -99,6 +99,12 @@ def test_log_fields_of_the_controller() -> None:
     assert {name for row in rows("log-fields.md", "The controller") for name in names(row[0])} == fields
 
 
+def test_log_fields_of_lists_and_watches() -> None:
+    fields, unclear = code.log_fields(code.ROOT / "libs/kube/src/cloudach_kube")
+    assert unclear == set()
+    assert {name for row in rows("log-fields.md", "Lists and watches, in both") for name in names(row[0])} == fields
+
+
 def test_headers() -> None:
     client = [code.GATEWAY / part for part in ("client", "api", "app.py", "errors.py")]
     found = code.header_names(*client) - NOT_HEADERS

@@ -111,7 +111,8 @@ class Reflector:
                 self._mirror.out_of_touch(self._namespace, problem)
                 goes_on = False
             except Exception as error:  # a bug must not leave the mirror as it is for ever
-                log.exception("objects cannot be followed", extra=self._told())
+                about = {"kind": self._kind.plural, "namespace": self._namespace}
+                log.exception("objects cannot be followed", extra=about)
                 self._version = None
                 self._mirror.out_of_touch(self._namespace, Unreachable(0, repr(error)))
                 goes_on = False
@@ -136,7 +137,8 @@ class Reflector:
                 async for event, obj in events:
                     self._take(event, obj)
         except Gone as gone:
-            log.info("objects are listed anew", extra={**self._told(), "cause": str(gone)})
+            about = {"kind": self._kind.plural, "namespace": self._namespace, "cause": str(gone)}
+            log.info("objects are listed anew", extra=about)
             self._version = None
             return False
         finally:
@@ -157,6 +159,3 @@ class Reflector:
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self._failures, 10))
         self._failures += 1
         return pause * self._chance(0.5, 1.0)
-
-    def _told(self) -> dict[str, str | None]:
-        return {"kind": self._kind.plural, "namespace": self._namespace}
