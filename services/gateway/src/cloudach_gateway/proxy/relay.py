@@ -18,7 +18,7 @@ from ..settings import Failover, Timeouts
 from .conversation import Conversation, Observer, SlowReader
 from .engine.chunk import BadChunk, EngineReportedError, parse
 from .engine.exchange import Lane
-from .engine.whole_answer import shown
+from .engine.whole_answer import for_client
 from .placing.fleet import Engines
 from .placing.placer import EngineRequest
 from .stream.collect import Collector
@@ -108,7 +108,7 @@ class Relay:
         slow = progress.left_fast_path
         rewriter = StreamRewriter(view, tally, on_begun=progress.first_token, on_slow_path=slow, report=report)
         streamed = _Streamed(rewriter, client)
-        reader = _BeatenClient(client, progress)
+        reader = _HeartbeatClient(client, progress)
         conversation = self._conversation(request, progress, tally, reader)
         try:
             await conversation.stream(streamed)
@@ -185,7 +185,7 @@ class Relay:
         if isinstance(answer.get("usage"), dict):
             tally.take_usage(answer["usage"])
         try:
-            return shown(answer, shown_model)
+            return for_client(answer, shown_model)
         except BadChunk as problem:
             raise UpstreamError("The model's engine failed to answer.", cause=str(problem)) from problem
 
@@ -194,7 +194,7 @@ class Relay:
         request: EngineRequest,
         progress: Progress,
         tally: Tally,
-        reader: _BeatenClient | None = None,
+        reader: _HeartbeatClient | None = None,
         *,
         patient: bool = False,
     ) -> Conversation:
@@ -349,15 +349,15 @@ def _told_at_once(answer: dict[str, Any], asked: ChatRequest | CompletionRequest
         for holder in (answer, *answer["choices"]):
             holder.pop("token_ids", None)
             holder.pop("prompt_token_ids", None)
-    return shown(answer, asked.model)
+    return for_client(answer, asked.model)
 
 
 def _nowhere(_: bytes) -> None:
     """It has been taken already."""
 
 
-class _BeatenClient:
-    """A client that gets heart-beats."""
+class _HeartbeatClient:
+    """A client whose stream gets heart-beats while it waits for an engine."""
 
     def __init__(self, client: Client, progress: Progress) -> None:
         self._client = client

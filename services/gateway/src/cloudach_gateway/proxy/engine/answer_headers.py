@@ -1,4 +1,4 @@
-"""What the headers of an engine's answer say: pure."""
+"""Reads the headers of an engine's answer: pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 Headers = Mapping[bytes, bytes]
-"""Names in small letters; those of `KEPT` alone."""
+"""The headers whose names are in `KEPT`. Names are in lower case."""
 
 KEPT = frozenset({b"content-type", b"content-encoding", b"retry-after", b"retry-after-ms"})
 
@@ -17,13 +17,13 @@ _MEDIA_TYPE = re.compile(r"[\w.+/-]{1,80}", re.ASCII)
 
 
 def media_type(headers: Headers) -> str:
-    """As `text/html`, without parameters; '' where the engine names none that can be repeated."""
+    """Returns the media type without parameters, like `text/html`; '' if it is not there or not well-formed."""
     named = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
     return named if _MEDIA_TYPE.fullmatch(named) else ""
 
 
 def encoding(headers: Headers) -> str:
-    """As `gzip`; '' where the body is as it is."""
+    """Returns the content encoding, like `gzip`; '' where the body is not encoded."""
     named = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
     if named in ("", "identity"):
         return ""
@@ -31,13 +31,13 @@ def encoding(headers: Headers) -> str:
 
 
 def may_be_events(headers: Headers) -> bool:
-    """Whether an event stream can follow. Some servers give theirs another name, or none."""
+    """Returns whether an event stream can follow. Some servers name another media type for theirs, or none."""
     kind = media_type(headers)
     return not (kind.endswith("json") or "html" in kind or encoding(headers))
 
 
 def retry_after_s(headers: Headers) -> float:
-    """How long the engine wants to be left alone, 0 where it does not say; at most an hour is believed."""
+    """Returns how long the engine wants to be left alone: 0 where it does not say, and an hour at most."""
     wait_s = 0.0
     milliseconds, wait = headers.get(b"retry-after-ms", b""), headers.get(b"retry-after", b"")
     if milliseconds.isdigit():

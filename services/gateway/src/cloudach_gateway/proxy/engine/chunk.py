@@ -1,4 +1,4 @@
-"""One event of an engine's stream, parsed and checked: what comes out of here has the shape that the others rely on."""
+"""Parses and checks one event of an engine's stream. The other modules rely on the shape of what comes out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 
 SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError)
-"""What code raises that reads values of another shape than it expects, orjson's errors among them."""
+"""Code that reads a value raises these if the value has another shape than expected; orjson's errors are among them."""
 
 
 class EngineReportedError(Exception):
-    """The engine put an error into its stream. Its text is for the log; `payload` may quote a prompt."""
+    """The engine put an error into its stream. The exception's text is for the log. `payload` may quote a prompt."""
 
     def __init__(self, detail: str, payload: bytes = b"") -> None:
         super().__init__(detail)
@@ -20,36 +20,39 @@ class EngineReportedError(Exception):
 
 
 class EngineShutsDown(EngineReportedError):
-    """The engine aborted the answer because it was told to end: nobody here asked for that."""
+    """The engine aborted the answer because it shuts down, not because the gateway asked for it."""
 
 
 class NotReproducible(Exception):
-    """Generated again, the answer is not what the client was sent."""
+    """The answer was generated again, and is not what the client was sent."""
 
 
 class BadChunk(Exception):
-    """The engine sent something that is no chunk. Its text says nothing of the content."""
+    """The engine sent something that is no chunk. The exception's text says nothing of the content."""
 
 
 LARGEST_ANSWER = 64 * 1024 * 1024
 
 
 class TooLarge(BadChunk):
-    """The engine sent more than is kept in memory of one answer, or of one event of a stream. Its text is for the
-    client, too."""
+    """The engine sent an answer, or an event of a stream, that is larger than the gateway keeps in memory.
+
+    The exception's text is for the client too.
+    """
 
     def __init__(self, what: str, largest: int) -> None:
         super().__init__(f"{what} of more than {largest} bytes")
 
 
-_DEEP = 250  # orjson writes what is nested 254 deep, and reads 1024
+_DEEP = 250  # orjson writes 254 levels, and reads 1024
 
 
 def parse(payload: bytes) -> dict[str, Any]:
-    """A chunk: `choices` is a list of objects, in which `index`, `delta`, `text` and `token_ids` have their types.
+    """Returns a chunk. Its `choices` is a list of objects, whose `index`, `delta`, `text` and `token_ids` have their
+    types.
 
-    Raises EngineReportedError for an error, BadChunk for anything else that is no chunk. A finish by "abort" is such an
-    error: nobody here asked for it, so the engine shuts down.
+    Raises EngineReportedError for an error, and BadChunk for anything else that is no chunk. The finish reason "abort"
+    is such an error: the gateway asks no engine to abort, so the engine shuts down.
     """
     try:
         chunk = orjson.loads(payload)
@@ -101,13 +104,13 @@ _ONLY_NUMBERS = frozenset({int})
 
 
 def has_text(choice: dict[str, Any]) -> bool:
-    """Whether a choice of a chunk carries any of the answer."""
+    """Returns whether a choice of a chunk has any part of the answer."""
     delta = choice.get("delta") or {}
     return bool(choice.get("text") or any(value for key, value in delta.items() if key != "role"))
 
 
 def is_error(answer: dict[str, Any]) -> bool:
-    """Whether an engine's JSON object is an error, in any of the forms that engines and their frameworks use."""
+    """Returns whether an engine's JSON object is an error, in any form that engines and their frameworks use."""
     if answer.get("error") is not None or answer.get("object") == "error":
         return True
     return not ("choices" in answer or "data" in answer) and ("message" in answer or "detail" in answer)
@@ -117,7 +120,7 @@ _NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 def described(answer: Any, size: int) -> str:
-    """An engine's error for the log: what kind it is. Its words may quote the prompt, so they stay out."""
+    """Returns the kind of error that an engine reported, for the log. Its words stay out: they may quote a prompt."""
     error = answer.get("error", answer) if isinstance(answer, dict) else None
     said = [f"{size} bytes"]
     if isinstance(error, dict):

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 connection to an engine, as a protocol: bytes reach their receiver as they come, without a task.
+"""One HTTP/1.1 connection to an engine, as an asyncio protocol: its bytes reach their receiver without a task.
 
-A client library's reader, its task switches and its timeouts were two thirds of what relaying a chunk cost
-(docs/benchmarks.md). The parsing is httptools'.
+With an HTTP client library, its reader, its task switches and its timeouts were two thirds of the cost of a relayed
+chunk (docs/benchmarks.md). httptools parses.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ _MOST_BESIDE_THE_BODY = 256 * 1024  # bytes; vLLM's heads have some hundred
 
 
 class Receiver(Protocol):
-    """Whom a response is for. Nothing here may raise."""
+    """Takes a response. None of these methods may raise."""
 
     def head(self, status: int, headers: Headers) -> None:
-        """headers: those of `KEPT`."""
+        """headers: only those that `KEPT` names."""
 
     def data(self, data: bytes) -> None:
-        """All body bytes of one read, decoded."""
+        """Takes all body bytes of one read, without HTTP chunks around them."""
 
     def end(self) -> None:
-        """The response is whole."""
+        """The response is complete."""
 
     def lost(self, cause: str) -> None:
         """The connection ended before the response did."""
 
 
 class Shortcut(asyncio.Protocol):
-    """Takes a connection's place for as long as it knows what comes: whole HTTP chunks, one a read.
+    """Takes a connection's place as long as it knows each read: whole HTTP chunks with running chunks of the stream.
 
-    heard_at: when it last took one, in the loop's time.
+    heard_at: when it last took a read, in the loop's time.
     """
 
     __slots__ = ("_connection", "heard_at")
@@ -49,7 +49,7 @@ class Shortcut(asyncio.Protocol):
         self.heard_at = 0.0
 
     def give_back(self, data: bytes) -> None:
-        """To the connection, from this chunk on."""
+        """Gives the stream back to the connection, from this data on."""
         self._connection.take_back(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -57,10 +57,10 @@ class Shortcut(asyncio.Protocol):
 
 
 def acknowledge_late(transport: asyncio.BaseTransport) -> None:
-    """Lets the kernel (Linux) answer every other token with a packet of its own instead of each one.
+    """Lets the kernel (Linux) acknowledge every other token with a packet instead of each of them.
 
-    It holds until an acknowledgement is late by the kernel's 40 ms, so a sender that waits for them (Nagle's algorithm)
-    waits once a stream. To be told again at each read would hold up each of its tokens.
+    This holds until an acknowledgement is late by the kernel's 40 ms. A sender that waits for acknowledgements (Nagle's
+    algorithm) therefore waits once in a stream. Set again at each read, it would delay each of that sender's tokens.
     """
     raw = transport.get_extra_info("socket")
     if raw is not None and hasattr(socket, "TCP_QUICKACK"):
@@ -71,9 +71,10 @@ def acknowledge_late(transport: asyncio.BaseTransport) -> None:
 
 
 class Connection(asyncio.Protocol):
-    """`send()`, once at a time; the connection frees itself when the response is whole, and is cut by `abort()`.
+    """Call `send()`, with one request at a time. The connection frees itself when the response is complete.
 
-    offered: a receiver sets it during `data`: it takes over with the next chunk. shortcut: the last that did.
+    offered: the receiver may set a shortcut here during `data`, which takes over with the next read. shortcut: the last
+    one that took over.
     """
 
     __slots__ = (
@@ -102,24 +103,25 @@ class Connection(asyncio.Protocol):
     def __init__(self, on_free: Callable[[Connection], None], on_gone: Callable[[Connection], None]) -> None:
         self.shortcut: Shortcut | None = None
         self.offered: Shortcut | None = None
-        self._on_free = on_free  # whole response, may be used again
-        self._on_gone = on_gone  # closed, by whomever
+        self._on_free = on_free  # is called when the response is complete and the connection may be used again
+        self._on_gone = on_gone  # is called when it has closed, whoever closed it
         self._transport: asyncio.Transport | None = None
         self._receiver: Receiver | None = None
         self._bodies: list[bytes] = []
         self._complete = False
         self._pieces = 0  # how many of `_bodies` belong to the response, once it is complete
         self._reusable = False
-        self._framed = False  # whether the response says itself where it ends
+        self._framed = False  # the response's headers say where it ends
         self._head_seen = False
         self._headers: dict[bytes, bytes] = {}
-        self._beside = 0  # bytes read since the last that brought any of the body
+        self._beside = 0  # bytes that were read since the last bytes of the body
         self._chunked = False
-        self._inside = deque((False, True))  # whether within an HTTP chunk: turned by the parser, without a frame
+        # The first is true within an HTTP chunk. The parser rotates it, which takes no Python frame.
+        self._inside = deque((False, True))
         self.used = False  # an idle connection may have been closed by the engine just now
         self.idle_since = 0.0
         self.made_at = 0.0
-        self._parser: Any = None  # from `connection_made` to `connection_lost`: it and this hold each other
+        self._parser: Any = None  # until `connection_lost`, because parser and connection refer to each other
 
     @property
     def closed(self) -> bool:
@@ -127,7 +129,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _sent(self) -> bool:
-        """Whether the request is out: an engine may refuse it before it has read it all."""
+        """Tells that the whole request is out. An engine may refuse a request before it has read all of it."""
         return self._transport is not None and self._transport.get_write_buffer_size() == 0
 
     def send(self, request: bytes, receiver: Receiver) -> None:
@@ -141,13 +143,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def abort(self) -> None:
-        """Cuts it; the engine then ends its work. The receiver hears no more."""
+        """Cuts the connection, so that the engine ends its work. The receiver hears no more."""
         self._receiver = None
         if self._transport is not None:
             self._transport.abort()
 
     def given_up(self) -> None:
-        """Nobody waits any more for it to be made. The loop closes it, and may not say so."""
+        """Nobody waits any more until it is open. The loop closes it, perhaps without calling `connection_lost`."""
         self._transport = self._parser = None
 
     def pause_reading(self) -> None:
@@ -160,7 +162,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but not by inheritance
-        # `list.append` as the callback: no Python frame per piece of a body.
+        # `list.append` is the callback, so that a piece of a body takes no Python frame.
         self._parser = httptools.HttpResponseParser(
             SimpleNamespace(
                 on_message_begin=self._on_begin,
@@ -175,7 +177,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         receiver = self._receiver
-        if receiver is None:  # between two requests nobody asked for anything
+        if receiver is None:  # no request is under way, so these bytes answer nothing
             self.abort()
             return
         broken: Exception | None = None
@@ -196,7 +198,7 @@ class Connection(asyncio.Protocol):
             self._beside += len(data)
             if self._beside > _MOST_BESIDE_THE_BODY and broken is None:
                 broken = ValueError("a head or trailers without an end")
-        if self._receiver is not receiver:  # it has aborted on what it read
+        if self._receiver is not receiver:  # the receiver has aborted
             return
         offered, self.offered = self.offered, None
         if self._complete:
@@ -229,7 +231,7 @@ class Connection(asyncio.Protocol):
         self._parser = self.shortcut = self.offered = None
 
     def _on_begin(self) -> None:
-        if self._complete:  # more than it was asked for: nobody knows for whom
+        if self._complete:  # a response that no request asked for
             self._reusable = False
 
     def _on_header(self, name: bytes, value: bytes) -> None:
@@ -244,7 +246,7 @@ class Connection(asyncio.Protocol):
         if self._complete:
             return
         status = self._parser.get_status_code()
-        if status < 200:  # informational: the answer is yet to come
+        if status < 200:  # informational; the answer comes later
             self._framed = self._chunked = False
             self._headers.clear()
             return
@@ -256,15 +258,15 @@ class Connection(asyncio.Protocol):
         if self._head_seen and not self._complete:
             self._complete = True
             self._pieces = len(self._bodies)
-            self._reusable = self._parser.should_keep_alive()  # it knows only now
+            self._reusable = self._parser.should_keep_alive()  # the parser knows only now
 
     def _finished(self, receiver: Receiver) -> None:
         self._receiver = None
         self.used = True
         if self._reusable and not self.closed and self._sent:
-            self.resume_reading()  # whoever paused it is done with it
+            self.resume_reading()  # the last response may have paused it
             self._on_free(self)
         else:
             self.abort()
         receiver.end()
-        self.shortcut = None  # it holds the client's connection and what its request has kept
+        self.shortcut = None  # it refers to the client's connection and to the request's buffers

@@ -1,4 +1,4 @@
-"""One request at one engine: its answer as a status, events or a whole body, told to whoever asked."""
+"""One request at one engine. Its answer reaches the asker as a status, events or a whole body."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .answer_headers import Headers, may_be_events
 from .chunk import LARGEST_ANSWER, BadChunk, EngineReportedError, NotReproducible, TooLarge
 from .connection import Connection, Shortcut
 
-_LARGEST_REFUSAL = 16 * 1024 * 1024  # vLLM's may hold the whole request
+_LARGEST_REFUSAL = 16 * 1024 * 1024  # bytes; vLLM's may quote the whole request
 _LARGEST_EVENT = 16 * 1024 * 1024
 _LAST_BYTES_S = 1.0
 
@@ -22,9 +22,9 @@ Sink = Callable[[list[bytes]], None]
 
 
 class Lane(NamedTuple):
-    """The short way for whole events: what `relay` makes of them is written; None sends them the long way.
+    """The short way of whole events to the client: what `relay` returns is written. None sends them the long way.
 
-    shortcut: what is shorter still, once the stream's form is known.
+    shortcut: returns the fast path, which is shorter still, once the stream's form is known.
     """
 
     relay: Callable[[bytes], bytes | None]
@@ -33,16 +33,16 @@ class Lane(NamedTuple):
 
 
 class Happened(Enum):
-    """What is posted about an exchange, and by `Exchange.problem` explained."""
+    """What an exchange posts about itself. `Exchange.problem` explains it."""
 
     EVENTS = "its first events are there"
-    WHOLE = "the whole body is there: of a whole answer, or of one that is not 200 or no event stream"
+    WHOLE = "its whole body is there, because a whole answer was asked for, or it is not 200, or no event stream"
     DONE = "[DONE]"
-    BROKE = "it ended in a way that is not its end"
+    BROKE = "it ended before its end"
 
 
 class Exchange:
-    """Made by `Engines.open`. Events wait in `pending` until `sink` is set, and then go straight to it."""
+    """`Engines.open` makes it. Events wait in `pending` until `sink` is set. Later events go straight to the sink."""
 
     __slots__ = (
         "_body",
@@ -77,7 +77,7 @@ class Exchange:
         events: bool,
         largest: int = LARGEST_ANSWER,
     ) -> None:
-        """largest: bytes of a whole answer; an event may not have more either."""
+        """largest: the most bytes of a whole answer, and of one event."""
         self._loop = asyncio.get_running_loop()
         self._connection: Connection | None = connection
         self._post = post
@@ -90,18 +90,19 @@ class Exchange:
         self.upstream = upstream
         self.status = 0
         self.headers: Headers = {}
-        self.answer: dict[str, Any] | None = None  # a whole one, once it has been read
+        self.answer: dict[str, Any] | None = None  # a whole answer, once it has been read
         self.pending: list[bytes] = []
         self.sink: Sink | None = None
         self.lane: Lane | None = None
-        self._open_lane: Lane | None = None  # while the bytes so far end with a whole event
+        self._open_lane: Lane | None = None  # set while the bytes so far end with a whole event
         self.began_at = self._heard_at = self._loop.time()
         self.problem: Exception | str = ""  # why it broke, for the log
-        self.resend = connection.used  # until a byte came: lost, it tells nothing of the engine
+        # The engine may have closed an idle connection just now. If no byte comes on it, the request is sent again.
+        self.resend = connection.used
 
     @property
     def heard_at(self) -> float:
-        """When the engine last said something; comments count for nothing."""
+        """When the engine last sent an event. Comments do not count."""
         if self._connection is not None and self._connection.shortcut is not None:
             self._heard_at = max(self._heard_at, self._connection.shortcut.heard_at)
         return self._heard_at
@@ -112,25 +113,25 @@ class Exchange:
 
     @property
     def done(self) -> bool:
-        """Whether it has said [DONE]."""
+        """Tells that the engine has sent [DONE]."""
         return self._done
 
     def close(self) -> None:
-        """Cuts the connection, which ends the engine's work, unless the answer is whole."""
+        """Cuts the connection, so that the engine ends its work. A complete answer keeps its connection."""
         self._over = True
         self._post = _to_nobody
         self.sink = self.lane = self._open_lane = None
         connection = self._connection
         if connection is None:
             return
-        if self._done:  # only the bytes that end the response are missing: then it can be used again
+        if self._done:  # the connection can be used again once the last bytes of the response have come
             connection.resume_reading()
             self._loop.call_later(_LAST_BYTES_S, self._cut)
         else:
             self._cut()
 
     def finish(self) -> None:
-        """The answer is at its end, whatever the engine goes on to say."""
+        """Ends the exchange, because the answer is at its end although the engine goes on."""
         self._over = True
         self.lane = self._open_lane = None
         self._cut()
@@ -141,11 +142,11 @@ class Exchange:
             self._connection.pause_reading()
 
     def resume(self) -> None:
-        self._heard_at = self._loop.time()  # its silence was ours
+        self._heard_at = self._loop.time()  # the pause was no silence of the engine
         if self._connection is not None:
             self._connection.resume_reading()
 
-    # What the connection tells.
+    # The connection calls these.
 
     def head(self, status: int, headers: Headers) -> None:
         self.status = status
@@ -183,7 +184,7 @@ class Exchange:
         self._take(payloads(events))
 
     def _keep(self, data: bytes) -> None:
-        """A part of a whole body."""
+        """Keeps a part of a whole body."""
         if self.status != 200:
             if len(self._body) < _LARGEST_REFUSAL:
                 self._body += data
@@ -205,7 +206,7 @@ class Exchange:
             self._done = True
             self.lane = self._open_lane = None  # whatever follows is no part of the answer
             del payloads[payloads.index(DONE) :]
-        if not payloads and not self._done:  # comments: from whoever stands before the engine
+        if not payloads and not self._done:  # only comments, which a proxy before the engine may send
             return
         self._heard_at = self._loop.time()
         if self.sink is None:
@@ -232,7 +233,7 @@ class Exchange:
             self._broke(cause)
 
     def deliver(self, payloads: list[bytes]) -> None:
-        """To the sink; what it cannot take breaks the exchange."""
+        """Passes payloads to the sink. What the sink refuses breaks the exchange."""
         try:
             if self.sink is not None:
                 self.sink(payloads)
@@ -259,4 +260,4 @@ class Exchange:
 
 
 def _to_nobody(_: tuple[Exchange, Happened]) -> None:
-    """Who asked hears no more."""
+    """Takes the place of the asker, who wants to hear no more."""

@@ -1,4 +1,4 @@
-"""Connections to engines, kept open between requests."""
+"""Keeps connections to engines open between requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Name = tuple[str, int, bool]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an upstream's base URL points. `prefix`: its path, without a slash at the end."""
+    """Where an upstream's base URL points to. prefix: its path, without a slash at the end."""
 
     host: str
     port: int
@@ -28,7 +28,7 @@ class Origin:
 
     @property
     def name(self) -> _Name:
-        """What connections are kept by: paths make no difference."""
+        """The key by which connections are kept. Paths make no difference."""
         return self.host, self.port, self.tls
 
     @staticmethod
@@ -46,9 +46,10 @@ class Origin:
 
 
 class _Kept:
-    """The connections of one origin that wait for their next request. left: they get none.
+    """The connections to one origin.
 
-    count: all that there are, also those that are being made.
+    waiting: those that wait for their next request. count: all of them, also those that are being opened. left: none of
+    them gets another request.
     """
 
     __slots__ = ("count", "left", "waiting")
@@ -60,7 +61,7 @@ class _Kept:
 
 
 class Pool:
-    """Without a limit: how much may run is admission's to say."""
+    """The pool has no limit, because admission decides how many requests run."""
 
     def __init__(self, *, connect_s: float) -> None:
         self._connect_s = connect_s
@@ -69,7 +70,7 @@ class Pool:
         self._tls: ssl.SSLContext | None = None
 
     def idle(self, origin: Origin, *, young_s: float | None = None) -> Connection | None:
-        """The connection that was used last, if one is there. young_s: how old it may be; None: as old as it is."""
+        """Returns the idle connection that was used last, if any. young_s: its greatest age; None: it may be older."""
         kept = self._kept.get(origin.name)
         if kept is None:
             return None
@@ -91,7 +92,7 @@ class Pool:
 
         def one_less() -> None:
             kept.count -= 1
-            if not kept.count and not kept.left:  # origins come and go: there is no use in keeping their names
+            if not kept.count and not kept.left:  # origins come and go, and their names would pile up
                 del self._kept[origin.name]
 
         def gone(connection: Connection) -> None:
@@ -131,7 +132,7 @@ class Pool:
         return connection
 
     def leave(self, origin: Origin) -> None:
-        """What is connected there gets no further request: idle connections end now, others with their answer."""
+        """Lets no connection to this origin take another request. Idle ones end now, the others with their answer."""
         kept = self._kept.pop(origin.name, None)
         if kept is not None:
             kept.left = True
@@ -141,7 +142,7 @@ class Pool:
 
     @property
     def size(self) -> int:
-        """Open connections, idle ones included."""
+        """How many connections are open, the idle ones included."""
         return len(self._open)
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
-"""What an engine's refusal becomes towards the client: pure.
+"""Turns an engine's refusal into the error that the client gets: pure.
 
-A 4xx that the client caused is passed on in OpenAI's shape, in the engine's own words. Whatever else an engine, Ray
-Serve or HAProxy answers is ours to explain. Their words may quote a prompt, so the log only gets their kind and size.
+A 4xx that the client caused is passed on in OpenAI's shape with the engine's own words. The gateway explains all other
+answers of an engine, Ray Serve or HAProxy in its own words. Theirs may quote a prompt, so the log gets only their kind
+and size.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ _NO_HEADERS: Headers = {}
 def from_response(
     status: int, body: bytes, *, upstream: str, unserved: str | None = None, headers: Headers = _NO_HEADERS
 ) -> GatewayError:
-    """`body` is the engine's, of any form. unserved: the client is told this where the engine lacks the path."""
+    """Returns the error for an answer that is not 200. The engine's body may have any form.
+
+    unserved: the client is told this where the engine does not have the path.
+    """
     answer = _loaded(body)
     cause = f"{upstream} answered {status}"
     error: GatewayError
@@ -69,19 +73,19 @@ def from_response(
 
 
 def too_large(problem: TooLarge, *, upstream: str) -> GatewayError:
-    """Another attempt would generate it all once more, for nothing."""
+    """Returns the error for an answer that is too large. A retry would be as large, so the client is told not to."""
     error = UpstreamError(f"The model's engine sent {problem}.", cause=f"{upstream}: {problem}")
     error.should_retry = False
     return error
 
 
 def from_error_object(payload: bytes, *, upstream: str) -> GatewayError:
-    """The same for an error that came behind a 200, in a stream or whole."""
+    """Returns the error for an error object that came after a 200, in a stream or as a whole answer."""
     return from_response(status_in(payload), payload, upstream=upstream)
 
 
 def status_in(payload: bytes) -> int:
-    """The status that an error object stands for; 500 where it does not say. vLLM puts it into `code`."""
+    """Returns the status that an error object stands for; 500 where it does not say. vLLM puts it into `code`."""
     answer = _loaded(payload)
     if not isinstance(answer, dict):
         return 500
@@ -101,9 +105,11 @@ def status_in(payload: bytes) -> int:
 
 
 def may_retry(status: int, body: bytes) -> bool:
-    """Whether another attempt is safe and has a chance: nothing was generated, and the request is not to blame.
+    """Returns whether another attempt is safe and may succeed, because nothing was generated and the request is not to
+    blame.
 
-    A 500 in the engine's own JSON may be this request's doing; in any other form it is the ingress without a replica.
+    The request may have caused a 500 in the engine's own JSON. In any other form it comes from an ingress that has no
+    replica.
     """
     return status in (502, 503) or (status == 500 and _read(_loaded(body))[0] is None)
 
@@ -112,17 +118,19 @@ _DEAD_ENGINE = re.compile(rb"EngineCore|EngineDead|engine core", re.I)
 
 
 def names_dead_engine(status: int, body: bytes) -> bool:
-    """Whether an answer says that vLLM's engine process has died; its HTTP server outlives it. A refusal of the
-    request itself may quote any word of it, so only a status from 500 says so."""
+    """Returns whether an answer says that vLLM's engine process has died, which its HTTP server outlives.
+
+    Only a status from 500 on says so, because a refusal of the request may quote any words from it.
+    """
     return status >= 500 and _DEAD_ENGINE.search(body, 0, 4096) is not None
 
 
 def blames_request(payload: bytes) -> bool:
-    """Whether an error in a running stream is about the request, so that another engine would say the same."""
+    """Returns whether an error in a stream is about the request, so that another engine would refuse it too."""
     return 400 <= status_in(payload) < 500
 
 
-# By `type` or `code`, in small letters, where an error object has no number.
+# By `type` or `code` in lower case, for error objects without a number.
 _STATUS_OF = {
     "invalid_request_error": 400,
     "badrequesterror": 400,
@@ -148,33 +156,35 @@ def _loaded(body: bytes) -> Any:
 
 
 def _read(answer: Any) -> tuple[str | None, str | None, str | None]:
-    """message, param and code: of `{"error": {…}}`, of vLLM's older flat form, of FastAPI's `detail`, or of a mere
-    text. Nones for anything else."""
-    message = _words(answer)
+    """Returns message, param and code of an error, each None if it is not there.
+
+    Engines write `{"error": {…}}`, vLLM's older flat form, FastAPI's `detail`, or a mere text.
+    """
+    message = _message_in(answer)
     error = answer.get("error", answer) if isinstance(answer, dict) else None
     if message is None or not isinstance(error, dict):
         return message, None, None
     param, code = error.get("param"), error.get("code")
-    # vLLM's own field checks say `body.temperature`; its `code` is the status again, a number.
+    # vLLM's field checks say `body.temperature`. Its `code` is a number, the status again.
     param = param.removeprefix("body.") if isinstance(param, str) else None
     return message, param, code if isinstance(code, str) and _as_status(code) is None else None
 
 
-def _words(said: Any, depth: int = 4) -> str | None:
-    """The text in an error, wherever it stands."""
+def _message_in(said: Any, depth: int = 4) -> str | None:
+    """Returns the text in an error, wherever it stands."""
     if isinstance(said, str):
         return _trimmed(said)
     if isinstance(said, dict) and depth:
-        found = (_words(said[name], depth - 1) for name in ("message", "error", "detail", "msg") if name in said)
+        found = (_message_in(said[name], depth - 1) for name in ("message", "error", "detail", "msg") if name in said)
         return next(filter(None, found), None)
     if isinstance(said, list) and depth:
-        found = (_words(part, depth - 1) for part in said[:8])
+        found = (_message_in(part, depth - 1) for part in said[:8])
         return _trimmed("; ".join(filter(None, found)))
     return None
 
 
 def _plain_text(body: bytes, headers: Headers) -> str | None:
-    """The whole body, if it is no more than a text; a page is not repeated."""
+    """Returns the whole body if it is a plain text, and no page or JSON."""
     if media_type(headers) not in ("text/plain", "") or body.lstrip()[:1] in (b"<", b"{", b"["):
         return None
     try:

@@ -6,8 +6,11 @@ from typing import NamedTuple
 
 
 class Route(NamedTuple):
-    """`holds` names the list in which a whole answer has its parts. `unserved` is what the client is told by an engine
-    that answers 404; without it, the model counts as not loaded."""
+    """One path of an engine's API.
+
+    holds: the name of the list in which a whole answer has its parts. unserved: what the client is told where the
+    engine answers 404. Without it, a 404 means that the model is not loaded.
+    """
 
     path: str
     holds: str = "choices"

@@ -10,11 +10,14 @@ from .chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, described, is_er
 
 
 class NoAnswer(Exception):
-    """It is well-formed, and holds nothing. Its text is for the log."""
+    """The engine's answer is well-formed and has nothing in it. The exception's text is for the log."""
 
 
 def whole_answer(body: bytes, *, holds: str) -> dict[str, Any]:
-    """An answer with a list of this name. Raises EngineReportedError, BadChunk, NoAnswer."""
+    """Returns the answer in an engine's body. Raises EngineReportedError, BadChunk, NoAnswer.
+
+    holds: the list that the answer must have.
+    """
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -31,8 +34,8 @@ def whole_answer(body: bytes, *, holds: str) -> dict[str, Any]:
     return answer
 
 
-def shown(answer: dict[str, Any], model: str) -> bytes:
-    """The answer with the model's name as the client used it. Raises BadChunk."""
+def for_client(answer: dict[str, Any], model: str) -> bytes:
+    """Returns the answer as bytes, with the model's name that the client used. Raises BadChunk."""
     if "model" in answer:
         answer["model"] = model
     try:
