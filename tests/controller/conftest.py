@@ -12,6 +12,7 @@ import yaml
 from tests.support.accounts import ACCOUNT, NAMESPACE, kubeconfig_of
 from tests.support.kube import Cluster, api_server
 from tests.support.kuberay.paper import PATIENCE_S, Paper, paper_kuberay
+from tests.support.objects import Objects
 from tests.support.processes import BIN, Server
 from tests.support.release import Helm, prepare
 
@@ -62,12 +63,15 @@ def start(cluster: Cluster, account: Path, paper: Paper, tmp_path: Path) -> Iter
     yield begin
     for server in running:
         server.stop(PATIENCE_S)
-    kubectl = cluster.kubectl
-    made = ("-l", "app.kubernetes.io/managed-by=cloudach-controller")
-    for kind, which in {"models": (), "rayservices": made, "modeluses": made, "networkpolicies": made}.items():
-        names = kubectl("-n", NAMESPACE, "get", kind, *which, "-o", "name").split()
-        for name in names:
-            kubectl("-n", NAMESPACE, "patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
-            kubectl("-n", NAMESPACE, "delete", name, "--ignore-not-found")
-    for one in ("lease/cloudach-controller", "lease/cloudach-models", "secret/cloudach-engine-keys"):
-        kubectl("-n", NAMESPACE, "delete", one, "--ignore-not-found")
+    objects = Objects(cluster, NAMESPACE)
+    made = {"labelSelector": "app.kubernetes.io/managed-by=cloudach-controller"}
+    for kind, which in {"models": {}, "rayservices": made, "modeluses": made, "networkpolicies": made}.items():
+        for one in objects.items(kind, **which):
+            objects.merge(kind, one["metadata"]["name"], {"metadata": {"finalizers": None}})
+            objects.delete(kind, one["metadata"]["name"])
+    for kind, name in (
+        ("leases", "cloudach-controller"),
+        ("leases", "cloudach-models"),
+        ("secrets", "cloudach-engine-keys"),
+    ):
+        objects.delete(kind, name)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.kubectl import Kubectl
 from tests.support.kuberay.paper import PATIENCE_S
+from tests.support.objects import Objects
 from tests.support.waiting import until
 
 
@@ -21,11 +21,23 @@ def model(name: str = "sim", **spec: Any) -> dict[str, Any]:
     }
 
 
+PLURALS = {
+    "lease": "leases",
+    "model": "models",
+    "modeluse": "modeluses",
+    "networkpolicy": "networkpolicies",
+    "poddisruptionbudget": "poddisruptionbudgets",
+    "rayservice": "rayservices",
+    "secret": "secrets",
+}
+
+
 class Shop:
     """What an operator does and sees."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.kubectl: Kubectl = cluster.kubectl
+        self._objects = Objects(cluster, NAMESPACE)
 
     def apply(self, obj: dict[str, Any], *flags: str) -> None:
         self.kubectl.apply(obj, flags=("--validate=false", *flags))
@@ -35,9 +47,7 @@ class Shop:
 
     def get(self, kind: str, name: str = "sim") -> dict[str, Any]:
         """Empty when it is not there."""
-        text = self.run("get", kind, name, "--ignore-not-found", "-o", "json")
-        found: dict[str, Any] = json.loads(text) if text.strip() else {}
-        return found
+        return self._objects.get(PLURALS[kind], name)
 
     def status(self, name: str = "sim") -> dict[str, Any]:
         return self.get("model", name).get("status") or {}
@@ -49,9 +59,7 @@ class Shop:
     def events(self, name: str = "sim", *, reason: str) -> list[dict[str, Any]]:
         """Of the Model that is there now; they are written after the status that they tell of."""
         uid = self.get("model", name)["metadata"]["uid"]
-        selector = f"--field-selector=involvedObject.uid={uid},reason={reason}"
-        found: list[dict[str, Any]] = json.loads(self.run("get", "events", selector, "-o", "json"))["items"]
-        return found
+        return self._objects.items("events", fieldSelector=f"involvedObject.uid={uid},reason={reason}")
 
     def state(
         self, wanted: str, name: str = "sim", *, ready: int | None = None, within_s: float = PATIENCE_S
@@ -62,4 +70,4 @@ class Shop:
             return now if good else None
 
         what = f"{name} {wanted} with {ready} ready replicas"
-        return until(reached, what, within_s=within_s)  # type: ignore[no-any-return]
+        return until(reached, what, within_s=within_s)

@@ -13,6 +13,7 @@ from tests.support.accounts import NAMESPACE
 from tests.support.kube import Cluster
 from tests.support.kuberay.manifests import FINALIZER
 from tests.support.kuberay.paper import Paper
+from tests.support.objects import Objects
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
@@ -28,6 +29,7 @@ class Service:
 
     def __init__(self, cluster: Cluster, paper: Paper, **config: Any) -> None:
         self.kubectl, self.paper = cluster.kubectl, paper
+        self.objects = Objects(cluster, NAMESPACE)
         self.config: dict[str, Any] = {
             "headGroupSpec": {"template": self._template("ray-head", "image:1")},
             "workerGroupSpecs": [{"groupName": "engines", "template": self._template("ray-worker", "image:1")}],
@@ -50,15 +52,11 @@ class Service:
         metadata = {"name": "x", "namespace": NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "test"}}
         self.kubectl.apply({"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": metadata, "spec": spec})
 
-    def get(self, kind: str = "rayservice", name: str = "x") -> dict[str, Any]:
-        text = self.kubectl("-n", NAMESPACE, "get", kind, name, "--ignore-not-found", "-o", "json")
-        found: dict[str, Any] = json.loads(text) if text.strip() else {}
-        return found
+    def get(self, kind: str = "rayservices", name: str = "x") -> dict[str, Any]:
+        return self.objects.get(kind, name)
 
     def pods(self, *selector: str) -> list[dict[str, Any]]:
-        text = self.kubectl("-n", NAMESPACE, "get", "pods", "-l", ",".join(selector), "-o", "json")
-        found: list[dict[str, Any]] = json.loads(text)["items"]
-        return found
+        return self.objects.items("pods", labelSelector=",".join(selector))
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = self.get().get("status") or {}
@@ -72,7 +70,7 @@ class Service:
 
     def leads_to(self) -> tuple[str, str]:
         """The clusters that the head and the serve service select."""
-        found = [self.get("service", f"x-{part}-svc")["spec"]["selector"] for part in ("head", "serve")]
+        found = [self.get("services", f"x-{part}-svc")["spec"]["selector"] for part in ("head", "serve")]
         return found[0]["ray.io/cluster"], found[1]["ray.io/cluster"]
 
     def ready_endpoints(self) -> int:
@@ -107,14 +105,14 @@ def test_a_cluster_is_pending_then_active_and_then_has_an_endpoint(cluster: Clus
     until(lambda: paper.puts, "the Serve config")
     meta = service.get()["metadata"]
     assert (meta["finalizers"], meta["generation"]) == ([FINALIZER], 2)
-    assert not service.get("service", "x-serve-svc")
+    assert not service.get("services", "x-serve-svc")
     assert service.replicas_of("x-head-svc") is None
     until(lambda: service.replicas_of(f"{pending}-head-svc") == ["STARTING"], "a replica that starts")
     paper.stalled.clear()
     until(lambda: paper.active("x") == pending, "the switch")
     assert service.leads_to() == (pending, pending)
-    assert service.get("service", "x-serve-svc")["spec"]["selector"]["ray.io/serve"] == "true"
-    assert service.get("service", "x-head-svc")["spec"]["clusterIP"] == "None"
+    assert service.get("services", "x-serve-svc")["spec"]["selector"]["ray.io/serve"] == "true"
+    assert service.get("services", "x-head-svc")["spec"]["clusterIP"] == "None"
     assert (service.reason("Ready"), service.reason("UpgradeInProgress")) == ("Initializing", "NoPendingCluster")
     assert "numServeEndpoints" not in service.status(), "zero is left out"
     until(lambda: len(service.pods("ray.io/cluster=" + pending, "ray.io/serve=true")) == 1, "a worker pod")
@@ -125,7 +123,7 @@ def test_a_cluster_is_pending_then_active_and_then_has_an_endpoint(cluster: Clus
     assert service.ready_endpoints() == 1
     service.delete()
     until(lambda: not service.pods("cloudach.dev/model=x"), "the pods' end")
-    assert not service.get("service", "x-serve-svc")
+    until(lambda: not service.get("services", "x-serve-svc"), "the end of what garbage collection takes along")
 
 
 def test_a_replacement_and_an_operator_that_starts_anew(cluster: Cluster, paper: Paper) -> None:

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.kube import Cluster, api_server
 from tests.support.kubectl import Kubectl
 from tests.support.newer_api import newer_api
+from tests.support.objects import Objects
 from tests.support.ports import free_port
 from tests.support.release import Helm, prepare
 from tests.support.stack import Gateway, Simulator, create_key, start_gateway, start_sim
@@ -40,6 +41,10 @@ class Site:
     key: str
     metrics_port: int
     made: list[str] = field(default_factory=list)
+
+    @property
+    def objects(self) -> Objects:
+        return Objects(self.cluster, NAMESPACE)
 
     @property
     def kubectl(self) -> Kubectl:
@@ -69,10 +74,7 @@ class Site:
             **known,
             **status,
         }
-        self.kubectl(
-            *("-n", NAMESPACE, "patch", "model", name, "--subresource=status", "--type=merge"),
-            *("-p", json.dumps({"status": patch})),
-        )
+        self.objects.merge("models", name, {"status": patch}, "status")
 
     def ready(self, name: str, **spec: Any) -> None:
         """Applied, and served."""
@@ -81,12 +83,12 @@ class Site:
         until(lambda: self.ask(name).status_code == 200)
 
     def delete(self, name: str) -> None:
-        for kind in ("model", "modeluse"):
-            self.kubectl("-n", NAMESPACE, "delete", kind, name, "--ignore-not-found")
+        for kind in ("models", "modeluses"):
+            self.objects.delete(kind, name)
 
     def told(self, name: str) -> dict[str, str]:
         """What gateways have told of the Model's use."""
-        found: dict[str, str] = self.kubectl.get("-n", NAMESPACE, "modeluse", name).get("status", {})
+        found: dict[str, str] = self.objects.get("modeluses", name).get("status", {})
         return found
 
     def ask(self, model: str, *, key: str | None = None, timeout: float = 150, **fields: Any) -> httpx.Response:

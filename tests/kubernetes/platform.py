@@ -19,6 +19,7 @@ from tests.support.accounts import ACCOUNT as CONTROLLER
 from tests.support.accounts import kubeconfig_of
 from tests.support.kube import Cluster
 from tests.support.kuberay.paper import Paper, paper_kuberay
+from tests.support.objects import Objects
 from tests.support.ports import free_port
 from tests.support.processes import BIN, Server
 from tests.support.stack import Simulator, create_key, start_gateway, start_sim
@@ -37,6 +38,10 @@ class Platform:
     site: Site
     config: dict[str, Any]
 
+    @property
+    def objects(self) -> Objects:
+        return Objects(self.cluster, NAMESPACE)
+
     def apply(self, name: str, **spec: Any) -> None:
         metadata = {"name": name, "namespace": NAMESPACE}
         body = {"source": {"simulator": {}}, **spec}
@@ -50,13 +55,11 @@ class Platform:
         self.cluster.kubectl("-n", NAMESPACE, "patch", "model", name, "--type=merge", "-p", change)
 
     def state(self, name: str) -> str:
-        found: str = self.cluster.kubectl.get("-n", NAMESPACE, "model", name).get("status", {}).get("state", "")
-        return found
+        return str(self.objects.get("models", name).get("status", {}).get("state", ""))
 
     def endpoints(self, name: str) -> list[int]:
         """Ports of the ready pods, as the API server tells them."""
-        selector = ("-l", f"kubernetes.io/service-name={name}-serve-svc")
-        found = self.cluster.kubectl.get("-n", NAMESPACE, "endpointslices", *selector)["items"]
+        found = self.objects.items("endpointslices", labelSelector=f"kubernetes.io/service-name={name}-serve-svc")
         return [
             one["ports"][0]["port"]
             for one in found

@@ -23,6 +23,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import httpx
@@ -79,6 +80,11 @@ class Cluster:
         """An administrator's, for clients other than kubectl."""
         return self._tls
 
+    @cached_property
+    def http(self) -> httpx.Client:
+        """An administrator's, kept open until the cluster is closed."""
+        return httpx.Client(verify=self._tls, base_url=self.url, trust_env=False, timeout=60)
+
     @property
     def minor(self) -> int:
         """20 for a kube-apiserver of Kubernetes 1.20."""
@@ -112,6 +118,8 @@ class Cluster:
         self._running.clear()
 
     def close(self) -> None:
+        if "http" in self.__dict__:
+            self.http.close()
         self.stop()
         shutil.rmtree(self.home, ignore_errors=True)
 

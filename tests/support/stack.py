@@ -7,10 +7,12 @@ with start_sim(rate=50) as sim, start_gateway({"models": [served_by(sim)]}) as g
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
-import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,8 @@ from .processes import BIN, Server
 
 ALIAS = "llama3-8b"
 """The model name in the guide: an alias of the default model."""
+
+_one_command = threading.Lock()  # redirect_stdout is for the whole process
 
 
 class Simulator(Server):
@@ -162,22 +166,36 @@ def start_gateway(
 
 def create_key(gateway: Gateway, *, tenant: str = "tests", name: str = "test", **limits: Any) -> str:
     """A new API key. `limits` are options of `cloudach keys create`: `requests_per_minute=5`, `models=["a", "b"]`."""
-    command: list[str | Path] = [BIN / "cloudach", "keys", "create", "--config", gateway.config_file, "--json"]
+    command = ["keys", "create", "--json"]
     for option, value in {"tenant": tenant, "name": name, **limits}.items():
         text = ",".join(value) if isinstance(value, list | tuple) else str(value)
         command += ["--" + option.replace("_", "-"), text]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"cloudach keys create failed:\n{done.stdout}{done.stderr}")
-    return str(json.loads(done.stdout)["key"])
+    return str(json.loads(cloudach(gateway, *command))["key"])
+
+
+def cloudach(gateway: Gateway, *words: str) -> str:
+    """The output of the command line `cloudach` for a gateway. Raises RuntimeError where it fails.
+
+    It runs in this process: a Python of its own would cost as much as a gateway's start, for each key of each test.
+    """
+    from cloudach_gateway.admin.cli import main
+
+    said = io.StringIO()
+    status: object
+    with _one_command, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        try:
+            status = main([*words, "--config", str(gateway.config_file)])
+        except SystemExit as ended:  # argparse's
+            status = ended.code
+    if status != 0:
+        raise RuntimeError(f"cloudach {' '.join(words)} failed:\n{said.getvalue()}")
+    return said.getvalue()
 
 
 def used(gateway: Gateway, key: str) -> dict[str, int]:
     """What the key has used, on whatever days: a test may run over midnight."""
     words = ("totals", "--by", "key", "--from", "2000-01-01", "--format", "json", "--key", key)
-    command: list[str | Path] = [BIN / "cloudach", "usage", *words, "--config", gateway.config_file]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    found: list[dict[str, int]] = json.loads(done.stdout)
+    found: list[dict[str, int]] = json.loads(cloudach(gateway, "usage", *words))
     return found[0] if found else {}
 
 
