@@ -24,7 +24,9 @@ from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.admin.keys import NewKey
 from cloudach_gateway.admin.usage_store import UsageStore
 from cloudach_gateway.admission.grants import Settlement
-from cloudach_gateway.admission.limiter_scripts import SETTLE, Encoder, Rules
+from cloudach_gateway.admission.rules import Rules
+from cloudach_gateway.admission.script_calls import Encoder
+from cloudach_gateway.admission.scripts import LIMITER
 from cloudach_gateway.store import layout
 
 Run = Callable[..., tuple[int, str, str]]
@@ -70,7 +72,7 @@ def spend(client: redis.Redis) -> Spend:
             **{"outcome": "finished", "model": "m", "route": "chat/completions", "duration_ms": 5, **rest},
         )  # fmt: skip
         names, args = encoder.settle(done)
-        assert client.eval(SETTLE.source, len(names), *names, *args) == 1
+        assert client.eval(LIMITER.settle.source, len(names), *names, *args) == 1
         return name
 
     return settle
@@ -375,12 +377,14 @@ def test_it_agrees_while_requests_end(run: Run, spend: Spend, make_key, valkey_u
     writer = """
 import sys, redis
 from cloudach_gateway.admission.grants import Settlement
-from cloudach_gateway.admission.limiter_scripts import SETTLE, Encoder, Rules
+from cloudach_gateway.admission.rules import Rules
+from cloudach_gateway.admission.script_calls import Encoder
+from cloudach_gateway.admission.scripts import LIMITER
 client, encoder = redis.Redis.from_url(sys.argv[1]), Encoder(Rules())
 for number in range(10**9):
     name = sys.argv[4:][number // 50 % len(sys.argv[4:])]
     keys, args = encoder.settle(Settlement(sys.argv[2], name, f"w{number}", "", sys.argv[3], 1, 2, 0, "finished"))
-    client.eval(SETTLE.source, len(keys), *keys, *args)
+    client.eval(LIMITER.settle.source, len(keys), *keys, *args)
     if number == 10: print("writing", flush=True)
 """
     command = [sys.executable, "-c", writer, valkey_url, tenant, _day().replace("-", "")]

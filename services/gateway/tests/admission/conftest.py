@@ -17,7 +17,9 @@ from cloudach_gateway.admission import Admission, Grant
 from cloudach_gateway.admission.api_keys import parse_api_key
 from cloudach_gateway.admission.grants import Ask, Settlement
 from cloudach_gateway.admission.key_records import Caller, KeyLimits
-from cloudach_gateway.admission.limiter_scripts import ADMIT, RENEW, SETTLE, Encoder, Rules
+from cloudach_gateway.admission.rules import Rules
+from cloudach_gateway.admission.script_calls import Encoder
+from cloudach_gateway.admission.scripts import LIMITER
 from cloudach_gateway.errors import LimitState, RateLimited
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.embedded import EmbeddedValkey
@@ -89,7 +91,7 @@ class Scripted:
         self.encoder.clock = str(self.now)
         ask = Ask(name, ("m",), cost, print or f"print of {name}", retry, "m", "completions")
         names, args = self.encoder.admit(self.presented, ask)
-        reply: list[Any] = self.client.eval(ADMIT.source, len(names), *names, *args)
+        reply: list[Any] = self.client.eval(LIMITER.admit.source, len(names), *names, *args)
         self.leases[name] = reply[5]
         return reply
 
@@ -104,7 +106,7 @@ class Scripted:
             "m", "completions", ttft_ms=7, duration_ms=1234,
         )  # fmt: skip
         names, args = self.encoder.settle(done)
-        assert self.client.eval(SETTLE.source, len(names), *names, *args) == once
+        assert self.client.eval(LIMITER.settle.source, len(names), *names, *args) == once
 
     def renew(self, *running: tuple[str, int, int, int], bury: int = 100, day: str = "20260101") -> list[str]:
         """`running`: name, and tokens of prompt, answer and cache so far. Returns the names that were declared lost."""
@@ -115,8 +117,8 @@ class Scripted:
                   progress=lambda progress=progress: progress)  # type: ignore[misc]
             for name, *progress in running
         ]  # fmt: skip
-        names, args = self.encoder.renew(record.tenant, record.id, day, grants, bury=bury)
-        lost: list[str] = self.client.eval(RENEW.source, len(names), *names, *args)
+        names, args = self.encoder.renew(record.tenant, record.id, day, grants, most_lost=bury)
+        lost: list[str] = self.client.eval(LIMITER.renew.source, len(names), *names, *args)
         return lost
 
     def records(self) -> list[dict[str, str]]:

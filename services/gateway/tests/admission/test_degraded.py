@@ -112,7 +112,7 @@ async def test_what_is_refused_while_redis_hangs_leaves_nothing_there(start_admi
     await until_async(lambda: not door.admission.degraded)
     assert await door.admission.settlements.flush(20)
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
-        assert client.hget(layout.admission(record.tenant, record.id)[6], "dur") is None
+        assert client.hget(layout.limiter_keys(record.tenant, record.id)[5], "dur") is None
         assert [name for kind in ("leases", "running", "lost") for name in client.scan_iter(f"*:{kind}:*")] == []
         assert client.xlen(layout.records(record.tenant)) == 0
     grant = await door.ask()

@@ -6,10 +6,10 @@ import pytest
 import redis
 from cloudach_gateway.admin import keys
 from cloudach_gateway.admin.key_store import KeyStore
+from cloudach_gateway.admission.checks.guided import GUIDED
 from cloudach_gateway.admission.grants import Grant
 from cloudach_gateway.admission.key_records import KeyLimits
 from cloudach_gateway.errors import RateLimited
-from cloudach_gateway.store import layout
 
 from .conftest import Door, OpenDoor
 
@@ -81,8 +81,8 @@ async def test_a_killed_gateways_are_given_back(start_admission, make_key, clien
     await refused(door)
     for grant in (alive, again):
         await door.settle(grant)
-    left = client.zrange(layout.guided(door.key.record.tenant), 0, -1)
+    left = client.zrange(GUIDED.keys["guided"].format(tenant=door.key.record.tenant), 0, -1)
     assert left == [dead.lease]
     door.passes(3 * 86400)
     await door.ask(guided=True)
-    assert dead.lease not in client.zrange(layout.guided(door.key.record.tenant), 0, -1)
+    assert dead.lease not in client.zrange(GUIDED.keys["guided"].format(tenant=door.key.record.tenant), 0, -1)

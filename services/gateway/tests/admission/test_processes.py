@@ -45,7 +45,7 @@ def _burst(url: str, key: NewKey, count: int, unit: str, bodies: str) -> list[di
 
 async def _watched_burst(client: redis.Redis, key: NewKey, *burst: str) -> tuple[list[dict], list[float]]:
     """The processes' results, and the accounted times of all admissions, collected meanwhile: old ones are dropped."""
-    log = layout.window(key.record.tenant, key.record.id)[0]
+    log = layout.limiter_keys(key.record.tenant, key.record.id)[0]
     seen: dict[str, float] = {}
     running = asyncio.create_task(asyncio.to_thread(_burst, burst[0], key, 200, *burst[1:]))
     while not running.done():

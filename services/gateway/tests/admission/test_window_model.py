@@ -57,7 +57,7 @@ class Pair:
 
     def booked(self) -> list[tuple[int, int]]:
         """(accounted time, tokens) as Redis has them."""
-        log, cost = layout.window(self.key.record.tenant, self.key.record.id)[:2]
+        log, cost = layout.limiter_keys(self.key.record.tenant, self.key.record.id)[:2]
         costs = self.scripted.client.hgetall(cost)
         return [
             (int(at), int(costs.get(name, 0))) for name, at in self.scripted.client.zrange(log, 0, -1, withscores=True)
@@ -218,7 +218,7 @@ def test_the_queue_is_bounded(client: redis.Redis, key_store: KeyStore) -> None:
     waits = [pair.admit(f"r{number}", f"p{number}", 1, retry=False).wait for number in range(300)]
     assert waits[1:257] == [WINDOW * number for number in range(1, 257)]
     assert set(waits[257:]) == {WINDOW * 257}
-    log = layout.window(pair.key.record.tenant, pair.key.record.id)[0]
+    log = layout.limiter_keys(pair.key.record.tenant, pair.key.record.id)[0]
     assert client.zcard(log) == 257
 
 

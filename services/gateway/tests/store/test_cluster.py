@@ -15,8 +15,9 @@ from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.admin.usage_store import UsageStore
 from cloudach_gateway.admission.api_keys import PresentedKey
 from cloudach_gateway.admission.key_records import KeyLimits
-from cloudach_gateway.admission.limiter_scripts import TRIM, trimming
 from cloudach_gateway.admission.salts import Salts
+from cloudach_gateway.admission.script_calls import trimming
+from cloudach_gateway.admission.scripts import TRIM
 from cloudach_gateway.errors import RateLimited
 from cloudach_gateway.store import layout
 from cloudach_gateway.store.scripts import of_text

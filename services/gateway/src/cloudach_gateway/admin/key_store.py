@@ -60,7 +60,7 @@ class KeyStore(BlockingStore):
         """Its usage totals stay. Requests that run are settled still."""
         with translated(self._address):
             gone = self._client.delete(layout.key_record(tenant, key_id))
-            for name in layout.window(tenant, key_id):
+            for name in layout.limiter_keys(tenant, key_id):
                 self._client.delete(name)
             self._client.srem(layout.key_ids(tenant), key_id)
         return bool(gone)

@@ -14,13 +14,16 @@ from ..settings import Limits, Redis
 from ..store import layout
 from ..store.store import Reply, Store, StoreDown, StoreError, Unanswered
 from .api_keys import PresentedKey, parse_api_key
+from .check import Refusal
 from .eviction import Eviction
-from .grants import IN_DOUBT, OUTCOMES, WITHDRAWN, Ask, Grant, Settlement
-from .key_records import Caller, KeyRecord
+from .grants import IN_DOUBT, NOTHING_ASKED, OUTCOMES, WITHDRAWN, Ask, Grant, Settlement
+from .key_records import Caller, KeyLimits, KeyRecord
 from .leases import Leases
-from .limiter_scripts import ADMIT, ALL, Decoder, Encoder, Rules, Verdict
 from .local import LocalLimiter
-from .refusals import refusal
+from .refusals import error_of
+from .rules import Rules
+from .script_calls import Decoder, Encoder, Verdict
+from .scripts import ALL, LIMITER
 from .settlements import Settlements
 from .sweep import Sweep
 
@@ -225,9 +228,10 @@ class Admission:
                 self.settle_soon(grant, prompt_tokens=0, completion_tokens=0, outcome="cancelled")
 
         try:
-            return self._decoder.admit(key, await self.store.run(ADMIT, keys, args, orphan=orphan if ask else None))
+            reply = await self.store.run(LIMITER.admit, keys, args, orphan=orphan if ask else None)
         except StoreError as error:
             raise InternalError("The server had an error.", cause=f"Redis: {error}") from error
+        return self._decoder.admit(key, reply)
 
     def _accepted(self, key: PresentedKey, verdict: Verdict, ask: Ask | None) -> KeyRecord:
         """The record of a caller that was let in; raises the refusal otherwise."""
@@ -237,13 +241,7 @@ class Admission:
         else:
             self._local.remember(key, record, verdict.limits)
         if verdict.refused is not None or record is None:
-            raise refusal(
-                verdict.refused or "unknown",
-                limits=record.limits if record else None,
-                state=verdict.limits,
-                wait_s=verdict.wait_s,
-                tokens=ask.tokens if ask else 0,
-                guided=self.rules.guided,
-                model=ask.models[0] if ask and ask.models else "",
-            )
+            limits = record.limits if record is not None else KeyLimits()
+            words = Refusal(ask or NOTHING_ASKED, limits, self.rules, verdict.wait_s)
+            raise error_of(verdict.refused or "unknown", words, verdict.limits)
         return record

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from ..store import layout
 from ..store.store import Store, StoreDown, StoreError
-from .limiter_scripts import MEMORY
+from .scripts import MEMORY
 
 log = logging.getLogger("cloudach.gateway.admission")
 

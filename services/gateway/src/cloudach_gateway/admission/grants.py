@@ -1,6 +1,6 @@
-"""What an admission hands out, and what comes back when the request has ended.
+"""What is asked of admission, what it hands out, and what comes back when the request has ended.
 
-Tuples where a value never changes: they are made for every request, in a quarter of a frozen dataclass' time.
+Values that never change are named tuples. They are made for every request, in a quarter of a frozen dataclass' time.
 """
 
 from __future__ import annotations
@@ -13,38 +13,44 @@ from ..errors import LimitState
 from .key_records import Caller
 
 IN_DOUBT = "?"
-"""The lease of a request that Redis may have admitted; its answer did not come."""
+"""The lease of a request that Redis may have admitted, because its answer did not come."""
 
 OUTCOMES = ("finished", "cancelled", "failed")
 
 WITHDRAWN = "withdrawn"
-"""Instead of an outcome: refused here while in doubt. If Redis has admitted it, its lease goes; nothing is billed."""
+"""Stands in the place of an outcome: the request was refused here while in doubt. If Redis has admitted it, its lease
+is given back. Nothing is billed."""
 
 
 class Ask(NamedTuple):
-    """One request for admission. `models`: the names of the model asked for, its id and its aliases.
+    """One request for admission. admit.lua knows every field by its name here (`ARG.tokens`).
 
-    tokens: to reserve. print: names this request's body and size, so that its retry is known again (no ':' in it).
-    model, route: as the usage record names them. guided: whether it is a guided request.
+    `models` are the names of the model that is asked for: its id and its aliases. `tokens` are to be reserved. The
+    `fingerprint` stands for the request's body and size, so that a retry is known again; it has no ':'. `model` and
+    `route` go into the usage record. `guided`: a schema, a grammar or a tool guides the answer.
     """
 
     request_id: str
     models: tuple[str, ...]
     tokens: int
-    print: str
+    fingerprint: str
     retry: bool = False
     model: str = ""
     route: str = ""
     guided: bool = False
 
 
+NOTHING_ASKED = Ask("", (), 0, "")
+"""Stands for the request where a key is only looked at."""
+
+
 @dataclass(slots=True)
 class Grant:
     """One admitted request. `tokens` are reserved until it is settled.
 
-    lease: Redis' name of the running request; '' or IN_DOUBT when it was admitted without Redis (`degraded`).
-    progress: the prompt, completion and cached tokens until now; set by who runs the request. What it said last is
-    billed if this process is killed.
+    `lease` is Redis' name of the running request. It is '' or IN_DOUBT when the request was admitted without Redis
+    (`degraded`). `progress` returns the prompt, completion and cached tokens until now. The code that runs the request
+    sets it. What it returned last is billed if this process is killed.
     """
 
     caller: Caller
@@ -72,9 +78,10 @@ class Grant:
 
 
 class Settlement(NamedTuple):
-    """What a request used. `day` is yyyymmdd, UTC. `day` and all else stay the same when it is sent again.
+    """What a request used. settle.lua knows every field by its name here (`ARG.prompt_tokens`).
 
-    window_tokens: what counts in the tokens a minute, if it is not what is billed.
+    `day` is yyyymmdd, UTC. No field changes when the settlement is sent again. `window_tokens` is what counts in the
+    tokens a minute, if that is not what is billed.
     """
 
     tenant: str

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from ..store import layout
 from ..store.store import Store, StoreDown, StoreError
 from .grants import IN_DOUBT, Grant
-from .limiter_scripts import RENEW, Encoder
 from .lost_gateways import LostGateways
+from .script_calls import Encoder
+from .scripts import LIMITER
 
 log = logging.getLogger("cloudach.gateway.admission")
 
@@ -95,9 +96,9 @@ class Leases:
             leased = [grant for grant in grants.values() if grant.lease not in ("", IN_DOUBT)]
             for start in range(0, len(leased), _AT_ONCE):
                 keys, args = self._encoder.renew(
-                    tenant, key_id, day, leased[start : start + _AT_ONCE], bury=self._lost_gateways.bury
+                    tenant, key_id, day, leased[start : start + _AT_ONCE], most_lost=self._lost_gateways.most_lost
                 )
-                calls.append(self._store.run(RENEW, keys, args))
+                calls.append(self._store.run(LIMITER.renew, keys, args))
         for result in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result

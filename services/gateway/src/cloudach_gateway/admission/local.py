@@ -1,26 +1,25 @@
-"""Admission without Redis: for the keys that this process has seen lately, under the same limits, counted here alone.
+"""Admission without Redis, for the keys that this process has seen lately. It asks the same checks, and counts alone.
 
-With N processes a key may get up to N times its limits while Redis is away; better than an outage. Promises made by
-Redis are not known here; those made here are kept here, and end when Redis is back.
+With N processes a key may get up to N times its limits while Redis is away, which is better than an outage. Promises
+made by Redis are not known here. Those made here are kept here, and end when Redis is back.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..errors import Budget, LimitState, Overloaded
+from ..errors import Budget, GatewayError, LimitState, Overloaded
 from .api_keys import PresentedKey
-from .grants import Ask, Grant
+from .check import Alone, Check, Refusal
+from .checks import CHECKS
+from .grants import NOTHING_ASKED, Ask, Grant
 from .key_records import Caller, KeyRecord
-from .limiter_scripts import Rules
-from .refusals import limit_state, refusal
+from .refusals import limit_state
+from .rules import Rules
 from .window import Window
-
-# When a stream ends is not known; as in lua/streams.lua it is a short wait at first.
-_STREAM_WAIT_S = 1.0
 
 
 @dataclass(slots=True)
@@ -31,7 +30,7 @@ class _Seen:
 
 
 class LocalLimiter:
-    """memory_s: how long Redis' word on a key is trusted. retry_s: what callers of unknown keys are told to wait."""
+    """Admits the keys that Redis has accepted within `memory_s`. Callers of other keys are told to wait `retry_s`."""
 
     def __init__(
         self,
@@ -41,8 +40,10 @@ class LocalLimiter:
         *,
         most: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
+        checks: Sequence[Check] = CHECKS,
     ) -> None:
         self._rules = rules
+        self._checks = checks
         self._memory_s = memory_s
         self._retry_s = max(1.0, retry_s)
         self._most = most
@@ -51,7 +52,7 @@ class LocalLimiter:
         self._windows: dict[tuple[str, str], Window] = {}
 
     def remember(self, key: PresentedKey, record: KeyRecord, limits: LimitState) -> None:
-        """Redis knows this key and its secret."""
+        """Is called whenever Redis has accepted this key and its secret."""
         self._seen[key.digest] = _Seen(record, limits, self._clock())
         self._seen.move_to_end(key.digest)
         if len(self._seen) > self._most:
@@ -61,55 +62,32 @@ class LocalLimiter:
         self._seen.pop(key.digest, None)
 
     def knows(self, key: PresentedKey) -> bool:
-        """Whether Redis has accepted it lately."""
+        """Returns True if Redis has accepted the key lately."""
         seen = self._seen.get(key.digest)
         return seen is not None and self._clock() - seen.at <= self._memory_s
 
     def reset(self) -> None:
-        """Redis counts again."""
+        """Is called when Redis counts again."""
         self._windows.clear()
 
     def authenticate(self, key: PresentedKey) -> Caller:
-        """Raises Overloaded for a key that is not known here, InvalidApiKey for one that expired meanwhile."""
+        """Raises Overloaded for a key that is not known here, and what the checks of the key refuse with."""
         seen = self._known(key)
         return Caller(seen.record, self._state(seen, self._window(seen)))
 
     def admit(self, key: PresentedKey, ask: Ask, running: int, guided: int = 0) -> Grant:
-        """running: requests of this key that this process has admitted. guided: such requests of its whole tenant.
+        """Asks the checks, as admit.lua does. Raises as Admission.admit.
 
-        Raises as Admission.admit.
+        `running` are requests of this key that this process has admitted, `guided` such requests of its whole tenant.
         """
         seen = self._known(key)
-        record, limits = seen.record, seen.record.limits
         window = self._window(seen)
-
-        def state() -> LimitState:
-            return self._state(seen, window)
-
-        model = ask.models[0] if ask.models else ""
-        if not record.allows(ask.models):
-            raise refusal("model", state=state(), model=model)
-        if limits.tokens is not None and ask.tokens > limits.tokens:
-            raise refusal("never", limits=limits, state=state(), tokens=ask.tokens)
-        most_guided = self._rules.guided if limits.guided is None else limits.guided
-        if ask.guided and most_guided is not None and guided >= most_guided:
-            raise refusal("guided", limits=limits, state=state(), wait_s=_STREAM_WAIT_S, guided=most_guided)
-        if limits.concurrency is not None and running >= limits.concurrency:
-            raise refusal("streams", limits=limits, state=state(), wait_s=_STREAM_WAIT_S)
-        if limits.requests is not None or limits.tokens is not None:
-            decision = window.admit(
-                self._now(),
-                limits.requests,
-                limits.tokens,
-                name=ask.request_id,
-                print=ask.print,
-                cost=ask.tokens,
-                retry=ask.retry,
-            )
-            if decision.obstacle is not None:
-                wait_s = decision.wait / 1_000_000
-                raise refusal(decision.obstacle, limits=limits, state=state(), wait_s=wait_s, tokens=ask.tokens)
-        return Grant(Caller(record, state()), ask.request_id, ask.tokens, degraded=True)
+        alone = Alone(seen.record, ask, self._rules, running, guided, window, self._now())
+        error = self._refusal(alone, of_key=False)
+        if error is not None:
+            error.limits = self._state(seen, window)
+            raise error
+        return Grant(Caller(seen.record, self._state(seen, window)), ask.request_id, ask.tokens, degraded=True)
 
     def settle(self, caller: Caller, request_id: str, used: int) -> None:
         window = self._windows.get((caller.tenant, caller.key_id))
@@ -124,12 +102,22 @@ class LocalLimiter:
                 retry_after_s=self._retry_s,
                 cause="Redis is away and this key was not seen lately",
             )
-        record = seen.record
-        if record.expires_at_ms is not None and time.time() * 1000 >= record.expires_at_ms:
-            raise refusal("expired")
-        if record.disabled:
-            raise refusal("disabled")
+        alone = Alone(seen.record, NOTHING_ASKED, self._rules, 0, 0, self._window(seen), self._now())
+        error = self._refusal(alone, of_key=True)
+        if error is not None:
+            raise error
         return seen
+
+    def _refusal(self, alone: Alone, *, of_key: bool) -> GatewayError | None:
+        """Returns the error of the first check that refuses."""
+        for check in self._checks:
+            if check.of_key != of_key or check.alone is None:
+                continue
+            refused = check.alone(alone)
+            if refused is not None:
+                words = Refusal(alone.ask, alone.record.limits, alone.rules, refused.wait_s)
+                return check.refusals[refused.status](words)
+        return None
 
     def _window(self, seen: _Seen) -> Window:
         record = seen.record

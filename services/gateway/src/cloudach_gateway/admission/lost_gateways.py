@@ -26,7 +26,7 @@ class LostGateways:
         store.on_change.append(self._redis_changed)
 
     @property
-    def bury(self) -> int:
+    def most_lost(self) -> int:
         """How many requests one call of renew.lua may declare lost."""
         return _AT_ONCE if time.monotonic() - self._connected_at > self._patience_s else 0
 

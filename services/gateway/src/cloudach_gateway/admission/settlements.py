@@ -8,7 +8,8 @@ from collections import deque
 
 from ..store.store import Store, StoreDown, StoreError
 from .grants import Settlement
-from .limiter_scripts import SETTLE, Encoder
+from .script_calls import Encoder
+from .scripts import LIMITER
 
 log = logging.getLogger("cloudach.gateway.admission")
 
@@ -68,7 +69,7 @@ class Settlements:
     async def _send(self, done: Settlement) -> None:
         try:
             keys, args = self._encoder.settle(done)
-            await self._store.run(SETTLE, keys, args)
+            await self._store.run(LIMITER.settle, keys, args)
         except StoreDown:
             self._keep(done)
         except StoreError as error:

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator, Callable
 
 from ..store import layout
 from ..store.store import Store, StoreDown, StoreError
-from .limiter_scripts import RENEW, SCAN, TRIM, Encoder
 from .lost_gateways import LostGateways
+from .script_calls import Encoder
+from .scripts import LIMITER, SCAN, TRIM
 
 log = logging.getLogger("cloudach.gateway.admission")
 
@@ -66,9 +67,9 @@ class Sweep:
     async def bury(self, tenant: str, key_id: str) -> int:
         """Bills requests of one key that are lost; returns how many. Raises StoreDown or StoreError."""
         buried = 0
-        while most := self._lost_gateways.bury:
-            keys, args = self._encoder.renew(tenant, key_id, layout.utc_day(time.time()), bury=most)
-            found = self._lost_gateways.found(await self._store.run(RENEW, keys, args))
+        while most := self._lost_gateways.most_lost:
+            keys, args = self._encoder.renew(tenant, key_id, layout.utc_day(time.time()), most_lost=most)
+            found = self._lost_gateways.found(await self._store.run(LIMITER.renew, keys, args))
             buried += found
             if found < most:
                 break
@@ -82,7 +83,7 @@ class Sweep:
     async def _keep_sweeping(self) -> None:
         while True:
             await asyncio.sleep(self._encoder.rules.lease_ttl_s * random.uniform(0.75, 1.25))
-            if not self._lost_gateways.bury:
+            if not self._lost_gateways.most_lost:
                 continue
             try:
                 await self.run()

@@ -26,7 +26,7 @@ from openai_wire.requests import (
 )
 from starlette.types import Receive, Scope, Send
 
-from ..admission import Admission, Grant, refusal
+from ..admission import Admission, Grant, not_allowed
 from ..admission.api_keys import PresentedKey, parse_api_key
 from ..admission.salts import Salts
 from ..catalog import Catalog, ServedModel
@@ -160,7 +160,9 @@ class GenerationEndpoint:
             caller = await services.admission.authenticate(key)
             error.limits = caller.limits
             if parsed is not None and not caller.may_use(self._names(parsed.asked)):  # nor about another's model
-                raise refusal("model", state=caller.limits, model=parsed.asked.model) from None
+                other = not_allowed(parsed.asked.model)
+                other.limits = caller.limits
+                raise other from None
             raise
         asked = parsed.asked
         record.model = model.id

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ...admission.limiter_scripts import TRIM, trimming
+from ...admission.script_calls import trimming
+from ...admission.scripts import TRIM
 from ...store.layout import BILLING, USAGE_FIELDS
 from .. import books
 from ..usage_store import UsageStore

@@ -21,15 +21,15 @@
 
 
 -- `s`: those fields, as strings.
-local function open_window(keys, now, s, o)
+local function open_window(now, s, o)
   local w = {
-    keys = keys, now = now, W = o.window, grace = math.min(o.grace, o.window), rpm = o.rpm, tpm = o.tpm, pending = o.pending,
+    now = now, W = o.window, grace = math.min(o.grace, o.window), rpm = o.rpm, tpm = o.tpm, pending = o.pending,
     drop = math.min(2 * o.grace, o.window),
     at = tonumber(s[1]) or 0, sum = tonumber(s[2]) or 0, ahead = tonumber(s[3]) or 0,
     front = tonumber(s[4]) or 0, fsum = tonumber(s[5]) or 0,
   }
   if w.at - now > w.W then -- Redis' clock went back by more than a window: what is booked means nothing now
-    redis.call('DEL', keys.log, keys.cost, keys.promises, keys.prints, keys.held)
+    redis.call('DEL', KEY.log, KEY.cost, KEY.promises, KEY.fingerprints, KEY.held)
     w.at, w.sum, w.ahead, w.front, w.fsum, w.pending = 0, 0, 0, 0, 0, 0
   end
   w.now = math.max(now, w.at)
@@ -46,43 +46,42 @@ end
 
 -- Drops a promise and its place, if it has one. Returns whether it held a stream.
 local function forget(w, name, due)
-  local k = w.keys
-  redis.call('ZREM', k.promises, name)
-  redis.call('ZREM', k.prints, name)
+  redis.call('ZREM', KEY.promises, name)
+  redis.call('ZREM', KEY.fingerprints, name)
   w.pending = w.pending - 1
-  if redis.call('ZREM', k.log, name) == 1 then
+  if redis.call('ZREM', KEY.log, name) == 1 then
     if w.n then w.n = w.n - 1 end
-    local cost = tonumber(redis.call('HGET', k.cost, name)) or 0
-    redis.call('HDEL', k.cost, name)
+    local cost = tonumber(redis.call('HGET', KEY.cost, name)) or 0
+    redis.call('HDEL', KEY.cost, name)
     if due <= w.now then w.sum = w.sum - cost else w.ahead = w.ahead - cost end
     if due > w.front - w.W then w.fsum = w.fsum - cost end
   end
-  return redis.call('ZREM', k.held, name) == 1
+  return redis.call('ZREM', KEY.held, name) == 1
 end
 
 -- Moves the window to w.now. Returns how many holds of a stream nobody came back for.
 local function advance(w)
-  local k, lost = w.keys, 0
+  local lost = 0
   if w.pending > 0 then
-    local due = redis.call('ZRANGEBYSCORE', k.promises, '(' .. whole(w.at), whole(w.now))
+    local due = redis.call('ZRANGEBYSCORE', KEY.promises, '(' .. whole(w.at), whole(w.now))
     for i = 1, #due do
-      local cost = tonumber(redis.call('HGET', k.cost, due[i])) or 0
+      local cost = tonumber(redis.call('HGET', KEY.cost, due[i])) or 0
       w.sum, w.ahead = w.sum + cost, w.ahead - cost
     end
-    local old = redis.call('ZRANGEBYSCORE', k.promises, '-inf', whole(w.now - w.drop), 'WITHSCORES')
+    local old = redis.call('ZRANGEBYSCORE', KEY.promises, '-inf', whole(w.now - w.drop), 'WITHSCORES')
     for i = 1, #old, 2 do
       if forget(w, old[i], tonumber(old[i + 1])) then lost = lost + 1 end
     end
   end
   repeat
-    local gone = redis.call('ZRANGEBYSCORE', k.log, '-inf', whole(w.now - w.W), 'LIMIT', 0, 256)
+    local gone = redis.call('ZRANGEBYSCORE', KEY.log, '-inf', whole(w.now - w.W), 'LIMIT', 0, 256)
     if #gone > 0 then
-      w.sum = w.sum - total(redis.call('HMGET', k.cost, unpack(gone)))
-      redis.call('HDEL', k.cost, unpack(gone))
-      redis.call('ZREM', k.log, unpack(gone))
+      w.sum = w.sum - total(redis.call('HMGET', KEY.cost, unpack(gone)))
+      redis.call('HDEL', KEY.cost, unpack(gone))
+      redis.call('ZREM', KEY.log, unpack(gone))
     end
   until #gone < 256
-  w.n = redis.call('ZCARD', k.log)
+  w.n = redis.call('ZCARD', KEY.log)
   if w.n == 0 then w.sum, w.ahead, w.front, w.renew = 0, 0, 0, true end
   if w.front <= w.now then w.fsum = w.sum end
   w.at = w.now
@@ -90,32 +89,30 @@ local function advance(w)
 end
 
 local function save(w)
-  local k = w.keys
-  redis.call('HSET', k.state, 'at', whole(w.at), 'sum', whole(w.sum), 'ahead', whole(w.ahead), 'front', whole(w.front),
+  redis.call('HSET', KEY.state, 'at', whole(w.at), 'sum', whole(w.sum), 'ahead', whole(w.ahead), 'front', whole(w.front),
     'fsum', whole(w.fsum))
   if not (w.renew or w.pending > 0) then return end
   local life = whole(math.ceil((math.max(w.front, w.now) - w.now + 4 * w.W) / 1000) + 1000)
-  redis.call('PEXPIRE', k.log, life)
-  redis.call('PEXPIRE', k.cost, life)
-  redis.call('PEXPIRE', k.state, 86400000) -- outlives the log for the sake of the stream durations
+  redis.call('PEXPIRE', KEY.log, life)
+  redis.call('PEXPIRE', KEY.cost, life)
+  redis.call('PEXPIRE', KEY.state, 86400000) -- outlives the log for the sake of the stream durations
   if w.pending > 0 then
-    redis.call('PEXPIRE', k.promises, life)
-    redis.call('PEXPIRE', k.prints, life)
-    redis.call('PEXPIRE', k.held, life)
+    redis.call('PEXPIRE', KEY.promises, life)
+    redis.call('PEXPIRE', KEY.fingerprints, life)
+    redis.call('PEXPIRE', KEY.held, life)
   end
 end
 
 -- From a window that ends at `from` and holds `sum` tokens: the first time >= t at which `cost` more fit, and what the
 -- window that ends then holds. Entries leave in order, so each is passed once as the front moves on.
 local function first_fit(w, from, sum, t, cost)
-  local k = w.keys
-  local rank = redis.call('ZCOUNT', k.log, '-inf', whole(from - w.W))
+  local rank = redis.call('ZCOUNT', KEY.log, '-inf', whole(from - w.W))
   while true do
-    local batch = redis.call('ZRANGE', k.log, rank, rank + 63, 'WITHSCORES')
+    local batch = redis.call('ZRANGE', KEY.log, rank, rank + 63, 'WITHSCORES')
     if #batch == 0 then return t, sum end
     local names = {}
     for i = 1, #batch, 2 do names[#names + 1] = batch[i] end
-    local costs = redis.call('HMGET', k.cost, unpack(names))
+    local costs = redis.call('HMGET', KEY.cost, unpack(names))
     for i = 1, #names do
       local score = tonumber(batch[2 * i])
       if score > t - w.W and sum + cost <= (w.tpm or math.huge) then return t, sum end
@@ -130,7 +127,7 @@ end
 local function next_place(w, cost, t)
   t = math.max(t, w.now, w.front)
   if w.rpm then
-    local last = redis.call('ZREVRANGE', w.keys.log, w.rpm - 1, w.rpm - 1, 'WITHSCORES')
+    local last = redis.call('ZREVRANGE', KEY.log, w.rpm - 1, w.rpm - 1, 'WITHSCORES')
     if last[2] then t = math.max(t, tonumber(last[2]) + w.W) end
   end
   if w.tpm then t = first_fit(w, math.max(w.front, w.now), w.fsum, t, cost) end
@@ -138,14 +135,13 @@ local function next_place(w, cost, t)
 end
 
 local function add(w, name, t, cost)
-  local k = w.keys
   if w.tpm and t > math.max(w.front, w.now) then
     local _, sum = first_fit(w, math.max(w.front, w.now), w.fsum, t, -math.huge)
     w.fsum = sum
   end
-  redis.call('ZADD', k.log, whole(t), name)
+  redis.call('ZADD', KEY.log, whole(t), name)
   if w.tpm then
-    redis.call('HSET', k.cost, name, cost)
+    redis.call('HSET', KEY.cost, name, cost)
     if t <= w.now then w.sum = w.sum + cost else w.ahead = w.ahead + cost end
     if t > math.max(w.front, w.now) - w.W then w.fsum = w.fsum + cost end
   end
@@ -160,18 +156,18 @@ end
 -- nil if a request fits at w.now and breaks no promise, else the limit that is in the way. Only windows that end now or
 -- at a promise's due time need looking at: between them nothing enters.
 local function obstacle(w, cost)
-  local k, now = w.keys, w.now
+  local now = w.now
   if everything_fits(w, cost) then return nil end
   if w.front <= now then
     if w.rpm and w.n + 1 > w.rpm then return 'requests' end
     return 'tokens'
   end
-  local ahead = redis.call('ZRANGEBYSCORE', k.promises, '(' .. whole(now), '(' .. whole(now + w.W), 'WITHSCORES')
+  local ahead = redis.call('ZRANGEBYSCORE', KEY.promises, '(' .. whole(now), '(' .. whole(now + w.W), 'WITHSCORES')
   if w.rpm and w.n + 1 > w.rpm then
-    if redis.call('ZCOUNT', k.log, '-inf', whole(now)) + 1 > w.rpm then return 'requests' end
+    if redis.call('ZCOUNT', KEY.log, '-inf', whole(now)) + 1 > w.rpm then return 'requests' end
     for i = 2, #ahead, 2 do
       local due = tonumber(ahead[i])
-      if redis.call('ZCOUNT', k.log, '(' .. whole(due - w.W), whole(due)) + 1 > w.rpm then return 'requests' end
+      if redis.call('ZCOUNT', KEY.log, '(' .. whole(due - w.W), whole(due)) + 1 > w.rpm then return 'requests' end
     end
   end
   if not w.tpm then return nil end
@@ -182,15 +178,15 @@ local function obstacle(w, cost)
   local at = 1
   for i = 1, #ahead, 2 do
     local due = tonumber(ahead[i + 1])
-    sum = sum + (tonumber(redis.call('HGET', k.cost, ahead[i])) or 0)
+    sum = sum + (tonumber(redis.call('HGET', KEY.cost, ahead[i])) or 0)
     while true do
       if at > #past then
-        past, at = redis.call('ZRANGE', k.log, rank, rank + 63, 'WITHSCORES'), 1
+        past, at = redis.call('ZRANGE', KEY.log, rank, rank + 63, 'WITHSCORES'), 1
         rank = rank + 64
         if #past == 0 then break end
       end
       if tonumber(past[at + 1]) > due - w.W then break end
-      sum = sum - (tonumber(redis.call('HGET', k.cost, past[at])) or 0)
+      sum = sum - (tonumber(redis.call('HGET', KEY.cost, past[at])) or 0)
       at = at + 2
     end
     if sum > room then return 'tokens' end
@@ -207,10 +203,10 @@ end
 
 -- The oldest place that its owner left for longer than grace and in which `cost` fits.
 local function abandoned(w, cost)
-  local found = redis.call('ZRANGEBYSCORE', w.keys.promises, '-inf', whole(w.now - w.grace), 'WITHSCORES', 'LIMIT', 0, 32)
+  local found = redis.call('ZRANGEBYSCORE', KEY.promises, '-inf', whole(w.now - w.grace), 'WITHSCORES', 'LIMIT', 0, 32)
   for i = 1, #found, 2 do
-    local large = not w.tpm or (tonumber(redis.call('HGET', w.keys.cost, found[i])) or 0) >= cost
-    if large and redis.call('ZSCORE', w.keys.log, found[i]) then
+    local large = not w.tpm or (tonumber(redis.call('HGET', KEY.cost, found[i])) or 0) >= cost
+    if large and redis.call('ZSCORE', KEY.log, found[i]) then
       return found[i], tonumber(found[i + 1])
     end
   end
@@ -218,11 +214,10 @@ end
 
 -- `book`: with a place in the windows; `hold`: with a stream.
 local function promise(w, name, due, cost, book, hold)
-  local k = w.keys
   if book then add(w, name, due, cost) end
-  redis.call('ZADD', k.promises, whole(due), name)
-  redis.call('ZADD', k.prints, 0, name)
-  if hold then redis.call('ZADD', k.held, whole(due), name) end
+  redis.call('ZADD', KEY.promises, whole(due), name)
+  redis.call('ZADD', KEY.fingerprints, 0, name)
+  if hold then redis.call('ZADD', KEY.held, whole(due), name) end
   w.pending = w.pending + 1
 end
 
@@ -232,9 +227,9 @@ local function own_promise(w, fingerprint, latest)
   local from, to = '[' .. fingerprint .. ':', '(' .. fingerprint .. ';'
   local found
   if latest then
-    found = redis.call('ZREVRANGEBYLEX', w.keys.prints, to, from, 'LIMIT', 0, 1)
+    found = redis.call('ZREVRANGEBYLEX', KEY.fingerprints, to, from, 'LIMIT', 0, 1)
   else
-    found = redis.call('ZRANGEBYLEX', w.keys.prints, from, to, 'LIMIT', 0, 1)
+    found = redis.call('ZRANGEBYLEX', KEY.fingerprints, from, to, 'LIMIT', 0, 1)
   end
   if found[1] then return found[1], tonumber(string.match(found[1], '^[^:]*:(%d+):')) end
 end
