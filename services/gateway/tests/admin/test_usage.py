@@ -24,9 +24,7 @@ from cloudach_gateway.admin.key_store import KeyStore
 from cloudach_gateway.admin.keys import NewKey
 from cloudach_gateway.admin.usage_store import UsageStore
 from cloudach_gateway.admission.grants import Settlement
-from cloudach_gateway.admission.rules import Rules
 from cloudach_gateway.admission.script_calls import Encoder
-from cloudach_gateway.admission.scripts import LIMITER
 from cloudach_gateway.store import layout
 
 Run = Callable[..., tuple[int, str, str]]
@@ -61,7 +59,7 @@ def run(valkey_url: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
 @pytest.fixture
 def spend(client: redis.Redis) -> Spend:
     """Settles one request of a key, as a gateway does; returns its id."""
-    encoder = Encoder(Rules())
+    encoder = Encoder()
 
     def settle(
         key: NewKey, prompt: int = 10, completion: int = 20, cached: int = 0, *, ago: int = 0, **rest: Any
@@ -72,7 +70,7 @@ def spend(client: redis.Redis) -> Spend:
             **{"outcome": "finished", "model": "m", "route": "chat/completions", "duration_ms": 5, **rest},
         )  # fmt: skip
         names, args = encoder.settle(done)
-        assert client.eval(LIMITER.settle.source, len(names), *names, *args) == 1
+        assert client.eval(encoder.limiter.settle.source, len(names), *names, *args) == 1
         return name
 
     return settle
@@ -377,14 +375,12 @@ def test_it_agrees_while_requests_end(run: Run, spend: Spend, make_key, valkey_u
     writer = """
 import sys, redis
 from cloudach_gateway.admission.grants import Settlement
-from cloudach_gateway.admission.rules import Rules
 from cloudach_gateway.admission.script_calls import Encoder
-from cloudach_gateway.admission.scripts import LIMITER
-client, encoder = redis.Redis.from_url(sys.argv[1]), Encoder(Rules())
+client, encoder = redis.Redis.from_url(sys.argv[1]), Encoder()
 for number in range(10**9):
     name = sys.argv[4:][number // 50 % len(sys.argv[4:])]
     keys, args = encoder.settle(Settlement(sys.argv[2], name, f"w{number}", "", sys.argv[3], 1, 2, 0, "finished"))
-    client.eval(LIMITER.settle.source, len(keys), *keys, *args)
+    client.eval(encoder.limiter.settle.source, len(keys), *keys, *args)
     if number == 10: print("writing", flush=True)
 """
     command = [sys.executable, "-c", writer, valkey_url, tenant, _day().replace("-", "")]

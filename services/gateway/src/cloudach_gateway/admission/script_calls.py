@@ -63,11 +63,11 @@ def trimming(tenant: str, keep_s: float, *, unread: bool = False, clock: str = "
 class Encoder:
     """Makes the calls. Tests set `clock`, a time in us, in the place of Redis' own."""
 
-    def __init__(self, rules: Rules, limiter: Limiter = LIMITER) -> None:
-        self.rules = rules
+    def __init__(self, rules: Rules | None = None, limiter: Limiter = LIMITER) -> None:
+        self.rules = rules or Rules()
         self.limiter = limiter
         self.clock = ""
-        self._rules = _rules_packed(rules)
+        self._rules = _rules_packed(self.rules)
         by_name = dict(zip(RULES, self._rules, strict=True))
         self._window_us, self._lease_ttl_us = int(by_name["window_us"]), int(by_name["lease_ttl_us"])
         *lasting, settled = limiter.settle.keys
