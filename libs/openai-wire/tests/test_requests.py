@@ -4,19 +4,19 @@ import json
 from typing import Any
 
 import pytest
-from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, parse
+from openai_wire.requests import BadField, ChatRequest, CompletionRequest, EmbeddingRequest, read, typed
 
 GOOD: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
 def refused(body: bytes | dict[str, Any], kind: Any = ChatRequest) -> BadField:
     with pytest.raises(BadField) as caught:
-        parse(kind, body if isinstance(body, bytes) else json.dumps(body).encode())
+        typed(kind, read(body if isinstance(body, bytes) else json.dumps(body).encode()))
     return caught.value
 
 
 def test_unknown_fields_are_left_alone() -> None:
-    assert parse(ChatRequest, json.dumps(GOOD | {"top_k": 3, "guided_regex": "a+"}).encode()).model == "m"
+    assert typed(ChatRequest, read(json.dumps(GOOD | {"top_k": 3, "guided_regex": "a+"}).encode())).model == "m"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_json_that_is_no_object(body: bytes) -> None:
 
 @pytest.mark.parametrize("prompt", ["text", ["a", "b"], [1, 2], [[1], [2, 3]]])
 def test_every_form_of_prompt(prompt: Any) -> None:
-    request = parse(CompletionRequest, json.dumps({"model": "m", "prompt": prompt}).encode())
+    request = typed(CompletionRequest, read(json.dumps({"model": "m", "prompt": prompt}).encode()))
     assert request.prompt_estimate() >= 2
     assert request.choices == (2 if prompt in (["a", "b"], [[1], [2, 3]]) else 1)
 
@@ -120,7 +120,7 @@ def test_every_form_of_prompt(prompt: Any) -> None:
     ],
 )
 def test_an_estimate_has_all_that_becomes_prompt(more: dict[str, Any]) -> None:
-    assert 600 <= parse(ChatRequest, json.dumps(GOOD | more).encode()).prompt_estimate() <= 1200
+    assert 600 <= typed(ChatRequest, read(json.dumps(GOOD | more).encode())).prompt_estimate() <= 1200
 
 
 def test_a_bad_prompt() -> None:
@@ -129,6 +129,13 @@ def test_a_bad_prompt() -> None:
     assert refused({"model": "m", "input": 3}, EmbeddingRequest).param == "input"
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "n", "seed"])
+def test_a_whole_number_may_be_written_with_a_point(name: str) -> None:
+    fields = read(json.dumps(GOOD | {name: 3.0}).encode())
+    assert getattr(typed(ChatRequest, fields), name) == 3
+    assert type(fields[name]) is int, "the engine gets it so, too"
+
+
 def test_the_newer_name_of_max_tokens_wins() -> None:
-    request = parse(ChatRequest, json.dumps(GOOD | {"max_tokens": 5, "max_completion_tokens": 7}).encode())
+    request = typed(ChatRequest, read(json.dumps(GOOD | {"max_tokens": 5, "max_completion_tokens": 7}).encode()))
     assert request.answer_limit == 7

@@ -1,7 +1,7 @@
 """What a generation request has to look like, checked once at the edge; unknown fields are left to the engine.
 
-`parse_*` take the body's bytes and give a typed view of the fields that the platform itself needs. A bad field raises
-`BadField` with its path, as OpenAI names it (`messages[0].content`).
+A body is parsed once: `read` gives its fields, and `typed` a view of those that the platform itself needs. A bad field
+raises `BadField` with its path, as OpenAI names it (`messages[0].content`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+import orjson
 from msgspec import Meta, Struct
 
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -175,33 +176,26 @@ def _tokens_in_prompt(prompt: str | list[Any]) -> int:
 
 Request = TypeVar("Request", bound=Struct)
 
-_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (ChatRequest, CompletionRequest, EmbeddingRequest)
-}
 _AT = re.compile(r"^(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?$", re.S)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$")
 
 
-def parse(kind: type[Request], body: bytes) -> Request:
-    """Raises BadField; its code is `invalid_json` when the body is not JSON at all."""
+def read(body: bytes) -> dict[str, Any]:
+    """The fields of a request's body. Raises BadField; its code is `invalid_json` when the body is not JSON at all."""
     try:
-        try:
-            return _decoded(kind, body)
-        except msgspec.ValidationError as error:
-            fields = msgspec.json.decode(body)
-            if not mend(fields):
-                raise _bad_field(str(error)) from None
-            return _decoded(kind, msgspec.json.encode(fields))
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadField(f"The request body is not valid JSON: {error}.", param=None, code="invalid_json") from None
+    _mend(fields)
+    return fields  # type: ignore[no-any-return]  # `typed` refuses what is no object
+
+
+def typed(kind: type[Request], fields: dict[str, Any]) -> Request:
+    """The fields that the platform itself needs, as they were read. Raises BadField."""
+    try:
+        return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
         raise _bad_field(str(error)) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise BadField(f"The request body is not valid JSON: {reason}.", param=None, code="invalid_json") from None
-
-
-def _decoded(kind: type[Request], body: bytes) -> Request:
-    request: Request = _DECODERS[kind].decode(body)
-    return request
 
 
 _WHOLE_NUMBERS = (
@@ -217,14 +211,14 @@ _WHOLE_NUMBERS = (
 )
 
 
-def mend(fields: Any) -> bool:
-    """Whether something had to be changed in a body that other servers take: whole numbers written as `3.0`."""
+def _mend(fields: Any) -> None:
+    """Puts right what other servers take: whole numbers written as `3.0`."""
     if not isinstance(fields, dict):
-        return False
-    written = [name for name in _WHOLE_NUMBERS if isinstance(number := fields.get(name), float) and number.is_integer()]
-    for name in written:
-        fields[name] = int(fields[name])
-    return bool(written)
+        return
+    for name in _WHOLE_NUMBERS:
+        number = fields.get(name)
+        if isinstance(number, float) and number.is_integer():
+            fields[name] = int(number)
 
 
 def drop_empty_tools(fields: dict[str, Any]) -> None:
@@ -265,6 +259,6 @@ __all__ = [
     "Message",
     "StreamOptions",
     "drop_empty_tools",
-    "mend",
-    "parse",
+    "read",
+    "typed",
 ]

@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
-from openai_wire.requests import ChatRequest, CompletionRequest, EmbeddingRequest
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -18,9 +17,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from . import metrics
 from .admission.admission import Admission
 from .admission.salts import Salts
-from .api.generation import GenerationEndpoint, Services
+from .api.endpoints import ENDPOINTS
 from .api.health import BareHealthEndpoint, HealthEndpoint
 from .api.models import ModelsEndpoint
+from .api.pipeline import Pipeline
+from .api.services import Services
 from .api.unknown import told_the_way
 from .api.waking import Waking
 from .catalog import Catalog, of_file
@@ -28,7 +29,6 @@ from .client.envelope import Envelope
 from .client.intake import Intake
 from .errors import GatewayError, InvalidRequest, MethodNotAllowed, UnknownUrl
 from .lifecycle import Lifecycle
-from .proxy.engine import routes
 from .proxy.placing.fleet import Engines
 from .proxy.relay import Relay
 from .settings import Settings
@@ -102,16 +102,11 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
             stack.enter_context(_opening(lifecycle, needs))
             yield
 
-    kinds = (
-        (ChatRequest, routes.CHAT),
-        (CompletionRequest, routes.COMPLETIONS),
-        (EmbeddingRequest, routes.EMBEDDINGS),
-    )
-    generation = {route.path: GenerationEndpoint(services, kind, route.path, route) for kind, route in kinds}
+    asking = {endpoint.path: Pipeline(services, endpoint) for endpoint in ENDPOINTS}
     models = ModelsEndpoint(services, engines.context_lengths)
     app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
     app.router.routes += [
-        *(Route(path, endpoint, methods=["POST"]) for path, endpoint in generation.items()),
+        *(Route(path, pipeline, methods=["POST"]) for path, pipeline in asking.items()),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{model:path}", models, methods=["GET"]),
         Route("/health", BareHealthEndpoint(lifecycle), methods=["GET"]),
@@ -120,7 +115,9 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
     ]
     app.add_exception_handler(HTTPException, _in_our_words)
     app.add_middleware(Envelope)
-    served = _short_way(app, {path: Envelope(endpoint) for path, endpoint in generation.items()})
+    served = _short_way(
+        app, {endpoint.path: Envelope(asking[endpoint.path], endpoint.dialect) for endpoint in ENDPOINTS}
+    )
     return _for_browsers(served, settings.cors.origins) if settings.cors.origins else served
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import orjson
 import pytest
-from cloudach_gateway.api.generation import prepare
+from cloudach_gateway.api.chat import CHAT
+from cloudach_gateway.api.completions import COMPLETIONS
 from cloudach_gateway.catalog.served import ServedModel
-from openai_wire.requests import ChatRequest, CompletionRequest, parse
 
 
 def asked_of_vllm(**fields: Any) -> dict[str, Any]:
@@ -18,27 +18,27 @@ def asked_of_vllm(**fields: Any) -> dict[str, Any]:
 def asked(dialect: Any, **fields: Any) -> dict[str, Any]:
     fields = {"model": "m", **fields}
     body = orjson.dumps(fields)
-    request = parse(ChatRequest, body) if "messages" in fields else parse(CompletionRequest, body)
+    request = (CHAT if "messages" in fields else COMPLETIONS).asked(body)
     model = ServedModel("m", ("m",), ("http://engine",), "own-name", None, dialect, None, 0)
-    prepared = prepare(fields, request, model)
+    prepared = request.to_engine(model)
     sent: dict[str, Any] = orjson.loads(prepared.body)
     assert sent["model"] == "own-name"
-    assert prepared.whole is not sent.get("stream", False)
+    assert (prepared.answers is not None) is sent.get("stream", False)
     return sent
 
 
-CHAT = {"messages": [{"role": "user", "content": "?"}]}
+MESSAGES = {"messages": [{"role": "user", "content": "?"}]}
 
 
 def test_token_ids_and_usage() -> None:
-    sent = asked_of_vllm(**CHAT, stream=True)
+    sent = asked_of_vllm(**MESSAGES, stream=True)
     assert (sent["return_token_ids"], sent["stream_options"]) == (True, {"include_usage": True})
-    assert "return_token_ids" not in asked("openai", **CHAT, stream=True)
+    assert "return_token_ids" not in asked("openai", **MESSAGES, stream=True)
 
 
 def test_where_vllm_names_no_token_ids_its_chunks_state_usage() -> None:
     counted = {"include_usage": True, "continuous_usage_stats": True}
-    hidden = asked_of_vllm(**CHAT, stream=True, include_reasoning=False)
+    hidden = asked_of_vllm(**MESSAGES, stream=True, include_reasoning=False)
     assert (hidden["return_token_ids"], hidden["stream_options"]) == (True, counted)
     echoed = asked_of_vllm(prompt="x", stream=True, echo=True)
     assert ("return_token_ids" in echoed, echoed["stream_options"]) == (False, counted)
@@ -59,5 +59,5 @@ def test_where_vllm_names_no_token_ids_its_chunks_state_usage() -> None:
     ],
 )
 def test_what_streams_leave_out_is_asked_for_whole(fields: dict[str, Any], whole: bool) -> None:
-    kind = {"prompt": "x"} if "echo" in fields else CHAT
+    kind = {"prompt": "x"} if "echo" in fields else MESSAGES
     assert asked_of_vllm(**kind, **fields).get("stream", False) is not whole

@@ -62,16 +62,14 @@ class Sink:
     started = False
 
     def __init__(self) -> None:
-        self.written: list[bytes] = []
+        self.beats = 0
 
     def takes_nothing(self) -> bool:
         return False
 
-    async def start(self) -> None:
+    async def beat(self) -> None:
         self.started = True
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
+        self.beats += 1
 
 
 class Scene:
@@ -101,9 +99,8 @@ async def test_it_goes_on_once_the_model_can_be_asked() -> None:
     scene.catalog.replace([AWAKE])
     assert await waiting is AWAKE
     assert scene.told == [("a", "ready")]
-    assert scene.sink.written
-    assert set(scene.sink.written) == {b": keep-alive\n\n"}
-    assert scene.record.heartbeats == len(scene.sink.written)
+    assert scene.sink.beats > 0
+    assert scene.record.heartbeats == scene.sink.beats
     assert scene.cluster.awaiting == 0
 
 
@@ -175,7 +172,7 @@ async def test_a_model_that_has_lost_its_last_pod_is_waited_for(model: ServedMod
     waiting = scene.ready(model)
     await asyncio.sleep(0.1)
     assert not waiting.done()
-    assert scene.sink.written
+    assert scene.sink.beats > 0
     back = replace(model, absence=None)
     scene.catalog.put([back])
     assert await waiting is back

@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 from cloudach_gateway.proxy.engine.connection import Connection
 from cloudach_gateway.proxy.engine.exchange import Exchange, Happened, Lane
+from cloudach_gateway.proxy.stream.client_view import ClientView
 from cloudach_gateway.proxy.stream.express import Express
-from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter
+from cloudach_gateway.proxy.stream.rewrite import StreamRewriter
 from cloudach_gateway.proxy.stream.tally import Tally
 
 from tests.support.wire import chunk

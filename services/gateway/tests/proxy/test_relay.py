@@ -9,14 +9,15 @@ from typing import Any
 
 import orjson
 import pytest
+from cloudach_gateway.api.generated import ChunkAnswers
 from cloudach_gateway.catalog import ServedModel
 from cloudach_gateway.errors import GatewayError
 from cloudach_gateway.proxy.engine import routes
 from cloudach_gateway.proxy.relay import Relay
+from cloudach_gateway.proxy.stream.client_view import ClientView
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.record import RequestRecord
 from cloudach_gateway.settings import Failover, Model
-from openai_wire.requests import ChatRequest, parse
 
 from tests.support.wire import STREAM_HEAD, chunk
 
@@ -37,7 +38,7 @@ async def ask(run: Run, engine: Any, dialect: str, tally: Tally) -> bytes:
     request = replace(run.request, model=model, route=routes.CHAT, body=orjson.dumps(fields), fields=fields)
     relay = Relay(run.engines, run.timeouts, Failover(attempts=1, spread_s=0.02))
     return await relay.gathered(
-        request, parse(ChatRequest, orjson.dumps(asked)), tally, RequestRecord("POST", routes.CHAT.path)
+        request, ChunkAnswers(ClientView("m", chat=True)), tally, RequestRecord("POST", routes.CHAT.path)
     )
 
 

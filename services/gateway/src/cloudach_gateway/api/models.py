@@ -15,7 +15,7 @@ from ..client.sink import send_json
 from ..errors import ModelNotFound
 from ..proxy.placing.context_lengths import ContextLengths
 from ..record import SCOPE_KEY, RequestRecord
-from .generation import Services
+from .services import Services
 
 _PATIENCE_S = 0.5  # for an engine that is asked what it states of a model
 

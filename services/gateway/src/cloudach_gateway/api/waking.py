@@ -10,10 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
-from openai_wire.sse import KEEP_ALIVE_FRAME
-
 from ..catalog import Catalog, ServedModel, Why
-from ..client.sink import SseSink
+from ..client.sink import Outlet
 from ..errors import GatewayError, ModelNotReady
 from ..proxy.placing.watch import Watch
 from ..record import RequestRecord
@@ -84,7 +82,7 @@ class Waking:
         bound_s = min(self.lapse_s, self.timeouts.total_s * _SHARE, math.inf if stream else self.whole_s)
         return max(bound_s - waited_s, min(bound_s, _LEAST_S))
 
-    async def ready(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel:
+    async def ready(self, model: ServedModel, record: RequestRecord, sink: Outlet) -> ServedModel:
         """The model, once it can be asked. Raises ModelNotReady, ModelNotFound, UpstreamTimeout."""
         watch = Watch(self.timeouts, _Beaten(sink, record) if record.stream else None)
         patience_s = min(self._bound_s(model, stream=record.stream), self.timeouts.total_s * _SHARE)
@@ -107,7 +105,7 @@ class Waking:
             raise self.cluster.not_ready(found, waited_s=waited_s)
         return found
 
-    async def ready_or_told(self, model: ServedModel, record: RequestRecord, sink: SseSink) -> ServedModel | None:
+    async def ready_or_told(self, model: ServedModel, record: RequestRecord, sink: Outlet) -> ServedModel | None:
         """The same; None when a stream that has had heart-beats was told in an error frame that it cannot be asked."""
         if model.absence is None:
             return model
@@ -117,7 +115,7 @@ class Waking:
             if not sink.started:
                 raise
             record.end_with(error)
-            await sink.finish(error.frame())
+            await sink.fail(error)
             return None
 
     def _bound_s(self, model: ServedModel, *, stream: bool) -> float:
@@ -141,7 +139,7 @@ class Waking:
 class _Beaten:
     """A client that gets heart-beats."""
 
-    def __init__(self, sink: SseSink, record: RequestRecord) -> None:
+    def __init__(self, sink: Outlet, record: RequestRecord) -> None:
         self._sink = sink
         self._record = record
         self.takes_nothing = sink.takes_nothing
@@ -152,5 +150,4 @@ class _Beaten:
 
     async def beat(self) -> None:
         self._record.heartbeat()
-        await self._sink.start()
-        self._sink.write(KEEP_ALIVE_FRAME)
+        await self._sink.beat()

@@ -1,4 +1,4 @@
-"""Every response gets its request id and its limits, every failure OpenAI's envelope, every request a log line."""
+"""Every response gets its request id and its limits, every failure its API's error form, every request a log line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import metrics
 from ..errors import GatewayError, InternalError, LimitState
 from ..record import SCOPE_KEY, RequestRecord
+from .dialect import OPENAI, ClientDialect
+from .sink import send_json
 
 _log = logging.getLogger("cloudach.request")
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, dialect: ClientDialect = OPENAI) -> None:
         self._app = app
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,29 +41,22 @@ class Envelope:
         except GatewayError as error:
             record.end_with(error)
             if record.status is None:
-                await respond(error, send_with_headers, record)
+                await respond(error, send_with_headers, record, self._dialect)
         except Exception as exception:
             record.error = InternalError("Something went wrong on our side.", cause=repr(exception))
             _log.exception("unhandled", extra={"request_id": record.id})
             if record.status is not None:
                 raise  # the response has begun: the server has to cut the connection
-            await respond(record.error, send_with_headers, record)
+            await respond(record.error, send_with_headers, record, self._dialect)
         finally:
             _finish(record)
 
 
-async def respond(error: GatewayError, send: Send, record: RequestRecord) -> None:
+async def respond(error: GatewayError, send: Send, record: RequestRecord, dialect: ClientDialect) -> None:
     if error.limits is not None:
         record.limits = error.limits
-    body = error.body()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *error.retry_headers(),
-        *error.headers,
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    headers = [*error.retry_headers(), *error.headers]
+    await send_json(send, dialect.error_body(error), status=error.status, headers=headers)
 
 
 def _headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:

@@ -8,6 +8,17 @@ from typing import Any
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 
 
+def contents(chunks: bytes) -> bytes:
+    """Takes the sizes off whole HTTP chunks."""
+    parts, at = [], 0
+    while at < len(chunks):
+        begin = chunks.index(b"\r\n", at) + 2
+        end = begin + int(chunks[at : begin - 2], 16)
+        parts.append(chunks[begin:end])
+        at = end + 2
+    return b"".join(parts)
+
+
 class HeadCork:
     """The head waits for the first bytes of the body. `flush` where there are none, as after HEAD."""
 
@@ -55,9 +66,9 @@ class Unchunked:
             head, _, data = data.partition(b"\r\n\r\n")
             self._chunked = _CHUNKED in head + b"\r\n"
             head = (head + b"\r\n").replace(_CHUNKED, b"", 1) if self._chunked else head + b"\r\n"
-            data = head + b"\r\n" + (self._content(data) if self._chunked else data)
+            data = head + b"\r\n" + (contents(data) if self._chunked else data)
         elif self._chunked:
-            data = self._content(data)
+            data = contents(data)
         if data:
             self._transport.write(data)
 
@@ -66,14 +77,3 @@ class Unchunked:
 
     def is_closing(self) -> bool:
         return bool(self._transport.is_closing())
-
-    @staticmethod
-    def _content(chunks: bytes) -> bytes:
-        """What whole chunks have in them."""
-        parts, at = [], 0
-        while at < len(chunks):
-            begin = chunks.index(b"\r\n", at) + 2
-            end = begin + int(chunks[at : begin - 2], 16)
-            parts.append(chunks[begin:end])
-            at = end + 2
-        return b"".join(parts)

@@ -1,14 +1,19 @@
-"""Where answers go: a client's connection as streams need it, and whole JSON answers."""
+"""Where answers leave: an outlet for one request's answer, and whole JSON bodies for all else."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from starlette.types import Scope, Send
 
+from ..errors import GatewayError
+from ..proxy.conversation import SlowReader
 from ..proxy.stream.express import Framed
 from .connection import CONNECTION, ClientConnection
+from .dialect import OPENAI, ClientDialect
+from .response_writers import contents
 
 _SSE_HEADERS = [
     (b"content-type", b"text/event-stream"),
@@ -17,24 +22,50 @@ _SSE_HEADERS = [
 ]
 
 
-class SseSink:
-    """An event stream towards one client, and the news of that client. `with SseSink(…) as sink`.
+class Tap(Protocol):
+    """Gets a copy of an answer as it leaves."""
 
-    Events go straight to the connection: ASGI's `send` was a fifth of what relaying a chunk cost.
+    def wrote(self, data: bytes) -> None:
+        """Bytes of the response's body."""
+
+    def ended(self) -> None:
+        """All of the answer has been handed to the connection."""
+
+
+class Outlet:
+    """The one way by which a request's answer goes to its client, and the news of that client.
+
+    Use it as `with Outlet(…) as outlet`. When the client goes away, `on_lost` is called; it ends the request. A client
+    that reads nothing for `slow_reader_s` while its last bytes wait raises SlowReader.
+
+    Events go straight to the connection because ASGI's `send` was a fifth of what relaying a chunk cost. Without a tap,
+    `write` is the connection's own method.
     """
 
-    def __init__(self, scope: Scope, send: Send, *, on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        send: Send,
+        *,
+        on_lost: Callable[[], None],
+        slow_reader_s: float,
+        dialect: ClientDialect = OPENAI,
+        tap: Tap | None = None,
+    ) -> None:
         self._send = send
         self._connection: ClientConnection = scope["extensions"][CONNECTION]
         self._on_lost = on_lost
+        self._slow_reader_s = slow_reader_s
+        self._dialect = dialect
+        self._tap = tap
         self._on_flow: Callable[[bool], None] | None = None
         self._on_gone: Callable[[], None] | None = None
         self._unsent = 0
-        self.write = self._connection.write_chunk
+        self.write: Callable[[bytes], None] = self._connection.write_chunk if tap is None else self._write_tapped
         self.started = False
         self.paused_at: float | None = None
 
-    def __enter__(self) -> SseSink:
+    def __enter__(self) -> Outlet:
         self._connection.watcher = self
         if self._connection.closed:
             self._on_lost()
@@ -47,17 +78,55 @@ class SseSink:
             self._connection.watcher = None
         self._on_flow = self._on_gone = None
 
+    # A stream: `start`, then `write` and `beat`, then `finish` or `fail`.
+
     @property
     def framed(self) -> Framed:
-        return self._connection.framed
+        """After the first `write`: what takes HTTP chunks as they go out."""
+        return self._connection.framed if self._tap is None else _TappedFrames(self._connection.framed, self._tap)
 
     async def start(self) -> None:
         if not self.started:
             self.started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": list(_SSE_HEADERS)})
 
+    async def beat(self) -> None:
+        """Tells the client that it still waits for something."""
+        await self.start()
+        self.write(self._dialect.heartbeat)
+
     async def finish(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        """Sends the last bytes. Raises SlowReader."""
+        if self.paused_at is None:  # then it does not wait
+            await self._finish(data)
+            return
+        try:
+            async with asyncio.timeout_at(self.paused_at + self._slow_reader_s):
+                await self._finish(data)
+        except TimeoutError:
+            raise SlowReader from None
+
+    async def fail(self, error: GatewayError) -> None:
+        """Ends a stream that has begun with an error. Raises SlowReader."""
+        await self.finish(self._dialect.error_frame(error))
+
+    # An answer in one piece.
+
+    async def whole(self, body: bytes) -> None:
+        """Sends a JSON answer. Raises SlowReader."""
+        if self.paused_at is None:
+            await send_json(self._send, body)
+        else:
+            try:
+                async with asyncio.timeout(self._slow_reader_s):
+                    await send_json(self._send, body)
+            except TimeoutError:
+                raise SlowReader from None
+        if self._tap is not None:
+            self._tap.wrote(body)
+            self._tap.ended()
+
+    # The client.
 
     def cut(self) -> None:
         """Closes the client's connection; nobody is told."""
@@ -97,8 +166,31 @@ class SseSink:
         if self._on_flow is not None:
             self._on_flow(False)
 
+    async def _finish(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        if self._tap is not None:
+            self._tap.wrote(data)
+            self._tap.ended()
 
-async def send_json(send: Send, body: bytes, *, status: int = 200) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    def _write_tapped(self, data: bytes) -> None:
+        self._connection.write_chunk(data)
+        if self._tap is not None:
+            self._tap.wrote(data)
+
+
+class _TappedFrames:
+    """Takes HTTP chunks for the connection, and shows the tap what is in them."""
+
+    def __init__(self, framed: Framed, tap: Tap) -> None:
+        self._framed = framed
+        self._tap = tap
+
+    def write(self, data: bytes) -> None:
+        self._framed.write(data)
+        self._tap.wrote(contents(data))
+
+
+async def send_json(send: Send, body: bytes, *, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    common = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": [*common, *headers]})
     await send({"type": "http.response.body", "body": body})

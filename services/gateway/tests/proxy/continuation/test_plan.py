@@ -10,7 +10,8 @@ import pytest
 from cloudach_gateway.proxy.continuation.kinds import CHAT, COMPLETIONS, Kind
 from cloudach_gateway.proxy.continuation.plan import CannotContinue, Continuation, detokenize_body, kind_of, plan
 from cloudach_gateway.proxy.engine.chunk import BadChunk, EngineReportedError, NotReproducible
-from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter
+from cloudach_gateway.proxy.stream.client_view import ClientView
+from cloudach_gateway.proxy.stream.rewrite import StreamRewriter
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.proxy.stream.transcript import WINDOW, Transcript
 

@@ -6,18 +6,16 @@ from typing import Any
 
 import orjson
 import pytest
+from cloudach_gateway.proxy.stream.client_view import ClientView
 from cloudach_gateway.proxy.stream.collect import Collector
 from cloudach_gateway.proxy.stream.tally import Tally
-from openai_wire.requests import ChatRequest, CompletionRequest, parse
 
 HEAD = {"id": "x-1", "created": 7, "model": "own-name"}
 
 
 def gathered(*choices: dict[str, Any], chat: bool = True, vllm: bool = True, **last: Any) -> dict[str, Any]:
     """The answer made of one event for each choice, and of a last one without choices where `last` is given."""
-    asked = {"model": "alias"} | ({"messages": [{"role": "user", "content": "?"}]} if chat else {"prompt": "?"})
-    body = orjson.dumps(asked)
-    collector = Collector(parse(ChatRequest, body) if chat else parse(CompletionRequest, body), Tally(), vllm=vllm)
+    collector = Collector(ClientView("alias", chat=chat), Tally(), vllm=vllm)
     for choice in choices:
         collector.feed(orjson.dumps({**HEAD, "choices": [{"index": 0, **choice}]}))
     if last:

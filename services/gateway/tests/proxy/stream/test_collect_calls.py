@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 from cloudach_gateway.proxy.engine.chunk import BadChunk, TooLarge
+from cloudach_gateway.proxy.stream.client_view import ClientView
 from cloudach_gateway.proxy.stream.collect import Collector, can_collect
 from cloudach_gateway.proxy.stream.tally import Tally
-from openai_wire.requests import ChatRequest, parse
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
 
-def gathered(*deltas: dict[str, Any], choice: Any = "auto", vllm: bool = True, largest: int = 10_000) -> dict[str, Any]:
-    asked = {"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": [TOOL], "tool_choice": choice}
-    collector = Collector(parse(ChatRequest, json.dumps(asked).encode()), Tally(), vllm=vllm, largest=largest)
+def gathered(*deltas: dict[str, Any], forced: bool = False, vllm: bool = True, largest: int = 10_000) -> dict[str, Any]:
+    view = ClientView("m", chat=True, forced_call=forced)
+    collector = Collector(view, Tally(), vllm=vllm, largest=largest)
     for delta in ({"role": "assistant", "content": ""}, *deltas):
         collector.feed(json.dumps({"id": "c", "choices": [{"index": 0, "delta": delta}]}).encode())
     [found] = json.loads(collector.answer())["choices"]
@@ -102,19 +102,19 @@ def test_calls_of_other_types_and_old_functions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "vllm", "said", "expected"),
+    ("forced", "vllm", "said", "expected"),
     [
-        ("auto", True, None, None),
-        ("auto", True, "\n\n", None),
-        ("auto", True, "Let me see.", "Let me see."),
-        ("auto", False, " ", None),
-        ("required", True, None, ""),  # as vLLM has it where a call is forced
-        ("required", False, None, None),
+        (False, True, None, None),
+        (False, True, "\n\n", None),
+        (False, True, "Let me see.", "Let me see."),
+        (False, False, " ", None),
+        (True, True, None, ""),  # as vLLM has it where a call is forced
+        (True, False, None, None),
     ],
 )
-def test_content_beside_calls(choice: str, vllm: bool, said: str | None, expected: str | None) -> None:
+def test_content_beside_calls(forced: bool, vllm: bool, said: str | None, expected: str | None) -> None:
     call = {"tool_calls": [piece(0, id="a", name="f")]}
-    assert gathered({"content": said}, call, choice=choice, vllm=vllm)["content"] == expected
+    assert gathered({"content": said}, call, forced=forced, vllm=vllm)["content"] == expected
 
 
 def test_content_without_calls_stays() -> None:
@@ -142,10 +142,7 @@ def test_which_requests_are_asked_whole() -> None:
     assert not can_collect({"tools": [TOOL], "prompt_logprobs": 0})
 
 
-@pytest.mark.parametrize(
-    ("choice", "content"),
-    [("required", ""), ({"type": "function", "function": {"name": "f"}}, ""), ("auto", None), ("none", None)],
-)
-def test_content_beside_reasoning_alone_is_blank_where_a_call_is_forced(choice: Any, content: str | None) -> None:
+@pytest.mark.parametrize(("forced", "content"), [(True, ""), (False, None)])
+def test_content_beside_reasoning_alone_is_blank_where_a_call_is_forced(forced: bool, content: str | None) -> None:
     """As vLLM 0.29 has it in whole answers."""
-    assert gathered({"reasoning": "Hm"}, choice=choice)["content"] == content
+    assert gathered({"reasoning": "Hm"}, forced=forced)["content"] == content

@@ -11,14 +11,14 @@ import orjson
 import pytest
 from cloudach_gateway.proxy.engine.connection import Connection
 from cloudach_gateway.proxy.engine.exchange import Exchange, Happened, Lane
+from cloudach_gateway.proxy.stream.client_view import ClientView
 from cloudach_gateway.proxy.stream.collect import Collector
 from cloudach_gateway.proxy.stream.express import Express, Gathering
-from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter
+from cloudach_gateway.proxy.stream.rewrite import StreamRewriter
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.proxy.stream.transcript import MOST_OF_ONE
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai_wire.requests import ChatRequest, CompletionRequest, parse
 
 from tests.support.wire import STREAM_HEAD
 
@@ -147,10 +147,8 @@ async def test_a_gathered_answer_takes_the_same_way(chat: bool) -> None:
     engine.protocol = connection
     exchange = Exchange("here", connection, lambda _: None, events=True)
     connection.send(b"", exchange)
-    asked = {"model": "alias"} | ({"messages": [{"role": "user", "content": "?"}]} if chat else {"prompt": "?"})
     tally = Tally()
-    body = orjson.dumps(asked)
-    collector = Collector(parse(ChatRequest, body) if chat else parse(CompletionRequest, body), tally)
+    collector = Collector(ClientView("alias", chat=chat), tally)
     ways: list[Gathering] = []
 
     def shortcut() -> Gathering | None:

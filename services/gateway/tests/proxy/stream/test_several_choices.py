@@ -16,13 +16,13 @@ from cloudach_gateway.proxy.continuation.kinds import CHAT
 from cloudach_gateway.proxy.continuation.plan import CannotContinue, plan
 from cloudach_gateway.proxy.engine.connection import Connection
 from cloudach_gateway.proxy.engine.exchange import Exchange, Lane
+from cloudach_gateway.proxy.stream.client_view import ClientView, UsageForm
 from cloudach_gateway.proxy.stream.collect import Collector
 from cloudach_gateway.proxy.stream.express import Gathering
-from cloudach_gateway.proxy.stream.rewrite import ClientView, StreamRewriter, UsageForm
+from cloudach_gateway.proxy.stream.rewrite import StreamRewriter
 from cloudach_gateway.proxy.stream.tally import Tally
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from openai_wire.requests import ChatRequest, CompletionRequest, parse
 
 from tests.support.wire import STREAM_HEAD
 
@@ -59,7 +59,14 @@ class Situation:
 
     @property
     def view(self) -> ClientView:
-        return ClientView(ALIAS, usage=self.usage, token_ids=self.ids_shown, answers_per_prompt=self.n)
+        return ClientView(
+            ALIAS,
+            usage=self.usage,
+            token_ids=self.ids_shown,
+            answers_per_prompt=self.n,
+            choices=self.n * self.prompts,
+            chat=self.chat,
+        )
 
     def payloads(self) -> list[bytes]:
         """As vLLM writes them."""
@@ -283,17 +290,8 @@ class Gathered:
     """An answer that is put together from what an engine's connection reads."""
 
     def __init__(self, situation: Situation) -> None:
-        asked: dict[str, Any] = {"model": ALIAS, "n": situation.n, "return_token_ids": situation.ids_shown}
-        asked |= (
-            {"messages": [{"role": "user", "content": "?"}]}
-            if situation.chat
-            else {"prompt": ["?"] * situation.prompts}
-        )
-        body = orjson.dumps(asked)
         self.tally = Tally()
-        self.collector = Collector(
-            parse(ChatRequest, body) if situation.chat else parse(CompletionRequest, body), self.tally
-        )
+        self.collector = Collector(situation.view, self.tally)
 
     async def read(self, data: list[bytes]) -> None:
         engine = Wire()

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
-from openai_wire.requests import ChatRequest, CompletionRequest
 
 from ..engine.chunk import LARGEST_ANSWER, SHAPE_ERRORS, BadChunk, TooLarge, parse
 from . import collect_calls, logprobs
+from .client_view import ClientView
 from .express import MOST_TEXTS
 from .form import RunningForm, head_of
 from .pieces import PIECE, grow, joined
@@ -65,7 +65,7 @@ class Collector:
 
     def __init__(
         self,
-        request: ChatRequest | CompletionRequest,
+        view: ClientView,
         tally: Tally,
         *,
         vllm: bool = True,
@@ -78,13 +78,13 @@ class Collector:
         self._largest = largest
         self._held = 0  # bytes, about
         self._unread = 0  # bytes of the events whose texts are in `texts`, without those that `Gathering` took
-        self._choices_asked = request.choices
-        self._chat = isinstance(request, ChatRequest)
+        self._choices_asked = view.choices
+        self._chat = view.chat
         self._vllm = vllm
-        self._forced = isinstance(request, ChatRequest) and request.tool_choice not in (None, "auto", "none")
-        self._model = request.model
-        self._token_ids = bool(request.return_token_ids)
-        self._answers_per_prompt = request.n or 1
+        self._forced = view.forced_call
+        self._model = view.model
+        self._token_ids = view.token_ids
+        self._answers_per_prompt = view.answers_per_prompt
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
         self._forms = FormFinder(on_slow_path)

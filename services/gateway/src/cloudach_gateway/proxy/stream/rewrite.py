@@ -8,38 +8,18 @@ parsed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import orjson
 from openai_wire.sse import DONE_FRAME
 
 from ..engine.chunk import SHAPE_ERRORS, BadChunk, parse
+from .client_view import ClientView, UsageForm
 from .express import Shape
 from .form import DATA, END, QUOTE, RunningForm, head_of, is_text
 from .slow_path import FormFinder, SlowPath
 from .tally import Tally
 from .transcript import MOST_OF_ONE
-
-
-class UsageForm(Enum):
-    """Where the client wants `usage` in its stream."""
-
-    LAST_CHOICE = "on the last chunk that has a choice"  # without stream_options, as the guide has it
-    EXTRA_CHUNK = "a last chunk without choices"  # include_usage: true
-    EVERY_CHUNK = "on every chunk"  # continuous_usage_stats: true
-    NONE = "nowhere"  # include_usage: false
-
-
-@dataclass(frozen=True, slots=True)
-class ClientView:
-    """The part of the engine's stream that the client asked to see."""
-
-    model: str  # the name the client used
-    usage: UsageForm = UsageForm.LAST_CHOICE
-    token_ids: bool = False
-    answers_per_prompt: int = 1
 
 
 class StreamRewriter:

@@ -1,0 +1,28 @@
+"""What the API's paths work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..admission import Admission
+from ..admission.salts import Salts
+from ..catalog import Catalog
+from ..client.intake import Intake
+from ..lifecycle import Lifecycle
+from ..proxy.relay import Relay
+from ..settings import Settings
+from .waking import Waking
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Made once, in `app`. waking: None where there is no cluster."""
+
+    settings: Settings
+    catalog: Catalog
+    admission: Admission
+    relay: Relay
+    lifecycle: Lifecycle
+    intake: Intake
+    salts: Salts
+    waking: Waking | None = None
