@@ -18,14 +18,17 @@ UV_VERSION := 0.13.9
 UV := .tools/bin/uv
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest
+# With COVERAGE=1 the unit and the data-plane tests tell which lines they run, in processes that they start as well.
+COVERAGE ?=
+COVERED := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(PYTEST))
 # Suites that wait more than they compute run in several processes, a file at a time, in the order given.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine gpu-lock run stop keys test test-unit test-data-plane test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-kubernetes test-kube test-cluster chart-docs settings-docs k8s-base bench check format clean
+.PHONY: help setup engine gpu-lock run stop keys test test-unit test-data-plane coverage coverage-report test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-gateway-models test-kube test-chart-pods chart-docs settings-docs k8s-base bench check format clean
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  Variables of make run: PORT=$(PORT)  ENGINE=$(ENGINE) (vllm, sim, ray-sim)  CONFIG=FILE (models of your own)"
 	@echo "  Variables of make bench: ONLY=haproxy,cloudach  BEFORE=DIR (another checkout)  REPEATS=5  WRITE=1 (into docs/benchmarks.md)  BENCH=--quick (any flag)"
@@ -63,19 +66,29 @@ test: export STREAMS ?= 200
 test: export LEFT_OUT := .cache/left-out
 test: check ## all tests, the real vLLM run last; what was left out is said at the end
 	@mkdir -p $(dir $(LEFT_OUT)) && : >$(LEFT_OUT)
-	@$(MAKE) -j2 test-unit guide-tools # downloads go on beside tests that do not mind
-	@$(MAKE) test-data-plane test-chaos test-guide
-	@$(MAKE) -j2 test-kube engine
-	@$(MAKE) test-cluster
-	@$(MAKE) test-e2e
+	@rm -rf .cache/coverage
+	@$(MAKE) -j2 -O test-unit guide-tools COVERAGE=1 # downloads go on beside tests that do not mind
+	@$(MAKE) test-data-plane COVERAGE=1
+	@$(MAKE) coverage-report test-chaos
+	@$(MAKE) -j2 -O test-kube engine
+	@$(MAKE) -j2 -O test-chart-pods test-guide # pods are waited for while the guide's programs compute
+	@$(MAKE) test-e2e # alone: the engine takes all cores
 	@scripts/left-out.sh $(LEFT_OUT)
 
 test-unit: setup ## the tests beside the libraries and services, and those of docs/
-	$(PYTEST) -q -n 3 --dist worksteal libs services tests/docs
+	$(COVERED) -q -n 3 --dist worksteal libs services tests/docs
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
 	@scripts/proxy-tools.sh
-	$(PYTEST) -q -n 3 $(BY_FILE) tests/data_plane tests/bench tests/vllm_suite/test_verdict.py
+	$(COVERED) -q -n 3 $(BY_FILE) tests/data_plane tests/bench tests/vllm_suite/test_verdict.py
+
+coverage: ## which lines the unit and the data-plane tests run; fails below the gate in pyproject.toml
+	@rm -rf .cache/coverage
+	@$(MAKE) test-unit test-data-plane COVERAGE=1
+	@$(MAKE) coverage-report
+
+coverage-report: setup
+	@$(BIN)/coverage combine -q && $(BIN)/coverage report
 
 test-chaos: setup ## replicas and gateways killed and replaced under load: no stream breaks; STREAMS=500
 	$(PYTEST) -q tests/chaos
@@ -109,23 +122,23 @@ test-edits: setup ## 200 random edits and 50 kills over ten Models, not part of 
 	$(PYTEST) -q -s tests/controller/test_random_edits.py
 
 test-soak: setup ## 1,000 streams through one gateway process, not part of `make test`; MINUTES=5
-	$(PYTEST) -q tests/load
+	$(PYTEST) -q tests/soak
 
 test-charts: setup ## the Helm chart: values, schemas, Pod Security, and helm on a real API server (KUBEBUILDER_ASSETS)
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/charts
 
-test-kubernetes: setup ## the gateway and Models on a real API server: served, woken, an outage (KUBEBUILDER_ASSETS)
+test-gateway-models: setup ## the gateway and Models on a real API server: served, woken, an outage (KUBEBUILDER_ASSETS)
 	@scripts/kube-tools.sh
-	$(PYTEST) -q tests/kubernetes
+	$(PYTEST) -q tests/gateway_models
 
 test-kube: setup ## those four at once, part of `make test`; KUBEBUILDER_ASSETS=DIR, without which most is left out
 	@scripts/kube-tools.sh
-	$(PYTEST) -q -n 2 $(BY_FILE) tests/controller tests/kubernetes tests/crd tests/charts
+	$(PYTEST) -q -n 3 $(BY_FILE) tests/controller tests/gateway_models tests/crd tests/charts
 
-test-cluster: setup ## the chart as pods: ready, upgraded under load, tested, uninstalled; needs a node (tests/cluster/node.py)
+test-chart-pods: setup ## the chart as pods: ready, upgraded under load, tested, uninstalled; needs a node (tests/chart_pods/node.py)
 	@scripts/kube-tools.sh
-	$(PYTEST) -q tests/cluster
+	$(PYTEST) -q tests/chart_pods
 
 chart-docs: setup ## write the chart's schema and README from its values.yaml
 	@$(BIN)/python scripts/chart_docs.py write

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import ray_pods
-from tests.cluster.node import NAMESPACE, Node, node_with, require_node
-from tests.cluster.ray_pods import HEAD, WORKER
+from tests.chart_pods import ray_pods
+from tests.chart_pods.node import NAMESPACE, Node, node_with, require_node
+from tests.chart_pods.ray_pods import HEAD, WORKER
 from tests.support import images
 from tests.support.helm import RELEASED, RELEASED_CRDS, VERSION
 from tests.support.kubectl import await_kinds

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cloudach_model_api.keys import key_id
 
-from tests.kubernetes.conftest import NAMESPACE, Site
+from tests.gateway_models.conftest import NAMESPACE, Site
 from tests.support.stack import start_sim
 from tests.support.waiting import until
 

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from tests.kubernetes.conftest import NAMESPACE, Site, settings
+from tests.gateway_models.conftest import NAMESPACE, Site, settings
 from tests.support.ports import free_port
 from tests.support.processes import ServerFailed
 from tests.support.stack import create_key, start_gateway

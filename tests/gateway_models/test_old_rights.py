@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.kubernetes.conftest import NAMESPACE, Site, settings
+from tests.gateway_models.conftest import NAMESPACE, Site, settings
 from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway
 from tests.support.waiting import until

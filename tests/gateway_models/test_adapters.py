@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes.conftest import NAMESPACE, Site
-from tests.kubernetes.waking import put_to_sleep, stream, wake
+from tests.gateway_models.conftest import NAMESPACE, Site
+from tests.gateway_models.waking import put_to_sleep, stream, wake
 from tests.support.stack import create_key
 from tests.support.waiting import until
 

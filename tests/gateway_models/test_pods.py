@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kubernetes.conftest import Site
-from tests.kubernetes.platform import Client, Platform, crowd, platform
+from tests.gateway_models.conftest import Site
+from tests.gateway_models.platform import Client, Platform, crowd, platform
 from tests.support.kube import Cluster
 from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway

@@ -83,7 +83,7 @@ def require_node() -> None:
     if not ("KUBE_NODE_SCRIPTS" in os.environ or {"CLUSTER_EXEC", "CLUSTER_LOAD"} <= os.environ.keys()):
         pytest.skip(
             "LEFT OUT, needs a cluster with a node: set CLUSTER_EXEC and CLUSTER_LOAD, on k3s CLUSTER_EXEC=env and "
-            "CLUSTER_LOAD='k3s ctr images import' (tests/cluster/node.py)"
+            "CLUSTER_LOAD='k3s ctr images import' (tests/chart_pods/node.py)"
         )
 
 

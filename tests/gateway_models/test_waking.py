@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubernetes.conftest import SLEEPS, Site, settings
-from tests.kubernetes.waking import USED, WAKE, put_to_sleep, stream, wake
+from tests.gateway_models.conftest import SLEEPS, Site, settings
+from tests.gateway_models.waking import USED, WAKE, put_to_sleep, stream, wake
 from tests.support.helm_test import helm_test
 from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway

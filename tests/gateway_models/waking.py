@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from tests.kubernetes.conftest import SLEEPS, Site
+from tests.gateway_models.conftest import SLEEPS, Site
 from tests.support.waiting import until
 
 WAKE, USED = "wakeRequestedAt", "lastRequestAt"

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import CRDS_APART, VERSIONS, WAIT, objects
-from tests.cluster.node import NAMESPACE, Node
-from tests.cluster.ray_pods import WORKER, RayPods
+from tests.chart_pods.conftest import CRDS_APART, VERSIONS, WAIT, objects
+from tests.chart_pods.node import NAMESPACE, Node
+from tests.chart_pods.ray_pods import WORKER, RayPods
 from tests.support.helm import CHART
 from tests.support.kubectl import CommandFailed, await_kinds
 from tests.support.release import CRDS

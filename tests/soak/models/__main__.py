@@ -21,7 +21,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.load.models.standing import StandingKubeRay, standing_kuberay
+from tests.soak.models.standing import StandingKubeRay, standing_kuberay
 from tests.support.accounts import ACCOUNT, NAMESPACE, kubeconfig_of
 from tests.support.kube import Cluster, api_server
 from tests.support.processes import BIN, Server
@@ -37,7 +37,7 @@ _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.load.models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.soak.models", description=__doc__)
     parser.add_argument("--models", type=int, default=1000)
     parser.add_argument("--namespaces", type=int, default=10, help="that they are spread over")
     parser.add_argument("--seconds", type=float, default=120, help="of the window at rest")

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tests.kubernetes.conftest import NAMESPACE, POD_IP, Site, settings
+from tests.gateway_models.conftest import NAMESPACE, POD_IP, Site, settings
 from tests.support.accounts import ACCOUNT as CONTROLLER
 from tests.support.accounts import kubeconfig_of
 from tests.support.kube import Cluster

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.kubernetes.conftest import NAMESPACE, account_at, seen_by_gateways
-from tests.kubernetes.platform import Platform, crowd, platform
+from tests.gateway_models.conftest import NAMESPACE, account_at, seen_by_gateways
+from tests.gateway_models.platform import Platform, crowd, platform
 from tests.support.accounts import ACCOUNT as CONTROLLER
 from tests.support.kube import api_server
 from tests.support.release import Helm, prepare

@@ -17,7 +17,7 @@ from cloudach_controller.resources.ray_service import application, serve_config
 from cloudach_controller.settings import parse
 from cloudach_model_api.model import Model
 
-from tests.cluster.node import NAMESPACE, Node
+from tests.chart_pods.node import NAMESPACE, Node
 from tests.support.processes import ROOT
 from tests.support.waiting import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kubernetes.conftest import Site, settings
+from tests.gateway_models.conftest import Site, settings
 from tests.support.kube import Cluster
 from tests.support.ports import free_port
 from tests.support.stack import create_key, start_gateway, start_sim

@@ -1,1 +1,0 @@
-"""What the controller costs with many Models: `python -m tests.load.models --help`."""

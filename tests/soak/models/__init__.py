@@ -1,0 +1,1 @@
+"""What the controller costs with many Models: `python -m tests.soak.models --help`."""
