@@ -29,10 +29,13 @@ def test_commands() -> None:
 def test_it_names_what_is_in_those_files() -> None:
     """The classes and functions that the recipes speak of."""
     for name, place in {
-        "kinds": f"{G}app.py",
+        "class Asked": f"{G}api/endpoint.py",
+        "class ToEngine": f"{G}api/endpoint.py",
+        "class Check": f"{G}admission/check.py",
+        "class Rules": f"{G}admission/rules.py",
+        "class KeyLimits": f"{G}admission/key_records.py",
         "Route": f"{G}app.py",
         "class Ask": f"{G}admission/grants.py",
-        "class KeyRecord": f"{G}admission/key_records.py",
         "class Args": "services/inference/src/cloudach_inference/serve.py",
         "class ChatRequest": "libs/openai-wire/src/openai_wire/requests.py",
         "def observe": f"{G}metrics.py",

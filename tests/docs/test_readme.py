@@ -14,7 +14,7 @@ from .code import ROOT
 
 QUESTIONS = {
     "where is a 401's text": (
-        "services/gateway/src/cloudach_gateway/admission/refusals.py",
+        "services/gateway/src/cloudach_gateway/admission/checks/known.py",
         "Incorrect API key provided",
     ),
     "which metrics are there": ("docs/reference/metrics.md", "cloudach_requests_total"),
