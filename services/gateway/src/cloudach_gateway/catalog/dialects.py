@@ -10,16 +10,18 @@ class Dialect:
     """token_ids: its streams name the ids of their tokens and state usage on each chunk, when asked.
     streams_calls: it tells of each token while it writes a tool call; others may be silent until the call is complete.
     own_fields: its whole answers have all of vLLM's fields, null or not.
+    takes_salt: a request may name a salt, and only requests with the same one share cached prefixes.
     states_context: its list of models says how long each model's context is.
     """
 
     token_ids: bool
     streams_calls: bool
     own_fields: bool
+    takes_salt: bool
     states_context: bool
 
 
 DIALECTS = {
-    "vllm": Dialect(token_ids=True, streams_calls=True, own_fields=True, states_context=True),
-    "openai": Dialect(token_ids=False, streams_calls=False, own_fields=False, states_context=False),
+    "vllm": Dialect(token_ids=True, streams_calls=True, own_fields=True, takes_salt=True, states_context=True),
+    "openai": Dialect(token_ids=False, streams_calls=False, own_fields=False, takes_salt=False, states_context=False),
 }

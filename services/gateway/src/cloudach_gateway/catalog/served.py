@@ -102,7 +102,7 @@ class ServedModel:
             max_model_len=model.max_model_len,
             created=int(time.time()),
             rules=Rules(
-                cache_salt=model.cache_salt if model.dialect == "vllm" else "none",
+                cache_salt=model.cache_salt if DIALECTS[model.dialect].takes_salt else "none",
                 pass_unknown=model.unknown_fields == "pass",
                 allowed_fields=frozenset(model.allowed_fields),
                 media_domains=frozenset(model.allowed_media_domains),
