@@ -1,1 +1,1 @@
-"""What every byte of a client passes through: HTTP/1.1 within bounds, bodies, the error envelope, the answer."""
+"""Every byte from and to a client passes through here: HTTP/1.1 within bounds, bodies, error envelope, answer."""

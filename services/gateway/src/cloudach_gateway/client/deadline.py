@@ -1,4 +1,4 @@
-"""One deadline a connection, moved often and met seldom."""
+"""A connection's deadline, which is moved often and missed seldom."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Deadline:
-    """Calls `missed` once the time has come. To move it costs no timer: the one that runs looks again when it ends."""
+    """Calls `missed` once its time has come. Moving it takes no new timer: the present one looks again when it ends."""
 
     __slots__ = ("_due", "_loop", "_missed", "_rings_at", "_timer")
 
@@ -27,7 +27,7 @@ class Deadline:
         self._due = math.inf
 
     def close(self) -> None:
-        """For good; lets go of who was to be called."""
+        """Ends the deadline for good, and forgets whom to call."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None

@@ -1,7 +1,7 @@
-"""How many connections a process takes.
+"""Limits how many connections a process takes.
 
-A process without file descriptors resets its clients and says nothing. So it takes fewer connections than it has
-descriptors for, and keeps a few of them back: on those, health is answered and everything else refused.
+A process that has no file descriptor left resets its clients without a word. So it takes fewer connections than it has
+descriptors for. A few more connections are spare: they get answers about health, and a refusal of all else.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .. import metrics
 _log = logging.getLogger("cloudach.gateway")
 
 SPARE = 64
-"""Connections beyond the most: for those who ask how the process is."""
+"""How many connections are taken beyond the limit, so that health checks are answered."""
 
 _SPARE_HEAD_S = 3.0
-_OWN_FILES = 512  # listeners, Redis, logs, engines that are asked for other reasons than requests
+_OWN_FILES = 512  # descriptors for listeners, Redis, logs, and engines that are asked beside requests
 _SAY_EVERY_S = 10.0
 
 
@@ -31,7 +31,7 @@ class Place(enum.Enum):
 
 
 class Door:
-    """`health_paths`: what is answered on a spare connection."""
+    """Counts a process's connections. health_paths: the paths that are answered on a spare connection."""
 
     spare_head_s = _SPARE_HEAD_S
 
@@ -44,7 +44,7 @@ class Door:
         self._said_at = -_SAY_EVERY_S
 
     def enter(self) -> Place:
-        """For each connection; `leave` when it has ended, whatever its place was."""
+        """Gives a new connection its place. Call `leave` when it has ended, whatever its place was."""
         self.open += 1
         metrics.CONNECTIONS.inc()
         if self.open <= self.most:
@@ -71,7 +71,7 @@ class Door:
 
 
 def most_connections(wanted: int) -> int:
-    """`wanted`, or what there are file descriptors for: a stream takes two, one of them towards its engine."""
+    """Returns `wanted`, or fewer if there are too few file descriptors. A stream takes two, one towards its engine."""
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files == resource.RLIM_INFINITY:
         return wanted

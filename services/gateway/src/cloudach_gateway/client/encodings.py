@@ -1,4 +1,4 @@
-"""Compressed request bodies, unpacked within the limit for bodies."""
+"""Decompresses request bodies within the limit for bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _GZIP = 16 + zlib.MAX_WBITS
 
 
 def content_encoding(scope: Scope) -> bytes | None:
-    """None for a body that is as it is. Raises UnsupportedMediaType for an encoding that is not known here."""
+    """Returns None for a body without an encoding. Raises UnsupportedMediaType for an unknown encoding."""
     named = b",".join(value for name, value in scope["headers"] if name == b"content-encoding")
     found = [one for one in (part.strip().lower() for part in named.split(b",")) if one not in (b"", b"identity")]
     if not found:
@@ -29,7 +29,7 @@ def content_encoding(scope: Scope) -> bytes | None:
 
 
 def unpacked(body: bytes, encoding: bytes, *, limit: int) -> bytes:
-    """Stops past `limit` bytes, however small the body was. Raises RequestTooLarge, InvalidRequest."""
+    """Returns the decompressed body. Stops beyond `limit` bytes. Raises RequestTooLarge, InvalidRequest."""
     name = encoding.decode()
     decompressor = zlib.decompressobj(_window(body, encoding))
     try:
@@ -47,7 +47,7 @@ def unpacked(body: bytes, encoding: bytes, *, limit: int) -> bytes:
 
 
 def _window(body: bytes, encoding: bytes) -> int:
-    """For zlib. `deflate` means zlib's format; some clients send the bare one."""
+    """Returns zlib's `wbits` for this body. `deflate` means zlib's format, but some clients send the raw one."""
     if encoding != b"deflate":
         return _GZIP
     is_zlib = len(body) >= 2 and body[0] & 0x0F == zlib.DEFLATED and int.from_bytes(body[:2], "big") % 31 == 0

@@ -1,4 +1,4 @@
-"""Every response gets its request id and its limits, every failure its API's error form, every request a log line."""
+"""Gives each response its request id and limits, each failure its API's error form, and each request a log line."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def limit_headers(limits: LimitState) -> list[tuple[bytes, bytes]]:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes it: `12ms`, `1s`, `6m0s`."""
+    """Returns a duration as OpenAI writes it: `12ms`, `1s`, `6m0s`."""
     milliseconds = max(0, round(seconds * 1000))
     if milliseconds < 1000:
         return f"{milliseconds}ms"

@@ -1,7 +1,7 @@
-"""What a request's head may be: its size, its version, its Host, and how its body is framed. Pure.
+"""Checks a request's head: its size, its version, its Host, and how its body is framed. Pure.
 
-The parser reads HTTP. What it lets pass, and what a server must refuse nonetheless (RFC 9112), is refused here: a proxy
-in front of us may read such a request differently, and each of the two would see another request in the same bytes.
+The parser lets some requests pass that a server must refuse (RFC 9112). They are refused here, because a proxy before
+the gateway may read them differently, and would then see another request in the same bytes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ MOST_HEAD_BYTES = 65_536
 MOST_URL_BYTES = 8192
 
 FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"expect"))
-"""The headers (in lower case) that `body_length` wants to see."""
+"""The headers, in lower case, that `body_length` has to see."""
 
 CHUNKED = -1
-"""The body's length where chunks say where it ends."""
+"""Stands for the length of a body in chunks, which say themselves where it ends."""
 
 _HOST = re.compile(rb"[A-Za-z0-9.\-_~:\[\]%!$&'()*+,;=]*")
 
@@ -40,9 +40,9 @@ def connect_refused() -> GatewayError:
 
 
 def body_length(version: str, url: bytes, framing: Iterable[tuple[bytes, bytes]]) -> int:
-    """The length of the request's body in bytes, or CHUNKED.
+    """Returns the length of the request's body in bytes, or CHUNKED. Raises GatewayError.
 
-    version: as "1.1". framing: the headers among FRAMING, in their order, names in lower case. Raises GatewayError.
+    version: like "1.1". framing: the headers that FRAMING names, in their order, with names in lower case.
     """
     if version not in ("1.1", "1.0"):
         raise UnsupportedVersion(f"HTTP/{version} is not spoken here; send HTTP/1.1.")
@@ -54,7 +54,7 @@ def body_length(version: str, url: bytes, framing: Iterable[tuple[bytes, bytes]]
             hosts += 1
             if _HOST.fullmatch(value) is None:
                 raise invalid_http("The Host header is no host name.")
-        elif name == b"content-length":  # the parser has seen to it that there is one, of digits
+        elif name == b"content-length":  # the parser lets only one pass, and only of digits
             length = int(value)
         elif name == b"transfer-encoding":
             codings.append(value.strip(b" \t").lower())

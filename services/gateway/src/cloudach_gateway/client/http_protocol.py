@@ -1,10 +1,10 @@
 """uvicorn's HTTP protocol with bounds on all that a client may send: docs/adr/0015-what-a-client-may-send.md.
 
-What a request's head may be is in `head`, how many connections there may be in `door`. The way that streams take
-beneath ASGI is in `streaming_connection`.
+`head` checks a request's head, `door` bounds the number of connections, and `streaming_connection` is the way of
+streams beneath ASGI.
 
-The parser gets no byte beyond a head's end together with it, so that a request whose turn has not come stays unread:
-`_MOST_AHEAD` requests wait, and the rest are bytes in one buffer, or in the kernel.
+The parser gets a head's bytes up to its end and no byte more, so that a request whose turn has not come stays unread.
+`_MOST_AHEAD` requests wait. The rest are bytes in one buffer, or in the kernel.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from .streaming_connection import StreamingConnection
 
 _log = logging.getLogger("cloudach.gateway")
 
-_MOST_AHEAD = 4  # requests that wait behind a running one, each with little of its body
+_MOST_AHEAD = 4  # requests that wait behind the running one, each with little of its body
 _END_OF_HEAD = b"\r\n\r\n"
-_CHUNKS_AT_ONCE = 1024  # bytes: where a chunked body ends, and the next request begins, is the parser's to find
-_LAST_WORDS_S = 2.0  # how long a refused client may go on sending before it is cut off, so that it reads why
-_REST_OF_BODY_S = 10.0  # the same for a body that nobody wanted: its request has been answered
+_CHUNKS_AT_ONCE = 1024  # bytes of a chunked body that the parser gets at once, because only it finds the body's end
+_LAST_WORDS_S = 2.0  # how long a refused client may go on sending before it is cut off, so that it reads the refusal
+_REST_OF_BODY_S = 10.0  # how long the rest of a body may take whose request has been answered already
 
 
 class _Awaited(enum.Enum):
-    """What the client has to do next."""
+    """What the connection waits for from the client."""
 
     NOTHING = 0
     REQUEST = 1
@@ -62,23 +62,23 @@ class _Stop(Exception):
 
 
 class EnvelopeHttpProtocol(StreamingConnection):
-    """Reads requests from a client, hands them to the application one by one, and says what it refuses."""
+    """Reads requests from a client, hands them to the application one by one, and answers those that it refuses."""
 
     url = b""
     _place = Place.SERVED
     _awaited = _Awaited.NOTHING
     _refusal: GatewayError | None = None
-    _told = False  # whether the refusal has been sent
-    # The request that is being read.
+    _refusal_sent = False
+    # These belong to the request that is being read.
     _begun = False  # blank lines before it do not count
     _head_bytes = 0
-    _tail = b""  # of a head that has not ended: what may be the beginning of its end
+    _tail = b""  # the last bytes of a head that has not ended, because its end may begin in them
     _in_body = False
     _left = 0  # bytes of the body, or CHUNKED
     _overhead = 0  # bytes of chunk sizes and trailers since the last content
     _upgrading = False
-    _reprieved = False  # one that comes at the very end of the time for it is read all the same, but once
-    # What has been received and has to wait for its turn.
+    _reprieved = False  # a request that came at the very end of its time has got more time, which it gets once
+    # These bytes have been received and wait for their turn.
     _rest = b""
     _rest_at = 0
     _unsent = 0  # bytes that the client had not taken when they were last looked at
@@ -106,7 +106,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         self._door.leave()
         self._deadline.close()
-        for cycle in (self.cycle, self._running):  # uvicorn tells it to the last request it has read
+        for cycle in (self.cycle, self._running):  # uvicorn tells only the last request that it has read
             if cycle is not None:
                 if not cycle.response_complete:
                     cycle.disconnected = True
@@ -114,14 +114,17 @@ class EnvelopeHttpProtocol(StreamingConnection):
         super().connection_lost(exc)
         if self.watcher is not None:
             self.watcher.lost()
-        # A request that still runs knows this connection: what knows the request goes from here.
+        # A request that still runs refers to this connection, so this connection lets go of the request.
         self.pipeline.clear()
         self.scope = self.headers = self.cycle = self._running = self._last = None  # type: ignore[assignment]
         self._framing = []
         self._rest = b""
 
     def eof_received(self) -> None:
-        """Who sends no more has gone; what is written would be waited for before anybody is told."""
+        """Cuts the connection, because a client that sends no more has gone.
+
+        uvicorn would first wait until the client had taken all that was written.
+        """
         if self._running is not None and not self._running.response_complete:
             self.abort()
 
@@ -134,10 +137,10 @@ class EnvelopeHttpProtocol(StreamingConnection):
             self._rest, self._rest_at = self._rest[self._rest_at :] + data, 0
             return
         self._read(data, 0)
-        self._reckon()
+        self._update_deadline()
 
     def _read(self, data: bytes, at: int) -> None:
-        """Feeds the parser until the data ends, or until as many requests wait as may."""
+        """Feeds the parser until the data ends, or until the most requests wait."""
         size = len(data)
         while at < size and self._refusal is None and self.parser is not None:
             if self._in_body:
@@ -155,7 +158,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
                 end = min(self._end_of_head(data, at), at + MOST_HEAD_BYTES + 1 - self._head_bytes)
                 self._head_bytes += end - at
                 self._feed(data[at:end])
-                if self._head_bytes and not self._in_body:  # it has not ended
+                if self._head_bytes and not self._in_body:  # the head has not ended
                     self._tail = (self._tail + data[max(at, end - 3) : end])[-3:]
                     self._bound_head()
             at = end
@@ -188,8 +191,10 @@ class EnvelopeHttpProtocol(StreamingConnection):
                 self._refuse(self._refusal)
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """The client's wish to speak another protocol is ignored (RFC 9110, 7.8). The parser has taken the head for the
-        end of all HTTP, so a new one reads the head again, and then the body by its framing."""
+        """Ignores the client's wish to speak another protocol (RFC 9110, 7.8).
+
+        The parser takes such a head for the end of all HTTP. So a new parser reads the head again, without the wish.
+        """
         self._upgrading = False
         method = self.parser.get_method()
         if method == b"CONNECT":
@@ -213,7 +218,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
         self.scope["extensions"] = {"cloudach.connection": self}  # type: ignore[dict-item]
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._in_body:  # a trailer: nothing here asks for any, and none may pass for a header
+        if self._in_body:  # a trailer, which must not pass for a header
             return
         name = name.lower()
         self.headers.append((name, value))
@@ -312,14 +317,14 @@ class EnvelopeHttpProtocol(StreamingConnection):
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refusal is not None:
-            self._say_refusal()
+            self._send_refusal()
             return
         self.flow.held = False
         if self._rest:
             rest, self._rest = self._rest, b""
             self._read(rest, self._rest_at)
         self.flow.resume_reading()
-        self._reckon()
+        self._update_deadline()
 
     # What is refused before it becomes a request.
 
@@ -328,7 +333,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
         raise _Stop
 
     def _refuse(self, error: GatewayError) -> None:
-        """The connection's last answer, after those that are on their way."""
+        """Ends the connection with this answer, after the answers that are on their way."""
         self._refusal = error
         self._rest = b""
         cycle = self.cycle if self._in_body else None
@@ -339,15 +344,15 @@ class EnvelopeHttpProtocol(StreamingConnection):
             cycle.disconnected = True
             cycle.message_event.set()
         elif cycle is not None:
-            self.pipeline.popleft()  # the last that came
+            self.pipeline.popleft()  # the request that came last
         if not self._busy and not self.pipeline:
-            self._say_refusal()
+            self._send_refusal()
 
-    def _say_refusal(self) -> None:
+    def _send_refusal(self) -> None:
         error = self._refusal
-        if error is None or self._told or self.closed:
+        if error is None or self._refusal_sent or self.closed:
             return
-        self._told = True
+        self._refusal_sent = True
         request_id = RequestRecord(method="", path="").id
         metrics.REJECTIONS.labels(error.code).inc()
         peer = None if self.client is None else ":".join(map(str, self.client))
@@ -372,7 +377,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
         if self.parser is not None and self.parser.get_method() == b"HEAD":
             body = b""
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[error.status], lines, body))
-        # To close at once would reset a client that still sends, and it would never read this.
+        # A close at once would reset a client that still sends, so that it would never read this.
         self.transport.write_eof()
         self.flow.held = False
         self.flow.resume_reading()
@@ -381,7 +386,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
 
     # What a client has to do, and until when.
 
-    def _reckon(self) -> None:
+    def _update_deadline(self) -> None:
         if self._busy:
             if self.full:
                 if self._awaited is not _Awaited.READING:
@@ -404,11 +409,11 @@ class EnvelopeHttpProtocol(StreamingConnection):
 
     @property
     def _idle_s(self) -> float:
-        """How long the connection may be without a request."""
+        """How long the connection may have no request."""
         return self._timeouts.parting_s if self._lifecycle.draining else self._timeouts.keep_alive_s
 
     def leave(self) -> None:
-        """The drain has begun. Called once."""
+        """Is called once, when the drain begins."""
         if self._in_body or self._busy or self.pipeline:
             if self.cycle is not None:
                 self._end_after(self.cycle)
@@ -416,21 +421,21 @@ class EnvelopeHttpProtocol(StreamingConnection):
             self._deadline.within(self._idle_s)
 
     def _await(self, what: _Awaited, seconds: float) -> None:
-        """Who goes on sending a little of the same has no more time for it."""
+        """Sets the time for what the client has to do next. A client that sends it bit by bit gets no more time."""
         if what is not self._awaited:
             self._awaited = what
             self._deadline.within(seconds)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._reckon()
+        self._update_deadline()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._reckon()
+        self._update_deadline()
 
     def _client_took_some(self) -> bool:
-        """Of what was not sent when this was asked the last time."""
+        """Returns whether the client has taken bytes since this was asked the last time."""
         before = self._unsent
         self._unsent = self.unsent
         return self._unsent < before
@@ -438,9 +443,9 @@ class EnvelopeHttpProtocol(StreamingConnection):
     def _missed(self) -> None:
         if self._awaited is _Awaited.READING or self.transport.get_write_buffer_size():
             if self._client_took_some() or (self._awaited is _Awaited.READING and self.watcher is not None):
-                self._deadline.within(self._timeouts.slow_reader_s)  # a watcher has its own patience
+                self._deadline.within(self._timeouts.slow_reader_s)  # a stream's watcher has its own deadline
             else:
-                self.abort()  # closing would wait for it
+                self.abort()  # a close would wait for the client
         elif self._awaited is _Awaited.HEAD and not self.closed:
             self._refuse(RequestTimeout(f"The request's head did not arrive within {self._timeouts.head_s:g} s."))
         elif self._awaited is _Awaited.REQUEST and not (self.closed or self._reprieved) and self.unread:

@@ -1,7 +1,7 @@
-"""How request bodies come in: none of a stranger that is large, none without a bound, none that holds up the loop.
+"""Reads request bodies: within bounds, none that is large from a stranger, and none that holds up the event loop.
 
-A body that came with its head and is small is read at once; its key is checked by its admission, in the one round trip
-to Redis. Before any other is read, the key has to be one that Redis has vouched for lately, or Redis is asked.
+A small body that came with its head is read at once, because its admission checks the key in the one round trip to
+Redis. For any other body the key is checked before the body is read: Redis has vouched for it lately, or is asked now.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from .encodings import content_encoding, unpacked
 from .request_headers import ClientGone, header
 from .room import Room
 
-# A refused body is still read, up to this much and this long: a client that is cut off while it sends sees a broken
-# connection instead of the 413.
+# A refused body is still read, up to this size and this long, because a client that is cut off while it sends sees a
+# broken connection instead of the 413.
 _SWALLOW_BYTES = 128 * 1024 * 1024
 _SWALLOW_S = 10.0
-_AT_ONCE = 65_536
+_AT_ONCE = 65_536  # bytes; smaller bodies are read and worked on without a thread
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
 
 class Intake:
-    """One per process."""
+    """Reads the bodies of one process's requests."""
 
     def __init__(self, settings: Settings) -> None:
         self._limit = settings.max_body_bytes
         self._patience_s = settings.timeouts.body_s
         bodies = settings.bodies
         self._room = Room(max(bodies.unfinished_bytes, 2 * self._limit), wait_s=bodies.wait_s)
-        # One thread: with more of them the loop would wait for all of them in turn, as only one can run at a time.
+        # One thread only: with more threads the event loop would wait for each of them in turn, as one runs at a time.
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="bodies")
 
     def is_ordinary(self, scope: Scope) -> bool:
-        """Whether the body is here, small and as it is."""
+        """Returns whether the body is here, small, and not compressed."""
         declared = _declared(scope)
         small = declared is not None and declared <= _AT_ONCE
         return small and scope["extensions"][CONNECTION].body_is_here and header(scope, b"content-encoding") is None
 
     async def read(self, scope: Scope, receive: Receive, key: PresentedKey) -> bytes:
-        """The body as it was before its encoding.
+        """Returns the body without its encoding.
 
-        Raises RequestTooLarge, RequestTimeout, UnsupportedMediaType, InvalidRequest for one that cannot be unpacked,
+        Raises RequestTooLarge, RequestTimeout, UnsupportedMediaType, InvalidRequest (it cannot be decompressed),
         Overloaded, ClientGone.
         """
         encoding = content_encoding(scope)
-        if scope["extensions"][CONNECTION].body_is_here:  # as a rule: no clock is needed
+        if scope["extensions"][CONNECTION].body_is_here:  # the usual case, which needs no clock
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
@@ -65,7 +65,7 @@ class Intake:
         else:
             declared = _declared(scope)
             too_large = declared is not None and declared > self._limit
-            if too_large or (declared is not None and declared <= _AT_ONCE):  # the server itself keeps that much
+            if too_large or (declared is not None and declared <= _AT_ONCE):  # uvicorn keeps that much anyway
                 body = await self._arrived(receive, too_large=too_large)
             else:
                 async with self._room.of(key.tenant, self._limit if declared is None else declared):
@@ -77,13 +77,13 @@ class Intake:
         )
 
     async def worked(self, size: int, work: Callable[Given, Made], *args: Given.args, **kwargs: Given.kwargs) -> Made:
-        """What `work` makes of a body of `size` bytes, or of what was made of it: beside the loop if it is large."""
+        """Returns what `work` makes of a body of `size` bytes. For a large body it runs in a thread."""
         if size <= _AT_ONCE:
             return work(*args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._beside, lambda: work(*args, **kwargs))
 
     async def _arrived(self, receive: Receive, *, too_large: bool) -> bytes:
-        """too_large: it is read only so that its sender hears why it is refused."""
+        """Returns the body once it has arrived. too_large: it is read only so that its sender hears the refusal."""
         clock = asyncio.get_running_loop().time
         swallowing = False
         parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What a request's head says of its key and of its body."""
+"""Reads the headers that tell a request's key and its body's type."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ..errors import InvalidApiKey, UnsupportedMediaType
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was whole."""
+    """The client closed the connection before its request was complete."""
 
 
 def bearer_key(scope: Scope) -> str:
-    """Raises InvalidApiKey when there is none."""
+    """Returns the key of the Authorization header. Raises InvalidApiKey if there is none."""
     value = header(scope, b"authorization")
     if value is None:
         raise InvalidApiKey(

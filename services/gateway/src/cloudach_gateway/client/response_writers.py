@@ -1,5 +1,8 @@
-"""What uvicorn's response writes to, instead of the transport: one system call for head and first bytes, and a form of
-the response that HTTP/1.0 understands."""
+"""Writers between uvicorn's response and the transport.
+
+One sends the head and the first bytes of the body in one system call. The other turns the response into a form that
+HTTP/1.0 understands.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def contents(chunks: bytes) -> bytes:
 
 
 class HeadCork:
-    """The head waits for the first bytes of the body. `flush` where there are none, as after HEAD."""
+    """Keeps the head back until the first bytes of the body come. Call `flush` if none come, as after HEAD."""
 
     __slots__ = ("_transport", "head")
 
@@ -49,9 +52,9 @@ class HeadCork:
 
 
 class Unchunked:
-    """A transport for a client of HTTP/1.0: chunks arrive here in their frames and leave without; the end is the close.
+    """A transport for a client of HTTP/1.0. It takes HTTP chunks and writes their content; the close ends the body.
 
-    What has a Content-Length passes as it is.
+    A response with a Content-Length passes unchanged.
     """
 
     __slots__ = ("_chunked", "_headed", "_transport")

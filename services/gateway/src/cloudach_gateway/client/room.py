@@ -1,4 +1,4 @@
-"""Room for request bodies that have not come whole yet: a bound for the process, and half of it for one tenant."""
+"""Bounds the memory of request bodies that have not arrived completely. One tenant may take half of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RETRY_AFTER_S = 1.0
 
 
 class Room:
-    """size: bytes. wait_s: how long a body waits for the others; its sender is held back meanwhile."""
+    """size: bytes. wait_s: how long a body waits for room. Meanwhile it is not read, which holds its sender back."""
 
     def __init__(self, size: int, *, wait_s: float) -> None:
         self._size = size
@@ -24,7 +24,7 @@ class Room:
 
     @asynccontextmanager
     async def of(self, tenant: str, size: int) -> AsyncIterator[None]:
-        """Keeps room for a body of at most `size` bytes. Raises Overloaded when there is none in time."""
+        """Keeps room for a body of at most `size` bytes. Raises Overloaded if none becomes free in time."""
         if not self._fits(tenant, size):
             await self._wait_for(tenant, size)
         self._taken += size
@@ -61,7 +61,7 @@ class Room:
             ) from None
 
     def _wake(self) -> None:
-        """Each looks again whether there is room for it: they wait for different sizes."""
+        """Has every waiting body look again for room, because they wait for different sizes."""
         waiting, self._waiting = self._waiting, deque()
         for turn in waiting:
             if not turn.done():

@@ -1,6 +1,7 @@
-"""A client's connection as streams use it, beneath ASGI: client/connection.py says what they may ask of it.
+"""A client's connection as streams use it, beneath ASGI. `connection` is the interface that they see.
 
-Uses uvicorn's internals (transport, flow, cycle): its version is pinned, docs/adr/0004-relay-beneath-asgi.md says why.
+It uses uvicorn's internals (transport, flow, cycle), so uvicorn's version is pinned:
+docs/adr/0004-relay-beneath-asgi.md.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _NO_LINGERING = struct.pack("ii", 1, 0)
 
 
 class HoldableFlow(FlowControl):
-    """`held`: nothing is read, whoever asks for it."""
+    """Flow control that can be held. held: nothing is read, whoever resumes reading."""
 
     held = False
 
@@ -33,13 +34,13 @@ class HoldableFlow(FlowControl):
 
 
 class StreamingConnection(HttpToolsProtocol):
-    """`watcher`: of the request that is being answered; it hears `lost`, `paused` and `resumed`."""
+    """watcher: belongs to the request that is being answered, and hears `lost`, `paused` and `resumed`."""
 
     watcher: Any = None
     flow: HoldableFlow
     _running: RequestResponseCycle | None = None
     _aborted = False
-    _last: RequestResponseCycle | None = None  # the request whose answer says that the connection ends, in a drain
+    _last: RequestResponseCycle | None = None  # in a drain, the request whose answer says that the connection ends
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -49,15 +50,17 @@ class StreamingConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        if cycle.scope["http_version"] == "1.0":  # it is the last one on its connection
+        if cycle.scope["http_version"] == "1.0":  # the last request on its connection
             self._out = Unchunked(self.transport)
             self._cork = HeadCork(self._out)
             cycle.transport = self._cork  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     def _end_after(self, cycle: RequestResponseCycle) -> None:
-        """The answer to this request carries `Connection: close`, and the answers before it do not: a client that has
-        sent several requests gets all of its answers."""
+        """Has the answer to this request carry `Connection: close`, and no answer before it.
+
+        So a client that has sent several requests gets all of its answers.
+        """
         if self._last is not None and not self._last.response_started:
             self._last.keep_alive = True
         if cycle.keep_alive and not cycle.response_started:
@@ -65,7 +68,7 @@ class StreamingConnection(HttpToolsProtocol):
 
     @property
     def unread(self) -> bool:
-        """Whether the client has sent something that waits in the kernel."""
+        """Tells that bytes from the client wait in the kernel."""
         waiting = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
         return any(waiting)
 
@@ -83,7 +86,7 @@ class StreamingConnection(HttpToolsProtocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that the client has not taken, also while a connection that ends still delivers what was written."""
+        """How many bytes the client has not taken. A connection that is closing still delivers what was written."""
         if self.closed and (self._aborted or not self.transport.get_write_buffer_size()):
             return 0
         try:
@@ -104,7 +107,7 @@ class StreamingConnection(HttpToolsProtocol):
         return self._out
 
     def abort(self) -> None:
-        """With a reset: the kernel would go on offering what it has to one that takes nothing."""
+        """Resets the connection. Otherwise the kernel would go on offering bytes to a client that takes nothing."""
         if not self.closed:
             raw = self.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
