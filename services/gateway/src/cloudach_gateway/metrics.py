@@ -16,6 +16,7 @@ REQUESTS = Counter("cloudach_requests", "Requests by route, model and status", [
 TOKENS = Counter("cloudach_tokens", "Tokens billed; cached ones are among the prompt's", ["model", "kind"])
 OUTCOMES = Counter("cloudach_generations", "Generations by how they ended", ["model", "outcome"])
 REJECTIONS = Counter("cloudach_rejections", "Requests that no engine has begun with, by the refusal's code", ["code"])
+ATTEMPTS = Counter("cloudach_attempts", "Attempts at engines, by how they ended", ["model", "end"])
 RETRIES = Counter("cloudach_upstream_retries", "Further attempts before the first byte", ["model"])
 FAILOVERS = Counter("cloudach_failovers", "Answers that another engine went on with", ["model"])
 FAILOVER_DURATION = Histogram(
@@ -68,6 +69,8 @@ def observe(record: RequestRecord, duration_s: float) -> None:
     _of(DURATION, record.route).observe(duration_s)
     if record.heartbeats:
         HEARTBEATS.inc(record.heartbeats)
+    for attempt in record.attempts:
+        _of(ATTEMPTS, model, attempt.end).inc()
     if record.retries:
         _of(RETRIES, model).inc(len(record.retries))
     for failover in record.failovers:

@@ -11,6 +11,33 @@ from .errors import GatewayError, LimitState, without_frames
 
 SCOPE_KEY = "cloudach.record"
 
+Header = tuple[bytes, bytes]
+"""A header's name, in small letters, and its value."""
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One try at one engine, told as it goes on. Times are the event loop's, in seconds.
+
+    headers: those of the request to the engine, beside what HTTP and the engine's key need. first_token_at: when the
+    engine's first choice came, or its whole answer. end: "" while the attempt runs, then the `Cause` of its end.
+    """
+
+    upstream: str
+    headers: list[Header]
+    began_at: float
+    first_token_at: float | None = None
+    ended_at: float | None = None
+    end: str = ""
+
+    def told(self) -> dict[str, Any]:
+        """The attempt as a log line has it."""
+        said: dict[str, Any] = {"upstream": self.upstream, "end": self.end}
+        for name, at in (("first_token_ms", self.first_token_at), ("duration_ms", self.ended_at)):
+            if at is not None:
+                said[name] = round((at - self.began_at) * 1000, 2)
+        return said
+
 
 @dataclass(frozen=True, slots=True)
 class FailedOver:
@@ -44,6 +71,7 @@ class RequestRecord:
     limits: LimitState | None = None
     error: GatewayError | None = None
     completed: bool = False
+    attempts: list[AttemptRecord] = field(default_factory=list)
     retries: list[str] = field(default_factory=list)  # their causes
     failovers: list[FailedOver] = field(default_factory=list)
     slow_path: set[str] = field(default_factory=set)  # why chunks of the answer had to be parsed
@@ -70,6 +98,9 @@ class RequestRecord:
     def end_with(self, error: GatewayError) -> None:
         """What went wrong, for the log and the metrics."""
         self.error = without_frames(error)
+
+    def attempt_began(self, attempt: AttemptRecord) -> None:
+        self.attempts.append(attempt)
 
     def retried(self, cause: str) -> None:
         self.retries.append(cause)

@@ -12,7 +12,7 @@ from ..client.request_headers import ClientGone
 from ..client.sink import Outlet
 from ..errors import ClientTooSlow, Overloaded
 from ..lifecycle import Running
-from ..proxy.conversation import SlowReader
+from ..proxy.listening import SlowReader
 from ..proxy.placing.placer import EngineRequest
 from ..proxy.stream.tally import Tally
 from ..record import SCOPE_KEY, RequestRecord
@@ -91,7 +91,7 @@ class Pipeline:
             model,
             to_engine.route,
             to_engine.body,
-            record.id,
+            ((b"x-request-id", record.id.encode()),),
             fields=to_engine.fields,
             failover=services.settings.failover.enabled and order.wish is not FailoverWish.OFF,
         )

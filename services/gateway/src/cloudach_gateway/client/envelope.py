@@ -113,6 +113,8 @@ def _finish(record: RequestRecord) -> None:
             "ttft_ms": None if record.ttft_s is None else round(record.ttft_s * 1000, 2),
             "heartbeats": record.heartbeats,
         }
+        if record.attempts:
+            line["attempts"] = [attempt.told() for attempt in record.attempts]
         if record.retries:
             line["retries"] = record.retries
         if record.failovers:

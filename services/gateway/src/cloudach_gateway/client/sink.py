@@ -9,7 +9,7 @@ from typing import Protocol
 from starlette.types import Scope, Send
 
 from ..errors import GatewayError
-from ..proxy.conversation import SlowReader
+from ..proxy.listening import SlowReader
 from ..proxy.stream.express import Framed
 from .connection import CONNECTION, ClientConnection
 from .dialect import OPENAI, ClientDialect

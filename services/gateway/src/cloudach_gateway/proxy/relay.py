@@ -14,8 +14,9 @@ import orjson
 from ..errors import GatewayError, InternalError, InvalidRequest, UpstreamError
 from ..settings import Failover, Timeouts
 from .answers import Answers, Gathered, Out, Streamed
-from .conversation import Conversation, Observer, SlowReader
+from .conversation import Conversation, Observer
 from .engine.chunk import BadChunk
+from .listening import SlowReader
 from .placing.fleet import Engines
 from .placing.placer import EngineRequest
 from .stream.tally import Tally
@@ -117,19 +118,15 @@ class Relay:
         except GatewayError as error:
             if not client.started:
                 raise
-            conversation.close()
             await client.fail(error)
             return error
         except Exception as fault:
             if not client.started or isinstance(fault, SlowReader):
                 raise
             _log.exception("unhandled in a stream")
-            conversation.close()
             failure = InternalError("Something went wrong on our side.", cause=repr(fault)[:200])
             await client.fail(failure)
             return failure
-        finally:
-            conversation.close()
         return None
 
     async def gathered(self, request: EngineRequest, answers: Answers, tally: Tally, progress: Progress) -> bytes:
@@ -148,8 +145,6 @@ class Relay:
             answer = await self.whole(_unstreamed(request), answers.for_client, tally, progress)
             progress.complete()
             return answer
-        finally:
-            conversation.close()
         try:
             answer = gathered.collector.answer() if whole is None else _counted(whole, answers.for_client, tally)
         except BadChunk as problem:
@@ -160,10 +155,7 @@ class Relay:
     async def whole(self, request: EngineRequest, for_client: ForClient, tally: Tally, progress: Progress) -> bytes:
         """The client's form of the engine's own JSON answer. Raises GatewayError."""
         conversation = self._conversation(request, progress, tally)
-        try:
-            answer = await conversation.whole()
-        finally:
-            conversation.close()
+        answer = await conversation.whole()
         try:
             return _counted(answer, for_client, tally)
         except BadChunk as problem:

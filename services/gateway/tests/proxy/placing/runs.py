@@ -11,17 +11,21 @@ from cloudach_gateway.catalog import ServedModel
 from cloudach_gateway.proxy.conversation import Conversation
 from cloudach_gateway.proxy.engine.exchange import Lane
 from cloudach_gateway.proxy.engine.routes import COMPLETIONS
+from cloudach_gateway.proxy.placing.failures import PlacementFailed
+from cloudach_gateway.proxy.placing.first_answer import Call
 from cloudach_gateway.proxy.placing.fleet import Engines
-from cloudach_gateway.proxy.placing.placer import EngineRequest, PlacementFailed, Placer
+from cloudach_gateway.proxy.placing.placer import EngineRequest, Placer
 from cloudach_gateway.proxy.placing.watch import Watch
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.proxy.stream.transcript import Transcript
+from cloudach_gateway.record import AttemptRecord, RequestRecord
 from cloudach_gateway.settings import Failover, Model, Timeouts
 
 from tests.support.waiting import until_async
 from tests.support.wire import LAST_CHUNK, STREAM_HEAD, chunk
 
 PATH = COMPLETIONS.path
+CALL = Call(COMPLETIONS, b"{}", events=True)
 
 
 def token(number: int, *, end: str = "null") -> bytes:
@@ -52,10 +56,11 @@ class Run:
         limits = {"first_token_s": 30.0, "between_tokens_s": 30.0, "total_s": 60.0, "heartbeat_s": 1.0}
         self.timeouts = Timeouts(**{**limits, **timeouts})  # type: ignore[arg-type]
         fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
-        self.request = EngineRequest(self.model, COMPLETIONS, b"{}", "req", fields=fields)
+        self.record = RequestRecord("POST", PATH)
+        self.request = EngineRequest(self.model, COMPLETIONS, b"{}", ((b"x-request-id", b"req"),), fields=fields)
 
     def placer(self) -> Placer:
-        return Placer(self.engines, self.timeouts, self.request, Watch(self.timeouts, None), Tally())
+        return Placer(self.engines, self.timeouts, self.request, Watch(self.timeouts, None), Tally(), self.record)
 
     def conversation(self, observer: Any) -> Conversation:
         failover = Failover(spread_s=0.02, budget_s=20)
@@ -66,7 +71,7 @@ class Run:
         engines = self.engines
         return {
             "running": {url: n for url, n in engines._balancer._running.items() if n},
-            "suspects": [url for url in self.model.upstreams if engines.placements.any_suspect(url)],
+            "suspects": [url for url in self.model.upstreams if engines.suspects.any_suspect(url)],
             "in quarantine": [url for url in self.model.upstreams if url not in engines.quarantine.empty([url])],
             "waiting": list(engines.quarantine._waiting),
         }
@@ -88,6 +93,7 @@ class Heard:
         self.lane: Lane | None = None
         self.got: list[bytes] = []
         self.told: list[str] = []
+        self.attempts: list[AttemptRecord] = []
 
     async def begin(self) -> None:
         await asyncio.sleep(0)
@@ -104,6 +110,9 @@ class Heard:
     def start_over(self) -> bool:
         return False
 
+    def attempt_began(self, attempt: AttemptRecord) -> None:
+        self.attempts.append(attempt)
+
     def retried(self, cause: str) -> None:
         self.told.append(f"retried: {cause}")
 
@@ -112,16 +121,14 @@ class Heard:
 
 
 async def failure(placer: Placer, *, events: bool = True) -> PlacementFailed:
-    with pytest.raises(PlacementFailed) as caught:
-        await placer.place(PATH, b"{}", events=events)
+    with placer, pytest.raises(PlacementFailed) as caught:
+        await placer.place(Call(COMPLETIONS, b"{}", events=events))
     return caught.value
 
 
 async def run_one(run: Run) -> str:
-    placer = run.placer()
-    exchange = await placer.place(PATH, b"{}", events=True)
-    placer.end(failed=False)
-    return exchange.upstream
+    with run.placer() as placer:
+        return (await placer.place(CALL)).upstream
 
 
 Play = Callable[[Any], Any]

@@ -60,7 +60,7 @@ class Scene:
 
     def ask(self, heard: Heard, *, patience_s: float = 30.0) -> asyncio.Task[Any]:
         fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
-        request = EngineRequest(self.model, COMPLETIONS, b"{}", "req", fields=fields, patience_s=patience_s)
+        request = EngineRequest(self.model, COMPLETIONS, b"{}", fields=fields, patience_s=patience_s)
         failover = Failover(spread_s=0.02, budget_s=20)
         talk = Conversation(self.engines, self.timeouts, failover, request, heard, Tally(), reader=self.client)
 
@@ -68,7 +68,6 @@ class Scene:
             try:
                 await talk.stream(heard)
             finally:
-                talk.close()
                 self.engines.stop()
 
         return asyncio.create_task(run())

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from cloudach_gateway.errors import UpstreamError
 from cloudach_gateway.proxy.conversation import hopeless
+from cloudach_gateway.proxy.placing.cause import Cause
 from cloudach_gateway.proxy.placing.failover import (
     PROGRESS,
-    Cause,
     FailoverBudget,
     FailoverLimits,
     GiveUp,
@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 LIMITS = FailoverLimits(attempts=4, budget_s=10.0, spread_s=0.25)
-LOSSES = [Cause.LOST, Cause.ENDED, Cause.ENGINE_ERROR]
+LOSSES = [Cause.LOST, Cause.ENGINE_ERROR]
 
 
 def budget(*, draw: float = 1.0, limits: FailoverLimits = LIMITS) -> FailoverBudget:
@@ -155,12 +155,13 @@ def test_what_is_no_victim(cause: Cause) -> None:
         assert not verdict.must_be_alone
 
 
-def test_what_cannot_be_reproduced_is_not_tried_again() -> None:
-    assert reason(budget().broke(0, Cause.DIFFERED, new_tokens=0, alone=False)) == "not reproducible"
+@pytest.mark.parametrize("cause", [cause for cause in Cause if cause.is_final])
+def test_what_another_engine_would_do_no_better_is_not_tried_again(cause: Cause) -> None:
+    assert reason(budget().broke(0, cause, new_tokens=0, alone=False)) == cause.value
 
 
 breaks = st.tuples(
-    st.sampled_from([cause for cause in Cause if cause is not Cause.DIFFERED]),
+    st.sampled_from([cause for cause in Cause if cause.is_failure and not cause.is_final]),
     st.integers(0, 3 * PROGRESS),
     st.booleans(),
     st.floats(0, 5),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cloudach_gateway.proxy.placing.balance import Balancer
 from cloudach_gateway.proxy.placing.fading import Fading
-from cloudach_gateway.proxy.placing.simultaneous_breaks import Breaks
-from cloudach_gateway.proxy.placing.suspects import Placements
+from cloudach_gateway.proxy.placing.simultaneous_breaks import SimultaneousBreaks
+from cloudach_gateway.proxy.placing.suspects import Suspects
 
 MANY = 5000
 
@@ -65,7 +65,7 @@ def test_one_request_at_a_time_tries_who_could_not_be_reached() -> None:
 
 
 def test_losses_are_remembered_for_a_moment() -> None:
-    placements, breaks = Placements(), Breaks()
+    placements, breaks = Suspects(), SimultaneousBreaks()
     for number in range(MANY):
         upstream, now = f"http://10.0.0.{number}:8000", number * 0.5
         placement = placements.began(upstream, object(), never)

@@ -56,7 +56,7 @@ async def test_few_requests_wait_for_a_pod_that_does_not_answer(
             over: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             try:
                 exchange = await engines.open(
-                    scene.model, upstream, "/", b"", request_id="r", post=over.set_result, events=False
+                    scene.model, upstream, "/", b"", headers=(), post=over.set_result, events=False
                 )
             except Unreachable:
                 continue
@@ -83,7 +83,7 @@ async def test_a_request_that_is_given_up_while_it_connects_leaves_nothing(monke
 
     monkeypatch.setattr(engines._pool, "connect", connect)
     asking = asyncio.create_task(
-        engines.open(scene.model, DEAD, "/", b"", request_id="r", post=lambda _: None, events=False)
+        engines.open(scene.model, DEAD, "/", b"", headers=(), post=lambda _: None, events=False)
     )
     await asyncio.sleep(0.01)
     balancer = engines._balancer

@@ -132,8 +132,8 @@ async def test_a_loss_is_counted_for_all_pods_of_a_model(start_engine: Any) -> N
     scene, first, second = Scene(one.url, two.url), Heard(), Heard()
     tasks = [scene.ask(first), scene.ask(second)]
     await until_async(lambda: first.got and second.got)
-    assert scene.engines.placements.any_suspect("serving/m")
-    assert not scene.engines.placements.any_suspect(one.url)
+    assert scene.engines.suspects.any_suspect("serving/m")
+    assert not scene.engines.suspects.any_suspect(one.url)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

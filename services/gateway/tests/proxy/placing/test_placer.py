@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
-from cloudach_gateway.errors import GatewayError, UpstreamTimeout
-from cloudach_gateway.proxy.engine.exchange import Exchange
+from cloudach_gateway.errors import GatewayError, UpstreamError, UpstreamTimeout
 from cloudach_gateway.proxy.placing import suspects
-from cloudach_gateway.proxy.placing.failover import Cause
-from cloudach_gateway.proxy.placing.placer import PlacementFailed, Placer
+from cloudach_gateway.proxy.placing.attempt import Attempt
+from cloudach_gateway.proxy.placing.cause import Cause
+from cloudach_gateway.proxy.placing.placer import Placer
 from cloudach_gateway.proxy.placing.watch import Watch
 from cloudach_gateway.proxy.stream.tally import Tally
 from cloudach_gateway.proxy.stream.transcript import Transcript
@@ -20,7 +20,7 @@ from cloudach_gateway.proxy.stream.transcript import Transcript
 from tests.support.waiting import until_async
 from tests.support.wire import STREAM_HEAD, chunk
 
-from .runs import DEAD, DONE, PATH, REFUSED, Heard, Run, breaks_after, failure, run_one, token
+from .runs import CALL, DEAD, DONE, REFUSED, Heard, Run, breaks_after, failure, run_one, token
 
 
 async def test_a_connection_that_was_closed_meanwhile_costs_nothing(start_engine: Any) -> None:
@@ -33,10 +33,9 @@ async def test_a_connection_that_was_closed_meanwhile_costs_nothing(start_engine
 
     run = Run(await start_engine(play))
     for _ in range(300):
-        placer = run.placer()
-        exchange = await placer.place(PATH, b"{}", events=True)
-        assert len(exchange.pending) == 1
-        placer.end(failed=False)
+        with run.placer() as placer:
+            attempt = await placer.place(CALL)
+            assert len(attempt.exchange.pending) == 1
         await asyncio.sleep(random.uniform(0, 0.004))
     await run.nothing_is_left()
 
@@ -53,12 +52,13 @@ async def test_a_connection_that_was_used_and_an_engine_that_is_gone(start_engin
 
     run = Run(await start_engine(play))
     placer = run.placer()
-    await placer.place(PATH, b"{}", events=True)
-    placer.end(failed=False)
+    with placer:
+        await placer.place(CALL)
     await asyncio.sleep(0.02)
     failed = await failure(placer)
     assert failed.cause is Cause.LOST
-    assert placer.alone()
+    assert placer.last is not None
+    assert placer.last.was_only_suspect()
     await run.nothing_is_left(idle=0)
 
 
@@ -81,14 +81,14 @@ async def test_idle_connections_that_are_lost_with_a_stream_are_the_same_death(
         peer.reset()
 
     run = Run(await start_engine(play))
-    breaking, other = run.placer(), run.placer()
-    exchange = await breaking.place(PATH, b"{}", events=True)
-    await other.place(PATH, b"{}", events=True)
-    other.end(failed=False)
-    both_begun.set()
-    await until_async(lambda: exchange.problem)
-    breaking.end(failed=True, lost=True)
-    assert (await failure(breaking)).cause is Cause.REFUSED
+    with run.placer() as breaking:
+        attempt = await breaking.place(CALL)
+        with run.placer() as other:
+            await other.place(CALL)
+        both_begun.set()
+        await until_async(lambda: attempt.exchange.problem)
+        attempt.end(Cause.LOST)
+        assert (await failure(breaking)).cause is Cause.REFUSED
     await run.nothing_is_left(idle=0)
 
 
@@ -107,11 +107,12 @@ async def test_what_a_dying_engine_still_takes_up_is_the_same_death(
 
     run = Run(await start_engine(play))
     placer = run.placer()
-    exchange = await placer.place(PATH, b"{}", events=True)
-    await until_async(lambda: exchange.problem)
-    placer.end(failed=True, lost=True)
+    with placer:
+        attempt = await placer.place(CALL)
+        await until_async(lambda: attempt.exchange.problem)
+        attempt.end(Cause.LOST)
     assert (await failure(placer)).cause is Cause.REFUSED
-    monkeypatch.setattr(run.engines.placements._died, "_keep_s", 0.0)
+    monkeypatch.setattr(run.engines.suspects._died, "_keep_s", 0.0)
     assert (await failure(placer)).cause is Cause.LOST
     await run.nothing_is_left(idle=0)
 
@@ -126,11 +127,15 @@ async def test_what_an_engine_answered_before_it_died_again_is_another_death(sta
 
     run = Run(await start_engine(play))
     placer = run.placer()
-    exchange = await placer.place(PATH, b"{}", events=True)
-    await until_async(lambda: exchange.problem)
-    placer.end(failed=True, lost=True)
+    with placer:
+        attempt = await placer.place(CALL)
+        await until_async(lambda: attempt.exchange.problem)
+        attempt.end(Cause.LOST)
     assert (await failure(placer)).cause is Cause.LOST
     await run.nothing_is_left(idle=0)
+
+
+NO = b'{"error":{"message":"no","code":400}}'
 
 
 @pytest.mark.parametrize(
@@ -141,16 +146,18 @@ async def test_what_an_engine_answered_before_it_died_again_is_another_death(sta
         (STREAM_HEAD + DONE, True, Cause.LOST, True),
         (STREAM_HEAD + b"0\r\n\r\n", True, Cause.LOST, True),
         (STREAM_HEAD + chunk(b"data: " + DEAD + b"\n\n") + DONE, True, Cause.ENGINE_ERROR, True),
-        (STREAM_HEAD + chunk(b'data: {"error":{"message":"no","code":400}}\n\n') + DONE, True, None, True),
+        (STREAM_HEAD + chunk(b"data: " + NO + b"\n\n") + DONE, True, Cause.REQUEST_REFUSED, True),
         (REFUSED % (len(DEAD), DEAD), True, Cause.REFUSED, True),
         (REFUSED % (len(DEAD), DEAD), False, Cause.ENGINE_ERROR, True),
         (b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", True, Cause.REFUSED, True),
-        (b"HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n", True, None, True),
+        (b"HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n", True, Cause.REQUEST_REFUSED, True),
+        (b"HTTP/1.1 429 No\r\ncontent-length: 0\r\n\r\n", True, Cause.BUSY, True),
+        (b"HTTP/1.1 504 No\r\ncontent-length: 0\r\n\r\n", True, Cause.FAILED, True),
         (b"gibberish\r\n\r\n", True, Cause.LOST, True),
     ],
 )
 async def test_what_an_answer_says_of_its_engine(
-    start_engine: Any, answer: bytes, events: bool, cause: Cause | None, alone: bool
+    start_engine: Any, answer: bytes, events: bool, cause: Cause, alone: bool
 ) -> None:
     async def play(peer: Any) -> None:
         await peer.request()
@@ -161,7 +168,9 @@ async def test_what_an_answer_says_of_its_engine(
     placer = run.placer()
     failed = await failure(placer, events=events)
     assert failed.cause is cause
-    assert placer.alone() == alone
+    assert placer.last is not None
+    assert placer.last.was_only_suspect() == alone
+    assert [attempt.end for attempt in run.record.attempts] == [cause.label]
     await run.nothing_is_left()
 
 
@@ -202,9 +211,8 @@ async def test_empty_events_put_off_no_heartbeat(start_engine: Any) -> None:
             self.beats += 1
 
     run, client = Run(await start_engine(play), heartbeat_s=0.2), Client()
-    placer = Placer(run.engines, run.timeouts, run.request, Watch(run.timeouts, client), Tally())
-    await placer.place(PATH, b"{}", events=True)
-    placer.end(failed=False)
+    with Placer(run.engines, run.timeouts, run.request, Watch(run.timeouts, client), Tally(), run.record) as placer:
+        await placer.place(CALL)
     assert client.beats >= 2
     await run.nothing_is_left()
 
@@ -240,26 +248,24 @@ async def test_two_suspects_go_one_behind_the_other(start_engine: Any) -> None:
         await peer.until_closed()
 
     run = Run(await start_engine(play))
-    placers = [run.placer() for _ in range(3)]
-    alone_until = asyncio.get_running_loop().time() + 30
+    with ExitStack() as stack:
+        placers = [stack.enter_context(run.placer()) for _ in range(3)]
+        alone_until = asyncio.get_running_loop().time() + 30
 
-    async def go(placer: Placer) -> Exchange:
-        return await placer.place(PATH, b"{}", events=True, alone_until=alone_until)
+        async def go(placer: Placer) -> Attempt:
+            return await placer.place(CALL, alone_until=alone_until)
 
-    tasks = [asyncio.create_task(go(placer)) for placer in placers]
-    for count in (1, 2, 3):
-        await until_async(lambda count=count: [task.done() for task in tasks].count(True) == count)
-        await asyncio.sleep(0.1)  # the others do not begin
-        assert len(begun) == count
-        assert [placer.apart for placer in placers].count(True) == 1
-        first = next(placer for placer in placers if placer.apart)
-        if count == 2:
-            first.end(failed=True, lost=True)
-        else:
-            first.rejoin()
-    await asyncio.gather(*tasks)
-    for placer in placers:
-        placer.end(failed=False)
+        tasks = [asyncio.create_task(go(placer)) for placer in placers]
+        for count in (1, 2, 3):
+            await until_async(lambda count=count: [task.done() for task in tasks].count(True) == count)
+            await asyncio.sleep(0.1)  # the others do not begin
+            assert len(begun) == count
+            (alone,) = [placer.last for placer in placers if placer.last is not None and placer.last.in_quarantine]
+            if count == 2:
+                alone.end(Cause.LOST)
+            else:
+                alone.leave_quarantine()
+        await asyncio.gather(*tasks)
     await run.nothing_is_left(idle=0)
 
 
@@ -270,15 +276,13 @@ async def test_others_go_elsewhere_while_a_suspect_is_watched(start_engine: Any)
         await peer.until_closed()
 
     run = Run(await start_engine(play), await start_engine(play))
-    suspect = run.placer()
     alone_until = asyncio.get_running_loop().time() + 30
-    there = (await suspect.place(PATH, b"{}", events=True, alone_until=alone_until)).upstream
-    others = [run.placer() for _ in range(6)]
-    assert there not in {(await other.place(PATH, b"{}", events=True)).upstream for other in others}
-    suspect.rejoin()
-    assert {(await run_one(run)) for _ in range(3)} == {there}, "it has the least to do"
-    for placer in (suspect, *others):
-        placer.end(failed=False)
+    with ExitStack() as stack:
+        suspect = await stack.enter_context(run.placer()).place(CALL, alone_until=alone_until)
+        others = [await stack.enter_context(run.placer()).place(CALL) for _ in range(6)]
+        assert suspect.upstream not in {other.upstream for other in others}
+        suspect.leave_quarantine()
+        assert {(await run_one(run)) for _ in range(3)} == {suspect.upstream}, "it has the least to do"
     await run.nothing_is_left()
 
 
@@ -289,13 +293,11 @@ async def test_a_suspect_does_not_wait_for_ever(start_engine: Any) -> None:
         await peer.until_closed()
 
     run = Run(await start_engine(play))
-    first, second = run.placer(), run.placer()
     clock = asyncio.get_running_loop().time
-    await first.place(PATH, b"{}", events=True, alone_until=clock() + 30)
-    with pytest.raises(PlacementFailed) as caught:
-        await second.place(PATH, b"{}", events=True, alone_until=clock() + 0.1)
-    assert caught.value.cause is None
-    first.end(failed=False)
+    with run.placer() as first, run.placer() as second:
+        await first.place(CALL, alone_until=clock() + 30)
+        with pytest.raises(UpstreamError, match="are restarting"):
+            await second.place(CALL, alone_until=clock() + 0.1)
     await run.nothing_is_left(idle=0)
 
 
@@ -319,7 +321,6 @@ async def test_an_answer_over_several_engines(start_engine: Any) -> None:
     run = Run(await start_engine(play))
     conversation = run.conversation(heard)
     await conversation.stream(heard)
-    conversation.close()
     assert heard.told == ["failed over after 10"]
     assert heard.transcript.count == 21
     await run.nothing_is_left()
@@ -345,7 +346,6 @@ async def test_an_answer_that_begins_anew_ends_three_engines_at_most(start_engin
     conversation = run.conversation(heard)
     with pytest.raises(GatewayError) as caught:
         await conversation.stream(heard)
-    conversation.close()
     assert victims == 3
     assert str(caught.value.cause).endswith("given up: the request ended three engines")
     await run.nothing_is_left()
@@ -376,12 +376,10 @@ async def test_wherever_it_is_cancelled_nothing_is_left(start_engine: Any) -> No
 
     async def talk() -> None:
         heard = Heard()
-        conversation = run.conversation(heard)
-        try:
-            await conversation.stream(heard)
-        finally:
-            conversation.close()
+        all_heard.append(heard)
+        await run.conversation(heard).stream(heard)
 
+    all_heard: list[Heard] = []
     rng = random.Random(3)
     outcomes: dict[str, int] = {}
     for number in range(150):
@@ -398,4 +396,7 @@ async def test_wherever_it_is_cancelled_nothing_is_left(start_engine: Any) -> No
             outcomes[outcome] = outcomes.get(outcome, 0) + 1
     assert outcomes["cancelled"] > 100, outcomes
     assert set(outcomes) <= {"cancelled", "UpstreamError"}, outcomes
+    attempts = [attempt for heard in all_heard for attempt in heard.attempts]
+    assert {attempt.end for attempt in attempts} >= {"let_go", "lost", "refused"}
+    assert "" not in {attempt.end for attempt in attempts}, "each attempt has ended, and says how"
     await run.nothing_is_left(idle=0)

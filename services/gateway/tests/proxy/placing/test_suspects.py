@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from cloudach_gateway.proxy.placing.quarantine import Quarantine
-from cloudach_gateway.proxy.placing.suspects import Placement, Placements
+from cloudach_gateway.proxy.placing.suspects import Placement, Suspects
 
 HERE, THERE = "http://here", "http://there"
 
@@ -13,7 +13,7 @@ HERE, THERE = "http://here", "http://there"
 class Request:
     """With so many new tokens."""
 
-    def __init__(self, placements: Placements, upstream: str = HERE, *, far: bool = False) -> None:
+    def __init__(self, placements: Suspects, upstream: str = HERE, *, far: bool = False) -> None:
         self.far = far
         self.asked = 0
         self._placements = placements
@@ -34,14 +34,14 @@ class Request:
 
 
 def test_the_only_one_is_alone() -> None:
-    placements = Placements()
+    placements = Suspects()
     one = Request(placements)
     one.ends(lost=True)
     assert one.alone(0.0)
 
 
 def test_those_that_have_got_far_are_no_suspects() -> None:
-    placements = Placements()
+    placements = Suspects()
     others = [Request(placements, far=True) for _ in range(5)]
     one = Request(placements)
     for other in others[:3]:
@@ -51,7 +51,7 @@ def test_those_that_have_got_far_are_no_suspects() -> None:
 
 
 def test_another_that_has_not_got_far_is() -> None:
-    placements = Placements()
+    placements = Suspects()
     one, other, last = (Request(placements) for _ in range(3))
     one.ends(lost=True, now=10.0)
     assert not one.alone(10.0), "the others' loss has not been seen yet"
@@ -62,7 +62,7 @@ def test_another_that_has_not_got_far_is() -> None:
 
 def test_few_tokens_are_no_progress() -> None:
     """They were suspects to themselves, but not to each other: each took itself for the only one."""
-    placements = Placements()
+    placements = Suspects()
     one, other = Request(placements), Request(placements)
     one.ends(lost=True)
     assert not one.alone(0.0)
@@ -71,7 +71,7 @@ def test_few_tokens_are_no_progress() -> None:
 
 
 def test_only_the_same_engine_and_the_same_death_count() -> None:
-    placements = Placements()
+    placements = Suspects()
     Request(placements, THERE)
     Request(placements).ends(lost=True, now=0.0)
     one = Request(placements)
@@ -82,7 +82,7 @@ def test_only_the_same_engine_and_the_same_death_count() -> None:
 
 def test_one_address_may_stand_for_many_engines() -> None:
     """A request's own losses there do not speak for it."""
-    placements = Placements()
+    placements = Suspects()
     one = Request(placements)
     for now in (0.0, 0.1):
         one.ends(lost=True, now=now)
@@ -91,7 +91,7 @@ def test_one_address_may_stand_for_many_engines() -> None:
 
 
 def test_who_finished_or_was_refused_is_no_suspect() -> None:
-    placements = Placements()
+    placements = Suspects()
     for _ in range(3):
         Request(placements).ends(lost=False)
     one = Request(placements)
@@ -101,7 +101,7 @@ def test_who_finished_or_was_refused_is_no_suspect() -> None:
 
 def test_each_is_asked_once() -> None:
     """Hundreds of streams may break at once, and each asks for all others."""
-    placements = Placements()
+    placements = Suspects()
     streams = [Request(placements, far=True) for _ in range(300)]
     for stream in streams:
         stream.ends(lost=True)

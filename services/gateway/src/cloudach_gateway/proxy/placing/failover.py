@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+
+from .cause import Cause
 
 # New tokens from which a placement counts as progress. A request that ends an engine with its first step or its second
 # has brought one token by then, or the few of one speculative step; with 8 it has got over what ended the last one.
@@ -19,25 +20,6 @@ _APART_S = 0.002  # an engine begins some hundred prefills a second
 _SHORTEST_S = 0.1  # the second wait is drawn up to this, each further one up to twice the one before
 _LONGEST_S = 2.0
 _TOO_LATE = 0.05  # of the budget: what is left is no time for another attempt
-
-
-class Cause(Enum):
-    """How an attempt ended."""
-
-    LOST = "connection lost"
-    ENDED = "ended without [DONE]"
-    ENGINE_ERROR = "engine error"
-    STALLED = "stalled"
-    NO_ANSWER = "no answer"  # the engine is there, and what it says holds nothing or cannot be read
-    MIGRATED = "migrated"  # planned: its engine is drained
-    REFUSED = "refused"  # no engine took it: no connection, 503
-    REDRAWN = "drawn otherwise"  # sampled tokens did not bring the text that was sent: another draw may
-    DIFFERED = "not reproducible"
-
-    @property
-    def is_loss(self) -> bool:
-        """Whether the request itself may have ended the engine."""
-        return self in (Cause.LOST, Cause.ENDED, Cause.ENGINE_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +82,7 @@ class FailoverBudget:
             self._victims = self._unread = 0
         if self._waits_since is None:
             self._waits_since = now
-        if cause is Cause.DIFFERED:
+        if cause.is_final:
             return GiveUp(cause.value)
         if cause.is_loss:
             self._victims += 1
@@ -112,7 +94,7 @@ class FailoverBudget:
             self._unread += 1
             if self._unread > 1:  # that is how this model's engines speak
                 return GiveUp("no answer twice")
-        if cause is not Cause.REFUSED:
+        if not cause.untaken:
             self._placements += 1
             if self._placements > self._limits.attempts:
                 return GiveUp("no attempt is left")

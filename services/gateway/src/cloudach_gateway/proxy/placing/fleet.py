@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import orjson
 
 from ...catalog import ServedModel
+from ...record import Header
 from ..engine.chunk import LARGEST_ANSWER
 from ..engine.exchange import Exchange, Happened
 from ..engine.pool import Origin, Pool
@@ -17,8 +18,8 @@ from .balance import Balancer
 from .context_lengths import ContextLengths
 from .mailbox import Mailbox
 from .quarantine import Quarantine
-from .simultaneous_breaks import Breaks
-from .suspects import Placements
+from .simultaneous_breaks import SimultaneousBreaks
+from .suspects import Suspects
 
 Post = Callable[[tuple[Exchange, Happened]], None]
 
@@ -53,9 +54,9 @@ class Engines:
         self._balancer = balancer or Balancer()
         self._connect_s = connect_s
         self._pool: Pool | None = None
-        self.placements = Placements()
+        self.suspects = Suspects()
         self.quarantine = Quarantine()
-        self.breaks = Breaks()
+        self.simultaneous_breaks = SimultaneousBreaks()
         self.context_lengths = ContextLengths(self._models_at, patience_s=connect_s)
 
     def start(self) -> None:
@@ -90,7 +91,7 @@ class Engines:
         upstreams: Collection[str] = model.upstreams
         if model.shared is None:
             upstreams = self.quarantine.open(upstreams)
-            upstreams = [one for one in upstreams if not self.placements.any_suspect(one)] or upstreams
+            upstreams = [one for one in upstreams if not self.suspects.any_suspect(one)] or upstreams
         elif not self.quarantine.open((model.shared,)):
             return None
         return self._balancer.pick(upstreams, tried=tried) if upstreams else None
@@ -102,16 +103,17 @@ class Engines:
         path: str,
         body: bytes,
         *,
-        request_id: str,
+        headers: Iterable[Header],
         post: Post,
         events: bool,
         fresh: bool = False,
     ) -> Exchange:
-        """Sends the request. fresh: not over a connection that may be stale. Raises Unreachable."""
+        """Sends the request. headers: beside what HTTP and the engine's key need. fresh: not over a connection that may
+        be stale. Raises Unreachable."""
         self.context_lengths.learn(model)
         self._balancer.connects(upstream)
         try:
-            exchange = await self._send(model, upstream, path, body, request_id, post, events=events, fresh=fresh)
+            exchange = await self._send(model, upstream, path, body, headers, post, events=events, fresh=fresh)
         except Unreachable:
             self._balancer.refused(upstream)
             raise
@@ -132,7 +134,7 @@ class Engines:
         upstream: str,
         path: str,
         body: bytes | None,
-        request_id: str,
+        headers: Iterable[Header],
         post: Post,
         *,
         events: bool,
@@ -149,7 +151,7 @@ class Engines:
             except OSError as error:
                 raise Unreachable(f"{upstream}: {error or type(error).__name__}") from error
         exchange = Exchange(upstream, connection, post, events=events, largest=self.largest_answer)
-        connection.send(_request(origin, path, body, request_id, model.api_key), exchange)
+        connection.send(_request(origin, path, body, headers, model.api_key), exchange)
         return exchange
 
     async def detokenized(self, model: ServedModel, question: bytes) -> str | None:
@@ -171,7 +173,7 @@ class Engines:
         outlives it."""
         mail: Mailbox[tuple[Exchange, Happened]] = Mailbox()
         try:
-            exchange = await self._send(model, upstream, path, body, "", mail.post, events=False, fresh=True)
+            exchange = await self._send(model, upstream, path, body, (), mail.post, events=False, fresh=True)
         except Unreachable:
             return None
         try:
@@ -192,14 +194,14 @@ class _Fixed:
         return nullcontext()
 
 
-def _request(origin: Origin, path: str, body: bytes | None, request_id: str, api_key: str | None) -> bytes:
-    return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%bx-request-id: %b\r\n%b\r\n%b" % (
+def _request(origin: Origin, path: str, body: bytes | None, headers: Iterable[Header], api_key: str | None) -> bytes:
+    return b"%b %b%b HTTP/1.1\r\nhost: %b\r\n%b%b%b\r\n%b" % (
         b"GET" if body is None else b"POST",
         origin.prefix.encode(),
         path.encode(),
         origin.authority,
         b"authorization: Bearer %b\r\n" % api_key.encode("latin-1") if api_key else b"",
-        request_id.encode(),
+        b"".join([b"%b: %b\r\n" % header for header in headers]),
         b"" if body is None else b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body),
         body or b"",
     )

@@ -7,7 +7,7 @@ from .fading import Fading
 _AT_ONCE_S = 1.0
 
 
-class Breaks:
+class SimultaneousBreaks:
     """One a process."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ class Placement:
         self.progressed = progressed
 
 
-class Placements:
+class Suspects:
     """One a process. Each that `began` has `ended`."""
 
     def __init__(self) -> None:

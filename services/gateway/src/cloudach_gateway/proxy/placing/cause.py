@@ -1,0 +1,67 @@
+"""How an attempt ended, and what follows from that for its engine and for its request."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Cause(Enum):
+    """The end of an attempt. The texts are for the log."""
+
+    COMPLETED = "completed"
+    LET_GO = "let go"  # nobody waits for it any more: the client left, or the request's time is over
+    LOST = "connection lost"
+    ENGINE_ERROR = "engine error"
+    STALLED = "stalled"
+    NO_ANSWER = "no answer"  # the engine is there, and what it says holds nothing or cannot be read
+    MIGRATED = "migrated"  # planned: its engine is drained
+    REFUSED = "refused"  # no engine took it: no connection, 503
+    BUSY = "not now"  # the engine did not take it, and is not at fault: 404, 429
+    REDRAWN = "drawn otherwise"  # sampled tokens did not bring the text that was sent: another draw may
+    DIFFERED = "not reproducible"
+    REQUEST_REFUSED = "request refused"
+    FAILED = "failed to answer"
+    TOO_LARGE = "too large"
+
+    @property
+    def label(self) -> str:
+        """The name of this end in log lines and metrics."""
+        return self.name.lower()
+
+    @property
+    def is_failure(self) -> bool:
+        return self not in _NO_FAILURE
+
+    @property
+    def is_loss(self) -> bool:
+        """True if the request itself may have ended the engine."""
+        return self in _LOSSES
+
+    @property
+    def blames_engine(self) -> bool:
+        """True if the engine is at fault, so that the next requests go elsewhere if they can."""
+        return self in _ENGINE_AT_FAULT
+
+    @property
+    def is_final(self) -> bool:
+        """True if another engine would do no better."""
+        return self in _FINAL
+
+    @property
+    def untaken(self) -> bool:
+        """True if no engine took the request, so that the attempt was no effort."""
+        return self in _UNTAKEN
+
+
+_NO_FAILURE = frozenset({Cause.COMPLETED, Cause.LET_GO})
+_LOSSES = frozenset({Cause.LOST, Cause.ENGINE_ERROR})
+_FINAL = frozenset({Cause.DIFFERED, Cause.REQUEST_REFUSED, Cause.FAILED, Cause.TOO_LARGE})
+_UNTAKEN = frozenset({Cause.REFUSED, Cause.BUSY})
+_ENGINE_AT_FAULT = _LOSSES | {
+    Cause.STALLED,
+    Cause.NO_ANSWER,
+    Cause.MIGRATED,
+    Cause.REFUSED,
+    Cause.REDRAWN,
+    Cause.FAILED,
+}
