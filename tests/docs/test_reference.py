@@ -131,7 +131,10 @@ def test_headers_between_gateway_and_engine() -> None:
     }
     kept = re.search(r"KEPT = frozenset\(\{(.*?)\}\)", (code.GATEWAY / "proxy/engine/answer_headers.py").read_text())
     assert kept is not None
-    assert told == sent | set(re.findall(r'b"([a-z-]+)"', kept[1]))
+    generation = (code.GATEWAY / "api/generation.py").read_text()
+    request_headers = set(re.findall(r'\(b"([a-z-]+)", record\.', generation))
+    assert request_headers
+    assert told == sent | request_headers | set(re.findall(r'b"([a-z-]+)"', kept[1]))
 
 
 def test_every_error_class_has_a_row() -> None:

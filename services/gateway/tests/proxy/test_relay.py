@@ -80,7 +80,9 @@ async def test_an_engine_that_streams_no_tool_calls_is_asked_for_the_whole_answe
     whole = {"choices": [{"index": 0, "message": {"tool_calls": [CALL]}}], "usage": {"completion_tokens": 5}}
 
     async def play(peer: Any) -> None:
-        _, _, body = await peer.request()
+        first, _, body = await peer.request()
+        if first.startswith("GET"):  # the model's context length
+            return
         bodies.append(body)
         refused = b'"stream"' in body
         said = orjson.dumps({"error": {"message": why, "code": 400}} if refused else whole)
