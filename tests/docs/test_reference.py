@@ -131,8 +131,8 @@ def test_headers_between_gateway_and_engine() -> None:
     }
     kept = re.search(r"KEPT = frozenset\(\{(.*?)\}\)", (code.GATEWAY / "proxy/engine/answer_headers.py").read_text())
     assert kept is not None
-    generation = (code.GATEWAY / "api/generation.py").read_text()
-    request_headers = set(re.findall(r'\(b"([a-z-]+)", record\.', generation))
+    pipeline = (code.GATEWAY / "api/pipeline.py").read_text()
+    request_headers = set(re.findall(r'\(b"([a-z-]+)", record\.', pipeline))
     assert request_headers
     assert told == sent | request_headers | set(re.findall(r'b"([a-z-]+)"', kept[1]))
 

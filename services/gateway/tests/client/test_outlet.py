@@ -13,7 +13,7 @@ from cloudach_gateway.client.envelope import Envelope
 from cloudach_gateway.client.request_headers import bearer_key
 from cloudach_gateway.client.sink import Outlet
 from cloudach_gateway.errors import GatewayError, ModelNotReady, Overloaded
-from cloudach_gateway.proxy.conversation import SlowReader
+from cloudach_gateway.proxy.listening import SlowReader
 
 from .conftest import Serve
 
