@@ -132,9 +132,10 @@ test-gateway-models: setup ## the gateway and Models on a real API server: serve
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/gateway_models
 
+# The file that takes longest comes first: no other has to wait for it in the end.
 test-kube: setup ## those four at once, part of `make test`; KUBEBUILDER_ASSETS=DIR, without which most is left out
 	@scripts/kube-tools.sh
-	$(PYTEST) -q -n 3 $(BY_FILE) tests/controller tests/gateway_models tests/crd tests/charts
+	$(PYTEST) -q -n 3 $(BY_FILE) tests/controller/test_loop.py tests/controller tests/gateway_models tests/crd tests/charts
 
 test-chart-pods: setup ## the chart as pods: ready, upgraded under load, tested, uninstalled; needs a node (tests/chart_pods/node.py)
 	@scripts/kube-tools.sh
