@@ -1,4 +1,4 @@
-"""`cloudach-sim`: the simulator as one cheap process."""
+"""`cloudach-sim` runs the simulator as one cheap process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def configuration(arguments: list[str] | None = None) -> tuple[SimConfig, argparse.Namespace]:
-    """The settings from the command line and the environment."""
+    """Returns the settings from the command line and the environment."""
     parser = _parser()
     options = parser.parse_args(arguments)
     keys = options.api_key or [k for k in (os.environ.get("SIM_API_KEY") or os.environ.get("VLLM_API_KEY"),) if k]
@@ -131,7 +131,7 @@ async def _main(config: SimConfig, options: argparse.Namespace) -> None:
         _end_with(options.parent_pid, orphaned, loop)
     simulator = Simulator(config, loop)
     server, port = await serve(simulator, options.host, options.port)
-    # Start-up's objects live for good: the collector need not look at them again.
+    # The objects of the start live for good, so the collector need not look at them again.
     gc.collect()
     gc.freeze()
     host = f"[{options.host}]" if ":" in options.host else options.host
@@ -143,7 +143,7 @@ async def _main(config: SimConfig, options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until SIGTERM, Ctrl-C, or the parent's end; then drain."""
+    """Runs until SIGTERM, Ctrl-C, or the parent's end, and then drains."""
     config, options = configuration(arguments)
     try:
         uvloop.run(_main(config, options))

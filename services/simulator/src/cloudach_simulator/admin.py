@@ -1,12 +1,12 @@
-"""The simulator's own routes under /sim/: what it counted, what shall go wrong, how fast it is. Never guarded by a key.
+"""The simulator's own routes under /sim/. They show and set its counts, its faults and its pace, and need no key.
 
 GET  /sim/stats               totals
 GET  /sim/requests?limit=&id= the last requests, newest first
 GET  /sim/requests/{id}       the last request with that x-request-id
 GET  /sim/faults              what is armed
 POST /sim/faults              {"fault": "die@5", "times": 1, "probability": 1.0, "user": "only requests with this user"}
-POST /sim/strike              {"fault": "end"}: this cut, now, for all that have told a token
-POST /sim/wake                {"steps": 1}: what is stalled goes on by so many steps, or (without a number) for good
+POST /sim/strike              {"fault": "end"}: this fault, now, for all streams that have sent a token
+POST /sim/wake                {"steps": 1}: stalled requests go on by so many steps, or (without a number) for good
 DELETE /sim/faults            disarm all
 GET|POST /sim/config          {"rate": 50, "ttft_ms": 0}
 POST /sim/reset               forget faults, counts, and the engine's death
@@ -74,7 +74,7 @@ def _configure(simulator: Simulator, body: bytes) -> None:
 
 
 def handle(simulator: Simulator, method: str, path: str, query: str, body: bytes, sink: Sink) -> None:
-    """Answer a request to /sim/…; raises BadFault on a bad order."""
+    """Answers a request to /sim/…. Raises BadFault for a fault that is not known."""
     ledger = simulator.ledger
     status = 200
     answer: dict[str, Any]

@@ -1,4 +1,4 @@
-"""A request's answer: its sequences, stepped together as an engine does, and told as events or as one body."""
+"""A request's answer. Its sequences are stepped together, as in an engine, and sent as events or as one body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .vocabulary import PIECES
 
 
 class Answer:
-    """The sequences of one request. Nothing is told of them before the end; the base of both ways of telling."""
+    """The sequences of one request. It is the base of both kinds of answers, and sends nothing itself."""
 
     def __init__(self, ask: Ask, request_id: str, created: int) -> None:
         self.ask = ask
@@ -27,17 +27,17 @@ class Answer:
 
     @property
     def generated(self) -> int:
-        """Tokens generated so far, over all choices."""
+        """How many tokens have been generated so far, over all choices."""
         return sum(sequence.count for sequence in self.sequences)
 
     @property
     def depth(self) -> int:
-        """Steps so far: the tokens of the longest choice."""
+        """How many steps there were so far, which is the tokens of the longest choice."""
         return max(sequence.count for sequence in self.sequences)
 
     @property
     def finished(self) -> bool:
-        """Whether every choice has ended."""
+        """Tells that every choice has ended."""
         return all(sequence.finished for sequence in self.sequences)
 
     def _prompt(self, index: int) -> list[int]:
@@ -60,7 +60,7 @@ class Answer:
 
 
 class WholeAnswer(Answer):
-    """An answer that is told at its end."""
+    """An answer that is sent at its end."""
 
     def __init__(self, ask: Ask, request_id: str, created: int) -> None:
         super().__init__(ask, request_id, created)
@@ -71,11 +71,11 @@ class WholeAnswer(Answer):
 
     @property
     def sent(self) -> int:
-        """Tokens that were told: all or none."""
+        """How many tokens were sent: all or none."""
         return self.generated if self.told else 0
 
     def advance(self, steps: int) -> None:
-        """Generate up to `steps` tokens of every choice."""
+        """Generates up to `steps` tokens of every choice."""
         for sequence, total, texts in zip(self.sequences, self._outputs, self._texts, strict=True):
             left = steps
             while left > 0 and not sequence.finished:
@@ -86,13 +86,13 @@ class WholeAnswer(Answer):
                     continue
                 out = sequence.step(1 if sequence.plain else left)
                 left -= len(out.ids)
-                # Joined at the end: appending to a long string again and again would be quadratic.
+                # They are joined at the end, because appending to a long string again and again takes quadratic time.
                 texts.append(out.text)
                 out.text = ""
                 total.merge(out)
 
     def abort(self) -> None:
-        """Every choice ends here."""
+        """Ends every choice here."""
         for sequence, total, texts in zip(self.sequences, self._outputs, self._texts, strict=True):
             if not sequence.finished:
                 out = sequence.abort()
@@ -101,7 +101,7 @@ class WholeAnswer(Answer):
                 total.merge(out)
 
     def body(self) -> bytes:
-        """The JSON body."""
+        """Returns the JSON body."""
         ask = self.ask
         for total, texts in zip(self._outputs, self._texts, strict=True):
             total.text = "".join(texts)
@@ -153,7 +153,7 @@ class WholeAnswer(Answer):
 
 
 class StreamAnswer(Answer):
-    """An answer that is told as it comes, in server-sent events."""
+    """An answer that is sent as it comes, in server-sent events."""
 
     def __init__(self, ask: Ask, request_id: str, created: int) -> None:
         super().__init__(ask, request_id, created)
@@ -179,11 +179,11 @@ class StreamAnswer(Answer):
 
     @property
     def sent(self) -> int:
-        """Tokens that were told."""
+        """How many tokens were sent."""
         return self.generated - sum(len(out.ids) for out in self._waiting if out)
 
     def events(self, chunks: int, tokens: int | None = None) -> list[bytes]:
-        """The next events, for up to `chunks` chunks of every choice and at most `tokens` further tokens of each."""
+        """Returns the next events: up to `chunks` chunks of every choice, with at most `tokens` tokens of each."""
         out: list[bytes] = []
         if not self._opened:
             self._open(out)
@@ -210,7 +210,7 @@ class StreamAnswer(Answer):
         return out
 
     def aborted(self) -> list[bytes]:
-        """The last events when every choice ends here."""
+        """Returns the last events if every choice ends here."""
         out: list[bytes] = []
         if not self._opened:
             self._open(out)
@@ -222,12 +222,12 @@ class StreamAnswer(Answer):
         return out
 
     def one(self) -> bytes | None:
-        """The next event, when it is a plain chunk of one simple token; None when `events` has to tell it."""
+        """Returns the next event if it is a plain chunk of one simple token; None if `events` has to make it."""
         token = self._single.one() if self._single is not None else None
         return None if token is None else self._head + self._tails[token]
 
     def skip(self, tokens: int) -> None:
-        """Generate without telling: what is not taken in time is merged into one chunk later, as vLLM does."""
+        """Generates without sending. Tokens that the client takes late become one chunk, as in vLLM."""
         for index, sequence in enumerate(self.sequences):
             if not sequence.finished:
                 self._single = None

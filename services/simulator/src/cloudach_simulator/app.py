@@ -1,4 +1,4 @@
-"""The simulator behind any HTTP server: which route, which refusal, which run. Adapters give it requests and sinks."""
+"""The simulator behind any HTTP server. It chooses route, refusal or run; adapters give it requests and sinks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .run import Pace, Run, Sink, StreamRun, WholeRun
 
 JSON = b"application/json"
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere", "/sim/")
-"""vLLM's, and our own."""
+"""The headers of vLLM's answers, and of the simulator's own."""
 _GENERATE = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 def _of_a_web_page(headers: Mapping[bytes, bytes]) -> bool:
-    """Any page that a developer has open could send requests to a simulator on the same machine."""
+    """Refuses browsers, because any page that a developer has open could send requests to this simulator."""
     return b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"
 
 
@@ -53,7 +53,7 @@ class Simulator:
             self.arsenal.arm(config.fault)
 
     def handle(self, method: str, target: str, headers: Mapping[bytes, bytes], body: bytes, sink: Sink) -> Run | None:
-        """Answer one request. What takes time comes back as a run, to be aborted when the client goes."""
+        """Answers one request. A generation is returned as a run, which the caller aborts when the client goes."""
         path, _, query = target.partition("?")
         sink.request_id = headers.get(b"x-request-id") or str(uuid.uuid4()).encode()
         if self.config.root_path and path.startswith(self.config.root_path + "/"):
@@ -75,26 +75,26 @@ class Simulator:
         except BadFault as fault:
             sink.reply(400, JSON, orjson.dumps(errors.envelope(str(fault), "BadRequestError", "fault", 400)))
         except Exception as error:
-            # A simulator's bug shall look like an engine's, and be seen.
+            # A bug of the simulator looks like an engine's, and is logged.
             traceback.print_exc()
             body = orjson.dumps(errors.envelope(str(error), "InternalServerError", None, 500))
             sink.reply(500, JSON, body)
         return None
 
     def engine_died(self) -> None:
-        """End all that runs with the error frame; refuse all that comes, until a reset."""
+        """Ends all running requests with the error frame, and refuses all others until a reset."""
         self.dead = True
         for run in tuple(self._runs):
             run.break_off()
 
     def strike(self, plan: Plan) -> int:
-        """The plan's cut, now, for all that have told a token; how many these are."""
+        """Has the plan's fault happen now to all streams that have sent a token. Returns how many these are."""
         begun = [run for run in self._runs if run.answer.generated and not run.held]
         self._end(begun, plan)
         return len(begun)
 
     def wake(self, steps: int | None) -> int:
-        """What is stalled goes on by so many steps, or for good; how many requests these are."""
+        """Lets stalled requests go on by so many steps, or for good. Returns how many these are."""
         stalled = [run for run in self._runs if run.held]
         for run in stalled:
             if steps is None or run.answer.finished:
@@ -105,7 +105,7 @@ class Simulator:
         return len(stalled)
 
     async def drain(self, patience_s: float, end: Plan) -> None:
-        """Refuse what comes; what still runs after `patience_s` ends as `end` says."""
+        """Refuses new requests. Those that still run after `patience_s` end as `end` says."""
         self.draining = True
         try:
             async with asyncio.timeout(patience_s):
@@ -121,7 +121,7 @@ class Simulator:
                 strike(run, plan, self.engine_died, may_exit=self.config.allow_exit)
 
     def reset(self) -> None:
-        """Forget faults, counts and the engine's death; what runs goes on."""
+        """Forgets faults, counts and the engine's death. Running requests go on."""
         self.dead = False
         self.arsenal.clear()
         self.ledger.reset()

@@ -1,7 +1,7 @@
-"""The simulator as an ASGI application, for servers of other make (Ray Serve).
+"""The simulator as an ASGI application, for other servers such as Ray Serve's.
 
-What a plain application cannot do to a connection is done as nearly as it can: a cut raises, which makes the server
-close the connection in the middle of the body; before the first byte it becomes the server's own 500.
+An ASGI application cannot cut a connection. It raises instead, so that the server closes the connection in the middle
+of the body. Before the first byte that becomes the server's own 500.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _HIGH_WATER = 64 * 1024
 
 
 class ConnectionCut(Exception):
-    """Raised in the middle of a response, so that the server drops the connection."""
+    """The simulator raises it in the middle of a response, so that the server drops the connection."""
 
 
 class _AsgiSink:
-    """Collects what a run says until the server takes it."""
+    """Collects what a run sends until the server takes it."""
 
     def __init__(self) -> None:
         self.request_id = b""
@@ -41,7 +41,7 @@ class _AsgiSink:
 
     @property
     def writable(self) -> bool:
-        """Whether the server takes what is written."""
+        """Tells that the server takes what is written."""
         return self.held < _HIGH_WATER
 
     def _put(self, message: Message) -> None:
@@ -55,25 +55,25 @@ class _AsgiSink:
         return [*extra, *kind, (b"vary", b"Origin"), (b"x-request-id", self.request_id)]
 
     def start(self, content_type: bytes) -> None:
-        """Send a 200's headers."""
+        """Sends a 200 and its headers."""
         self._put({"type": "http.response.start", "status": 200, "headers": self._headers(content_type, ())})
 
     def send_one(self, part: bytes) -> None:
-        """Send one part of the body."""
+        """Sends one part of the body."""
         self._put({"type": "http.response.body", "body": part, "more_body": True})
 
     def send(self, parts: Sequence[bytes]) -> None:
-        """Send parts of the body, each a message of its own, as vLLM does."""
+        """Sends parts of the body, each as a message of its own, as vLLM does."""
         for part in parts:
             self.send_one(part)
 
     def finish(self) -> None:
-        """End the body."""
+        """Ends the body."""
         self._put({"type": "http.response.body", "body": b"", "more_body": False})
         self.ended = True
 
     def reply(self, status: int, content_type: bytes, body: bytes, extra: Headers = ()) -> None:
-        """Send a whole response."""
+        """Sends a whole response."""
         length = (b"content-length", str(len(body)).encode())
         headers = self._headers(content_type, (*extra, length))
         self._put({"type": "http.response.start", "status": status, "headers": headers})
@@ -81,17 +81,17 @@ class _AsgiSink:
         self.ended = True
 
     def cut(self, *, reset: bool) -> None:
-        """Drop the connection."""
+        """Drops the connection."""
         self.is_cut = self.ended = True
         self.wake.set()
 
     def flushed(self) -> bool:
-        """Whether the server took everything."""
+        """Tells that the server has taken everything."""
         return not self.queue
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:
-    """The request's body; None when the client has gone."""
+    """Returns the request's body; None if the client has gone."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -150,7 +150,7 @@ async def _serve(simulator: Simulator, scope: Scope, receive: Receive, send: Sen
 
 
 def create_app(config: SimConfig) -> Application:
-    """One simulated engine as an ASGI application; all that is configured is in `config`."""
+    """One simulated engine as an ASGI application. `config` holds all its settings."""
     simulators: dict[asyncio.AbstractEventLoop, Simulator] = {}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""How one simulator behaves."""
+"""The settings of one simulator."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from .request import Limits
 
 @dataclass(slots=True)
 class SimConfig:
-    """Every setting, with its default."""
+    """All settings and their defaults."""
 
     models: tuple[str, ...] = ("sim",)
-    """Names it serves; answers carry the first, as vLLM's do."""
+    """The names of the served model. Answers carry the first, as vLLM's do."""
     adapters: tuple[str, ...] = ()
-    """Names of LoRA adapters, as vLLM's --lora-modules gives them: models of their own, whose texts are others."""
+    """The names of LoRA adapters, as in vLLM's --lora-modules. Each is a model of its own with other texts."""
     embedding_models: tuple[str, ...] = ()
-    """Names that /v1/embeddings serves (64 dimensions)."""
+    """The names of models that /v1/embeddings serves (64 dimensions)."""
     max_model_len: int = 32_768
-    """Tokens of prompt and answer together."""
+    """The most tokens of prompt and answer together."""
     rate: float = 50.0
-    """Tokens a second of each stream; 0: flat out, as fast as the reader takes them."""
+    """Tokens per second of each stream. 0: as fast as the reader takes them."""
     jitter: float = 0.0
-    """Each tick's interval varies by this fraction, alike for all streams."""
+    """The interval of each tick varies by this fraction, alike for all streams."""
     spread: bool = False
-    """Streams tick apart from one another; otherwise all of one rate at once, as an engine's steps do."""
+    """Streams tick at different times. Otherwise all streams of one rate tick at once, like an engine's steps."""
     ttft_ms: float = 0.0
-    """From the request to its first token."""
+    """The time from a request to its first token."""
     tokens_per_chunk: int = 1
-    """As vLLM's --stream-interval: the first chunk carries one token, later ones this many."""
+    """Like vLLM's --stream-interval: the first chunk carries one token, later chunks carry this many."""
     burst: int = 32
-    """Flat out: chunks a write."""
+    """Chunks per write, where `rate` is 0."""
     tool_parser: str = "hermes"
     prompt_tokens_details: bool = False
-    """As vLLM's --enable-prompt-tokens-details: usage tells of cached tokens, of which there are none."""
+    """Like vLLM's --enable-prompt-tokens-details: usage names the cached tokens, of which there are none."""
     api_keys: tuple[str, ...] = ()
     root_path: str = ""
-    """A prefix under which all routes lie as well, such as /slug."""
+    """All routes are also served under this prefix, such as /slug."""
     max_body: int = 64 * 1024 * 1024
-    """Bytes of a request's body."""
+    """The most bytes of a request's body."""
     fault: str = ""
-    """Faults that strike every request (see faults.py)."""
+    """Faults that happen to every request (see faults.py)."""
     fault_seed: int = 0
     allow_exit: bool = True
-    """Whether `die` may kill this process; otherwise it aborts the connection."""
+    """`die` may kill this process. Otherwise it aborts the connection."""
 
     def limits(self) -> Limits:
-        """What requests are checked against."""
+        """Returns what requests are checked against."""
         return Limits(self.models, self.max_model_len, self.tool_parser, self.adapters)

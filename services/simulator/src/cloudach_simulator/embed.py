@@ -1,4 +1,4 @@
-"""Embeddings: a unit vector that is a pure function of the input's token ids."""
+"""Embeddings: each is a unit vector, a pure function of the input's token ids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIMENSIONS = 64
 
 
 def vector(ids: list[int], dimensions: int = DIMENSIONS) -> list[float]:
-    """The vector of some tokens: texts that share tokens are closer to one another."""
+    """Returns the vector of some tokens. Texts that share tokens are closer to one another."""
     values = [0.0] * dimensions
     for token in ids:
         for i in range(dimensions):
@@ -46,7 +46,7 @@ def _inputs(body: dict[str, Any]) -> list[list[int]]:
 
 
 def embeddings(simulator: Simulator, body: dict[str, Any]) -> dict[str, Any]:
-    """The answer to /v1/embeddings, for models that serve it."""
+    """Returns the answer to /v1/embeddings, for models that serve it."""
     names = simulator.config.embedding_models
     name = body.get("model") or (names[0] if names else "")
     if name not in names:

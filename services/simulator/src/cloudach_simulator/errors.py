@@ -19,12 +19,12 @@ class Refusal(Exception):
 
 
 def envelope(message: str, kind: str, param: str | None, code: int) -> dict[str, Any]:
-    """vLLM's error body."""
+    """Returns vLLM's error body."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def invalid(message: str, param: str | None = None, value: object = None) -> Refusal:
-    """What vLLM's own validation says; it spells the parameter and its value out in the message."""
+    """Returns the error of vLLM's own validation, whose message spells out the parameter and its value."""
     extras = []
     if param is not None:
         extras.append(f"parameter={param}")
@@ -35,18 +35,18 @@ def invalid(message: str, param: str | None = None, value: object = None) -> Ref
 
 
 def bad_request(message: str, param: str | None = None) -> Refusal:
-    """A 400 whose message is passed on as it is."""
+    """Returns a 400 with this message."""
     return Refusal(400, envelope(message, "BadRequestError", param, 400))
 
 
 def schema_error(kind: str, field: str, message: str, given: object) -> Refusal:
-    """What comes out when a body does not fit the request's model."""
+    """Returns the error for a body that does not fit the request's model."""
     detail = {"type": kind, "loc": ("body", field), "msg": message, "input": given}
     return Refusal(400, envelope(f"1 validation error:\n  {detail}", "Bad Request", f"body.{field}", 400))
 
 
 def bad_json(position: int, reason: str) -> Refusal:
-    """A body that is no JSON."""
+    """Returns the error for a body that is no JSON."""
     detail = {
         "type": "json_invalid",
         "loc": ("body", position),
@@ -58,21 +58,21 @@ def bad_json(position: int, reason: str) -> Refusal:
 
 
 def unknown_model(name: str) -> Refusal:
-    """A model that is not served here."""
+    """Returns the error for a model that is not served here."""
     return Refusal(404, envelope(f"The model `{name}` does not exist.", "NotFoundError", "model", 404))
 
 
 def engine_dead() -> Refusal:
-    """What every request gets once the engine process is gone."""
+    """Returns the error that every request gets once the engine process has died."""
     return Refusal(500, envelope(ENGINE_DEAD, "InternalServerError", None, 500))
 
 
 def shutting_down() -> Refusal:
-    """To what comes during a drain."""
+    """Returns the error for a request that comes during a drain."""
     return Refusal(503, envelope("The server is shutting down.", "ServiceUnavailableError", None, 503))
 
 
 def stream_frame(message: str = ENGINE_DEAD, code: int = 500, kind: str = "InternalServerError") -> bytes:
-    """The event in which a broken generation ends; unlike the chunks it is written with spaces after `:` and `,`."""
+    """Returns the event in which a broken generation ends. Unlike chunks it has spaces after `:` and `,`."""
     text = orjson.dumps(message).decode()
     return (f'data: {{"error": {{"message": {text}, "type": "{kind}", "param": null, "code": {code}}}}}\n\n').encode()

@@ -1,4 +1,4 @@
-"""What can go wrong on demand: the grammar, the plan for one request, and the faults that wait for their request.
+"""Faults on demand: their grammar, the plan for one request, and the faults that wait for their request.
 
     faults  = fault *("," fault)
     fault   = name ["@" tokens] *(":" argument)
@@ -41,18 +41,18 @@ class BadFault(ValueError):
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """What shall go wrong with one request."""
+    """The faults of one request."""
 
     cut: str | None = None
     at: int = 0
     argument: str = ""
-    """Of the cut: `nodone`, or a stall's milliseconds."""
+    """An argument of the fault that ends the stream: `nodone`, or a stall's milliseconds."""
     before: str | None = None
     status: int = 500
     json_body: bool = False
     prefill_ms: float = 0.0
     split: int = 0
-    """Piece size; -1 is random."""
+    """The size of pieces. -1: random sizes."""
     split_seed: int = 0
     huge_at: int = 0
     huge_bytes: int = 0
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def rewrites(self) -> bool:
-        """Whether events have to be taken apart before they are written."""
+        """Tells that events have to be taken apart before they are written."""
         return bool(self.crlf or self.comment is not None or self.multiline or self.huge_bytes)
 
 
@@ -106,7 +106,7 @@ def _one(plan: Plan, item: str) -> Plan:
 
 
 def parse(text: str) -> Plan:
-    """Read a fault specification."""
+    """Returns the plan of a fault specification."""
     plan = NOTHING
     for item in text.split(","):
         if item.strip():
@@ -121,29 +121,29 @@ class Armed:
     fault: str
     plan: Plan
     times: int | None = None
-    """How often it still happens; None: always."""
+    """How often it still happens. None: always."""
     probability: float = 1.0
     user: str | None = None
-    """Only requests whose field `user` is this; None: all."""
+    """It happens only to requests with this `user`. None: to all."""
 
 
 class Arsenal:
-    """The faults set for the whole server; the first that strikes is taken."""
+    """The faults that are set for the whole server. The first one that fits a request happens."""
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)
         self._armed: list[Armed] = []
 
     def arm(self, fault: str, times: int | None = None, probability: float = 1.0, user: str | None = None) -> None:
-        """Add a fault; raises BadFault."""
+        """Adds a fault. Raises BadFault."""
         self._armed.append(Armed(fault, parse(fault), times, probability, user))
 
     def clear(self) -> None:
-        """Disarm everything."""
+        """Removes all faults."""
         self._armed.clear()
 
     def strike(self, user: object = None) -> Plan | None:
-        """The fault for the request that comes in now."""
+        """Returns the fault for the request that comes in now."""
         for armed in self._armed:
             if armed.user is not None and armed.user != user:
                 continue
@@ -157,12 +157,12 @@ class Arsenal:
         return None
 
     def listing(self) -> list[dict[str, object]]:
-        """What is armed."""
+        """Returns the faults that wait."""
         return [{"fault": a.fault, "times": a.times, "probability": a.probability, "user": a.user} for a in self._armed]
 
 
 def rewrite(plan: Plan, events: Iterable[bytes], tokens_before: int) -> list[bytes]:
-    """The events in the odd forms that server-sent events allow. `tokens_before`: how many tokens were told before."""
+    """Returns events in odd forms of server-sent events. tokens_before: how many tokens were sent before."""
     out = []
     told = tokens_before
     for event in events:
@@ -181,7 +181,7 @@ def rewrite(plan: Plan, events: Iterable[bytes], tokens_before: int) -> list[byt
 
 
 def pieces(plan: Plan, data: bytes, generator: random.Random) -> list[bytes]:
-    """`data` in the sizes that `split` asks for."""
+    """Returns `data` in pieces of the sizes that `split` asks for."""
     out = []
     at = 0
     while at < len(data):

@@ -1,4 +1,4 @@
-"""Requests that go wrong: the runs of run.py with a fault plan."""
+"""Requests that go wrong. These are the runs of run.py with a fault plan."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .run import Run, Sink, StreamRun, WholeRun
 
 
 class SplitSink:
-    """Writes the body in odd pieces, one a turn of the loop, so that they travel apart."""
+    """Writes the body in odd pieces, one for each turn of the loop, so that they travel apart."""
 
     def __init__(self, inner: Sink, plan: Plan, call_soon: Callable[..., Any]) -> None:
         self._inner = inner
@@ -31,30 +31,30 @@ class SplitSink:
 
     @property
     def writable(self) -> bool:
-        """While pieces wait, the peer counts as slow."""
+        """Tells that no pieces wait. While some wait, the peer counts as slow."""
         return self._inner.writable and len(self._queue) < 4096
 
     def send(self, parts: Sequence[bytes]) -> None:
-        """Queue the parts' pieces."""
+        """Queues the pieces of these parts."""
         self._queue.extend(pieces(self._plan, b"".join(parts), self._random))
         self._wake()
 
     def send_one(self, part: bytes) -> None:
-        """Queue the part's pieces."""
+        """Queues the pieces of this part."""
         self.send((part,))
 
     def finish(self) -> None:
-        """End the body after the last piece."""
+        """Ends the body after the last piece."""
         self._queue.append(self._inner.finish)
         self._wake()
 
     def cut(self, *, reset: bool) -> None:
-        """Drop the connection after the last piece."""
+        """Drops the connection after the last piece."""
         self._queue.append(lambda: self._inner.cut(reset=reset))
         self._wake()
 
     def flushed(self) -> bool:
-        """Whether every piece went out."""
+        """Tells that every piece went out."""
         return not self._queue and self._inner.flushed()
 
     def _wake(self) -> None:
@@ -75,15 +75,15 @@ class SplitSink:
 
 
 def kill_when_flushed(run: Run, patience: float = 1.0) -> None:
-    """SIGKILL for this process as soon as what was written has left it."""
+    """Kills this process (SIGKILL) as soon as it has handed over what was written."""
     if run.sink.flushed() or patience <= 0:
-        # The kernel still holds the bytes and delivers them after our death.
+        # The kernel holds the bytes and delivers them after the process has died.
         os.kill(os.getpid(), signal.SIGKILL)
     run.loop.call_later(0.002, kill_when_flushed, run, patience - 0.002)
 
 
 def strike(run: Run, plan: Plan, engine_died: Callable[[], None], *, may_exit: bool) -> None:
-    """The plan's cut, now."""
+    """Has the plan's fault happen now."""
     kind = plan.cut
     if kind == "stall":
         run.stall(int(plan.argument) / 1000 if plan.argument else None)
@@ -116,7 +116,7 @@ class FaultyStream(StreamRun):
     _ending: Sequence[bytes] = ()
 
     def begin(self) -> None:
-        """A cut at 0 comes after the headers."""
+        """A fault at token 0 comes after the headers."""
         self._single = False
         if self.plan.cut and self.plan.at == 0:
             self.sink.start(b"text/event-stream; charset=utf-8")
@@ -125,13 +125,13 @@ class FaultyStream(StreamRun):
             super().begin()
 
     def emit(self, chunks: int) -> None:
-        """Generate and send up to the cut."""
+        """Generates and sends up to the fault."""
         answer, plan = self.answer, self.plan
         before = answer.depth
         events = answer.events(chunks, plan.at - before if plan.cut else None)
         cut = plan.cut is not None and answer.depth >= plan.at
         if cut and answer.complete:
-            # What comes after the last token is what the cut takes away.
+            # The fault takes away what comes after the last token.
             last = -2 if answer.ask.include_usage else -1
             self._ending = events[last:]
             del events[last:]
@@ -143,7 +143,7 @@ class FaultyStream(StreamRun):
             self.sink.finish()
 
     def wake(self) -> None:
-        """The end of a stall; where it came after the last token, the rest follows."""
+        """Ends a stall. If it came after the last token, the rest of the stream follows."""
         if self.answer.complete:
             self.sink.send(self._ending)
             self.end("finished")
@@ -164,14 +164,14 @@ class FaultyWhole(WholeRun):
     may_exit = True
 
     def begin(self) -> None:
-        """A cut at 0 comes before the prefill."""
+        """A fault at token 0 comes before the prefill."""
         if self.plan.cut and self.plan.at == 0:
             self._cut()
         else:
             super().begin()
 
     def emit(self, chunks: int) -> None:
-        """Generate up to the cut."""
+        """Generates up to the fault."""
         plan = self.plan
         if plan.cut:
             chunks = min(chunks, plan.at - self.answer.depth)
@@ -182,7 +182,7 @@ class FaultyWhole(WholeRun):
             self.tell()
 
     def wake(self) -> None:
-        """The end of a stall."""
+        """Ends a stall."""
         if self.answer.finished:
             self.tell()
         else:

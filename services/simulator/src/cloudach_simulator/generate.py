@@ -1,9 +1,9 @@
-"""Which token comes next: a pure function of all token ids so far, in O(1) a token by a rolling hash.
+"""Decides which token comes next: a pure function of all token ids so far, in O(1) for each token by a rolling hash.
 
-So a run that was cut after any token goes on exactly when its prompt ids and generated ids are given as a new prompt.
-Three things are bound to one request, as in a real engine, and do not carry over to such a continuation: the choice's
+So a generation that broke off after any token goes on exactly if a new prompt gives its prompt ids and generated ids.
+As in a real engine, three things are bound to one request and do not carry over to such a continuation: the choice's
 index (n > 1), a `seed` under a temperature above 0, and frequency or presence penalties, which see only the tokens of
-their own request. Temperature without a seed changes nothing here, so that every test can be repeated.
+their own request. A temperature without a seed changes nothing here, so that every test can be repeated.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ INDEX_MASK: Final = _WIDTH - 1
 
 
 def fold(state: int, ids: Iterable[int]) -> int:
-    """The hash state after `ids`."""
+    """Returns the hash state after `ids`."""
     for token in ids:
         state = ((state ^ token) * MULTIPLY + ADD) & MASK
     return state
 
 
 def start_state(ids: Iterable[int], adapter: str | None = None) -> int:
-    """The hash state of a whole prompt; under each LoRA adapter another one."""
+    """Returns the hash state of a whole prompt, which differs between LoRA adapters."""
     return fold(_START if adapter is None else mix(*adapter.encode()), ids)
 
 
 def mix(*parts: int) -> int:
-    """A well-spread 60-bit number of some small ones, for salts."""
+    """Returns a well-spread 60-bit number made of small ones, as a salt."""
     state = _START
     for part in parts:
         state = ((state ^ (part & MASK)) * 0x9E3779B97F4A7C15 + 1) & MASK
@@ -44,7 +44,7 @@ def mix(*parts: int) -> int:
 
 
 def _spread(weighted: list[tuple[bytes | int, int]]) -> tuple[int, ...]:
-    """A table of 1,024 tokens in which each stands about in proportion to its weight, in a fixed shuffled order."""
+    """Returns 1,024 tokens in a fixed shuffled order, each about as often as its weight says."""
     total = sum(weight for _, weight in weighted)
     table: list[int] = []
     reached = 0
@@ -52,11 +52,11 @@ def _spread(weighted: list[tuple[bytes | int, int]]) -> tuple[int, ...]:
         reached += weight
         token = piece if isinstance(piece, int) else IDS[piece]
         table += [token] * (reached * _WIDTH // total - len(table))
-    # 389 is coprime to 1,024: a permutation, so neighbouring hashes give unlike words.
+    # 389 is coprime to 1,024, so this is a permutation, and neighbouring hashes give unlike words.
     return tuple(table[(i * 389) % _WIDTH] for i in range(_WIDTH))
 
 
-# Characters in byte-sized tokens, by disjoint sets from byte to byte, so that the last token alone says what follows.
+# Characters in byte-sized tokens. Each byte comes from a set of its own, so the last token alone says what follows.
 _EMOJI: Final = (0xF0, 0x9F, 0x98)
 _CJK: Final = (0xE4, 0xBD)
 
@@ -89,11 +89,11 @@ def _tables() -> list[tuple[int, ...]]:
 
 
 NEXT: Final = _tables()
-"""Last token -> the candidates for the next one; the hash picks one of the 1,024."""
+"""For each last token, the 1,024 candidates for the next one. The hash picks one of them."""
 
 
 def pick(state: int, last: int, salt: int = 0, barred: frozenset[int] = frozenset()) -> int:
-    """The next token. `barred` tokens are passed over in the table's order (min_tokens, logit bans)."""
+    """Returns the next token. `barred` tokens (min_tokens, logit bans) are skipped in the table's order."""
     if salt:
         state = ((state ^ salt) * MULTIPLY) & MASK
         state ^= state >> 23
@@ -111,5 +111,5 @@ def pick(state: int, last: int, salt: int = 0, barred: frozenset[int] = frozense
 
 
 def advance(state: int, token: int) -> int:
-    """The hash state after one more token."""
+    """Returns the hash state after one more token."""
     return ((state ^ token) * MULTIPLY + ADD) & MASK

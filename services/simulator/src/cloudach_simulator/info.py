@@ -1,4 +1,4 @@
-"""vLLM's routes that generate nothing: models, health, version, metrics, tokens; and embeddings."""
+"""The routes of vLLM that generate nothing: models, health, version, metrics, tokens, and embeddings."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ _POST_ONLY = {*_POSTS, "/v1/chat/completions", "/v1/completions"}
 def handle(
     simulator: Simulator, method: str, path: str, headers: Mapping[bytes, bytes], body: bytes, sink: Sink
 ) -> None:
-    """Answer, or 404 and 405 as FastAPI does."""
+    """Answers the request, or with 404 or 405 as FastAPI does."""
     if path == "/v1/embeddings" and not simulator.config.embedding_models:
         # An engine for generation has no such route.
         sink.reply(404, _JSON, b'{"detail":"Not Found"}')

@@ -1,4 +1,4 @@
-"""A request's body as FastAPI and vLLM read it."""
+"""Reads a request's body as FastAPI and vLLM do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import Refusal
 
 
 def read_json(headers: Mapping[bytes, bytes], body: bytes) -> Any:
-    """Raises Refusal, in vLLM's words."""
+    """Returns the JSON value. Raises Refusal, in vLLM's words."""
     media = headers.get(b"content-type", b"").split(b";", 1)[0].lower()
     if media != b"application/json":
         message = "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed"
@@ -21,7 +21,8 @@ def read_json(headers: Mapping[bytes, bytes], body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        # vLLM reads with the standard library: its words, and what it allows beyond the standard.
+        # vLLM reads with the standard library, so its words apply, and it accepts what that accepts beyond the
+        # standard.
         try:
             return json.loads(body)
         except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""The simulator's books: what was generated, sent and aborted, per request and in all. Memory is bounded."""
+"""Counts what was generated, sent and aborted, per request and in total. Its memory is bounded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Counted(Protocol):
-    """A running answer, which counts for itself so that a chunk costs the ledger nothing."""
+    """A running answer. It counts for itself, so that a chunk costs the ledger nothing."""
 
     @property
     def generated(self) -> int: ...
@@ -38,16 +38,16 @@ class Entry:
 
     @property
     def generated(self) -> int:
-        """Tokens generated until now."""
+        """How many tokens have been generated."""
         return self.running.generated if self.running is not None else self._generated
 
     @property
     def sent(self) -> int:
-        """Tokens given to the connection until now."""
+        """How many tokens the connection has been given."""
         return self.running.sent if self.running is not None else self._sent
 
     def close(self, state: str) -> None:
-        """Freeze the counts."""
+        """Freezes the counts."""
         if self.running is not None:
             self._generated, self._sent = self.running.generated, self.running.sent
             self.running = None
@@ -55,7 +55,7 @@ class Entry:
             self.ended = time.time()
 
     def public(self) -> dict[str, Any]:
-        """As JSON."""
+        """Returns the entry as JSON."""
         return {
             "id": self.id,
             "path": self.path,
@@ -73,14 +73,14 @@ class Entry:
 
 
 class Ledger:
-    """All requests that run and the last ones that ended."""
+    """All requests that run, and the last ones that ended."""
 
     def __init__(self, keep: int = 20_000) -> None:
         self._keep = keep
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but what runs now; that is counted from here on as if it had just begun."""
+        """Forgets all but the running requests, which count from here on as if they had just begun."""
         self._serial = getattr(self, "_serial", 0)
         self._running: dict[int, Entry] = getattr(self, "_running", {})
         self._ended: OrderedDict[int, Entry] = OrderedDict()
@@ -99,7 +99,7 @@ class Ledger:
         )
 
     def open(self, entry: Entry) -> int:
-        """A request begins; gives the number to close it with."""
+        """Notes a request that begins. Returns the number with which to close it."""
         self._serial += 1
         self._running[self._serial] = entry
         self._totals["requests"] += 1
@@ -107,7 +107,7 @@ class Ledger:
         return self._serial
 
     def close(self, serial: int, state: str) -> None:
-        """A request has `finished`, was `aborted` by its client, or `failed` by a fault."""
+        """Notes that a request has `finished`, was `aborted` by its client, or `failed` by a fault."""
         entry = self._running.pop(serial, None)
         if entry is None:
             return
@@ -120,16 +120,16 @@ class Ledger:
             self._ended.popitem(last=False)
 
     def refuse(self) -> None:
-        """A request was answered with an error before it began."""
+        """Notes a request that was answered with an error before it began."""
         self._totals["refused"] += 1
 
     @property
     def running(self) -> int:
-        """How many requests run."""
+        """How many requests run now."""
         return len(self._running)
 
     def stats(self) -> dict[str, int]:
-        """The totals, with what runs counted up to this moment."""
+        """Returns the totals, with running requests counted up to now."""
         totals = dict(self._totals)
         for entry in self._running.values():
             totals["generated_tokens"] += entry.generated
@@ -137,7 +137,7 @@ class Ledger:
         return {"running": self.running, **{f"{name}_total": value for name, value in totals.items()}}
 
     def requests(self, limit: int = 100, request_id: str | None = None) -> list[dict[str, Any]]:
-        """The last requests, newest first; with an id only those (there are several after a retry)."""
+        """Returns the last requests, newest first. id: only requests with this id, of which a retry makes several."""
         entries = [*self._ended.items(), *self._running.items()]
         entries.sort(key=lambda item: item[0], reverse=True)
         found = [entry.public() for _, entry in entries if request_id is None or entry.id == request_id]

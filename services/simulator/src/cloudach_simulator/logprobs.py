@@ -1,4 +1,4 @@
-"""Made-up log probabilities in vLLM's two shapes: fixed by the hash state; the chosen token is always the likeliest."""
+"""Makes up log probabilities in vLLM's two shapes from the hash state. The chosen token is always the likeliest."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .vocabulary import PIECES, SPECIAL
 
 
 def ranked(state: int, token: int, count: int) -> list[tuple[int, float]]:
-    """The chosen token and `count - 1` others, with falling log probabilities."""
+    """Returns the chosen token and `count - 1` others, with falling log probabilities."""
     first = -((state >> 20) & 0x3FF) / 2048
     ranks = [(token, first)]
     table = NEXT[0]
@@ -23,7 +23,7 @@ def ranked(state: int, token: int, count: int) -> list[tuple[int, float]]:
 
 
 def token_text(token: int) -> str:
-    """A token by itself; part of a character has no text."""
+    """Returns one token's text, which is empty for a part of a character."""
     return "" if token in SPECIAL else PIECES[token].decode("utf-8", "ignore")
 
 
@@ -33,7 +33,7 @@ def _chat_entry(token: int, logprob: float) -> dict[str, Any]:
 
 
 def chat(states: list[int], ids: list[int], top: int) -> dict[str, Any]:
-    """The `logprobs` of a chat choice."""
+    """Returns the `logprobs` of a chat choice."""
     content = []
     for state, token in zip(states, ids, strict=True):
         ranks = ranked(state, token, max(1, top))
@@ -44,7 +44,7 @@ def chat(states: list[int], ids: list[int], top: int) -> dict[str, Any]:
 
 
 def prompt(ids: list[int], top: int) -> list[dict[str, Any] | None]:
-    """`prompt_logprobs`: of each token but the first its own, and those of the likeliest."""
+    """Returns `prompt_logprobs`: for each token but the first, its own log probability and those of the likeliest."""
     told: list[dict[str, Any] | None] = [None]
     for token in ids[1:]:
         ranks = ranked(_state(token), token, max(1, top))
@@ -58,12 +58,12 @@ def prompt(ids: list[int], top: int) -> list[dict[str, Any] | None]:
 
 
 def _state(token: int) -> int:
-    """A hash state for a token of a prompt."""
+    """Returns a hash state for a token of a prompt."""
     return (token * 0x9E3779B9) << 20
 
 
 def completion(states: list[int], ids: list[int], top: int, offset: int, prompt: list[int]) -> dict[str, Any]:
-    """The `logprobs` of a completion choice; `prompt` is what is echoed before it, whose first token has none."""
+    """Returns the `logprobs` of a completion choice. `prompt` is echoed before it, and its first token has none."""
     offsets: list[int] = []
     values: list[float | None] = []
     tokens: list[str] = []

@@ -1,4 +1,4 @@
-"""The clock of paced streams: all of one rate tick at once, from one shared timer, as the steps of an engine do."""
+"""The clock of paced streams. All streams of one rate tick at once from one shared timer, like an engine's steps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _PHASES = 16
 
 
 class Paced(Protocol):
-    """What ticks."""
+    """A stream that is ticked."""
 
     def tick(self) -> None:
-        """Do one step."""
+        """Makes one step."""
 
 
 class Ticker:
-    """One shared timer."""
+    """One timer for all streams of a rate."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, jitter: float) -> None:
         self._loop = loop
@@ -29,14 +29,14 @@ class Ticker:
         self._due = 0.0
 
     def join(self, member: Paced) -> None:
-        """Tick `member` from the next tick on."""
+        """Ticks `member` from the next tick on."""
         self._members[member] = None
         if self._handle is None:
             self._due = self._loop.time()
             self._schedule()
 
     def leave(self, member: Paced) -> None:
-        """Tick it no more."""
+        """Stops ticking it."""
         self._members.pop(member, None)
         if not self._members and self._handle is not None:
             self._handle.cancel()
@@ -46,7 +46,7 @@ class Ticker:
         interval = self._interval
         if self._jitter:
             interval *= 1 + self._jitter * self._random.uniform(-1, 1)
-        # A tick that is late delays the following ones, as a slow step does; it is not made up for by a burst.
+        # A late tick delays the following ones, as a slow step does. No burst makes up for it.
         self._due = max(self._due + interval, self._loop.time())
         self._handle = self._loop.call_at(self._due, self._tick)
 
@@ -69,7 +69,7 @@ class Pacer:
         self._tickers: dict[tuple[float, int], Ticker] = {}
 
     def ticker(self, interval: float) -> Ticker:
-        """The ticker for a new stream. Spread streams take turns among phases that begin at unlike times."""
+        """Returns the ticker for a new stream. Spread streams take turns among phases that begin at different times."""
         self._turn = (self._turn + 1) % self._phases
         key = (interval, self._turn)
         found = self._tickers.get(key)

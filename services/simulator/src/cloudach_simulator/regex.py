@@ -1,6 +1,6 @@
-"""The least text that a regular expression matches. Pure.
+"""Finds the shortest text that a regular expression matches. Pure.
 
-Python's own parser reads it, which knows all that engines' grammars know of regular expressions.
+Python's own parser reads the expression, because it knows all that engines' grammars know of regular expressions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _LIKELY = ["a", "A", "0", " ", "-", "é", *map(chr, range(32, 127)), *map(chr, r
 
 
 def least_text(pattern: str) -> str:
-    """Raises Refusal for what is no regular expression, and for what no engine's grammar can hold to."""
+    """Returns the text. Raises Refusal for what is no regular expression, or is none that an engine's grammar can
+    follow."""
     try:
         tree = parser.parse(pattern)
         return _text(tree)
@@ -69,7 +70,7 @@ def _one(kind: Any, given: Any) -> str:
 
 
 def _member(members: Any) -> str:
-    """A character that a class in brackets holds."""
+    """Returns a character that a class in brackets holds."""
     refused = members[0][0] is op.NEGATE
     for kind, given in members[1:] if refused else members:
         if not refused:

@@ -1,4 +1,4 @@
-"""A request's body, read and checked as vLLM does it: what is asked of the engine, or a refusal."""
+"""Reads and checks a request's body as vLLM does. The result is what the engine is asked for, or a refusal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_LOGPROBS = 20  # vLLM's default for `--max-logprobs`
 
 @dataclass(slots=True)
 class Ask:
-    """One request, understood."""
+    """One request, read and checked."""
 
     chat: bool
     model: str
@@ -37,15 +37,15 @@ class Ask:
     echo_text: list[str] = field(default_factory=list)
     echo_only: bool = False
     interval: int = 1
-    """Tokens a chunk (`stream_interval`)."""
+    """Tokens per chunk (`stream_interval`)."""
     parser: bool = False
-    """Whether a tool parser looks on; it leaves out empty deltas even where there are no tools."""
+    """A tool parser reads the text. It drops empty deltas even where there are no tools."""
     tools: str = "none"
-    """The tool choice's kind: `none`, `auto`, `required`, `named`."""
+    """The kind of the tool choice: `none`, `auto`, `required` or `named`."""
     adapter: str | None = None
     """The LoRA adapter that was asked for."""
     prompt_details: bool = False
-    """Whether usage tells of cached tokens."""
+    """Usage names the cached tokens."""
     request_id: str | None = None
     cache_salt: str | None = None
     fault: str | None = None
@@ -53,12 +53,12 @@ class Ask:
 
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """What the server was started with and a request is checked against."""
+    """The settings of the server against which a request is checked."""
 
     models: tuple[str, ...]
     max_model_len: int
     tool_parser: str = "hermes"
-    """`hermes`: looks on at every chat, as Ray Serve LLM sets vLLM up; `none`: requests with tools are refused."""
+    """`hermes`: it reads every chat, as where Ray Serve LLM runs vLLM. `none`: requests with tools are refused."""
     adapters: tuple[str, ...] = ()
 
 
@@ -109,7 +109,7 @@ def _text(body: dict[str, Any], name: str) -> str | None:
 
 
 def _model(body: dict[str, Any], limits: Limits) -> str:
-    # vLLM checks the name only after the whole body was validated; the caller does so too.
+    # vLLM checks the name only after it has validated the whole body, and so does the caller.
     name = _text(body, "model")
     if name and name in limits.adapters:
         return name
@@ -190,7 +190,7 @@ def _check_ranges(body: dict[str, Any], n: int, temperature: float, max_tokens: 
 
 
 def _room(prompt: list[int], asked: int | None, name: str, limits: Limits, *, text: bool) -> int:
-    """How many tokens may be generated; refuses a prompt that does not fit."""
+    """Returns how many tokens may be generated. Refuses a prompt that does not fit."""
     size = limits.max_model_len
     wanted = asked or 0
     if wanted > size:
@@ -267,7 +267,7 @@ def _messages(body: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _check_parts(messages: list[dict[str, Any]], limits: Limits) -> None:
-    """Refuses all but text, as a model for text does."""
+    """Refuses parts that are no text, as a model for text does."""
     for message in messages:
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
@@ -330,7 +330,7 @@ def _finish(ask: Ask, body: dict[str, Any]) -> Ask:
 
 
 def read_chat(body: dict[str, Any], limits: Limits) -> Ask:
-    """A body of /v1/chat/completions."""
+    """Reads a body of /v1/chat/completions."""
     stream = _flag(body, "stream")
     usage, continuous = _stream_options(body, stream)
     logprobs = _chat_logprobs(body)
@@ -406,7 +406,7 @@ def _prompts(body: dict[str, Any]) -> tuple[list[list[int]], list[str | None]]:
 
 
 def read_completion(body: dict[str, Any], limits: Limits) -> Ask:
-    """A body of /v1/completions."""
+    """Reads a body of /v1/completions."""
     stream = _flag(body, "stream")
     usage, continuous = _stream_options(body, stream)
     logprobs = body.get("logprobs")
@@ -454,7 +454,7 @@ def read_completion(body: dict[str, Any], limits: Limits) -> Ask:
 
 
 def read(path: str, body: object, limits: Limits) -> Ask:
-    """A parsed JSON body of one of the two generating routes."""
+    """Reads a parsed JSON body of one of the two generating routes."""
     if not isinstance(body, dict):
         message = "Input should be a valid dictionary or object to extract fields from"
         detail = {"type": "model_attributes_type", "loc": ("body",), "msg": message, "input": body}

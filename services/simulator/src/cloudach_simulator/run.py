@@ -1,4 +1,4 @@
-"""A request on its way: it draws an answer's tokens at the asked pace and gives them to a connection."""
+"""A running request. It takes an answer's tokens at the asked pace and gives them to a connection."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Sink(Protocol):
-    """One response on one connection. An adapter implements it; every call returns at once."""
+    """One response on one connection. Adapters implement it. Every call returns at once."""
 
     request_id: bytes
-    """Told in the headers."""
+    """The request id in the headers."""
 
     @property
     def writable(self) -> bool:
         """False while the peer does not take what was written."""
 
     def start(self, content_type: bytes) -> None:
-        """Send a 200's headers; a body of unknown length follows."""
+        """Sends a 200 and its headers. A body of unknown length follows."""
 
     def send(self, parts: Sequence[bytes]) -> None:
-        """Send parts of the body."""
+        """Sends parts of the body."""
 
     def send_one(self, part: bytes) -> None:
-        """Send one part of the body."""
+        """Sends one part of the body."""
 
     def finish(self) -> None:
-        """End the body."""
+        """Ends the body."""
 
     def reply(self, status: int, content_type: bytes, body: bytes, extra: Headers = ()) -> None:
-        """Send a whole response."""
+        """Sends a whole response."""
 
     def cut(self, *, reset: bool) -> None:
-        """Drop the connection; with a reset, or as if the peer had gone."""
+        """Drops the connection with a reset, or with a close."""
 
     def flushed(self) -> bool:
-        """Whether everything was handed to the kernel."""
+        """Tells that the kernel has everything."""
 
 
 class Pace:
-    """How fast one request runs."""
+    """The pace of one request."""
 
     __slots__ = ("burst", "chunk", "delay", "interval", "per_tick")
 
@@ -61,21 +61,21 @@ class Pace:
         self.delay = delay
         """Seconds to the first token."""
         self.chunk = chunk
-        """Tokens a chunk."""
+        """Tokens per chunk."""
         self.burst = burst
-        """Flat out: chunks a write."""
-        # Timers are good to a millisecond: beyond some hundred tokens a second a tick brings several chunks.
+        """Chunks per write, where there is no rate."""
+        # Timers are precise to a millisecond, so above some hundred tokens per second a tick brings several chunks.
         self.per_tick = max(1, math.ceil(_SHORTEST_TICK * rate / chunk))
         self.interval = self.per_tick * chunk / rate if rate else 0.0
-        """Seconds between ticks; 0: flat out."""
+        """Seconds between ticks. 0: as fast as the reader takes them."""
 
 
 class Run:
-    """What streams and whole answers have in common: begin, tick, end. `ended` is told the outcome, once."""
+    """The common part of streams and whole answers: begin, tick, end. `ended` is called once, with the outcome."""
 
     answer: Answer
     burst = 1
-    """Flat out: steps at once."""
+    """Steps at once, where there is no rate."""
 
     def __init__(
         self,
@@ -90,31 +90,31 @@ class Run:
         self.pace = pace
         self.done = False
         self.held = False
-        """Stalled on purpose: neither the clock nor a reader's progress moves it."""
+        """It is stalled on purpose: neither the clock nor the reader moves it."""
         self._ticker = ticker
         self._ended = ended
         self._handle: asyncio.Handle | None = None
 
     def begin(self) -> None:
-        """Start the prefill."""
+        """Starts the prefill."""
         if self.pace.delay > 0:
             self._handle = self.loop.call_later(self.pace.delay, self._first)
         else:
             self._first()
 
     def abort(self) -> None:
-        """The client has gone: stop at once."""
+        """Stops at once, because the client has gone."""
         self.end("aborted")
 
     def end(self, outcome: str) -> None:
-        """Stop, whatever the reason."""
+        """Stops, whatever the reason."""
         if not self.done:
             self.rest()
             self.done = True
             self._ended(outcome)
 
     def rest(self) -> None:
-        """Neither tick nor pump any more."""
+        """Stops the ticks and the writes."""
         if self._ticker is not None:
             self._ticker.leave(self)
         if self._handle is not None:
@@ -122,20 +122,20 @@ class Run:
             self._handle = None
 
     def stall(self, seconds: float | None) -> None:
-        """Stand still; None: for ever."""
+        """Stands still for this long. None: for ever."""
         self.rest()
         self.held = True
         if seconds is not None:
             self._handle = self.loop.call_later(seconds, self.wake)
 
     def wake(self) -> None:
-        """The end of a stall."""
+        """Ends a stall."""
         self._handle = None
         self.held = False
         self.go_on()
 
     def go_on(self) -> None:
-        """Tick, or pump, from here on."""
+        """Ticks, or writes as fast as it can, from here on."""
         if self.held:
             return
         if self._ticker is not None:
@@ -153,28 +153,28 @@ class Run:
         raise NotImplementedError
 
     def tick(self) -> None:
-        """One step of the shared clock."""
+        """Makes one step of the shared clock."""
         raise NotImplementedError
 
     def emit(self, chunks: int) -> None:
-        """Generate and tell."""
+        """Generates and sends."""
         raise NotImplementedError
 
     def resume(self) -> None:
-        """The peer reads again."""
+        """Goes on, because the peer reads again."""
         raise NotImplementedError
 
     def break_off(self) -> None:
-        """The engine is dead: say so, and end."""
+        """Ends with the engine's error, because the engine is dead."""
         raise NotImplementedError
 
     def shut_down(self) -> None:
-        """The engine is told to end: what was generated is the answer, for it."""
+        """Ends the answer here, because the engine is told to end."""
         raise NotImplementedError
 
 
 class StreamRun(Run):
-    """A stream."""
+    """A streamed answer."""
 
     answer: StreamAnswer
 
@@ -193,14 +193,14 @@ class StreamRun(Run):
         self._single = pace.per_tick == 1
 
     def begin(self) -> None:
-        """The headers go out before the prefill."""
+        """Sends the headers before the prefill."""
         self.sink.start(b"text/event-stream; charset=utf-8")
         super().begin()
 
     def tick(self) -> None:
-        """One step; for a peer that does not read, the engine goes on and the chunk grows."""
+        """Makes one step. For a peer that does not read, the engine goes on and the chunk grows."""
         if self.sink.writable:
-            # Most ticks bring one plain chunk: as little as possible is done for it.
+            # Most ticks bring one plain chunk, so this does as little as possible for it.
             event = self.answer.one() if self._single else None
             if event is not None:
                 self.sink.send_one(event)
@@ -210,7 +210,7 @@ class StreamRun(Run):
             self.answer.skip(self.pace.chunk * self.pace.per_tick)
 
     def resume(self) -> None:
-        """The peer reads again."""
+        """Goes on, because the peer reads again."""
         if self._ticker is None and not self.done:
             self.go_on()
 
@@ -222,7 +222,7 @@ class StreamRun(Run):
                 self.go_on()
 
     def emit(self, chunks: int) -> None:
-        """Generate and send."""
+        """Generates and sends."""
         answer = self.answer
         self.sink.send(answer.events(chunks))
         if answer.complete:
@@ -230,13 +230,13 @@ class StreamRun(Run):
             self.sink.finish()
 
     def break_off(self) -> None:
-        """The engine is dead: its error frame, [DONE] and the end."""
+        """Sends the error frame of a dead engine, [DONE] and the end."""
         self.end("failed")
         self.sink.send([errors.stream_frame(), DONE])
         self.sink.finish()
 
     def shut_down(self) -> None:
-        """The finish reason `abort`, [DONE] and the end."""
+        """Sends the finish reason `abort`, [DONE] and the end."""
         events = self.answer.aborted()
         self.end("failed")
         self.sink.send(events)
@@ -244,7 +244,7 @@ class StreamRun(Run):
 
 
 class WholeRun(Run):
-    """An answer in one body, for which the generation takes the same time as a stream's."""
+    """An answer in one body. Its generation takes as long as a stream's."""
 
     answer: WholeAnswer
     burst = 2048
@@ -262,10 +262,10 @@ class WholeRun(Run):
         self.answer = answer
 
     def resume(self) -> None:
-        """Nothing waits for the peer."""
+        """Does nothing, because nothing waits for the peer."""
 
     def tick(self) -> None:
-        """One step."""
+        """Makes one step."""
         self.emit(self.pace.chunk * self.pace.per_tick)
 
     def _pump(self) -> None:
@@ -275,26 +275,26 @@ class WholeRun(Run):
             self.go_on()
 
     def emit(self, chunks: int) -> None:
-        """Generate; at the end, send."""
+        """Generates, and sends the body at the end."""
         self.answer.advance(chunks)
         if self.answer.finished:
             self.tell()
 
     def break_off(self) -> None:
-        """The engine is dead."""
+        """Sends the error of a dead engine."""
         self.end("failed")
         refusal = errors.engine_dead()
         self.sink.reply(refusal.status, b"application/json", orjson.dumps(refusal.body))
 
     def shut_down(self) -> None:
-        """What there is, with the finish reason `abort`."""
+        """Sends the answer so far, with the finish reason `abort`."""
         self.answer.abort()
         body = self.answer.body()
         self.end("failed")
         self.sink.reply(200, b"application/json", body)
 
     def tell(self) -> None:
-        """Send the body."""
+        """Sends the body."""
         body = self.answer.body()
         self.answer.told = True
         self.end("finished")

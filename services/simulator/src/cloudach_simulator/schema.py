@@ -1,6 +1,6 @@
-"""The least value that fits a JSON schema, references among its parts included. Pure.
+"""Finds the smallest value that fits a JSON schema, also one with references among its parts. Pure.
 
-Whoever sends a schema may be hostile, so that the value is bounded, and so is the work on it.
+A client that sends a schema may be hostile, so the value is bounded, and so is the work on it.
 """
 
 from __future__ import annotations
@@ -14,23 +14,24 @@ from .errors import bad_request
 
 _MOST_STEPS = 10_000
 _LONGEST = 100_000
-"""Characters of a string, and items of an array."""
+"""The most characters of a string, and items of an array."""
 _OF_ANY = 4
-"""Bytes of a value that is neither a text nor given, about."""
+"""About how many bytes a value counts for that is neither a text nor given."""
 _LARGEST = 1_000_000
-"""Bytes of a whole value, about. Items of arrays within arrays multiply."""
+"""The most bytes of a whole value, about. Items of arrays within arrays multiply."""
 
 
 class _Endless(Exception):
-    """No finite value fits here."""
+    """No finite value fits this part of the schema."""
 
 
 def instance(schema: object) -> Any:
-    """Raises Refusal for a schema that no value of a bearable size fits, and for a reference to nothing."""
+    """Returns the value. Raises Refusal for a schema that no value within the bounds fits, and for a dangling
+    reference."""
     try:
         return _Making(schema).value(schema, ())
     except (_Endless, RecursionError):
-        # vLLM 0.29 goes on to the limit of tokens, or for a schema that is nothing else answers 500.
+        # vLLM 0.29 generates up to the limit of tokens, or answers 500 for a schema that is nothing else.
         raise bad_request("Grammar error: The schema refers to itself without an end") from None
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         raise bad_request(f"Grammar error: {error}") from None
@@ -43,7 +44,7 @@ class _Making:
         self._size = 0  # bytes of what has been made, about
 
     def value(self, schema: object, inside: tuple[str, ...]) -> Any:
-        """inside: the references that led here; one that comes again would go on for ever."""
+        """inside: the references that led here. One that comes again would never end."""
         self._steps += 1
         if self._steps > _MOST_STEPS:
             raise bad_request("Grammar error: The schema is too complex")
@@ -119,7 +120,7 @@ class _Making:
             raise bad_request("Grammar error: The schema asks for too large a value")
 
     def _first(self, choices: list[object], inside: tuple[str, ...]) -> Any:
-        """Of those that have an end."""
+        """Returns the smallest of the values that have an end."""
         for choice in choices:
             try:
                 return self.value(choice, inside)

@@ -1,4 +1,5 @@
-"""One answer in the making: tokens, text held back while a character or a stop string is incomplete, and its end."""
+"""Generates one answer: its tokens, its text, and its end. Text is held back while a character or stop string is
+incomplete."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from .vocabulary import EOS, PIECES, SIMPLE, SPECIAL
 
 @dataclass(slots=True, frozen=True)
 class Sampling:
-    """What decides an answer apart from its prompt."""
+    """The parts of a request that decide the answer beside its prompt."""
 
     max_tokens: int
     min_tokens: int = 0
@@ -21,27 +22,27 @@ class Sampling:
     include_stop: bool = False
     skip_special: bool = True
     seed: int | None = None
-    """Set only where it counts: under a temperature above 0."""
+    """It is set only under a temperature above 0, where it has an effect."""
     penalised: bool = False
-    """Frequency or presence penalties look at this request's own tokens alone."""
+    """Frequency or presence penalties, which see only this request's own tokens."""
     script: tuple[int, ...] | None = None
-    """Tokens that a grammar or a tool call forces, an EOS included."""
+    """The tokens that a grammar or a tool call forces, with an EOS at their end."""
     top_logprobs: int | None = None
 
 
 @dataclass(slots=True)
 class Output:
-    """What one step (or several, merged) brought."""
+    """The result of one step, or of several steps merged."""
 
     text: str
     ids: list[int]
     finish_reason: str | None = None
     stop_reason: int | str | None = None
     states: list[int] = field(default_factory=list)
-    """The hash state before each token, from which log probabilities are made up; only when they are wanted."""
+    """The hash state before each token, for log probabilities. It is empty if nobody asked for them."""
 
     def merge(self, other: Output) -> None:
-        """Append a later step."""
+        """Appends a later step."""
         self.text += other.text
         self.ids += other.ids
         self.states += other.states
@@ -78,7 +79,7 @@ class Sequence:
         self.count = 0
         self.finished = False
         self.pending = tail
-        """The bytes of an incomplete character, held back."""
+        """The bytes of an incomplete character, which are held back."""
         self._text = ""
         self._released = 0
         self._hold = 0 if sampling.include_stop else max((len(s) - 1 for s in sampling.stop), default=0)
@@ -98,7 +99,7 @@ class Sequence:
             or self._salt
             or sampling.top_logprobs is not None
         )
-        """Whether nothing but the tokens themselves decides: the streams' fast path may be used."""
+        """Tells that only the tokens decide, so that the streams' fast path may be used."""
 
     def _next(self) -> int:
         if self._script is not None:
@@ -108,7 +109,7 @@ class Sequence:
         return pick(self.state, self.last, salt, barred)
 
     def _characters(self, token: int) -> str:
-        """The text that becomes complete with `token`. What ends in an incomplete (or no) character stays back."""
+        """Returns the text that becomes complete with `token`. An incomplete character is held back."""
         piece = PIECES[token]
         if token in SPECIAL:
             if self.sampling.skip_special:
@@ -123,7 +124,7 @@ class Sequence:
         return text
 
     def _stopped_by(self, text: str, added: int) -> str | None:
-        """The stop string that `text` now contains and completes first; cuts the text before (or after) it."""
+        """Returns the stop string that is completed first, and ends the text before it (or after it)."""
         best: tuple[int, str] | None = None
         for stop in self.sampling.stop:
             at = text.find(stop, max(0, len(text) - added - len(stop) + 1))
@@ -136,7 +137,7 @@ class Sequence:
         return stop
 
     def step(self, tokens: int = 1) -> Output:
-        """Generate up to `tokens` tokens; fewer when the answer ends."""
+        """Generates up to `tokens` tokens, or fewer if the answer ends."""
         out = Output("", [])
         sampling = self.sampling
         for _ in range(tokens):
@@ -173,12 +174,12 @@ class Sequence:
         return out
 
     def abort(self) -> Output:
-        """The end before the end; text that was held back for a stop string comes out."""
+        """Ends the answer early. Text that was held back for a stop string comes out."""
         self.finished = True
         return Output(self._text[self._released :], [], "abort")
 
     def one(self) -> int | None:
-        """The short cut for a plain sequence: the next token if it is simple and not the last; or else nothing."""
+        """Returns a plain sequence's next token, if it is simple and not the last; otherwise None."""
         if self.pending or self.count >= self.sampling.max_tokens - 1:
             return None
         token = NEXT[self.last][(self.state >> SHIFT) & INDEX_MASK]
@@ -190,7 +191,7 @@ class Sequence:
         return token
 
     def many(self, tokens: int) -> list[int]:
-        """The same for up to `tokens` of them, until the first that is not simple."""
+        """Returns up to `tokens` next tokens of a plain sequence, up to the first that is not simple."""
         if self.pending:
             return []
         state, last = self.state, self.last

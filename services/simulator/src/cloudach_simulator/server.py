@@ -1,6 +1,6 @@
-"""The simulator as a process of its own: a hand-written HTTP/1.1 protocol, made to cost as little as it can.
+"""The simulator as a process of its own: a hand-written HTTP/1.1 protocol that costs as little as possible.
 
-It is the upstream of benchmarks: a chunk costs one join and one write, no task, no queue.
+It is the engine of benchmarks, so a chunk costs one join and one write, and no task or queue.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LINGER_OFF = struct.pack("ii", 1, 0)
 
 
 class _Clock:
-    """The headers that all responses share; made once a second."""
+    """Returns the headers that all responses share. They are made once a second."""
 
     def __init__(self) -> None:
         self._second = 0
@@ -45,7 +45,7 @@ _clock = _Clock()
 
 
 class Response:
-    """A response on a connection; what comes after the connection's end goes nowhere."""
+    """A response on a connection. After the connection's end it writes nothing."""
 
     __slots__ = ("_chunked", "_connection", "_head_only", "request_id", "writable")
 
@@ -57,7 +57,7 @@ class Response:
         self.request_id = b""
 
     def start(self, content_type: bytes) -> None:
-        """Send a 200's headers."""
+        """Sends a 200 and its headers."""
         if self._connection is not None:
             framing = b"transfer-encoding: chunked\r\n" if self._chunked else b"connection: close\r\n"
             self._connection.write(
@@ -66,7 +66,7 @@ class Response:
             )
 
     def send(self, parts: Sequence[bytes]) -> None:
-        """Send parts of the body, each as a chunk of its own, as vLLM's server does, all in one write."""
+        """Sends parts of the body in one write, each as an HTTP chunk of its own, as vLLM's server does."""
         connection = self._connection
         if connection is None or not parts:
             return
@@ -84,7 +84,7 @@ class Response:
             connection.write(b"".join(framed))
 
     def send_one(self, part: bytes) -> None:
-        """Send one part of the body."""
+        """Sends one part of the body."""
         connection = self._connection
         if connection is not None:
             if self._chunked:
@@ -93,7 +93,7 @@ class Response:
             connection.write(part)
 
     def finish(self) -> None:
-        """End the body."""
+        """Ends the body."""
         connection, self._connection = self._connection, None
         if connection is not None:
             if self._chunked:
@@ -101,7 +101,7 @@ class Response:
             connection.finished(keep=self._chunked)
 
     def reply(self, status: int, content_type: bytes, body: bytes, extra: Headers = ()) -> None:
-        """Send a whole response."""
+        """Sends a whole response."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -125,22 +125,22 @@ class Response:
         connection.finished(keep=True)
 
     def cut(self, *, reset: bool) -> None:
-        """Drop the connection."""
+        """Drops the connection."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop(reset=reset)
 
     def flushed(self) -> bool:
-        """Whether the kernel has it all."""
+        """Tells that the kernel has everything."""
         return self._connection is None or self._connection.flushed()
 
     def detach(self) -> None:
-        """The connection is gone."""
+        """Notes that the connection is gone."""
         self._connection = None
 
 
 class Connection(asyncio.Protocol):
-    """One client connection: requests in, one response at a time out."""
+    """One client connection. It answers its requests one by one."""
 
     def __init__(self, simulator: Simulator, connections: set[Connection]) -> None:
         self._simulator = simulator
@@ -152,14 +152,14 @@ class Connection(asyncio.Protocol):
         self.keep = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begins the connection."""
         self._transport = cast(asyncio.Transport, transport)
         self.write = self._transport.write
         self._parser = httptools.HttpRequestParser(self)
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone: whatever runs for it stops."""
+        """Stops all that runs for the client, because it has gone."""
         self._connections.discard(self)
         self._waiting.clear()
         if self._response is not None:
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
             self._run = None
 
     def data_received(self, data: bytes) -> None:
-        """Parse."""
+        """Parses the client's bytes."""
         try:
             while data:
                 try:
@@ -185,7 +185,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _without_upgrade(self, rest: bytes) -> bytes:
-        """The parser takes the head for the end of all HTTP: a new one reads it without the wish, then the body."""
+        """Reads the head again without the wish to upgrade, because the parser takes such a head for the end of all
+        HTTP."""
         method = self._parser.get_method()
         if method == b"CONNECT":
             self._transport.close()
@@ -196,20 +197,20 @@ class Connection(asyncio.Protocol):
         return b"\r\n".join((*lines, b"", rest))
 
     def pause_writing(self) -> None:
-        """The client does not keep up."""
+        """Notes that the client does not keep up."""
         self.writable = False
         if self._response is not None:
             self._response.writable = False
 
     def resume_writing(self) -> None:
-        """It does again."""
+        """Notes that the client keeps up again."""
         self.writable = True
         if self._response is not None:
             self._response.writable = True
         if self._run is not None:
             self._run.resume()
 
-    # What the parser calls.
+    # The parser calls these.
 
     def on_message_begin(self) -> None:
         self._headers: dict[bytes, bytes] = {}
@@ -250,7 +251,7 @@ class Connection(asyncio.Protocol):
         else:
             self._handle(*item)
 
-    # One request.
+    # These belong to one request.
 
     def _handle(
         self, method: str, target: str, headers: dict[bytes, bytes], body: bytes, modern: bool, keep: bool
@@ -269,7 +270,7 @@ class Connection(asyncio.Protocol):
                 self._run = None
 
     def finished(self, *, keep: bool) -> None:
-        """The response is written; on to the next request."""
+        """Goes on to the next request, because the response is written."""
         self._response = None
         self._run = None
         if not (keep and self.keep):
@@ -282,11 +283,11 @@ class Connection(asyncio.Protocol):
             self._handle(*self._waiting.popleft())
 
     def flushed(self) -> bool:
-        """Whether the kernel has everything."""
+        """Tells that the kernel has everything."""
         return self._transport.is_closing() or self._transport.get_write_buffer_size() == 0
 
     def drop(self, *, reset: bool, patience: float = 1.0) -> None:
-        """Cut the connection once what was written has left."""
+        """Cuts the connection once what was written has left."""
         if not self.flushed() and patience > 0:
             loop = self._simulator.loop
             loop.call_later(0.002, lambda: self.drop(reset=reset, patience=patience - 0.002))
@@ -301,7 +302,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(simulator: Simulator, host: str, port: int) -> tuple[asyncio.Server, int]:
-    """Listen; gives the server and the port."""
+    """Listens. Returns the server and its port."""
     connections: set[Connection] = set()
     server = await simulator.loop.create_server(
         lambda: Connection(simulator, connections), host, port, backlog=4096, reuse_address=True

@@ -1,8 +1,8 @@
 """Answers that a grammar or a tool decides: JSON for a response format, calls for tools. Pure.
 
-A call that the model makes by itself (`tool_choice: auto`) is part of the function of the token ids, so that it can be
-continued after a cut. What a grammar forces (`required`, a named tool, `response_format`) starts anew with each
-request, as it does in a real engine, whose grammar knows nothing of the prompt.
+A call that the model makes by itself (`tool_choice: auto`) depends on the token ids alone, so it can go on after a
+break. Text that a grammar forces (`required`, a named tool, `response_format`) begins anew with each request, as in a
+real engine, whose grammar does not know what the prompt holds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _dump(value: object) -> str:
 
 
 def guided_text(body: dict[str, Any]) -> str | None:
-    """The text that `response_format` (or `structured_outputs`) forces, if any."""
+    """Returns the text that `response_format` (or `structured_outputs`) forces, if any."""
     form = body.get("response_format")
     if form is not None:
         if not isinstance(form, dict) or form.get("type") not in ("text", "json_object", "json_schema"):
@@ -83,7 +83,7 @@ def _schema(given: object) -> object:
 
 
 def tool_choice(body: dict[str, Any]) -> ToolChoice:
-    """What the request says of tools, checked in vLLM's words."""
+    """Returns what the request says about tools. Refusals have vLLM's words."""
     tools = body.get("tools")
     if tools == []:
         raise invalid(
@@ -125,16 +125,16 @@ def _arguments(tool: dict[str, Any]) -> Any:
 
 
 def tool_text(tools: list[dict[str, Any]], name: str = "") -> str:
-    """The text of a call to the first tool, or to the named one."""
+    """Returns the text of a call to the first tool, or to the named one."""
     tool = next(t for t in tools if name in ("", t["function"]["name"]))
     call = f'{{"name": "{tool["function"]["name"]}", "arguments": {_dump(_arguments(tool))}}}'
     return f"<tool_call>\n{call}\n</tool_call>"
 
 
 def scripted_call(prompt: list[int]) -> tuple[int, ...] | None:
-    """What is left of the tool call that answers this prompt, when it has tools and a user spoke last.
+    """Returns the rest of the tool call that answers this prompt, if it has tools and a user spoke last.
 
-    It reads nothing but the ids: a prompt that ends within the call is gone on with where it ends.
+    It reads only the ids, so a prompt that ends within the call goes on where it ends.
     """
     if TOOLS not in prompt or END_TOOLS not in prompt:
         return None

@@ -1,4 +1,4 @@
-"""The chat template: messages (and tools) to prompt ids, in the manner of ChatML. Pure."""
+"""The chat template. It turns messages and tools into prompt ids, in the manner of ChatML. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _heading(role: str) -> tuple[int, ...]:
 
 
 def content_text(content: object) -> str:
-    """A message's content as text; parts that are no text are named, so that they too change the answer."""
+    """Returns a message's content as text. Parts that are no text are named, so that they change the answer too."""
     if content is None:
         return ""
     if isinstance(content, str):
@@ -44,7 +44,7 @@ def render(
     add_generation_prompt: bool = True,
     continue_final_message: bool = False,
 ) -> list[int]:
-    """The prompt's token ids."""
+    """Returns the prompt's token ids."""
     ids: list[int] = []
     if tools:
         ids += [TOOLS, *encode(orjson.dumps(tools).decode()), END_TOOLS]

@@ -1,4 +1,4 @@
-"""Text to token ids and back: pure, deterministic and lossless for every string."""
+"""Turns text into token ids and back. Pure, deterministic, and lossless for every string."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SPLIT = re.compile(r"</?tool_call>| ?[A-Za-zéïü]+|\n+| +|[^\sA-Za-z]{2,4}|."
 
 
 def encode(text: str) -> list[int]:
-    """The ids of `text`; what is no known piece becomes single bytes, so that characters may be split."""
+    """Returns the ids of `text`. Text that is no known piece becomes single bytes, so characters may be split."""
     ids: list[int] = []
     for match in _SPLIT.finditer(text):
         piece = match.group().encode("utf-8", "replace")
@@ -24,17 +24,17 @@ def encode(text: str) -> list[int]:
 
 
 def decode(ids: Iterable[int], *, skip_special: bool = True) -> str:
-    """The text of `ids`; bytes that form no character come out as U+FFFD."""
+    """Returns the text of `ids`. Bytes that form no character come out as U+FFFD."""
     if skip_special:
         ids = (i for i in ids if i not in SPECIAL)
     return b"".join(PIECES[i] for i in ids).decode("utf-8", "replace")
 
 
 def unfinished(ids: Sequence[int], *, skip_special: bool = True) -> bytes:
-    """What an answer to this prompt begins with once its first character is complete, if the prompt ends within one.
+    """Returns the text that an answer repeats if its prompt ends within a character: the whole prompt.
 
-    It is the whole prompt: the incremental decoder that vLLM uses cannot tell then which part of the text is new, and
-    gives all of it. Who continues a cut stream by token ids has to know this.
+    vLLM's incremental decoder cannot tell then which part of the text is new, so it gives all of it. A gateway that
+    continues a broken stream by token ids has to know this.
     """
     if not ids or PIECES[ids[-1]].isascii() or not decode(ids[-4:], skip_special=skip_special).endswith("\ufffd"):
         return b""
@@ -42,7 +42,7 @@ def unfinished(ids: Sequence[int], *, skip_special: bool = True) -> bytes:
 
 
 def unknown_id(ids: Sequence[int]) -> int | None:
-    """The largest id that is outside the vocabulary, if any (a negative one first)."""
+    """Returns the largest id outside the vocabulary, if any. A negative id comes first."""
     if not ids:
         return None
     low, high = min(ids), max(ids)

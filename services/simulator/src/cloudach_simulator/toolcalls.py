@@ -1,7 +1,7 @@
-"""From generated text to tool calls, streamed and whole, as vLLM's `hermes` parser does it.
+"""Turns generated text into tool calls, streamed or whole, as vLLM's `hermes` parser does.
 
-The text of a call is a JSON object with `name` and `arguments` between `<tool_call>` tags, whether the model calls by
-itself or a `required` or named choice forces it.
+The text of a call is a JSON object with `name` and `arguments` between `<tool_call>` tags. That is so for calls that
+the model makes by itself, and for calls that a `required` or named choice forces.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _ARGUMENTS = re.compile(r'"arguments"\s*:\s*')
 
 
 def call_id() -> str:
-    """A tool call's id; random, as in vLLM."""
+    """Returns a tool call's id, which is random as in vLLM."""
     return f"chatcmpl-tool-{secrets.token_hex(8)}"
 
 
 def _overlap(text: str, tag: str) -> int:
-    """How much of the end of `text` could be the beginning of `tag`."""
+    """Returns how many characters at the end of `text` could be the beginning of `tag`."""
     return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:n])), 0)
 
 
@@ -36,7 +36,7 @@ def _is_json(text: str) -> bool:
 
 
 class DeltaParser:
-    """Turns the text deltas of one choice into message deltas. Without calls it only leaves out what is empty."""
+    """Turns the text deltas of one choice into message deltas. Without calls it only drops empty deltas."""
 
     def __init__(self, calls: bool) -> None:
         self.called = False
@@ -47,7 +47,7 @@ class DeltaParser:
         self._arguments_sent: list[int] = []
 
     def feed(self, text: str) -> dict[str, Any] | None:
-        """The delta for more text; None when there is nothing to tell yet."""
+        """Returns the delta for more text; None if there is nothing to send yet."""
         if not self._calls:
             return {"content": text} if text else None
         self._text += text
@@ -98,7 +98,7 @@ class DeltaParser:
 
 
 def whole(text: str) -> tuple[str | None, list[dict[str, Any]]]:
-    """A finished text's content and tool calls; text that cannot be read as calls is content."""
+    """Returns a finished text's content and tool calls. Text that cannot be read as calls is content."""
     start = text.find(OPEN)
     if start < 0:
         return text, []

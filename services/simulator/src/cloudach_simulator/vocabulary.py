@@ -41,7 +41,7 @@ SPECIAL: Final = {
     END_TOOLS: b"<|end_tools|>",
 }
 EOS: Final = IM_END
-"""An answer's end; like many chat models', also the end of a turn."""
+"""The token at an answer's end. As in many chat models, it also ends a turn."""
 
 
 def _pieces() -> list[bytes]:
@@ -54,10 +54,10 @@ def _pieces() -> list[bytes]:
 
 
 PIECES: Final[tuple[bytes, ...]] = tuple(_pieces())
-"""Token id -> its bytes."""
+"""The bytes of each token id."""
 SIZE: Final = len(PIECES)
 IDS: Final[dict[bytes, int]] = {piece: i for i, piece in enumerate(PIECES) if i not in SPECIAL}
-"""Bytes -> token id; special tokens never come out of plain text."""
+"""The token id of bytes. Plain text never gives special tokens."""
 
 
 def _is_text(piece: bytes) -> bool:
@@ -69,4 +69,4 @@ def _is_text(piece: bytes) -> bool:
 
 
 SIMPLE: Final[tuple[bool, ...]] = tuple(i not in SPECIAL and _is_text(piece) for i, piece in enumerate(PIECES))
-"""Token id -> whether it is whole characters, and nothing special."""
+"""For each token id, whether it consists of whole characters and is not special."""

@@ -1,6 +1,6 @@
-"""Chunks and bodies, field for field as vLLM writes them: what is set appears in the model's order, null or not.
+"""Writes chunks and bodies as vLLM does, field for field and in vLLM's order, nulls included.
 
-Everything of a stream's chunks that does not change is made once: a plain chunk is `head + TAILS[token]`.
+The parts of a stream's chunks that do not change are made once, so a plain chunk is `head + TAILS[token]`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Tails = tuple[bytes, ...]
 
 
 def text_json(text: str) -> bytes:
-    """A JSON string."""
+    """Returns a JSON string."""
     return orjson.dumps(text)
 
 
 def _tails(before: bytes, after: bytes, with_ids: bool) -> Tails:
-    """For each simple token, the end of the chunk that carries just it; nothing for the rest."""
+    """For each simple token, the end of a chunk that carries only it. For other tokens, nothing."""
     tails = []
     for token, piece in enumerate(PIECES):
         if not SIMPLE[token]:
@@ -58,21 +58,21 @@ class Frame:
         )
 
     def head(self, index: int) -> bytes:
-        """All of a plain chunk up to the part that `CHAT_TAILS` and `TEXT_TAILS` hold."""
+        """A plain chunk up to the part that `CHAT_TAILS` and `TEXT_TAILS` hold."""
         return self.opening + b'{"index":%d,' % index
 
     def chunk(self, choice: dict[str, Any], **rest: Any) -> bytes:
-        """A chunk with one choice; `rest` are the fields that follow `choices`."""
+        """Returns a chunk with one choice. rest: the fields after `choices`."""
         end = b"," + orjson.dumps(rest)[1:] if rest else b"}"
         return b"%b%b]%b\n\n" % (self.opening, orjson.dumps(choice), end)
 
     def usage(self, usage: dict[str, Any]) -> bytes:
-        """The last chunk, with usage and no choice."""
+        """Returns the last chunk, which has usage and no choice."""
         return self.opening + b"]," + orjson.dumps({"usage": usage, "system_fingerprint": FINGERPRINT})[1:] + b"\n\n"
 
 
 def usage_fields(prompt: int, completion: int, **details: Any) -> dict[str, Any]:
-    """vLLM's order: the total stands in the middle."""
+    """The total stands in the middle, as in vLLM."""
     return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion, **details}
 
 
@@ -93,7 +93,7 @@ def chat_choice(
     token_ids: list[int] | None,
     logprobs: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """A whole chat choice."""
+    """Returns a whole chat choice."""
     message: dict[str, Any] = {
         "role": "assistant",
         "content": content,
@@ -128,7 +128,7 @@ def chat_body(
     prompt_logprobs: list[Any] | None,
     details: bool,
 ) -> bytes:
-    """A whole chat answer. details: whether usage tells of cached tokens."""
+    """Returns a whole chat answer. details: usage names the cached tokens."""
     return orjson.dumps(
         {
             "id": request_id,
@@ -159,7 +159,7 @@ def text_choice(
     logprobs: dict[str, Any] | None,
     prompt_logprobs: list[Any] | None,
 ) -> dict[str, Any]:
-    """A whole completion choice."""
+    """Returns a whole completion choice."""
     return {
         "index": index,
         "text": text,
@@ -183,7 +183,7 @@ def text_body(
     *,
     details: bool,
 ) -> bytes:
-    """A whole completion answer. details: whether usage tells of cached tokens."""
+    """Returns a whole completion answer. details: usage names the cached tokens."""
     return orjson.dumps(
         {
             "id": request_id,
