@@ -1,8 +1,8 @@
 """Answers that a grammar or a tool decides: JSON for a response format, calls for tools. Pure.
 
 A call that the model makes by itself (`tool_choice: auto`) depends on the token ids alone, so it can go on after a
-break. Text that a grammar forces (`required`, a named tool, `response_format`) begins anew with each request, as in a
-real engine, whose grammar does not know what the prompt holds.
+break. Text that a grammar forces (`required`, a named tool, `response_format`) begins anew with each
+request. So it does in a real engine, whose grammar does not know what the prompt holds.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Resumed:
         self._sent = sent
         self._chat = chat
         self._prompt_tokens = prompt_tokens
-        self._told = point.kept
+        self._tokens = point.kept
         self._counted = point.kept + len(again)
         self._owed = point.owed
         self._again = again
@@ -82,7 +82,7 @@ class Resumed:
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any] | None:
         self._look_across(choice)
         ids, text, reason = choice["token_ids"], choice["text"], choice.get("finish_reason")
-        self._told += len(ids)
+        self._tokens += len(ids)
         known = self._pass_tokens(ids)
         text = text[self._pass_text(text) :]
         if reason and (self._owed or self._again):
@@ -92,11 +92,11 @@ class Resumed:
         ids = ids[known:]
         if not text and not ids and not reason:
             return None
-        told = (
+        found = (
             self._logprobs(choice["logprobs"], slice(known, known + len(ids))) if self._sent.logprobs and ids else None
         )
         stop = choice.get("stop_reason")
-        return choice_of(text, ids, chat=self._chat, logprobs=told, finish_reason=reason, stop_reason=stop)
+        return choice_of(text, ids, chat=self._chat, logprobs=found, finish_reason=reason, stop_reason=stop)
 
     def _look_across(self, choice: dict[str, Any]) -> None:
         """Ends the choice at a stop string that began before the resume point."""
@@ -131,11 +131,11 @@ class Resumed:
         self._owed = self._owed[known:]
         return known
 
-    def _logprobs(self, told: dict[str, Any], tokens: slice) -> dict[str, Any]:
+    def _logprobs(self, found: dict[str, Any], tokens: slice) -> dict[str, Any]:
         if not self._chat:
-            return logprobs.shifted(told, tokens, characters=self._characters)
+            return logprobs.shifted(found, tokens, characters=self._characters)
         try:
-            return logprobs.as_chat(told, tokens, top=self._top)
+            return logprobs.as_chat(found, tokens, top=self._top)
         except logprobs.Ambiguous as error:
             raise NotReproducible(str(error)) from error
 
@@ -144,7 +144,7 @@ class Resumed:
 
         Cached tokens are left out, because they are the answer's more than the prompt's.
         """
-        answer = self._told if self.ended else self._kept + usage["completion_tokens"]
+        answer = self._tokens if self.ended else self._kept + usage["completion_tokens"]
         if not final:
             answer = max(answer, self._counted)
         usage["prompt_tokens"] = self._prompt_tokens

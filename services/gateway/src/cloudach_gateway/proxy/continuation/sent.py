@@ -78,9 +78,9 @@ class SentAnswer:
         if choice.get("prompt_token_ids") is not None:
             self.prompts_told.add(index)
         text = (delta.get("content") if delta is not None else choice.get("text")) or ""
-        told = choice.get("logprobs")
-        if told is not None:
-            self._read_logprobs(told, sum(len(step.text) for step in self.steps))
+        found = choice.get("logprobs")
+        if found is not None:
+            self._read_logprobs(found, sum(len(step.text) for step in self.steps))
         if choice.get("finish_reason"):
             self.ended.add(index)
         self.visible = self.visible or has_text(choice) or index in self.ended
@@ -94,10 +94,10 @@ class SentAnswer:
                 reason = _PARSED_FIELDS.get(name, f"delta {name}")
                 self.obstacle = self.obstacle or reason
 
-    def _read_logprobs(self, told: dict[str, Any], shown: int) -> None:
+    def _read_logprobs(self, logprobs: dict[str, Any], shown: int) -> None:
         self.logprobs = True
-        if told.get("text_offset"):
-            self.characters_before = told["text_offset"][0] - shown
-        for entry in told.get("content") or ():
+        if logprobs.get("text_offset"):
+            self.characters_before = logprobs["text_offset"][0] - shown
+        for entry in logprobs.get("content") or ():
             if entry["bytes"] != list(entry["token"].encode("utf-8", "replace")):
                 self.obstacle = self.obstacle or "tokens named by id"

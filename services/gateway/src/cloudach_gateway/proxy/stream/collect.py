@@ -224,11 +224,11 @@ class Collector:
                     more += grow(message, key, value)
         else:
             more += grow(choice, "text", part.get("text") or "")
-        told = part.get("logprobs")
-        if isinstance(told, dict):
+        found = part.get("logprobs")
+        if isinstance(found, dict):
             if choice["logprobs"] is None:
                 choice["logprobs"] = {}
-            for key, value in told.items():
+            for key, value in found.items():
                 if value is not None or key not in choice["logprobs"]:
                     more += grow(choice["logprobs"], key, value)
         for key in ("finish_reason", "stop_reason"):

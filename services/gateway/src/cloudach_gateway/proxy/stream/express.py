@@ -1,8 +1,9 @@
 """The fast path of a token: one read from an engine that holds a few running chunks becomes one write to the client.
 
 Hundreds of streams share a processor's caches, so each chunk finds them cold. It costs more by the memory that it
-touches than by the work that it makes. Therefore all that is the same for many streams is one object (`Shape`), the
-head of an event is copied from the bytes just read, and each token adds only a few bytes to the end of one buffer.
+touches than by the work that it makes. Therefore one object (`Shape`) has all that is
+the same for many streams. The head of an event is copied from the bytes just read. Each token adds only a few bytes to
+the end of one buffer.
 """
 
 from __future__ import annotations

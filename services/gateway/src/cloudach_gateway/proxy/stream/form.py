@@ -59,8 +59,8 @@ _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 def is_text(found: bytes) -> bool:
     """Returns whether these bytes are the inside of one JSON string, with nothing behind its end.
 
-    Between a chunk's beginning and its token ids there may be the rest of one choice and the beginning of another,
-    because an event may hold several choices. Hot paths ask only about bytes that hold a quote.
+    An event may hold several choices. Then the rest of one choice and the beginning of another stand between the
+    chunk's beginning and its last token ids. Hot paths ask only about bytes that hold a quote.
     """
     return QUOTE not in found or _STRING.fullmatch(found) is not None
 

@@ -29,12 +29,12 @@ class SlowPath(StrEnum):
 class FormFinder:
     """Reads the form of a stream's running chunks off those that came the slow way, and tells why others came so."""
 
-    __slots__ = ("_form", "_on_slow_path", "_told")
+    __slots__ = ("_form", "_last_reason", "_on_slow_path")
 
     def __init__(self, on_slow_path: Callable[[SlowPath], None]) -> None:
         self._on_slow_path = on_slow_path
         self._form: RunningForm | None = None
-        self._told: SlowPath | None = None
+        self._last_reason: SlowPath | None = None
 
     def new_form(self, payload: bytes, chunk: dict[str, Any]) -> RunningForm | None:
         """Returns the form of this chunk, which has choices, if it is a running chunk in another form than before."""
@@ -52,8 +52,8 @@ class FormFinder:
 
     def slow(self, reason: SlowPath) -> None:
         """Tells why a running chunk takes the slow path."""
-        if reason is not self._told:
-            self._told = reason
+        if reason is not self._last_reason:
+            self._last_reason = reason
             self._on_slow_path(reason)
 
 

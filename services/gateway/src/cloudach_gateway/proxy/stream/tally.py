@@ -87,10 +87,10 @@ class Tally:
     def prompt_tokens(self) -> int:
         if self._final_prompt is not None:
             return self._final_prompt
-        told = min(sum(self._prompts.values()), self._most_prompt)
+        named = min(sum(self._prompts.values()), self._most_prompt)
         if len(self._prompts) >= self.prompts:
-            return told
-        return max(told, self.estimate) if self._at_engine or self.completion_tokens else 0
+            return named
+        return max(named, self.estimate) if self._at_engine or self.completion_tokens else 0
 
     @property
     def completion_tokens(self) -> int:
@@ -139,9 +139,9 @@ class Tally:
 
     def take_usage(self, usage: dict[str, Any]) -> None:
         """Takes the engine's final statement for the whole request, and corrects impossible figures in it."""
-        told, most = len(self.transcript.prompt_ids or ()), self._most_prompt
+        named, most = len(self.transcript.prompt_ids or ()), self._most_prompt
         seen = 0 if self.by_chunk else min(self.transcript.count, self.most.answer)
-        prompt = self._believed(usage, "prompt_tokens", told, most, self.prompt_tokens)
+        prompt = self._believed(usage, "prompt_tokens", named, most, self.prompt_tokens)
         answer = self._believed(usage, "completion_tokens", seen, self.most.answer, self.completion_tokens)
         self._final_prompt, self._final = prompt, answer
         total = prompt + answer
@@ -176,10 +176,10 @@ class Tally:
     def _take_running(self, usage: dict[str, Any], choice: dict[str, Any], answers_per_prompt: int) -> None:
         """Takes the usage on a chunk of this choice. Its token ids, if there are any, have been counted."""
         index, stated = choice.get("index", 0), self._stated_counts()
-        told = _count(usage, "prompt_tokens", -1) >= 0
+        stated_prompt = _count(usage, "prompt_tokens", -1) >= 0
         tokens = self._believed(usage, "prompt_tokens", 0, self.most.prompt, self.prompt_tokens)
         self._believed(usage, "completion_tokens", 0, self.most.answer, stated.tokens_of(index))
-        if told:
+        if stated_prompt:
             self._take_prompt(index // answers_per_prompt, tokens)
         self._take_cached(usage)
         stated.take_usage(index, usage, has_ids=isinstance(choice.get("token_ids"), list))

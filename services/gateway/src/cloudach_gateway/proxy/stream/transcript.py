@@ -111,7 +111,9 @@ class Transcript:
         parts = bytes(self.running).split(b"\n")
         self.running.clear()  # it stays the same object, because the hot path holds it
         texts, ids = parts[:-1:2], parts[1::2]
-        for told in filter(None, ids):
-            self._ids += told + b","
+        for numbers in filter(None, ids):
+            self._ids += numbers + b","
         form = self._form
-        self._recent.extend(form.payload(text, told) for text, told in zip(texts[-WINDOW:], ids[-WINDOW:], strict=True))
+        self._recent.extend(
+            form.payload(text, numbers) for text, numbers in zip(texts[-WINDOW:], ids[-WINDOW:], strict=True)
+        )
