@@ -1,1 +1,1 @@
-"""OpenAI's wire format: request fields, the error envelope, server-sent events. Pure: no I/O, no web framework."""
+"""OpenAI's wire format: request fields, the error envelope, server-sent events. No I/O, no web framework."""

@@ -1,6 +1,6 @@
-"""What a caller may put into a request: fields that are its own, and media from addresses that are allowed. Pure.
+"""Checks what a caller may put into a request: its own fields, and media from addresses that are allowed.
 
-All functions look at the parsed body and raise `BadField` with the path of the first field that is refused.
+All functions look at the parsed body, and raise `BadField` with the path of the first field that is refused. No I/O.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from .requests import BadField
 
 ANY_DOMAIN = "*"
 
-# Only what every parser reads alike: no user info, no brackets, no percent signs or backslashes before the path.
+# Only what every parser reads alike may pass: no user info, brackets, percent signs or backslashes before the path.
 _URL = re.compile(r"(https?)://([A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?([/?#][\x21-\x5b\x5d-\x7e]*)?", re.I)
 _ADDRESS = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*|localhost)\.?", re.I)  # IPv4 in any notation ends in a number
 _PORTS = {"http": "80", "https": "443"}
 
 
 def check_fields(body: dict[str, Any], *, allowed: Collection[str] = (), unknown: bool = True) -> None:
-    """Refuses fields that a caller may not set, but for those that `allowed` names; unknown ones too, if `unknown` is
-    False. Such fields are removed where they are null, because an engine may refuse null.
+    """Refuses fields that a caller may not set, but for those that `allowed` names.
+
+    Unknown fields are refused too, if `unknown` is False. Where such a field is null it is removed, because an engine
+    may refuse null.
     """
     for name in body.keys() - CLIENTS:
         if name in allowed:
@@ -48,8 +50,10 @@ def check_words(body: Mapping[str, Any], most: int) -> None:
 
 
 def check_media(body: Mapping[str, Any], *, domains: Collection[str] = (), allowed: Collection[str] = ()) -> None:
-    """Refuses content parts with addresses that are not `data:` or of one of the `domains` (`example.com`, or
-    `example.com:8443` for another port than the scheme's own; `*` for all names), and what `PARTS` keeps from callers.
+    """Refuses content parts with foreign addresses, and what `PARTS` keeps from callers.
+
+    An address must be `data:` or of one of the `domains`. A domain is `example.com`, or `example.com:8443` for another
+    port than the scheme's own; `*` stands for all names.
     """
     messages = body.get("messages")
     if not isinstance(messages, list):
@@ -87,7 +91,7 @@ def _check_part(part: Mapping[str, Any], path: str, domains: Collection[str], al
 
 
 def _urls(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every address that a field of a content part holds, with its path in the part."""
+    """Yields every address that a field of a content part holds, with its path in the part."""
     if isinstance(value, str):
         if name.endswith("url"):
             yield name, value

@@ -12,6 +12,9 @@ def error_body(message: str, *, type: str, param: str | None = None, code: str |
 def error_frame(
     message: str, *, type: str = "server_error", param: str | None = None, code: str | None = None
 ) -> bytes:
-    """The last event of a broken stream. The SDKs raise on the top-level key `error`; an `event:` name alone they
-    deliver to the user as a chunk (tried with openai-python 1.40 and 3.54, openai-node 6.49)."""
+    """Makes the last event of a broken stream.
+
+    The SDKs raise on the top-level key `error`. An event with only an `event:` name reaches the user as a chunk (tried
+    with openai-python 1.40 and 3.54, openai-node 6.49).
+    """
     return b"data: " + error_body(message, type=type, param=param, code=code) + b"\n\n"

@@ -1,4 +1,4 @@
-"""The fields of generation requests that are known: who may set each, and what it means for a continuation: pure.
+"""The known fields of generation requests: who may set each, and what it means for a continuation. No I/O.
 
 This is the one table. `FIELDS` has a row for every field of vLLM 0.29's request models for chats, completions and
 embeddings, and for those of OpenAI that vLLM passes over; `PARTS` has one for every field of a content part.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 
 class Who(Enum):
-    """Who may set a field."""
+    """The ones who may set a field."""
 
     CLIENT = "client"
     PLATFORM = "platform"  # the platform sets it, or keeps it for itself, because it decides over other tenants
@@ -25,11 +25,11 @@ class Who(Enum):
 
 
 class Continuation(Enum):
-    """What becomes of a field when a broken answer is continued."""
+    """What is done with a field when a broken answer is continued."""
 
     CARRIED = "carried"  # both APIs have it, and it depends on the next token's logits or on all token ids so far
     DROPPED = "dropped"  # it makes the prompt, whose token ids are known by now, or has no effect on the answer
-    ADJUSTED = "adjusted"  # `carry.continued` gives it another value
+    ADJUSTED = "adjusted"  # `field_table.continued` gives it another value
     UNKNOWN = "unknown"  # nothing proves that it carries over, so it stands in the way
 
 

@@ -1,7 +1,7 @@
-"""Which requests are guided: a schema, a grammar or a tool decides which tokens their answers may have. Pure.
+"""Tells guided requests from others: a schema, a grammar or a tool decides which tokens their answers may have.
 
-An engine compiles such a constraint before the first token and checks every token against it, so that one request can
-cost as much as many plain ones.
+An engine compiles such a constraint before the first token, and checks every token against it. So one guided request
+can cost as much as many plain ones. No I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FIELDS = (
 
 
 def is_guided(body: Mapping[str, Any]) -> bool:
-    """Tells it of a chat or completion request, as JSON gives it; never raises, whatever the fields hold."""
+    """Returns True for a guided chat or completion request. Never raises, whatever the fields hold."""
     if any(body.get(name) for name in _FIELDS):
         return True
     form = body.get("response_format")
@@ -32,7 +32,7 @@ def is_guided(body: Mapping[str, Any]) -> bool:
     if not isinstance(tools, list) or not tools:
         return False
     choice = body.get("tool_choice")
-    if choice is None or choice == "auto":  # then only tools that ask for it constrain what the model may write
+    if choice is None or choice == "auto":  # only tools that ask for it constrain the model then
         return any(_is_strict(tool) for tool in tools)
     return bool(choice != "none")
 

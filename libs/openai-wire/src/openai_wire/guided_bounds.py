@@ -1,8 +1,8 @@
-"""How much a request may ask of guided decoding: the size of schemas, grammars, regular expressions and tools. Pure.
+"""Bounds what a request may ask of guided decoding: the size of schemas, grammars, regular expressions and tools.
 
-An engine compiles what guides an answer before its first token, in a few threads that all requests share, and nothing
-stops a compilation that has begun, not even the client's going away. What takes long is therefore refused at the edge.
-docs/configuration.md says where the numbers come from.
+An engine compiles what guides an answer before the first token, in a few threads that all requests share. Nothing stops
+a compilation that has begun, even if the client goes away. So the edge refuses what would take long.
+docs/configuration.md says where the numbers come from. No I/O.
 """
 
 from __future__ import annotations
@@ -20,9 +20,12 @@ from .requests import BadField
 
 @dataclass(frozen=True, slots=True)
 class GuidedBounds:
-    """bytes: of one schema, grammar, regular expression or list of choices. tools_bytes: of all tools together, as
-    JSON. depth: levels of JSON. values: entries of enums and choices. properties: of all objects, with alternatives and
-    definitions. object_properties: of one object. places: see `repetition`; string lengths that differ count too.
+    """The most of everything that is accepted.
+
+    `bytes` bounds one schema, grammar, regular expression or list of choices. `tools_bytes` bounds all tools together,
+    as JSON. `depth` is levels of JSON, and `values` the entries of enums and choices. `properties` counts those of all
+    objects, with alternatives and definitions, and `object_properties` those of one object. `repetition` explains
+    `places`; string lengths that differ count as places, too.
     """
 
     bytes: int = 65_536
@@ -51,16 +54,16 @@ _GUIDING = frozenset(
 )
 _COUNTED = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 _ALTERNATIVES = ("anyOf", "oneOf", "allOf", "prefixItems", "structures", "tags", "elements")
-# What an engine has a regular expression of its own for. Those that are not named cost next to nothing.
+# Formats for which an engine has a regular expression of its own. Other formats cost next to nothing.
 _FORMATS = {"uri-template": 4, "email": 2, "uri": 1, "uri-reference": 1, "hostname": 1}
-_AGAIN = 4  # an equal pattern is compiled again wherever it stands, for a quarter of what a length costs
+_AGAIN = 4  # an equal pattern is compiled again wherever it stands, at a quarter of the cost of a length
 _TEXTS = {"pattern": False, "regex": False, "grammar": True}  # whether it is a grammar
 
 
 def check_guided(body: Mapping[str, Any], bounds: GuidedBounds) -> None:
     """Raises BadField for the first field of a chat or completion request that exceeds a bound.
 
-    Tools that guide nothing are part of the prompt: of those only number, size and depth count.
+    Tools that guide nothing are part of the prompt, so only their number, size and depth count.
     """
     if _GUIDING.isdisjoint(body):
         return
@@ -103,7 +106,7 @@ def _constraints(body: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
 
 
 class _Total:
-    """What a request's constraints come to, all of them together."""
+    """Adds up a request's constraints, all of them together."""
 
     def __init__(self, bounds: GuidedBounds) -> None:
         self._bounds = bounds
@@ -202,7 +205,7 @@ def _check_depth(path: str, schema: Any, most: int) -> None:
 
 
 def _check_levels(path: str, level: list[Any], most: int) -> None:
-    """`level` is what lies `most` levels deep: nothing may lie within it."""
+    """Refuses a schema with anything within `level`, which already lies `most` levels deep."""
     if any(True for node in level for _ in _inner(node)):
         raise BadField(f"Invalid '{path}': it is more than {most} levels deep.", param=path, code="invalid_value")
 
@@ -218,7 +221,7 @@ def _number(value: Any) -> float:
 
 
 def _decoded(value: Any) -> Any:
-    """A schema may be given as text; what is no JSON is the engine's to refuse."""
+    """Returns a schema that may be given as text. The engine refuses a text that is no JSON."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,13 +1,14 @@
-"""How many values a JSON body holds, told without parsing it: counting bytes is far faster."""
+"""Counts the values of a JSON body without parsing it, because counting bytes is far faster."""
 
 from __future__ import annotations
 
 
 def values_in(body: bytes, *, most: int) -> int:
-    """About how many values and member names a JSON document holds: its arrays, objects, names, and all values but the
-    first of each array or object. It is exact above `most`, and may be too high below it.
+    """Returns about how many values and member names a JSON document holds.
 
-    A document that is no JSON gets a number too, which bounds what a parser would read before it gives up.
+    It counts arrays, objects, names, and all values but the first of each array or object. The number is exact above
+    `most`, and may be too high below it. A document that is no JSON gets a number too, which bounds what a parser would
+    read before it gives up.
     """
     with_strings = _marks(body)
     if with_strings <= most:

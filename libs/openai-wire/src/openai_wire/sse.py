@@ -1,8 +1,8 @@
-"""Server-sent events, incrementally: bytes in as they come off a socket, whole events out.
+"""Reads server-sent events incrementally: bytes go in as they come off a socket, and whole events come out.
 
-Follows the WHATWG event-stream grammar as far as an OpenAI stream uses it: LF, CRLF and CR line ends, comments,
-several `data:` lines, a space after the colon or none. `event:`, `id:` and `retry:` fields are dropped: an `id:` with a
-comment block crashes openai-python (tried with 1.40 and 3.54).
+It follows the WHATWG event-stream grammar as far as an OpenAI stream uses it: LF, CRLF and CR line ends, comments,
+several `data:` lines, a space after the colon or none. The fields `event:`, `id:` and `retry:` are dropped, because an
+`id:` with a comment block crashes openai-python (tried with 1.40 and 3.54).
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ KEEP_ALIVE_FRAME = b": keep-alive\n\n"
 
 
 class EventTooLarge(Exception):
-    """One event grew past the limit; the stream cannot be followed any further."""
+    """One event grew past the limit, so the stream cannot be followed any further."""
 
 
 class EventSplitter:
-    """Collects bytes until an event is whole. Not for several streams at once.
+    """Collects the bytes of one stream until an event is whole.
 
-    `feed(data)` is `payloads(take(data))`; the two steps are for those who can use whole events as they stand.
+    `feed(data)` is `payloads(take(data))`. Callers that use whole events as they stand take the first step alone.
     """
 
     __slots__ = ("_after_cr", "_buffer", "_limit", "_scanned")
@@ -32,18 +32,18 @@ class EventSplitter:
 
     @property
     def idle(self) -> bool:
-        """Whether the bytes so far ended with a whole event."""
+        """Returns True if the bytes so far ended with a whole event."""
         return not self._buffer and not self._after_cr
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The payloads (the joined `data:` lines) of the events that `data` completes, in order.
+        """Returns the payloads (the joined `data:` lines) of the events that `data` completes, in order.
 
         Raises EventTooLarge when an unfinished event exceeds the limit.
         """
         return payloads(self.take(data))
 
     def take(self, data: bytes) -> bytes:
-        """The events that `data` completes, as bytes with LF line ends, the blank line of the last one included.
+        """Returns the events that `data` completes, with LF line ends. The last event's blank line is included.
 
         Raises EventTooLarge.
         """
@@ -75,8 +75,8 @@ class EventSplitter:
 
 
 def payloads(events: bytes) -> list[bytes]:
-    """Of whole events with LF line ends."""
-    if events.startswith(b"data: ") and events.endswith(b"\n\n"):  # as a rule: each of one line
+    """Returns the payloads of whole events with LF line ends."""
+    if events.startswith(b"data: ") and events.endswith(b"\n\n"):  # as a rule, each has one line
         found = events[6:-2].split(b"\n\ndata: ")
         if events.count(b"\n") == 2 * len(found) and b"" not in found:
             return found

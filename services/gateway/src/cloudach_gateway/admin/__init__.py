@@ -1,1 +1,1 @@
-"""What an operator does: API keys made, changed and deleted, usage read, and the command line `cloudach`."""
+"""The operator's side: administration of API keys, reading of usage, and the command line `cloudach`."""

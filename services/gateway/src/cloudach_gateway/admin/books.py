@@ -1,4 +1,4 @@
-"""Usage records as values, and the totals that they must add up to. Pure. docs/usage.md says what the fields mean."""
+"""Usage records as values, and the totals that they must add up to. No I/O. docs/usage.md explains the fields."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 def typed(fields: Mapping[str, str]) -> dict[str, Any]:
-    """A record with numbers as numbers; None for a TTFT that there was not. Fields of a later version stay text."""
+    """Returns a record with numbers as numbers; a TTFT that is missing is None. Fields of a later version stay text."""
     return {
         name: value if name in _TEXTS or name not in RECORD_FIELDS else int(value) if value else None
         for name, value in fields.items()
@@ -40,14 +40,17 @@ def typed(fields: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Sums:
-    """What records add up to: by key id, each by layout.USAGE_FIELDS. twice: ids that would have been counted again."""
+    """What records add up to, by key id and then by layout.USAGE_FIELDS.
+
+    `twice` has the ids of requests that would have been counted again.
+    """
 
     keys: dict[str, dict[str, int]] = field(default_factory=dict)
     twice: list[str] = field(default_factory=list)
 
 
 def add_up(records: Iterable[Mapping[str, Any]]) -> Sums:
-    """`records`: typed ones. Each part of a request counts once; part 1 and on correct a part that said `lost`."""
+    """Adds up `typed` records. Each part of a request counts once. Part 1 and on correct a part that said `lost`."""
     sums = Sums()
     seen: set[tuple[str, int]] = set()
     for record in records:
@@ -71,7 +74,7 @@ def add_up(records: Iterable[Mapping[str, Any]]) -> Sums:
 def differences(
     totals: Mapping[str, Mapping[str, int]], sums: Mapping[str, Mapping[str, int]]
 ) -> list[tuple[str, str, int, int]]:
-    """Key id, field, and what totals and records say of it, where they disagree."""
+    """Returns key id, field, and what totals and records say of it, wherever they disagree."""
     nothing: Mapping[str, int] = {}
     found = []
     for key_id in sorted({*totals, *sums}):
@@ -83,7 +86,7 @@ def differences(
 
 
 def grouped(rows: Iterable[tuple[dict[str, str], Mapping[str, int]]], by: Sequence[str]) -> list[dict[str, str | int]]:
-    """Sums of totals over all rows (labels, totals) that agree in the labels `by`, in the order of those."""
+    """Adds up the totals of all rows (labels, totals) that agree in the labels `by`, in the order of those labels."""
     sums: dict[tuple[str, ...], dict[str, int]] = {}
     for labels, totals in rows:
         of = sums.setdefault(tuple(labels[name] for name in by), dict.fromkeys(USAGE_FIELDS, 0))

@@ -1,6 +1,6 @@
-"""The keys of every tenant, as stored. Blocking: for the command line and the start-up, not for the event loop.
+"""The API keys of every tenant, as stored. Calls block, so the event loop must not make them.
 
-Raises StoreDown, whatever redis-py raises.
+They raise StoreDown in the place of whatever redis-py raises.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ..admission.key_records import KeyRecord, unpack_secrets
 from ..store import layout
 from ..store.client_redis import BlockingStore, translated
 
-# Only what exists is changed: a key deleted meanwhile must not come back as half a record.
+# Only what exists is changed, because a key deleted meanwhile must not come back as half a record.
 _CHANGE = """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 if ARGV[1] ~= '' then
@@ -23,7 +23,7 @@ return 1
 
 
 class KeyStore(BlockingStore):
-    """`with KeyStore(url) as keys`. Records come without the hashes of their secrets."""
+    """The stored keys, used as `with KeyStore(url) as keys`. Records come without the hashes of their secrets."""
 
     def get(self, tenant: str, key_id: str) -> KeyRecord | None:
         with translated(self._address):
@@ -36,7 +36,7 @@ class KeyStore(BlockingStore):
         return str(found) if found else None
 
     def replaced(self, tenant: str, key_id: str) -> list[tuple[str, int]]:
-        """Digests of the secrets that a rotation has replaced, the latest first, and until when they are valid (ms)."""
+        """Returns the digests that rotations have replaced, the latest first, and until when they are valid (ms)."""
         names = ("prev_hash", "prev_valid_until_ms", "older")
         with translated(self._address):
             digest, until, older = self._client.hmget(layout.key_record(tenant, key_id), *names)
@@ -44,20 +44,20 @@ class KeyStore(BlockingStore):
         return [*latest, *unpack_secrets(older or "")]
 
     def add(self, record: KeyRecord, digest: str) -> None:
-        """A new key. The record comes last: what is listed and not there is not shown."""
+        """Stores a new key. The record is written last, because a key that is listed and has no record is not shown."""
         with translated(self._address):
             self._client.sadd(layout.TENANTS, record.tenant)
             self._client.sadd(layout.key_ids(record.tenant), record.id)
             self._client.hset(layout.key_record(record.tenant, record.id), mapping={**record.to_hash(), "hash": digest})
 
     def change(self, tenant: str, key_id: str, fields: Mapping[str, str], *, only_if_digest: str = "") -> bool:
-        """False when there is no such key, or its secret is not the one named."""
+        """Changes fields of a key. Returns False when there is no such key, or its secret is not the one named."""
         flat = [part for item in fields.items() for part in item]
         with translated(self._address):
             return int(self._client.eval(_CHANGE, 1, layout.key_record(tenant, key_id), only_if_digest, *flat)) == 1
 
     def remove(self, tenant: str, key_id: str) -> bool:
-        """Its usage totals stay. Requests that run are settled still."""
+        """Deletes a key; False if there is none. Its usage totals stay, and requests that still run are settled."""
         with translated(self._address):
             gone = self._client.delete(layout.key_record(tenant, key_id))
             for name in layout.limiter_keys(tenant, key_id):
@@ -75,7 +75,7 @@ class KeyStore(BlockingStore):
                     yield record
 
     def usage(self, tenant: str, key_id: str, day: str) -> dict[str, int]:
-        """Totals of one UTC day (yyyymmdd) by layout.USAGE_FIELDS; zeros when there was none."""
+        """Returns the totals of one UTC day (yyyymmdd) by layout.USAGE_FIELDS. Without usage they are zeros."""
         with translated(self._address):
             found = self._client.hgetall(layout.usage(tenant, key_id, day))
         return {name: int(found.get(name, 0)) for name in layout.USAGE_FIELDS}

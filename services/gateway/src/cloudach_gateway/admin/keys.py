@@ -1,6 +1,6 @@
-"""Key administration. The secret is returned once, by `create` and `rotate`, and is stored nowhere.
+"""Administration of API keys. `create` and `rotate` return the secret once, and it is stored nowhere.
 
-Every function takes a KeyStore and raises KeyProblem for what the operator can mend, StoreDown when Redis is away.
+Every function takes a KeyStore. It raises KeyProblem for what the operator can mend, and StoreDown when Redis is away.
 A key is named by its id, or by the key itself.
 """
 
@@ -19,15 +19,15 @@ from ..store.trouble import StoreDown
 from .key_store import KeyStore
 
 LONGEST_NAME = 100
-MOST_EARLIER = 8  # secrets of before the previous one that may still be valid
+MOST_EARLIER = 8  # how many secrets before the previous one may still be valid
 
 
 class KeyProblem(Exception):
-    """The message says what is wrong with the request."""
+    """An operator asked for something that cannot be done. The message says why."""
 
 
 class InDoubt(Exception):
-    """Redis did not say whether it has stored the new secret: it may be in force."""
+    """Redis did not say if it has stored the new secret, so the secret may be in force."""
 
     def __init__(self, api_key: str, cause: StoreDown) -> None:
         super().__init__(str(cause))
@@ -36,7 +36,7 @@ class InDoubt(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """ended_ms: until when earlier secrets would have been valid that have ended with this rotation."""
+    """A key with its new secret. `ended_ms` has the ends of earlier secrets that this rotation has cut short."""
 
     record: KeyRecord
     api_key: str  # shown once
@@ -52,7 +52,7 @@ def create(
     limits: KeyLimits | None = None,
     expires_at_ms: int | None = None,
 ) -> NewKey:
-    """`models` None: every model. `expires_at_ms`: since 1970, UTC."""
+    """Makes a key. With `models` None it may use every model. `expires_at_ms` counts since 1970, UTC."""
     if not TENANT.fullmatch(tenant):
         raise KeyProblem(f"{tenant!r} is no tenant name: 1 to 32 of a-z, 0-9 and _")
     now_ms = store.now_ms()
@@ -74,7 +74,7 @@ def create(
 
 
 def find(store: KeyStore, which: str) -> KeyRecord:
-    """By id or by the key itself."""
+    """Finds a key by its id or by the key itself."""
     try:
         presented = parse_api_key(which)
     except InvalidApiKey:
@@ -86,7 +86,7 @@ def find(store: KeyStore, which: str) -> KeyRecord:
 
 
 def listing(store: KeyStore, tenant: str | None = None) -> list[KeyRecord]:
-    """By tenant and age."""
+    """Lists keys by tenant and age."""
     found = store.records([tenant] if tenant else store.tenants())
     return sorted(found, key=lambda record: (record.tenant, record.created_at_ms, record.id))
 
@@ -98,7 +98,7 @@ def limit(
     models: Sequence[str] | EllipsisType | None = ...,
     **limits: int | None,
 ) -> KeyRecord:
-    """Changes what is named of requests, tokens, concurrency, guided and models; None takes a limit away."""
+    """Changes the limits that are named: fields of KeyLimits, and models. None takes a limit away."""
     record = find(store, which)
     changed = replace(record, limits=_limits(replace(record.limits, **limits)))
     if models is not ...:
@@ -109,13 +109,13 @@ def limit(
 
 
 def used_today(store: KeyStore, record: KeyRecord) -> dict[str, int]:
-    """Totals since midnight UTC."""
+    """Returns the totals since midnight UTC."""
     day = datetime.fromtimestamp(store.now_ms() / 1000, UTC).strftime("%Y%m%d")
     return store.usage(record.tenant, record.id, day)
 
 
 def disable(store: KeyStore, which: str) -> KeyRecord:
-    """Refused with 403 from the next request on; running ones go on."""
+    """Disables a key. Requests with it get a 403 from now on; those that run go on."""
     record = find(store, which)
     return _changed(store, record, replace(record, disabled=True), {"disabled": "1"})
 
@@ -126,7 +126,7 @@ def enable(store: KeyStore, which: str) -> KeyRecord:
 
 
 def expire(store: KeyStore, which: str, at_ms: int | None) -> KeyRecord:
-    """`at_ms` None: never; a past time: at once."""
+    """Sets when a key expires. With None it never does, with a past time at once."""
     record = find(store, which)
     return _changed(
         store, record, replace(record, expires_at_ms=at_ms), {"expires_at_ms": "" if at_ms is None else str(at_ms)}
@@ -134,8 +134,10 @@ def expire(store: KeyStore, which: str, at_ms: int | None) -> KeyRecord:
 
 
 def rotate(store: KeyStore, which: str, *, grace_ms: int) -> NewKey:
-    """A new secret for the same key: id, limits and usage stay. The old secret works for `grace_ms` more; those that it
-    had replaced keep their own grace. With a grace of 0 all of them end at once.
+    """Gives a key a new secret. Its id, limits and usage stay.
+
+    The old secret works for `grace_ms` more. Secrets that it had replaced keep their own grace. With a grace of 0 all
+    of them end at once.
     """
     record = find(store, which)
     old = store.digest(record.tenant, record.id)
@@ -170,7 +172,7 @@ def rotate(store: KeyStore, which: str, *, grace_ms: int) -> NewKey:
 
 
 def delete(store: KeyStore, which: str) -> KeyRecord:
-    """For good; its usage totals stay."""
+    """Deletes a key for good. Its usage totals stay."""
     record = find(store, which)
     if not store.remove(record.tenant, record.id):
         raise KeyProblem(f"there is no key {record.id}")
@@ -230,5 +232,5 @@ def _expiry(at_ms: int | None, now_ms: int) -> int | None:
 
 
 def _shortened(text: str) -> str:
-    """Never a whole secret in a message."""
+    """Shortens a text, so that no message has a whole secret."""
     return text if len(text) <= 16 else text[:12] + "…"

@@ -1,6 +1,6 @@
-"""Usage as stored: the totals of the days, and the stream of records. Blocking: for the command line.
+"""Usage as stored: the totals of each day, and the stream of records. Calls block; the command line makes them.
 
-Raises StoreDown, whatever redis-py raises.
+They raise StoreDown in the place of whatever redis-py raises.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..store.client_redis import BlockingStore, translated
 from ..store.scripts import Script
 
 Entry = tuple[str, dict[str, str]]
-"""Id in the stream, and the record's fields."""
+"""A record's id in the stream, and its fields."""
 
 _AT_ONCE = 1000
 
-# Totals of a day and how far the stream goes, of one and the same moment.
+# Returns the totals of a day and how far the stream goes, at one and the same moment.
 _SNAPSHOT = """
 local stream = {}
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -34,9 +34,9 @@ return {last, trimmed, redis.call('SMEMBERS', KEYS[3]), totals}
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """last: id of the last record that the totals include. trimmed_ms: records written before may be gone.
+    """Totals at one moment, by key id and then by layout.USAGE_FIELDS.
 
-    totals: by key id, each by layout.USAGE_FIELDS.
+    `last` is the id of the last record that they include. Records written before `trimmed_ms` may be gone.
     """
 
     last: str
@@ -45,10 +45,10 @@ class Snapshot:
 
 
 class UsageStore(BlockingStore):
-    """`with UsageStore(url) as usage`. Days are yyyymmdd, UTC."""
+    """The stored usage, used as `with UsageStore(url) as usage`. Days are yyyymmdd, UTC."""
 
     def totals(self, tenant: str, days: Sequence[str]) -> Iterator[tuple[str, str, dict[str, int]]]:
-        """Day, key id and totals by layout.USAGE_FIELDS, where there are any; of deleted keys too."""
+        """Yields day, key id and totals by layout.USAGE_FIELDS, where there are any. Deleted keys have theirs, too."""
         with translated(self._address):
             used = self._many("smembers", [layout.used(tenant, day) for day in days])
             living = self._living(tenant)
@@ -62,7 +62,7 @@ class UsageStore(BlockingStore):
                     yield day, key_id, _totals(fields)
 
     def snapshot(self, tenant: str, day: str) -> Snapshot:
-        """The totals of one day and the records that they are made of, while both grow."""
+        """Returns the totals of one day and the last record in them, while both grow."""
         head = (layout.records(tenant), layout.trimmed(tenant), layout.used(tenant, day))
         with translated(self._address):
             ids = sorted(self._living(tenant))
@@ -80,7 +80,7 @@ class UsageStore(BlockingStore):
             ids = sorted({*ids, *used})
 
     def records(self, tenant: str, first: str = "-", last: str = "+") -> Iterator[Entry]:
-        """Those whose ids in the stream are from `first` to `last`; a bare number of ms since 1970 will do for one."""
+        """Yields the records with ids from `first` to `last`. A number of ms since 1970 will do for an id."""
         while True:
             with translated(self._address):
                 found: list[Entry] = self._client.xrange(layout.records(tenant), first, last, count=_AT_ONCE)
@@ -90,7 +90,7 @@ class UsageStore(BlockingStore):
             first = "(" + found[-1][0]
 
     def next_records(self, tenant: str, after: str, wait_ms: int) -> list[Entry]:
-        """What was written since the entry `after`; waits at most `wait_ms` (below 5,000) for it."""
+        """Returns what was written since the entry `after`. Waits for it at most `wait_ms`, which is below 5,000."""
         stream = layout.records(tenant)
         with translated(self._address):
             return _entries(self._client.xread({stream: after}, count=_AT_ONCE, block=wait_ms))
@@ -102,7 +102,7 @@ class UsageStore(BlockingStore):
             return [str(group["name"]) for group in self._client.xinfo_groups(layout.records(tenant))]
 
     def make_group(self, tenant: str, group: str) -> None:
-        """A consumer group that begins with the first record kept. If there is one of this name, it stays as it is."""
+        """Makes a consumer group that begins with the first record kept. A group of this name stays as it is."""
         if group not in self.groups(tenant):
             with translated(self._address):
                 self._client.xgroup_create(layout.records(tenant), group, id="0", mkstream=True)
@@ -110,8 +110,11 @@ class UsageStore(BlockingStore):
     def read_group(
         self, tenant: str, group: str, consumer: str, after: str, most: int, wait_ms: int | None
     ) -> list[Entry]:
-        """after: '>' for records that nobody in the group has had, else the consumer's own unacknowledged ones after
-        that id. One that was dropped from the stream meanwhile has no fields."""
+        """Reads as a consumer of a group.
+
+        With `after` '>' these are records that nobody in the group has had. Otherwise they are the consumer's own
+        unacknowledged records after that id. A record that was dropped from the stream meanwhile has no fields.
+        """
         stream = layout.records(tenant)
         with translated(self._address):
             found = self._client.xreadgroup(group, consumer, {stream: after}, count=min(most, _AT_ONCE), block=wait_ms)
@@ -126,7 +129,7 @@ class UsageStore(BlockingStore):
             return self._client.eval(script.source, len(keys), *keys, *args)
 
     def _living(self, tenant: str) -> set[str]:
-        """Keys that may have totals of days on which `used` was not kept yet."""
+        """Returns the keys that exist. They may have totals of days on which `used` was not kept yet."""
         found: set[str] = self._client.smembers(layout.key_ids(tenant))
         return found
 
@@ -143,7 +146,7 @@ def _totals(fields: Mapping[str, str]) -> dict[str, int]:
 
 
 def _entries(reply: Any) -> list[Entry]:
-    """Of XREAD and XREADGROUP on one stream, in either protocol version of redis-py."""
+    """Reads a reply of XREAD or XREADGROUP on one stream, in either protocol version of redis-py."""
     if not reply:
         return []
     found = reply[0][1] if isinstance(reply, list) else next(iter(reply.values()))

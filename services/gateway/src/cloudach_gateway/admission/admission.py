@@ -1,4 +1,7 @@
-"""The gateway's one door: who is it, may they, is there room. One Redis round trip before a request, one after it."""
+"""The gateway's one door: it asks every check before a request, and settles what the request used after it.
+
+Each takes one Redis round trip.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +34,14 @@ log = logging.getLogger("cloudach.gateway.admission")
 
 
 class Admission:
-    """One per process. `url`: of Redis, as in settings.Redis; the embedded one's URL is the caller's to find.
+    """Admits and settles requests. Each process has one; `url` is that of Redis, as in settings.Redis.
 
-    Errors of every method are those of errors.py. While Redis is away (`degraded`), keys that this process has seen
-    lately go on under a limiter of its own; what they used is written when Redis is back.
+    Every method raises only the errors of errors.py. While Redis is away (`degraded`), keys that this process has seen
+    lately go on under a limiter of its own. What they used is written when Redis is back.
 
-    records_keep_s: usage records stay at least that long, and until every consumer group has acknowledged them.
-    on_lost: is told how many requests of gateways that are gone were found and billed. on_evicts: is told whether Redis
-    may evict what it holds, each time that changes.
+    Usage records stay for at least `records_keep_s`, and until every consumer group has acknowledged them. `on_lost` is
+    called with the number of requests of dead gateways that were found and billed. `on_evicts` is called whenever it
+    changes that Redis may evict what it holds.
     """
 
     def __init__(
@@ -67,17 +70,17 @@ class Admission:
 
     @property
     def degraded(self) -> bool:
-        """True while Redis is away."""
+        """Returns True while Redis is away."""
         return not self.store.up
 
     @property
     def reached(self) -> asyncio.Event:
-        """Set once Redis has been reached; before, no key is known here."""
+        """Is set once Redis has been reached. Before that, no key is known here."""
         return self.store.reached
 
     @property
     def running(self) -> int:
-        """Requests admitted by this process and not yet settled."""
+        """Counts the requests that this process has admitted and not yet settled."""
         return self._leases.running
 
     async def start(self) -> None:
@@ -96,11 +99,11 @@ class Admission:
         await self.store.close()
 
     def knows(self, key: PresentedKey) -> bool:
-        """Whether this process has seen Redis accept the key lately. It may have been revoked since."""
+        """Returns True if Redis has accepted the key here lately. It may have been revoked since."""
         return self._local.knows(key)
 
     async def authenticate(self, api_key: str) -> Caller:
-        """Consumes nothing. Raises InvalidApiKey, PermissionDenied (key_disabled), Overloaded."""
+        """Finds out who calls, and consumes nothing. Raises InvalidApiKey, PermissionDenied or Overloaded."""
         key = parse_api_key(api_key)
         try:
             verdict = await self._ask(key, None)
@@ -121,11 +124,12 @@ class Admission:
         route: str = "",
         guided: bool = False,
     ) -> Grant:
-        """`tokens`: the most that the request may use; reserved until `settle`.
+        """Lets a request pass, and reserves the most `tokens` that it may use until `settle`.
 
-        fingerprint: of the request's body; with it a retry finds the place that it was promised. retry: the client says
-        that this is one. model (default: the first of `models`), route: for the usage record; no spaces in `route`.
-        guided: whether a schema, a grammar or a tool guides its answer.
+        The `fingerprint` stands for the request's body; with it a retry finds the place that it was promised. `retry`
+        is True where the client says that this is one. `model` (default: the first of `models`) and `route`, which has
+        no spaces, go into the usage record. `guided`: a schema, a grammar or a tool guides the answer.
+
         Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded, with `limits`.
         """
         key = parse_api_key(api_key)
@@ -152,7 +156,7 @@ class Admission:
         return grant
 
     async def settle(self, grant: Grant, **used: Any) -> None:
-        """As settle_soon, and waits until Redis has it or is found away. Never raises but when cancelled."""
+        """Does as settle_soon, and waits until Redis has it or is found away. Raises only when it is cancelled."""
         self.settle_soon(grant, **used)
         await self.settlements.sent()
 
@@ -169,12 +173,12 @@ class Admission:
         failovers: int = 0,
         window_tokens: int | None = None,
     ) -> None:
-        """Frees the stream, corrects the reservation to the real tokens, adds to the day's totals, writes the usage
-        record; once for a grant.
+        """Frees the stream, corrects the reservation to the real tokens, adds to the day's totals, and writes the usage
+        record. A grant is settled once; further calls do nothing.
 
-        outcome: finished, cancelled or failed. failovers: how often the request went on with another engine.
-        window_tokens: what counts in the tokens a minute, if it is not what is billed. Safe in a cancelled task's
-        `finally`: nothing is awaited. If Redis is away, it is written later.
+        `outcome` is finished, cancelled or failed. `failovers` says how often the request went on with another engine.
+        `window_tokens` is what counts in the tokens a minute, if that is not what is billed. Nothing is awaited, so a
+        cancelled task may call this in its `finally`. If Redis is away, the settlement is written later.
         """
         if outcome not in OUTCOMES:
             raise ValueError(f"no such outcome: {outcome}")
@@ -234,7 +238,7 @@ class Admission:
         return self._decoder.admit(key, reply)
 
     def _accepted(self, key: PresentedKey, verdict: Verdict, ask: Ask | None) -> KeyRecord:
-        """The record of a caller that was let in; raises the refusal otherwise."""
+        """Returns the record of a caller that was let in, and raises the refusal otherwise."""
         record = verdict.record
         if record is None or verdict.refused in ("unknown", "expired", "disabled"):
             self._local.forget(key)

@@ -23,7 +23,7 @@ _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True)
 class PresentedKey:
-    """What a request showed: whose it claims to be, and the digest that proves it. The secret is not kept."""
+    """The API key of a request: whose it claims to be, and the digest that proves it. The secret is not kept."""
 
     tenant: str
     key_id: str
@@ -31,7 +31,7 @@ class PresentedKey:
 
 
 def parse_api_key(api_key: str) -> PresentedKey:
-    """Raises InvalidApiKey for anything that cannot be a key, without asking anyone."""
+    """Reads an API key. Raises InvalidApiKey for anything that cannot be one, without asking Redis."""
     match = _API_KEY.fullmatch(api_key)
     if match is None:
         raise InvalidApiKey("Incorrect API key provided: it is malformed. A key starts with `sk-cld-`.")

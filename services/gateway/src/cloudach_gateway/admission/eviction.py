@@ -1,6 +1,6 @@
-"""Looks whether Redis may evict what it holds: then keys and totals can vanish without an error.
+"""Finds out if Redis may evict what it holds. If it may, keys and totals can vanish without an error.
 
-Totals and leases have a lifetime, so also the `volatile-*` policies, which many managed services set, may drop them.
+Totals and leases have a lifetime. So the `volatile-*` policies, which many managed services set, may drop them too.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _POLICY = re.compile(rb"^maxmemory_policy:([a-z-]+)", re.M)
 
 
 class Eviction:
-    """policy: the one by which Redis may evict; None while it does not, or where it does not say.
+    """Keeps asking Redis for its eviction policy, and calls `on_change` with True or False whenever that changes.
 
-    on_change: is told whether it may, each time that changes.
+    `policy` is the policy by which Redis may evict. It is None while Redis does not evict, or does not say.
     """
 
     def __init__(self, store: Store, every_s: float, on_change: Callable[[bool], None] = lambda _: None) -> None:
@@ -45,7 +45,7 @@ class Eviction:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self) -> None:
-        """Never raises: a Redis that does not say is used as before."""
+        """Asks once. Never raises, because a Redis that does not answer this question is used as before."""
         try:
             said = await self._store.run(MEMORY, (layout.PROBE,), ())
         except StoreDown:  # the store logs its own state
@@ -69,7 +69,7 @@ class Eviction:
             )
 
     def _redis_changed(self, up: bool) -> None:
-        if up:  # it may be another one, as after a failover
+        if up:  # after a failover it may be another Redis
             self._again.set()
 
     async def _keep_looking(self) -> None:

@@ -10,9 +10,9 @@ from ..errors import LimitState
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """None: no such limit. Requests and tokens are per minute, `concurrency` is streams at a time.
+    """The limits of one API key; None: no limit. Requests and tokens are per minute, `concurrency` is at a time.
 
-    guided: how many guided requests may run at a time for the key's whole tenant; None: as many as the gateway's
+    `guided` is how many guided requests may run at a time for the key's whole tenant. None: as many as the gateway's
     settings say.
     """
 
@@ -22,7 +22,7 @@ class KeyLimits:
     guided: int | None = None
 
 
-# The fields of the Redis hash, in the order in which `admit.lua` reads and returns them.
+# The fields of the Redis hash that admit.lua reads and returns. Lua knows them by name: `RECORD.rpm`.
 FIELDS = (
     "hash",
     "prev_hash",
@@ -41,7 +41,7 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """A stored key without its hashes. Times are milliseconds since 1970, UTC. `models` None: every model."""
+    """A stored key without its hashes. With `models` None it may use every model. Times are ms since 1970, UTC."""
 
     id: str
     tenant: str
@@ -58,7 +58,7 @@ class KeyRecord:
         return self.models is None or any(name in self.models for name in names)
 
     def to_hash(self) -> dict[str, str]:
-        """Every field but the hashes; the empty string stands for None."""
+        """Returns every field but the hashes. The empty string stands for None."""
         return {
             "name": self.name,
             "models": pack_models(self.models),
@@ -89,7 +89,7 @@ class KeyRecord:
 
 
 def pack_models(models: Sequence[str] | None) -> str:
-    """A newline before and after each name, so that the script finds a whole name by plain search."""
+    """Puts a newline before and after each name, so that the script finds a whole name by plain search."""
     return "" if models is None else "\n" + "".join(f"{name}\n" for name in models)
 
 
@@ -98,7 +98,7 @@ def unpack_models(packed: str) -> tuple[str, ...] | None:
 
 
 def pack_secrets(secrets: Iterable[tuple[str, int]]) -> str:
-    """Digests and until when they are valid (ms), in the field `older`, which only admit.lua and rotations read."""
+    """Writes the field `older`: digests, and until when they are valid (ms). Only admit.lua and rotations read it."""
     return "\n".join(f"{digest}:{until}" for digest, until in secrets)
 
 
@@ -117,7 +117,7 @@ def _number(value: str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request comes from, and what its limits leave it."""
+    """The one who sends a request, and what the limits of its API key leave it."""
 
     record: KeyRecord
     limits: LimitState
@@ -135,7 +135,7 @@ class Caller:
         return self.record.name
 
     def may_use(self, names: Sequence[str]) -> bool:
-        """`names`: those under which one model is known."""
+        """`names` are those under which one model is known."""
         return self.record.allows(names)
 
     @property

@@ -1,6 +1,6 @@
 """Keeps the leases of this process' running requests alive in Redis, and notes there how far each of them is.
 
-Those of a killed process end by themselves; what was noted of them is billed (sweep.py).
+The leases of a killed process end by themselves, and what was noted of its requests is billed (sweep.py).
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from .scripts import LIMITER
 
 log = logging.getLogger("cloudach.gateway.admission")
 
-# Lua's argument stack is limited; and one long script would hold up everybody's admissions.
+# Lua's argument stack is limited, and one long script would hold up everybody's admissions.
 _AT_ONCE = 100
 
 
 class Leases:
-    """on_lost: is told how many requests of gateways that are gone were found and billed on the way."""
+    """The requests that this process runs, by API key. Renewing them also finds and bills those of dead gateways.
+
+    `on_lost` is called with how many those were.
+    """
 
     def __init__(self, store: Store, encoder: Encoder, on_lost: Callable[[int], None] = lambda _: None) -> None:
         self._store = store
@@ -43,7 +46,7 @@ class Leases:
         return len(self._running.get((tenant, key_id), ()))
 
     def guided_of(self, tenant: str) -> int:
-        """Guided requests of all the tenant's keys."""
+        """Counts the guided requests of all the tenant's keys."""
         of_tenant = (grants for (whose, _), grants in self._running.items() if whose == tenant)
         return sum(grant.guided for grants in of_tenant for grant in grants.values())
 
@@ -68,7 +71,7 @@ class Leases:
             await asyncio.gather(self._task, return_exceptions=True)
 
     def _redis_changed(self, up: bool) -> None:
-        if up:  # after an outage, before anyone takes our requests for lost
+        if up:  # after an outage, before another gateway takes our requests for lost
             self._now.set()
 
     async def _keep_renewing(self) -> None:
@@ -89,7 +92,7 @@ class Leases:
                 log.exception("leases were not renewed")
 
     async def renew(self) -> None:
-        """All at once: they share a write to Redis. Raises StoreDown or StoreError."""
+        """Renews all leases at once, so that they share a write to Redis. Raises StoreDown or StoreError."""
         calls = []
         day = layout.utc_day(time.time())
         for (tenant, key_id), grants in self._running.items():

@@ -1,4 +1,4 @@
-"""When a gateway that is not heard of is taken for dead, and saying so."""
+"""Decides when requests of a silent gateway may be declared lost, and logs those that were."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ _AT_ONCE = 32
 
 
 class LostGateways:
-    """Redis declares a request lost that nobody renewed for two lease lives (renew.lua). After an outage of Redis that
-    is true of every request, so for one lease life their owners come first.
+    """Redis declares a request lost that no gateway has renewed for two lease lives (renew.lua).
+
+    After an outage of Redis that is true of every request. So for one lease life nothing is declared lost, and the
+    gateways that run the requests come first.
     """
 
     def __init__(self, store: Store, lease_ttl_s: float, on_lost: Callable[[int], None]) -> None:
@@ -27,11 +29,11 @@ class LostGateways:
 
     @property
     def most_lost(self) -> int:
-        """How many requests one call of renew.lua may declare lost."""
+        """Returns how many requests one call of renew.lua may declare lost."""
         return _AT_ONCE if time.monotonic() - self._connected_at > self._patience_s else 0
 
     def found(self, reply: Reply) -> int:
-        """`reply`: of renew.lua. Returns how many it declared lost."""
+        """Logs and counts what renew.lua declared lost by its `reply`. Returns how many requests that were."""
         if reply:
             names = b" ".join(reply[:5]).decode(errors="replace")
             log.warning("%d requests of a gateway that is gone are billed as noted last: %s", len(reply), names)

@@ -1,12 +1,12 @@
-"""Who shares an engine's prefix cache: a salt for each tenant or key, which nobody can guess.
+"""Decides who shares an engine's prefix cache, by a salt for each tenant or key which nobody can guess.
 
-An engine answers a prompt that is in its cache sooner, and so tells whoever sends it that somebody asked it before.
-Requests with another `cache_salt` find nothing of one another.
+An engine answers a prompt that is in its cache sooner. So the sender learns that somebody has sent that prompt before.
+Requests with different values of `cache_salt` find nothing of one another.
 
-The salt is an HMAC of the tenant, or of the key, with a secret that all gateways of an installation share: one of the
-settings, or a random one that the first gateway puts into Redis. A gateway that has it keeps it while Redis is away,
-and puts it back where Redis has lost it. Should two gateways ever differ, prompts are found in the cache less often,
-and nothing else happens.
+The salt is an HMAC of the tenant, or of the key, with a secret that all gateways of an installation share. The secret
+stands in the settings, or the first gateway puts a random one into Redis. A gateway that has the secret keeps it while
+Redis is away, and puts it back where Redis has lost it. Should two gateways ever differ, prompts are found in the cache
+less often, and nothing else happens.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _RETRY_S = 1.0
 
 
 class Salts:
-    """One per process. `known` is set once the secret is there; before, nobody gets a salt.
+    """Makes the salts. Each process has one such object. `known` is set once the secret is there.
 
-    secret: that of the settings; None: the one in Redis.
+    `secret` is the one of the settings; with None it is the one in Redis.
     """
 
     def __init__(self, store: Store, secret: str | None) -> None:
@@ -55,7 +55,7 @@ class Salts:
             self.known.set()
 
     def start(self) -> None:
-        """Before the store, so that it is told when Redis is reached."""
+        """Must be called before the store starts, so that this object is told when Redis is reached."""
         if not self._own:
             self._store.on_change.append(self._redis_changed)
 
@@ -65,10 +65,10 @@ class Salts:
             await asyncio.gather(self._asking, return_exceptions=True)
 
     def of(self, scope: Scope, key: PresentedKey, wanted: str | None = None) -> str | None:
-        """The salt of this key's requests; None: they share the cache with all others.
+        """Returns the salt of this key's requests. With None they share the cache with all others.
 
-        wanted: what the caller asks for, where it may. It parts the cache further, but never joins two. Raises
-        Overloaded while the secret is not known.
+        `wanted` is the salt that the caller asks for, where it may. It parts the cache further, and never joins two
+        parts. Raises Overloaded while the secret is not known.
         """
         if scope == "none":
             return wanted
@@ -100,7 +100,7 @@ class Salts:
 
 @lru_cache(maxsize=8192)
 def _salt(secret: bytes, tenant: str, key_id: str) -> str:
-    """Kept, because most requests have no other. One with the caller's own words is not: they may be megabytes."""
+    """Keeps the salts that most requests have. Those with a caller's own words are not kept; they may be long."""
     return _made(secret, tenant, key_id, "")
 
 

@@ -17,9 +17,9 @@ _AT_ONCE = 128
 
 
 class Settlements:
-    """`put` never blocks and never raises. Sending one again is safe: Redis counts a request once.
+    """Sends settlements, and keeps up to `most` while Redis is away. Past that the oldest is dropped and logged.
 
-    most: kept while Redis is away; past it the oldest is dropped, counted and logged.
+    `put` never blocks and never raises. A settlement may be sent again, because Redis counts a request once.
     """
 
     def __init__(self, store: Store, encoder: Encoder, *, most: int = 20_000) -> None:
@@ -34,7 +34,7 @@ class Settlements:
 
     @property
     def pending(self) -> int:
-        """Not yet known to be in Redis."""
+        """Counts the settlements that are not yet known to be in Redis."""
         return len(self._kept) + len(self._sending)
 
     def put(self, done: Settlement) -> None:

@@ -1,6 +1,6 @@
-"""Goes round all tenants, a few at a time: bills the requests of gateways that are gone, drops records that are read.
+"""Goes round all tenants, a few at a time. Bills the requests of dead gateways, and drops records that were read.
 
-Every process does so, at its own pace. Whose turn it is does not matter: what happens, happens in Redis once.
+Every process does so at its own pace. It does not matter which one comes first, because Redis does each thing once.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .scripts import LIMITER, SCAN, TRIM
 
 log = logging.getLogger("cloudach.gateway.admission")
 
-# Looked at in one run, tenants and keys, one after the other: tens of ms of this process, spread over its loop's ticks.
+# How many tenants and keys one run looks at. They take tens of ms of this process, spread over its loop's ticks.
 _STEPS = 500
 _SCANNED = 100
 _TRIM_EVERY_S = 3600.0
 
 
 class Sweep:
-    """A run every lease life or so; it goes on where the last one ended. keep_s: see Admission.records_keep_s."""
+    """Runs about once in a lease's life, and goes on where the last run ended. Keeps usage records for `keep_s`."""
 
     def __init__(
         self, store: Store, encoder: Encoder, keep_s: float, on_lost: Callable[[int], None] = lambda _: None
@@ -48,7 +48,7 @@ class Sweep:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def run(self, steps: int = _STEPS) -> bool:
-        """Whether a round over everything has been completed. Raises StoreDown or StoreError."""
+        """Takes so many steps. Returns True if that completed a round. Raises StoreDown or StoreError."""
         if self._round is None:
             trim = time.monotonic() - self._trimmed_at > _TRIM_EVERY_S
             if trim:
@@ -65,7 +65,7 @@ class Sweep:
         return False
 
     async def bury(self, tenant: str, key_id: str) -> int:
-        """Bills requests of one key that are lost; returns how many. Raises StoreDown or StoreError."""
+        """Bills the requests of one key that are lost, and returns how many. Raises StoreDown or StoreError."""
         buried = 0
         while most := self._lost_gateways.most_lost:
             keys, args = self._encoder.renew(tenant, key_id, layout.utc_day(time.time()), most_lost=most)
@@ -76,7 +76,7 @@ class Sweep:
         return buried
 
     async def trim(self, tenant: str) -> int:
-        """Drops usage records that are old enough and read by all; returns how many."""
+        """Drops usage records that are old enough and that every group has read. Returns how many."""
         keys, args = self._encoder.trim(tenant, self._keep_s)
         return int(await self._store.run(TRIM, keys, args))
 
@@ -95,7 +95,7 @@ class Sweep:
                 log.exception("the sweep for lost requests ended early")
 
     async def _one_round(self, trim: bool) -> AsyncIterator[None]:
-        """A step for each tenant and each of its keys that has leases."""
+        """Takes a step for each tenant, and one for each of its keys that has leases."""
         async for tenant in self._members(layout.TENANTS):
             if trim:
                 await self.trim(tenant)
@@ -105,7 +105,7 @@ class Sweep:
             yield
 
     async def _members(self, name: str) -> AsyncIterator[str]:
-        """Of a set; one may come twice."""
+        """Yields the members of a set. Some may come twice."""
         cursor: bytes | str = "0"
         while True:
             cursor, found = await self._store.run(SCAN, (name,), (cursor, _SCANNED))

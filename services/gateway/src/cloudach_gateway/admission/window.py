@@ -1,8 +1,8 @@
-"""The window of lua/window.lua in plain Python: the same decisions, for the time without Redis and as the model that
-the Lua is tested against. One process, no I/O; times are whole microseconds that the caller names.
+"""The window of lua/window.lua in plain Python: it makes the same decisions, for one process and without I/O.
 
-Read lua/window.lua for the invariant and why it is so. This one is written to be plain rather than fast: O(log n)
-while there is room, O(n) once there is a queue.
+It is used while Redis is away, and the Lua is tested against it. Times are whole microseconds that the caller names.
+lua/window.lua has the invariant and the reasons. This module is plain rather than fast: O(log n) while there is room,
+O(n) once there is a queue.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Obstacle = Literal["requests", "tokens"]
 
 @dataclass(slots=True)
 class Entry:
-    """An admitted request, or (with a `print`) a promise; accounted at `at`."""
+    """An admitted request, or a promise if it has a `print`. It counts at the time `at`."""
 
     at: int
     cost: int
@@ -29,7 +29,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Admitted when `obstacle` is None; else come back in `wait` us."""
+    """The request is admitted when `obstacle` is None. Otherwise it may come back in `wait` us."""
 
     obstacle: Obstacle | None
     wait: int = 0
@@ -40,7 +40,7 @@ _at_and_name: Callable[[Entry], tuple[int, str]] = attrgetter("at", "name")
 
 
 class Window:
-    """window, grace: us. The limits come with each call, since they may change between calls."""
+    """`window` and `grace` are us. The limits come with each call, because they may change between calls."""
 
     def __init__(self, window: int, grace: int) -> None:
         self.window = window
@@ -55,7 +55,7 @@ class Window:
         self._total = 0
 
     def seed(self, now: int, requests: int, tokens: int) -> None:
-        """What is known to be used already, as if it had all happened now."""
+        """Books what is known to be used already, as if it had all happened now."""
         for i in range(requests):
             self._add(Entry(now, tokens if i == 0 else 0, f"seed {i}"))
         self._now = max(self._now, now)
@@ -63,7 +63,7 @@ class Window:
     def admit(
         self, now: int, rpm: int | None, tpm: int | None, *, name: str, print: str, cost: int, retry: bool = False
     ) -> Decision:
-        """`cost` must not exceed `tpm`. `name` is the request's id, `print` its fingerprint."""
+        """Admits the request, or promises it a place. `print` is its fingerprint, and `cost` at most `tpm`."""
         own = next((promise for promise in self._promises if promise.print == print), None)
         if own is not None and now < own.at <= now + self._early:
             now = own.at
@@ -92,19 +92,19 @@ class Window:
         return Decision(obstacle, due - now)
 
     def correct(self, name: str, used: int) -> None:
-        """The request is over: `used` tokens instead of those reserved."""
+        """Books `used` tokens instead of those reserved, because the request is over."""
         entry = self._by_name.get(name)
         if entry is not None:
             self._total += used - entry.cost
             entry.cost = used
 
     def booked(self, now: int) -> tuple[int, int, int]:
-        """Requests, tokens, and us until nothing of it is left."""
+        """Returns the requests and tokens booked, and in how many us nothing of them is left."""
         now = self._advance(now)
         return len(self._entries), self._total, max(0, self._front + self.window - now)
 
     def entries(self) -> list[tuple[int, int]]:
-        """(accounted time, tokens) of each, promises included."""
+        """Returns (accounted time, tokens) of each entry, promises included."""
         return [(entry.at, entry.cost) for entry in self._entries]
 
     def _advance(self, now: int) -> int:
@@ -165,7 +165,7 @@ class Window:
         return None
 
     def _next_place(self, now: int, rpm: int | None, tpm: int | None, cost: int) -> int:
-        """Behind everything booked: all entries lie before it, so only those that leave matter."""
+        """Returns the first free time behind everything booked, so only entries that leave matter."""
         due = max(now, self._front)
         count, tokens = len(self._entries), self._total
         for entry in self._entries:

@@ -1,4 +1,4 @@
-"""Which models there are, under which names, where their engines listen, and whether they can be asked now."""
+"""Knows which models there are, their names, where their engines listen, and which of them can be asked now."""
 
 from .catalog import Catalog
 from .served import Absence, Resource, ServedModel, Why, of_file

@@ -12,10 +12,10 @@ _UNKNOWN_S = 5.0
 
 
 class Catalog:
-    """`complete`: whether a name that is not here is no model; False until the cluster's are known.
+    """All models by name. `complete` is False until those of the cluster are known; a missing name proves nothing then.
 
-    Who found a model keeps that view of it for as long as its request lasts, and asks for the `current` one when it
-    needs an engine.
+    A request keeps the view of its model that it has found, for as long as it lasts. When it needs an engine, it asks
+    for the `current` one.
     """
 
     def __init__(self, models: Iterable[ServedModel]) -> None:
@@ -27,21 +27,21 @@ class Catalog:
 
     @property
     def reserved(self) -> frozenset[str]:
-        """The names of the configuration file, which win over the cluster's."""
+        """Returns the names of the configuration file, which win over the cluster's."""
         return frozenset(self._from_file)
 
     def find(self, name: str) -> ServedModel | None:
         return self._by_name.get(name)
 
     def current(self, model: ServedModel) -> ServedModel:
-        """The same model as it is now; as it was, once nothing is known of it any more."""
+        """Returns the model as it is now. Once nothing is known of it any more, returns it as it was."""
         found = self._by_name.get(model.id)
         if found is not None and found.resource == model.resource:
             return found
         return self._leaving.get((model.resource, model.id), model)
 
     def missing(self, name: str) -> GatewayError:
-        """What a request for a name that is not here gets."""
+        """Returns the error for a request whose model is not here."""
         if self.complete:
             return ModelNotFound(name)
         return ModelNotReady(
@@ -51,13 +51,13 @@ class Catalog:
         )
 
     def __iter__(self) -> Iterator[tuple[str, ServedModel]]:
-        """Every name with its model, a model's id before its aliases."""
+        """Yields every name with its model, a model's id before its aliases."""
         return iter(self._by_name.items())
 
     def replace(self, models: Iterable[ServedModel], leaving: Iterable[ServedModel] = ()) -> None:
-        """The cluster's models, all of them; none has a `reserved` name.
+        """Takes over all of the cluster's models; none has a `reserved` name.
 
-        leaving: those that take no new requests, while others of theirs still run.
+        Those `leaving` take no new requests, while earlier requests of theirs still run.
         """
         before = self._seen()
         self._by_name = self._from_file | {name: model for model in models for name in model.names}
@@ -65,7 +65,7 @@ class Catalog:
         self._tell(before)
 
     def put(self, models: Iterable[ServedModel]) -> None:
-        """Some of the cluster's models anew, with the names that they have."""
+        """Takes over some of the cluster's models anew, with the names that they have."""
         before = self._seen()
         for model in models:
             if (model.resource, model.id) in self._leaving:
@@ -76,7 +76,7 @@ class Catalog:
 
     @contextmanager
     def telling(self, model: ServedModel, changed: Callable[[], None]) -> Iterator[None]:
-        """`changed` is called after each change of this model."""
+        """Calls `changed` after each change of this model, while the block runs."""
         mark = object()
         self._told[mark] = model, changed
         try:

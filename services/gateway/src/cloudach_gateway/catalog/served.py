@@ -25,7 +25,7 @@ class Resource:
 
 
 class Why(StrEnum):
-    """Why a model cannot be asked."""
+    """The reason why a model cannot be asked."""
 
     ASLEEP = "asleep"  # a request wakes it
     STARTING = "starting"
@@ -36,8 +36,11 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """`since`: when it began, as far as is known. `detail`: the operator's words, for the log alone. `blocked`: what it
-    waits for does not come by itself after the usual time, such as a node that has room for it."""
+    """A time in which a model cannot be asked. It began at `since`, as far as is known.
+
+    `detail` has the operator's words, for the log alone. `blocked`: the model waits for something that does not come by
+    itself after the usual time, such as a node that has room for it.
+    """
 
     why: Why
     since: datetime | None = None
@@ -47,10 +50,10 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What callers of a model may ask for, and who shares its prefix cache.
+    """The rules for callers of a model: what they may ask for, and who shares its prefix cache.
 
-    cache_salt: the requests of one tenant share it, or of one key, or of all callers. pass_unknown: fields that the
-    gateway does not know go to the engine.
+    `cache_salt`: the requests of one tenant share it, or those of one key, or those of all callers. `pass_unknown`:
+    fields that the gateway does not know go to the engine.
     """
 
     cache_salt: Literal["tenant", "key", "none"] = "tenant"
@@ -63,10 +66,10 @@ class Rules:
 class ServedModel:
     """One model. `names` is its id and then its aliases; upstreams are base URLs without /v1.
 
-    absence: None while it can be asked. sleeps: whether it is put to sleep when nobody asks for it; a request waits for
-    such a one. resource: None for a model of the configuration file.
-    shared: the name of what all its upstreams lead to, where each of them reaches every engine; None: each is one.
-    connection_s: for how long a connection to it takes new requests; None: for as long as it is used.
+    `absence` is None while the model can be asked. One that `sleeps` is put to sleep when nobody asks for it, and a
+    request waits until it is awake. `resource` is None for a model of the configuration file. Where each upstream
+    reaches every engine, `shared` names what all of them lead to; with None each upstream is one engine. A connection
+    to it takes new requests for `connection_s`, or for as long as it is used.
     """
 
     id: str
@@ -81,7 +84,7 @@ class ServedModel:
     sleeps: bool = False
     resource: Resource | None = None
     parent: str | None = None
-    """Of a LoRA adapter: the id of the model that it lies over."""
+    """The id of the model that a LoRA adapter lies over."""
     rules: Rules = Rules()
     shared: str | None = None
     connection_s: float | None = None
@@ -110,7 +113,7 @@ class ServedModel:
         )
 
     def adapters(self, model: Model) -> tuple[ServedModel, ...]:
-        """The LoRA adapters that the configuration file names for this one, each a model of its own."""
+        """Returns the LoRA adapters that the configuration file names for this model, each a model of its own."""
         found = []
         for adapter in model.adapters:
             names = adapter.names(model)
@@ -120,7 +123,7 @@ class ServedModel:
 
 
 def of_file(models: Iterable[Model]) -> Iterator[ServedModel]:
-    """The models of the configuration file, adapters after the model that they lie over."""
+    """Yields the models of the configuration file, adapters after the model that they lie over."""
     for model in models:
         base = ServedModel.from_settings(model)
         yield base

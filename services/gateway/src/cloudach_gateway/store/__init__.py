@@ -1,1 +1,4 @@
-"""Redis: the only layer that knows it is Redis. layout: what lies where; store: the way to it; embedded: our own."""
+"""Access to Redis. No other layer knows that it is Redis.
+
+`layout` says what lies where, `store` is the way to it, and `embedded` runs a Valkey of our own.
+"""

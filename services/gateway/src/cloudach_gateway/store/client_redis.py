@@ -1,4 +1,4 @@
-"""redis-py's blocking client for any kind of Redis. For the command line and the start-up, not for the event loop."""
+"""redis-py's blocking client for any kind of Redis. The command line and the start-up use it, never the event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ TIMEOUT_S = 5.0
 
 
 class BlockingStore:
-    """`with BlockingStore(url) as store`. Raises ValueError for a URL that cannot be used, StoreDown for all else."""
+    """A connection, used as `with BlockingStore(url) as store`.
+
+    It raises ValueError for a URL that cannot be used, and StoreDown for all else.
+    """
 
     def __init__(self, url: str) -> None:
         self._address = redis_address.parse(url)
@@ -39,7 +42,7 @@ class BlockingStore:
         self._client.close()
 
     def now_ms(self) -> int:
-        """Redis' clock, by which keys expire and days are counted."""
+        """Returns the time of Redis' clock, by which keys expire and days are counted."""
         with translated(self._address):
             seconds, microseconds = self._client.eval("return redis.call('TIME')", 0)
         return int(seconds) * 1000 + int(microseconds) // 1000
@@ -50,8 +53,8 @@ class BlockingStore:
 
 
 def connect(address: Address) -> Any:
-    """Strings, not bytes. A command that waits (BLOCK) may do so for less than TIMEOUT_S."""
-    # redis-py retries for ten seconds by default; who types a command wants to know sooner.
+    """Connects; replies are strings, not bytes. A command that waits (BLOCK) must wait for less than TIMEOUT_S."""
+    # redis-py retries for ten seconds by default. An operator who types a command wants to know sooner.
     options: dict[str, Any] = {
         **address.credentials(),
         "decode_responses": True,
@@ -74,7 +77,7 @@ def connect(address: Address) -> Any:
 
 @contextmanager
 def translated(address: Address) -> Iterator[None]:
-    """Raises StoreDown for whatever redis-py raises."""
+    """Raises StoreDown in the place of whatever redis-py raises."""
     try:
         yield
     except (RedisError, RedisClusterException, OSError) as error:

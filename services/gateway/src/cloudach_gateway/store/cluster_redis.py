@@ -1,4 +1,4 @@
-"""Scripts on a Redis Cluster, through redis-py, which follows its slots. Dearer per call than link_redis."""
+"""Runs scripts on a Redis Cluster through redis-py, which follows its slots. A call costs more than with link_redis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .link_redis import Argument, Reply
 from .scripts import Script
 from .trouble import StoreDown, from_reply
 
-# redis-py opens a connection for each call in flight: past this they queue.
+# redis-py opens a connection for each call in flight. Past this many, calls queue.
 _MOST_CONNECTIONS = 64
 
 
@@ -53,7 +53,7 @@ class ClusterLink:
             self._closer = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        """Calls that run go first: each would open the connections again."""
+        """Waits for the calls that run, because each of them would open the connections again."""
         if self._running:
             await asyncio.wait(set(self._running))
         await _close(self._client)

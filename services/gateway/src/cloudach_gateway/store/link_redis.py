@@ -1,7 +1,7 @@
-"""One multiplexed connection to one Redis, for scripts only: what redis-py does per call, done once per loop tick.
+"""One multiplexed connection to one Redis, for scripts only. It does once a tick what redis-py does for each call.
 
-Commands of the same tick go out in one write, replies are matched in order. A round trip costs a quarter to a tenth of
-the CPU that redis-py's client takes for it: docs/adr/0029-taken-and-made.md.
+Commands of the same tick go out in one write, and replies are matched in order. A round trip costs a quarter to a tenth
+of the CPU that redis-py's client takes for it: docs/adr/0029-taken-and-made.md.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from .trouble import StoreDown, from_reply
 Reply = Any  # bytes, int, None, or a list of them
 Argument = str | bytes | int
 
-# A late timer is no proof of a late Redis: the loop itself may have been busy. So the reply gets one more look.
+# A late timer does not prove a late Redis, because the loop itself may have been busy. So it looks for the reply again.
 _SECOND_LOOK_S = 0.02
 
 
 def pack(*parts: Argument) -> bytes:
-    """One RESP command."""
+    """Writes one RESP command."""
     return b"".join((b"*%d\r\n" % len(parts), *[_part(part) for part in parts]))
 
 
@@ -38,13 +38,13 @@ def _part(part: Argument) -> bytes:
 
 @lru_cache(maxsize=16384)
 def _packed_call(sha: bytes, keys: tuple[str, ...]) -> bytes:
-    """The part of a command that all requests of one API key share."""
+    """Writes the part of a command that all requests of one API key share."""
     parts: tuple[Argument, ...] = (b"EVALSHA", sha, len(keys), *keys)
     return b"".join([_part(part) for part in parts])
 
 
 class Link(asyncio.Protocol):
-    """Use `open_link`. Every future it hands out ends within about `timeout_s`, with a reply or with StoreDown."""
+    """The connection, made by `open_link`. Each of its futures ends within about `timeout_s`."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -58,12 +58,12 @@ class Link(asyncio.Protocol):
         self.closed: asyncio.Future[str] = self._loop.create_future()  # why
 
     def send(self, command: bytes) -> asyncio.Future[Reply]:
-        """An error reply is set as StoreDown or StoreError. Raises StoreDown at once when the link is closed."""
+        """Sends a command. Its future may raise StoreDown or StoreError. A closed link raises StoreDown at once."""
         if self.closed.done() or self._transport is None:
             raise StoreDown(self.closed.result() if self.closed.done() else "not connected")
         future: asyncio.Future[Reply] = self._loop.create_future()
         deadline = self._loop.time() + self._timeout_s
-        if not self._waiting:  # else those who come in the same turn of the loop share a write
+        if not self._waiting:  # otherwise commands of the same turn of the loop share a write
             self._transport.write(command)
         else:
             if not self._outgoing:
@@ -177,7 +177,7 @@ def _greeting(address: Address, scripts: Sequence[Script]) -> list[bytes]:
         commands.append(pack("AUTH", *names, address.password))
     if address.db:
         commands.append(pack("SELECT", address.db))
-    # A write: a replica, a full or a read-only Redis is of no use.
+    # This is a write, because a replica, a full or a read-only Redis is of no use.
     commands.append(pack("SET", layout.PROBE, "1", "EX", 60))
     commands += [pack("SCRIPT", "LOAD", script.source) for script in scripts]
     return commands

@@ -12,7 +12,7 @@ from .trouble import StoreDown
 
 
 async def find_master(address: Address, timeout_s: float) -> tuple[str, int]:
-    """Host and port. Raises StoreDown when no sentinel knows a master."""
+    """Returns host and port. Raises StoreDown when no sentinel knows a master."""
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
         list(address.nodes), socket_timeout=timeout_s, socket_connect_timeout=timeout_s, **address.tls_keywords()
     )

@@ -1,8 +1,8 @@
-"""The store: scripts on Redis, with a breaker, so that nobody waits for a Redis that is gone.
+"""The store runs scripts on Redis, with a breaker, so that nobody waits for a Redis that is gone.
 
-Up, every call ends within about `timeout_s`. The first failure closes the connection; from then on calls raise
-StoreDown at once, and one background task tries again every `probe_every_s` until Redis answers. Changes of state are
-logged, once each.
+While Redis is up, every call ends within about `timeout_s`. The first failure closes the connection. From then on calls
+raise StoreDown at once, and one background task tries again every `probe_every_s` until Redis answers. Each change of
+state is logged once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("cloudach.gateway.store")
 
 
 class _Link(Protocol):
-    """What a connection must do; Link for one server, ClusterLink for a cluster."""
+    """What a connection must do. Link does it for one server, ClusterLink for a cluster."""
 
     closed: asyncio.Future[str]
 
@@ -35,11 +35,11 @@ class _Link(Protocol):
 
 
 class Store:
-    """One per process and event loop. `url` as in settings.Redis; `scripts` are loaded on every connect.
-    Raises ValueError for a URL that cannot be used.
+    """The connection to Redis of one process and event loop. `url` is as in settings.Redis.
 
-    `up` tells whether Redis is in use; `on_change` callbacks are told each time it changes; `reached` is set once it
-    was up for the first time.
+    `scripts` are loaded on every connect. `up` is True while Redis is in use, and the `on_change` callbacks are called
+    whenever that changes. `reached` is set once Redis was up for the first time. Raises ValueError for a URL that
+    cannot be used.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Store:
         *,
         orphan: Callable[[Reply], None] | None = None,
     ) -> Reply:
-        """Raises StoreDown (go on without Redis; Unanswered, if the script may have done its work) or StoreError (a
-        defect).
+        """Runs a script. Raises StoreDown when Redis is away, and StoreError for a defect.
 
-        If the caller is cancelled while it waits, `orphan` gets the reply: the script may have done its work.
+        The StoreDown is Unanswered if the script may have done its work. If the caller is cancelled while it waits,
+        `orphan` gets the reply, because the script may have done its work then, too.
         """
         link = self._link
         if link is None or link.closed.done():
@@ -104,7 +104,7 @@ class Store:
         return await self._evaluate(link, script, keys, args)
 
     async def _evaluate(self, link: _Link, script: Script, keys: tuple[str, ...], args: Sequence[Argument]) -> Reply:
-        """Redis forgot the script (restart, SCRIPT FLUSH): EVAL sends it again and loads it by that."""
+        """Sends the script itself, which loads it again. Redis has forgotten it after a restart or a SCRIPT FLUSH."""
         if not isinstance(link, Link):
             raise StoreDown("the script is not loaded")
         try:

@@ -1,18 +1,18 @@
-"""What can go wrong with Redis, seen from above the store."""
+"""The errors of the store, as the layers above see them."""
 
 from __future__ import annotations
 
 
 class StoreDown(Exception):
-    """Redis cannot be used now: unreachable, too slow, loading, read-only or out of memory. Go on without it."""
+    """Redis cannot be used now: it is unreachable, too slow, loading, read-only or out of memory. Go on without it."""
 
 
 class Unanswered(StoreDown):
-    """No answer came to a command that was sent: it may have been done."""
+    """No answer came to a command that was sent, so it may have been done."""
 
 
 class StoreError(Exception):
-    """Redis refused a command that should work: a defect of ours, not an outage."""
+    """Redis refused a command that should work. This is a defect of ours, not an outage."""
 
 
 # Error prefixes that say "not now" rather than "never".
@@ -32,5 +32,5 @@ _OUTAGES = (
 
 
 def from_reply(message: str) -> StoreDown | StoreError:
-    """The exception for an error reply such as `READONLY You can't write against a read only replica.`"""
+    """Makes the exception for an error reply such as `READONLY You can't write against a read only replica.`"""
     return StoreDown(message) if message.startswith(_OUTAGES) else StoreError(message)

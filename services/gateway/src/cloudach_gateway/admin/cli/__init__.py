@@ -1,4 +1,4 @@
-"""`cloudach`: what an operator types."""
+"""The command line `cloudach`, which operators type."""
 
 from .main import main
 

@@ -37,7 +37,7 @@ def add_to(commands: Commands, where: argparse.ArgumentParser) -> None:
         return made
 
     create = action("create", _create, "Make a key. It is printed once, and only its hash is stored.")
-    create.add_argument("--tenant", required=True, help="whose key it is: 1 to 32 of a-z, 0-9 and _")
+    create.add_argument("--tenant", required=True, help="the tenant that gets the key: 1 to 32 of a-z, 0-9 and _")
     create.add_argument("--name", default="", help="what it is for, to tell keys apart")
     create.add_argument("--expires", type=moment, metavar="WHEN", help="30d, 2030-01-31 or never (default: never)")
     _add_limits(create, None, "no limit")
@@ -166,7 +166,7 @@ def _delete(options: argparse.Namespace, store: KeyStore) -> int:
 
 
 def _show_secret(options: argparse.Namespace, made: keys.NewKey) -> int:
-    """The secret comes first, and is on stderr if stdout does not take it: nobody can show it again."""
+    """Shows the secret first, and on stderr if stdout does not take it, because nobody can show it again."""
     try:
         say_at_once(output.as_json(output.key_json(made.record, made.api_key)) if options.json else made.api_key)
     except OSError as error:

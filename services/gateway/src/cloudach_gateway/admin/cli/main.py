@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _where() -> argparse.ArgumentParser:
-    """Options of every command."""
+    """Makes the options that every command has."""
     common = argparse.ArgumentParser(add_help=False)
     where = common.add_argument_group("which installation")
     where.add_argument(

@@ -17,7 +17,7 @@ _LATEST_MS = round(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp() * 
 
 
 def key_json(record: KeyRecord, api_key: str | None = None) -> dict[str, Any]:
-    """`key` only where it is shown for the one time."""
+    """Returns what is shown of a key. The secret is in it only the one time that it is shown."""
     shown: dict[str, Any] = {} if api_key is None else {"key": api_key}
     return shown | {
         "id": record.id,
@@ -48,14 +48,14 @@ def details(record: KeyRecord) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """The first row is the head."""
+    """Lays rows out as a table. The first row is its head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
 def rows(format: str, names: Sequence[str], found: Iterable[Mapping[str, Any]]) -> str:
-    """format: table, csv or json. Without a newline at the end."""
+    """Writes rows as table, csv or json, without a newline at the end."""
     found = list(found)
     if format == "json":
         return as_json(found)
@@ -66,7 +66,7 @@ def rows(format: str, names: Sequence[str], found: Iterable[Mapping[str, Any]]) 
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """None is an empty field."""
+    """Writes one line of CSV. None is an empty field."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(list(values))
     return line.getvalue()
@@ -108,7 +108,7 @@ def _plain(value: object) -> str:
 
 
 def iso(milliseconds: int | None) -> str | None:
-    """What is stored is shown in any case: of times that no date can name, the first or the last one."""
+    """Writes a time as ISO 8601. A time that no date can name is shown as the first or the last one that a date can."""
     if milliseconds is None:
         return None
     milliseconds = min(max(milliseconds, _EARLIEST_MS), _LATEST_MS)

@@ -13,12 +13,12 @@ from ...store.embedded import EmbeddedValkey, running_url
 
 
 class NoTarget(Exception):
-    """Nothing says which Redis to use, or it cannot be used."""
+    """The options and the environment name no Redis, or one that cannot be used."""
 
 
 @contextmanager
 def redis_url(url: str | None, config: Path | None) -> Iterator[str]:
-    """Raises NoTarget, ConfigError, EmbeddedError."""
+    """Yields the URL of the installation's Redis. Raises NoTarget, ConfigError, EmbeddedError."""
     if url is None and config is None:
         raise NoTarget(
             "name the installation: --config FILE or --redis-url URL (or $CLOUDACH_CONFIG, $CLOUDACH_REDIS_URL)"

@@ -1,4 +1,4 @@
-"""The terminal's ends of a command: Ctrl-C, and a stdout that nobody reads or that takes nothing."""
+"""A command and its terminal: Ctrl-C, and a stdout that nobody reads or that takes nothing."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from types import FrameType
 
 
 def take_any_text() -> None:
-    """A name that the terminal's encoding does not have is shown with escapes."""
+    """Makes the streams show characters that the terminal's encoding does not have with escapes."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def nobody_reads() -> None:
-    """As when `| head` has seen enough. Python would complain again at its own end."""
+    """Gives up stdout, as when `| head` has seen enough. Python would complain again at its own end."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say_at_once(text: str) -> None:
-    """On stdout. Raises OSError if it is not taken."""
+    """Prints to stdout at once. Raises OSError if that is not taken."""
     if sys.stdout is None:
         raise OSError("stdout is closed")
     print(text, flush=True)
@@ -32,7 +32,7 @@ def say_at_once(text: str) -> None:
 
 @contextmanager
 def interrupted_afterwards() -> Iterator[None]:
-    """A Ctrl-C waits for the block's end, so that what was written is acknowledged too; a second one does not wait."""
+    """Makes a Ctrl-C wait for the block's end, so that what was written is acknowledged too. A second one does not."""
     waiting = False
 
     def interrupt(_: int, __: FrameType | None) -> None:
@@ -42,7 +42,7 @@ def interrupted_afterwards() -> Iterator[None]:
         waiting = True
 
     before = signal.getsignal(signal.SIGINT)
-    if before == signal.SIG_IGN:  # in the background: it stays so
+    if before == signal.SIG_IGN:  # a command in the background stays deaf to it
         yield
         return
     signal.signal(signal.SIGINT, interrupt)

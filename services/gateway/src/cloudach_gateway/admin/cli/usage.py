@@ -26,7 +26,7 @@ _BY = {"day": ("day",), "key": ("tenant", "key"), "tenant": ("tenant",), None: (
 
 
 class UsageProblem(Exception):
-    """The message says what is wrong with the request."""
+    """An operator asked for something that cannot be done. The message says why."""
 
 
 def add_to(commands: Commands, where: argparse.ArgumentParser) -> None:
@@ -219,7 +219,7 @@ def _days(first: date, last: date) -> Iterator[date]:
 
 
 def _ms(when: date) -> int:
-    """Of its beginning, UTC."""
+    """Returns when the day begins, UTC."""
     return round(datetime(when.year, when.month, when.day, tzinfo=UTC).timestamp() * 1000)
 
 

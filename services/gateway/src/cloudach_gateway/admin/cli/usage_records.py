@@ -1,4 +1,4 @@
-"""Usage records on their way from Redis to stdout: at least once, and acknowledged only when they are written."""
+"""Brings usage records from Redis to stdout, each at least once. They are acknowledged only when they are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WAIT_MS = 2000
 
 
 class Writer:
-    """format: jsonl, or csv with a head. `entry` is the record's id in the stream."""
+    """Writes records as jsonl, or as csv with a head. Their field `entry` is the record's id in the stream."""
 
     def __init__(self, format: str, out: TextIO) -> None:
         self._format = format
@@ -25,7 +25,7 @@ class Writer:
         self._headed = format != "csv"
 
     def write(self, entries: Sequence[Entry]) -> None:
-        """Returns when the operating system has them. Raises BrokenPipeError when nobody reads any more."""
+        """Returns when the operating system has the entries. Raises BrokenPipeError when nobody reads any more."""
         if not self._headed:
             self._out.write(output.csv_line(("entry", *RECORD_FIELDS)))
             self._headed = True
@@ -39,7 +39,7 @@ class Writer:
 
 
 def look(store: UsageStore, tenant: str, *, first: str, last: str, follow: bool) -> Iterator[list[Entry]]:
-    """Batches of what is there; with `follow` also of what comes, without end."""
+    """Yields batches of what is there, and with `follow` also of what comes, without end."""
     batch: list[Entry] = []
     after = "0-0" if first in ("-", "0") else f"{int(first) - 1}-{2**64 - 1}"
     for entry in store.records(tenant, first, last):
@@ -57,7 +57,7 @@ def look(store: UsageStore, tenant: str, *, first: str, last: str, follow: bool)
 
 
 def write(found: Iterator[list[Entry]], writer: Writer, most: int | None) -> int:
-    """At most `most` of them. The exit code."""
+    """Writes at most `most` of them. Returns the exit code."""
     try:
         for entries in found:
             writer.write(entries if most is None else entries[:most])
@@ -84,7 +84,7 @@ def consume(
     follow: bool,
     acknowledge: bool,
 ) -> int:
-    """The consumer's own unacknowledged records first, then new ones. The exit code."""
+    """Writes the consumer's own unacknowledged records first, then new ones. Returns the exit code."""
     after = "0"
     left = sys.maxsize if most is None else most
     try:

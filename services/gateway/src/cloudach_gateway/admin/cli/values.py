@@ -1,4 +1,4 @@
-"""Values as operators type them. Each raises ValueError's kin that argparse turns into a usage error."""
+"""Values as operators type them. Each function raises an ArgumentTypeError, which argparse shows as wrong usage."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class WrongUsage(Exception):
 
 _DURATION = re.compile(r"(\d+)([smhdw])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-# What can be reckoned with and shown wherever it is read again, whatever the time zone.
+# Times within these bounds can be reckoned with and shown wherever they are read again, in every time zone.
 _LONGEST = timedelta(days=36_500)
 _FIRST, _LAST = date(1970, 1, 1), date(9998, 12, 31)
 
 
 def duration(text: str) -> timedelta:
-    """30s, 15m, 24h, 30d, 2w; 0 for none."""
+    """Reads 30s, 15m, 24h, 30d or 2w; 0 is no time at all."""
     if text == "0":
         return timedelta()
     match = _DURATION.fullmatch(text)
@@ -38,7 +38,7 @@ def duration(text: str) -> timedelta:
 
 
 def moment(text: str) -> datetime | None:
-    """A duration from now, an ISO date or time (UTC unless it says otherwise), `now` or `never` (None)."""
+    """Reads a duration from now, an ISO date or time (UTC unless it says otherwise), `now` or `never` (None)."""
     if text == "never":
         return None
     if text == "now":
@@ -57,7 +57,7 @@ def moment(text: str) -> datetime | None:
 
 
 def count(text: str) -> int | None:
-    """A positive number; `none` takes the limit away."""
+    """Reads a positive number; `none` takes the limit away."""
     if text == "none":
         return None
     if text.isascii() and text.isdigit() and int(text) > 0:
@@ -66,7 +66,7 @@ def count(text: str) -> int | None:
 
 
 def count_or_default(text: str) -> int | None:
-    """A positive number; `default` for what the gateway's settings say."""
+    """Reads a positive number; `default` is what the gateway's settings say."""
     if text == "default":
         return None
     try:
@@ -101,7 +101,7 @@ def tenant(text: str) -> str:
 
 
 def key_id(text: str) -> str:
-    """The id of a key that is named by its id, or by the key itself."""
+    """Returns the id of a key that is named by its id, or by the key itself."""
     try:
         return parse_api_key(text).key_id
     except InvalidApiKey:
@@ -112,14 +112,14 @@ def key_id(text: str) -> str:
 
 
 def word(text: str) -> str:
-    """A name of a consumer or a group."""
+    """Reads the name of a consumer or a group."""
     if text and text.isprintable() and " " not in text:
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is no name: printable, without spaces")
 
 
 def names(text: str) -> list[str] | None:
-    """Names between commas; `all` for no restriction."""
+    """Reads names between commas; `all` is no restriction."""
     if text == "all":
         return None
     found = [name.strip() for name in text.split(",")]

@@ -1,2 +1,2 @@
--- What Redis says of its memory, among it whether it may evict.   KEYS  1 any, to name a node of a cluster
+-- Returns what Redis says of its memory, among it its eviction policy. KEYS: any key, which names a node of a cluster.
 return redis.call('INFO', 'memory')

@@ -1,2 +1,2 @@
--- Some members of a set.   KEYS  1 set     ARGV  1 cursor  2 about how many     Returns {next cursor, {members}}
+-- Returns some members of a set, as {next cursor, {members}}. KEYS: the set. ARGV: the cursor, and about how many.
 return redis.call('SSCAN', KEYS[1], ARGV[1], 'COUNT', ARGV[2])

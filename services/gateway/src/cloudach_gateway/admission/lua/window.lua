@@ -1,26 +1,26 @@
 -- Two exact sliding windows (requests, tokens) over one timeline, with promises.
 --
--- The timeline (`log`) holds an entry for each admitted request and one for each promise: a place in the future that a
--- rejected request was told to come back for. Times are us of Redis' clock, all integers.
+-- The timeline (`log`) holds an entry for each admitted request and one for each promise. A promise is a place in the
+-- future that a rejected request was told to come back for. Times are us of Redis' clock, all integers.
 --
 -- Invariant: in no window (t - W, t] do the entries exceed `rpm` in number or `tpm` in tokens reserved. Each admission is
--- accounted when it happened, except that one which fills a promised place is accounted at the promise's due time, at
--- most 2 * grace earlier. So with no promise around the limit is exact in real time, and with promises any W - 2 * grace
--- of real time hold at most the limit. Accounting a claim at its due time is what keeps every later promise true:
--- nothing moves when a client comes a little late. (Usage above a reservation is only known afterwards: it raises the sum
--- and delays the next ones, but breaks no promise.)
+-- accounted when it happened. But an admission that fills a promised place is accounted at the promise's due time, which
+-- is at most 2 * grace earlier. So with no promise around, the limit is exact in real time. With promises, any
+-- W - 2 * grace of real time hold at most the limit. Accounting a claim at its due time keeps every later promise true,
+-- because nothing moves when a client comes a little late. Usage above a reservation is only known afterwards. It raises
+-- the sum and delays the next requests, but breaks no promise.
 --
 -- A promise is appended at the first place that is free behind everything booked. A newcomer may pass the queue only if it
 -- breaks no promise. A place not claimed within `grace` goes to the first newcomer that fits in it (accounted at the same
--- due time); after 2 * grace it is dropped. So callers that never come back cost no throughput but that of one grace.
+-- due time). After 2 * grace it is dropped. So callers that never come back cost only the throughput of one grace.
 --
--- Kept in `state`, so that nothing is scanned while there is room:
+-- `state` keeps these, so that nothing is scanned while there is room:
 --   at     the last time seen; `sum` covers entries up to it       sum    tokens in (at - W, at]
 --   ahead  tokens of promises after `at`                           front  the latest place given out
 --   fsum   tokens in (front - W, front]; equals sum when front <= at
 
 
--- `s`: those fields, as strings.
+-- s: those fields, as strings.
 local function open_window(now, s, o)
   local w = {
     now = now, W = o.window, grace = math.min(o.grace, o.window), rpm = o.rpm, tpm = o.tpm, pending = o.pending,
@@ -28,7 +28,7 @@ local function open_window(now, s, o)
     at = tonumber(s[1]) or 0, sum = tonumber(s[2]) or 0, ahead = tonumber(s[3]) or 0,
     front = tonumber(s[4]) or 0, fsum = tonumber(s[5]) or 0,
   }
-  if w.at - now > w.W then -- Redis' clock went back by more than a window: what is booked means nothing now
+  if w.at - now > w.W then -- Redis' clock went back by more than a window, so what is booked means nothing
     redis.call('DEL', KEY.log, KEY.cost, KEY.promises, KEY.fingerprints, KEY.held)
     w.at, w.sum, w.ahead, w.front, w.fsum, w.pending = 0, 0, 0, 0, 0, 0
   end
@@ -44,7 +44,7 @@ local function total(costs)
   return sum
 end
 
--- Drops a promise and its place, if it has one. Returns whether it held a stream.
+-- Drops a promise and its place, if it has one. Returns true if it held a stream.
 local function forget(w, name, due)
   redis.call('ZREM', KEY.promises, name)
   redis.call('ZREM', KEY.fingerprints, name)
@@ -59,7 +59,7 @@ local function forget(w, name, due)
   return redis.call('ZREM', KEY.held, name) == 1
 end
 
--- Moves the window to w.now. Returns how many holds of a stream nobody came back for.
+-- Moves the window to w.now. Returns for how many holds of a stream nobody came back.
 local function advance(w)
   local lost = 0
   if w.pending > 0 then
@@ -103,8 +103,8 @@ local function save(w)
   end
 end
 
--- From a window that ends at `from` and holds `sum` tokens: the first time >= t at which `cost` more fit, and what the
--- window that ends then holds. Entries leave in order, so each is passed once as the front moves on.
+-- Starts from a window that ends at `from` and holds `sum` tokens. Returns the first time >= t at which `cost` more fit,
+-- and what the window that ends then holds. Entries leave in order, so each is passed once as the front moves on.
 local function first_fit(w, from, sum, t, cost)
   local rank = redis.call('ZCOUNT', KEY.log, '-inf', whole(from - w.W))
   while true do
@@ -123,7 +123,7 @@ local function first_fit(w, from, sum, t, cost)
   end
 end
 
--- The first free place behind everything booked, not before `t`.
+-- Returns the first free place behind everything booked, not before `t`.
 local function next_place(w, cost, t)
   t = math.max(t, w.now, w.front)
   if w.rpm then
@@ -153,8 +153,8 @@ local function everything_fits(w, cost)
   return not (w.rpm and w.n + 1 > w.rpm) and not (w.tpm and w.sum + w.ahead + cost > w.tpm)
 end
 
--- nil if a request fits at w.now and breaks no promise, else the limit that is in the way. Only windows that end now or
--- at a promise's due time need looking at: between them nothing enters.
+-- Returns nil if a request fits at w.now and breaks no promise, and otherwise the limit that is in the way. Only windows
+-- that end now or at a promise's due time need looking at, because between them nothing enters.
 local function obstacle(w, cost)
   local now = w.now
   if everything_fits(w, cost) then return nil end
@@ -201,7 +201,7 @@ local function claim(w, promise, due, name, cost)
   return held
 end
 
--- The oldest place that its owner left for longer than grace and in which `cost` fits.
+-- Returns the oldest place that its owner left for longer than grace and in which `cost` fits.
 local function abandoned(w, cost)
   local found = redis.call('ZRANGEBYSCORE', KEY.promises, '-inf', whole(w.now - w.grace), 'WITHSCORES', 'LIMIT', 0, 32)
   for i = 1, #found, 2 do
@@ -212,7 +212,7 @@ local function abandoned(w, cost)
   end
 end
 
--- `book`: with a place in the windows; `hold`: with a stream.
+-- Makes a promise: with a place in the windows if `book`, and with a stream if `hold`.
 local function promise(w, name, due, cost, book, hold)
   if book then add(w, name, due, cost) end
   redis.call('ZADD', KEY.promises, whole(due), name)
@@ -221,7 +221,7 @@ local function promise(w, name, due, cost, book, hold)
   w.pending = w.pending + 1
 end
 
--- A caller's own promises, by its fingerprint: name and due time of the earliest, and of the latest.
+-- Returns name and due time of the earliest promise to a fingerprint, or of the latest one.
 local function own_promise(w, fingerprint, latest)
   if w.pending == 0 then return nil end
   local from, to = '[' .. fingerprint .. ':', '(' .. fingerprint .. ';'
