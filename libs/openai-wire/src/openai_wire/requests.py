@@ -16,12 +16,12 @@ from msgspec import Meta, Struct
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 CountOrZero = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
-Logprobs = Annotated[int, Meta(ge=-1, le=2**31 - 1)]  # how many an engine gives is its own to say; -1: all
+Logprobs = Annotated[int, Meta(ge=-1, le=2**31 - 1)]  # the engine decides how many it gives; -1: all
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-# Texts or token ids, one or several; that a list does not mix them is left to the engine.
+# Texts or token ids, one or several. The engine refuses a list that mixes them.
 Prompt = str | list[str | CountOrZero | list[CountOrZero]]
 Name = Annotated[str, Meta(min_length=1)]
 
@@ -76,11 +76,11 @@ class Generation(Struct, kw_only=True):
 
     @property
     def answer_limit(self) -> int | None:
-        """The most tokens of one answer, as far as the request says."""
+        """Returns the most tokens of one answer, as far as the request says."""
         return self.max_tokens
 
     def prompt_estimate(self) -> int:
-        """About how many tokens the prompt has; the engine's own count replaces it afterwards."""
+        """Returns about how many tokens the prompt has. The engine's own count replaces it afterwards."""
         raise NotImplementedError
 
 
@@ -127,7 +127,7 @@ class CompletionRequest(Generation, kw_only=True):
 
     @property
     def prompts(self) -> int:
-        """How many prompts the request holds; each gets `n` answers."""
+        """Counts the prompts of the request. Each gets `n` answers."""
         if isinstance(self.prompt, list) and self.prompt and not isinstance(self.prompt[0], int):
             return len(self.prompt)
         return 1
@@ -143,7 +143,7 @@ class CompletionRequest(Generation, kw_only=True):
 class EmbeddingRequest(Struct, kw_only=True):
     model: Name
     input: Prompt
-    messages: None = None  # vLLM would take them in the place of `input`, and what they cost is not known here
+    messages: None = None  # vLLM would take them in the place of `input`, and their cost is not known here
     encoding_format: str | None = None
     dimensions: Count | None = None
     user: str | None = None
@@ -152,8 +152,8 @@ class EmbeddingRequest(Struct, kw_only=True):
         return _tokens_in_prompt(self.input)
 
 
-# English runs at about 4 bytes a token, code and other scripts at fewer; guessing high only holds back for the length
-# of the request what is given back at its end.
+# English has about 4 bytes a token, code and other scripts have fewer. A guess that is too high only holds tokens back
+# for the length of the request.
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_MESSAGE = 8
 
@@ -222,7 +222,7 @@ def _mend(fields: Any) -> None:
 
 
 def drop_empty_tools(fields: dict[str, Any]) -> None:
-    """An empty list of tools is none, and a choice among them says nothing. Raises BadField if it asks for one."""
+    """Removes an empty list of tools, and a choice among them. Raises BadField if the choice asks for a tool."""
     if fields.get("tools") != []:
         return
     if fields.get("tool_choice") not in (None, "auto", "none"):

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """token_ids: its streams name the ids of their tokens and state usage on each chunk, when asked.
-    streams_calls: it tells of each token while it writes a tool call; others may be silent until the call is complete.
-    own_fields: its whole answers have all of vLLM's fields, null or not.
-    takes_salt: a request may name a salt, and only requests with the same one share cached prefixes.
-    states_context: its list of models says how long each model's context is.
+    """What an engine of one dialect can do.
+
+    `token_ids`: when asked, its streams name the ids of their tokens and state usage on each chunk. `streams_calls`: it
+    tells of each token while it writes a tool call; others may be silent until the call is complete. `own_fields`: its
+    whole answers have all of vLLM's fields, null or not. `takes_salt`: a request may name a salt, and only requests
+    with the same salt share cached prefixes. `states_context`: its list of models says how long each context is.
     """
 
     token_ids: bool
