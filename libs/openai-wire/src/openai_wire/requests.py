@@ -1,4 +1,4 @@
-"""What a generation request has to look like, checked once at the edge; unknown fields are left to the engine.
+"""Checks once, at the edge, what a generation request looks like. Unknown fields are left to the engine.
 
 A body is parsed once: `read` gives its fields, and `typed` a view of those that the platform itself needs. A bad field
 raises `BadField` with its path, as OpenAI names it (`messages[0].content`).
@@ -181,7 +181,7 @@ _MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$")
 
 
 def read(body: bytes) -> dict[str, Any]:
-    """The fields of a request's body. Raises BadField; its code is `invalid_json` when the body is not JSON at all."""
+    """Reads the fields of a body. Raises BadField, with the code `invalid_json` when the body is not JSON at all."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -191,7 +191,7 @@ def read(body: bytes) -> dict[str, Any]:
 
 
 def typed(kind: type[Request], fields: dict[str, Any]) -> Request:
-    """The fields that the platform itself needs, as they were read. Raises BadField."""
+    """Returns the typed view of fields that were read. Raises BadField."""
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
@@ -212,7 +212,7 @@ _WHOLE_NUMBERS = (
 
 
 def _mend(fields: Any) -> None:
-    """Puts right what other servers take: whole numbers written as `3.0`."""
+    """Corrects whole numbers that are written as `3.0`, because other servers take them."""
     if not isinstance(fields, dict):
         return
     for name in _WHOLE_NUMBERS:
