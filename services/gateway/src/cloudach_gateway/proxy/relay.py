@@ -29,11 +29,11 @@ ForClient = Callable[[dict[str, Any]], bytes]
 
 
 class Client(Out, Protocol):
-    """Where a stream goes. `start` sends the 200 and its headers; until then an error can have its status.
+    """The client of a stream. `start` sends the 200 and its headers. Until then an error can have its own status.
 
-    `write` never waits; more than a little is written only while `paused_at` is None.
+    `write` never waits. The relay writes more than a little only while `paused_at` is None.
 
-    paused_at: since when it takes nothing (the loop's time), None while it does.
+    paused_at: since when the client takes nothing, in the loop's time. None while it takes what is written.
     """
 
     @property
@@ -52,18 +52,20 @@ class Client(Out, Protocol):
         """Sends an error as the last bytes. Raises SlowReader."""
 
     def cut(self) -> None:
-        """Closes its connection without any."""
+        """Closes the client's connection without last bytes."""
 
     def on_news(self, flow_changed: Callable[[bool], None], gone: Callable[[], None]) -> None:
-        """From now on `flow_changed(paused)` is called, and `gone` when it has closed its connection."""
+        """Has `flow_changed(paused)` called from now on, and `gone` when the client has closed its connection."""
 
     def takes_nothing(self) -> bool:
-        """Whether it has not taken anything since it was paused, or since this was asked; if it has, `paused_at` is
-        now."""
+        """Returns whether the client has taken nothing since it was paused, or since this was asked.
+
+        If it has taken something, `paused_at` becomes now.
+        """
 
 
 class Progress(Observer, Protocol):
-    """Who wants to know how the answer gets on."""
+    """Hears how the answer goes on."""
 
     def first_token(self) -> None: ...
 
@@ -73,10 +75,10 @@ class Progress(Observer, Protocol):
         """The answer's chunks have to be parsed one by one, because of this."""
 
     def failover_report(self) -> list[dict[str, Any]]:
-        """Of the failovers so far, for the client."""
+        """Returns the failovers so far, for the client."""
 
     def complete(self) -> None:
-        """The engine has said all it had to say; what is left is to deliver it."""
+        """The engine has sent the whole answer, which only has to be delivered now."""
 
 
 class Relay:
@@ -98,8 +100,11 @@ class Relay:
         *,
         report_failovers: bool = False,
     ) -> GatewayError | None:
-        """Relays a stream to its end. What goes wrong before the first byte is raised as a GatewayError; what goes
-        wrong later is told to the client in an error frame and returned. Raises SlowReader."""
+        """Relays a stream to its end. Raises SlowReader.
+
+        An error before the first byte is raised as a GatewayError. A later error goes to the client in an error frame,
+        and is returned.
+        """
         report = progress.failover_report if report_failovers else list
         slow = progress.left_fast_path
         rewriter = answers.rewriter(tally, on_begun=progress.first_token, on_slow_path=slow, report=report)
@@ -130,7 +135,7 @@ class Relay:
         return None
 
     async def gathered(self, request: EngineRequest, answers: Answers, tally: Tally, progress: Progress) -> bytes:
-        """The JSON answer put together from the engine's stream. Raises GatewayError."""
+        """Returns the JSON answer, put together from the engine's stream. Raises GatewayError."""
         speaks, largest, slow = request.model.speaks, self._engines.largest_answer, progress.left_fast_path
         collecting = partial(answers.collector, tally, own_fields=speaks.own_fields, largest=largest, on_slow_path=slow)
         gathered = Gathered(collecting, answers.view, tally, progress.first_token)
@@ -153,7 +158,7 @@ class Relay:
         return answer
 
     async def whole(self, request: EngineRequest, for_client: ForClient, tally: Tally, progress: Progress) -> bytes:
-        """The client's form of the engine's own JSON answer. Raises GatewayError."""
+        """Returns the client's form of the engine's own JSON answer. Raises GatewayError."""
         conversation = self._conversation(request, progress, tally)
         answer = await conversation.whole()
         try:
@@ -170,7 +175,7 @@ class Relay:
         *,
         patient: bool = False,
     ) -> Conversation:
-        """patient: as long as a request may take the engine may be silent."""
+        """patient: the engine may be silent as long as the whole request may take."""
         timeouts = self._patient if patient else self._timeouts
         return Conversation(self._engines, timeouts, self._failover, request, progress, tally, reader=reader)
 
@@ -183,7 +188,7 @@ def _counted(answer: dict[str, Any], for_client: ForClient, tally: Tally) -> byt
 
 
 def _unstreamed(request: EngineRequest) -> EngineRequest:
-    """For engines that refuse to stream tool calls."""
+    """Returns the request without its wish for a stream, for engines that refuse to stream tool calls."""
     fields = {name: value for name, value in request.fields.items() if name not in ("stream", "stream_options")}
     return replace(request, body=orjson.dumps(fields), fields=fields)
 
