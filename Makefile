@@ -3,6 +3,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
+# Where this is set, each of hundreds of processes compiles all that it imports: a start takes three times as long.
+unexport PYTHONDONTWRITEBYTECODE
 
 PORT ?= 8080
 ENGINE ?= vllm
