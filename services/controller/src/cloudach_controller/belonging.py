@@ -9,11 +9,11 @@ from cloudach_model_api.names import GROUP, KIND, LABEL_MANAGED_BY, LABEL_MODEL,
 
 
 def belongs(there: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    """`model`: the Model's metadata.
+    """Tells if the object belongs to this Model. `model` is the Model's metadata.
 
-    An object of a Model of the same name before this one is this one's, too: it was deleted and made anew, or both come
-    from a backup, which gives every object another uid. So is one that only lacks an owner, as after a deletion with
-    `--cascade=orphan`, as long as its labels are ours.
+    An object of an earlier Model of the same name counts, too. The Model was deleted and made anew, or both come from a
+    backup, which gives every object another uid. An object without any owner counts as long as its labels are ours. A
+    deletion with `--cascade=orphan` leaves such objects.
     """
     meta = there["metadata"]
     owners = meta.get("ownerReferences") or ()
@@ -26,7 +26,7 @@ def belongs(there: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
 
 
 def whose(there: Mapping[str, Any]) -> str:
-    """For a message."""
+    """Says for a message which owners the object has."""
     owners = there["metadata"].get("ownerReferences") or ()
     named = [f"{one.get('kind')} {one.get('name')}" for one in owners]
     return f"it belongs to {', '.join(named)[:300]}" if named else "it belongs to no Model"

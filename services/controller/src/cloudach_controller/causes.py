@@ -1,6 +1,6 @@
-"""Why a Model is not as it should be, from pods' states and engines' words: pure.
+"""These functions find why a Model is not as it should be, in the states of pods and the words of engines. Pure.
 
-The first cause found is the one told, in the order in which they stand in each other's way.
+The first cause found is reported. Causes are looked for in the order in which they stand in each other's way.
 """
 
 from __future__ import annotations
@@ -58,9 +58,10 @@ class Cause:
 
 
 def cause(seen: Observation, *, enough: bool = False) -> Cause | None:
-    """`enough`: all replicas answer, and none is being replaced, so it is no matter where a further worker finds room.
+    """Returns the first cause that is found; None if nothing is wrong.
 
-    Ray's autoscaler and KubeRay each make a pod for one that was evicted, and the second is not needed.
+    `enough` means that all replicas answer and none is being replaced. Then it does not matter where a further worker
+    finds room. Ray's autoscaler and KubeRay each make a pod for one that was evicted, and the second is not needed.
     """
     if seen.kuberay_missing:
         return _with(Reason.KUBERAY_MISSING, "")
@@ -81,7 +82,7 @@ def cause(seen: Observation, *, enough: bool = False) -> Cause | None:
 
 
 def last_error(text: str) -> str:
-    """The engine's own words: its last exception that is not about another one, else its last line."""
+    """Returns the engine's own words: its last exception that is not about another one, else its last line."""
     lines = [_PREFIX.sub("", line).strip() for line in text.splitlines()]
     errors = [line for line in lines if _EXCEPTION.match(line) and not _SECOND_HAND.search(line)]
     return (errors or [line for line in lines if line] or [""])[-1][:500]

@@ -1,8 +1,8 @@
-"""Which release's controller works on a namespace: the one whose name stands in the namespace's Lease.
+"""One release's controller works on a namespace: the one whose name stands in the namespace's Lease.
 
-Two that worked on the same Models would undo each other's work without end. All controllers of a release have one name,
-that of the Lease which they share, so an upgrade, another leader or a renamed release changes nothing. A release that
-is gone renews no Lease, and its namespaces are taken over after that.
+Two that worked on the same Models would undo each other's work without end. All controllers of a release share one
+name, that of their Lease. So an upgrade, another leader or a renamed release changes nothing. A release that is gone
+renews no Lease, and then another one takes over its namespaces.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PATIENCE_S = 15.0
 
 
 class Claims:
-    """`won`: called with a namespace that is ours now, and was another's."""
+    """`won` is called with a namespace that is ours now and was another release's."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Claims:
 
     @property
     def notes(self) -> str:
-        """One line for each namespace that is another's."""
+        """Returns one line for each namespace whose Models another release's controller works on."""
         return "\n".join(
             f"namespace {namespace} is left alone: the controller {holder} works on its Models"
             for namespace, holder in sorted(self._holders.items())
@@ -59,7 +59,10 @@ class Claims:
         )
 
     async def is_ours(self, namespace: str) -> bool | None:
-        """None: it is not known yet. Asks nobody once it is. Raises nothing."""
+        """Tells if this release works on the namespace's Models; None while that is not known yet.
+
+        The API server is asked only until the answer is known. Raises nothing.
+        """
         if not self._enabled:
             return True
         if namespace not in self._holders:
@@ -70,7 +73,7 @@ class Claims:
         return holder == self._identity if holder is not None else None
 
     async def keep(self, pause_s: float = _RENEW_S) -> None:
-        """Until cancelled: renews what is ours, and looks whether others still renew what is theirs."""
+        """Runs until it is cancelled. It renews our Leases, and looks whether others still renew theirs."""
         while True:
             await asyncio.sleep(pause_s)
             for namespace in list(self._holders):

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Companions:
-    """`uses`, `policies` and `budgets`: as the informers hold them. All methods raise KubeError."""
+    """`uses`, `policies` and `budgets` are as the informers hold them. All methods raise KubeError."""
 
     api: KubeClient
     settings: Settings
@@ -40,7 +40,7 @@ class Companions:
     """As `uses_missing`."""
 
     def use(self, key: Key, model: Model) -> ModelUse | None:
-        """What gateways tell of this Model. What they told of one of the same name before it does not count."""
+        """Returns what gateways have told of this Model; not what they told of an earlier Model of the same name."""
         obj = self.uses.get(key)
         if obj is None:
             return None
@@ -48,7 +48,7 @@ class Companions:
         return ModelUse.from_object(obj) if any(one.get("uid") == model.metadata.uid for one in owners) else None
 
     async def keep_use(self, key: Key, model: Model) -> None:
-        """Makes the object that gateways mark, where it is missing."""
+        """Makes the ModelUse that gateways write to, where it is missing."""
         if not may_sleep(model) or self.uses_missing(key[0]) or self.use(key, model) is not None:
             return
         try:
@@ -61,7 +61,9 @@ class Companions:
             log.warning("no ModelUse can be made", extra={"model": "/".join(key), "error": str(error)})
 
     async def protect(self, key: Key, model: Model) -> str:
-        """Brings its network policies about; what the API server said if it refused one."""
+        """Creates, changes and deletes the Model's network policies. Returns the API server's words if it
+        refused one.
+        """
         namespace = key[0]
         wanted = {one["metadata"]["name"]: one for one in network.policies(model, self.settings)}
         try:
@@ -80,7 +82,9 @@ class Companions:
         return ""
 
     async def keep_budget(self, key: Key, model: Model, wanted: dict[str, Any] | None) -> None:
-        """Brings its disruption budget about. Without the right or the kind, pods are evicted as they were before."""
+        """Creates, changes or deletes the disruption budget. Where the right or the kind is missing, pods are evicted
+        without a budget.
+        """
         namespace, name = key[0], budget_name(model)
         if self.budgets_missing(namespace):
             return
@@ -100,7 +104,9 @@ class Companions:
     async def _apply(
         self, kind: Kind, namespace: str, model: Model, there: dict[str, Any] | None, wanted: dict[str, Any]
     ) -> None:
-        """Raises Refused where one of this name is another's; without our labels the informers do not see it."""
+        """Raises Refused where an object of this name belongs to somebody else. Informers do not show such objects,
+        because they select by our labels.
+        """
         name = wanted["metadata"]["name"]
         if there is None:
             try:
@@ -117,5 +123,5 @@ def _meta(model: Model) -> dict[str, Any]:
 
 
 def _same(there: dict[str, Any] | None, wanted: dict[str, Any]) -> bool:
-    """Whatever else is in its spec would change what it says."""
+    """Tells if the object is as wanted. Any further field in its spec would change its meaning."""
     return there is not None and covers(there, wanted) and there["spec"].keys() == wanted["spec"].keys()

@@ -1,4 +1,4 @@
-"""Ray's dashboard: what Serve says of a Model's replicas, and what it is told past KubeRay."""
+"""The dashboard of Ray answers how Serve's replicas are, and takes configurations past KubeRay."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import aiohttp
 
 
 class Unanswered(Exception):
-    """The dashboard does not answer as it should; the message says what it did."""
+    """The dashboard does not answer as it should; the message says what it did instead."""
 
 
 class Unauthorized(Unanswered):
-    """It wants another token."""
+    """The dashboard wants another token."""
 
 
 class Dashboard:
@@ -22,11 +22,11 @@ class Dashboard:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
     async def applications(self, base_url: str, token: str | None) -> dict[str, Any]:
-        """Raises Unanswered."""
+        """Asks which applications Serve has. Raises Unanswered."""
         return _json_object(await self._ask("GET", base_url, token, None), base_url)
 
     async def configure(self, base_url: str, token: str | None, document: dict[str, Any]) -> None:
-        """Gives Serve another configuration; what runs on is not restarted by new counts. Raises Unanswered."""
+        """Gives Serve another configuration. New replica counts restart no replica that stays. Raises Unanswered."""
         await self._ask("PUT", base_url, token, document)
 
     async def _ask(self, verb: str, base_url: str, token: str | None, body: dict[str, Any] | None) -> str:

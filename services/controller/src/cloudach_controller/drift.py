@@ -15,7 +15,7 @@ _MISSING = object()
 
 
 def covers(there: Any, wanted: Any) -> bool:
-    """Whether all of `wanted` is in `there`; what other writers have added does not count."""
+    """Tells if all of `wanted` is in `there`. What other writers have added does not count."""
     if isinstance(wanted, dict):
         return isinstance(there, dict) and all(
             name in there and covers(there[name], value) for name, value in wanted.items()
@@ -30,9 +30,10 @@ def covers(there: Any, wanted: Any) -> bool:
 
 
 def extras(there: Any, wanted: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Fields and list entries of `there` that `wanted` has not, with their values. What is empty or a default is none.
+    """Yields the fields and list entries of `there` that `wanted` has not, with their values.
 
-    Entries with a `name` are told apart by it, others by their place. Values that differ are no extras.
+    Empty values and defaults are left out. Entries with a `name` are told apart by it, others by their place. A value
+    that differs is no extra.
     """
     if isinstance(wanted, dict) and isinstance(there, dict):
         for name, value in there.items():
@@ -50,13 +51,15 @@ def extras(there: Any, wanted: Any, path: Path = ()) -> Iterator[tuple[Path, Any
 
 
 def foreign(there: Any, wanted: Any) -> str:
-    """The extras as one text, to be compared; empty: there are none."""
+    """Returns the extras as one text that can be compared; empty if there are none."""
     found = [[list(path), value] for path, value in extras(there, wanted)]
     return json.dumps(found, sort_keys=True) if found else ""
 
 
 def removals(paths: list[Path], *, below: Path) -> list[dict[str, Any]]:
-    """Operations of a JSON patch that take these away; entries of lists from behind, so that places stay right."""
+    """Returns operations of a JSON patch that remove these paths. List entries go last first, so that the places of the
+    others stay right.
+    """
     ordered = sorted(paths, key=_depth_and_place, reverse=True)
     return [{"op": "remove", "path": "".join(f"/{_escaped(step)}" for step in (*below, *path))} for path in ordered]
 

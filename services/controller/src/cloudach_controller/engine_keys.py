@@ -1,4 +1,4 @@
-"""The keys of Models' engines: made where they are missing, known by their ids, taken away with their Models."""
+"""The controller makes the keys of Models' engines, knows them by their ids, and deletes them with their Models."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ _BYTES = 32
 
 
 class EngineKeys:
-    """`held`: the Secrets as last seen. `unseen`: whether we lack the right to see a namespace's; then there is none.
-
-    All methods raise KubeError.
+    """`held` are the Secrets as last seen. `unseen` tells if we lack the right to see a namespace's Secrets; then its
+    engines have no key. All methods raise KubeError.
     """
 
     def __init__(self, api: KubeClient, held: Mapping[Key, dict[str, Any]], *, unseen: Callable[[str], bool]) -> None:
@@ -34,7 +33,7 @@ class EngineKeys:
         self._made: dict[Key, str] = {}  # ids of keys that the watch has not told of yet
 
     async def keep(self, model: Key) -> str:
-        """The id of the Model's key, which is made where it is missing."""
+        """Returns the id of the Model's key, which is made where it is missing."""
         namespace, name = model
         key = key_of(self._held.get((namespace, ENGINE_KEYS_SECRET)) or {}, name)
         if key is not None:
@@ -45,7 +44,7 @@ class EngineKeys:
         return self._made[model]
 
     async def forget(self, model: Key) -> None:
-        """With its Model: the next one of this name gets another key."""
+        """Deletes the key together with its Model, so that the next Model of this name gets another key."""
         namespace, name = model
         self._made.pop(model, None)
         if self.unseen(namespace):
@@ -61,7 +60,9 @@ class EngineKeys:
                 log.warning("a key stays behind", extra={"model": "/".join(model), "error": str(error)})
 
     async def _make(self, namespace: str, name: str) -> str:
-        """Never over one that is there: engines run with it. Raises Conflict when somebody else has just written."""
+        """Makes a key, but never overwrites one, because engines run with it. Raises Conflict when somebody else has
+        just written the Secret.
+        """
         made = secrets.token_hex(_BYTES)
         data = {key_entry(name): b64encode(made.encode()).decode()}
         try:

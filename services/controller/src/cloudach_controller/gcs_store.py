@@ -1,4 +1,4 @@
-"""The chart's store of Ray's state, as its administrator: users, and keys that nobody needs any more."""
+"""This client administers the chart's store of Ray's state: its users, and keys that nobody needs any more."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BATCH = 500
 
 
 class StoreAway(Exception):
-    """The store does not answer, or answers no."""
+    """The store does not answer, or refuses."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """`run`: another one after each start of the store."""
+    """`run` is an id that changes with each start of the store."""
 
     run: str
     memory_bytes: int
@@ -59,7 +59,7 @@ class GcsStore:
         return found
 
     async def clusters_of(self, user: str) -> frozenset[str]:
-        """UIDs of the RayClusters whose keys the user may reach; none for one that is not there."""
+        """Returns the UIDs of the RayClusters whose keys the user may reach; none if there is no such user."""
         for line in await self._ask("ACL", "LIST"):
             words = str(line).split()
             if words[1] == user:
@@ -67,7 +67,7 @@ class GcsStore:
         return frozenset()
 
     async def grant(self, user: str, uids: Iterable[str]) -> None:
-        """Makes the user, or changes it; connections that it has stay."""
+        """Makes or changes the user. Its open connections stay."""
         patterns = [f"~{one}" for one in names.keys_of(uids)]
         secret = f">{self.password(user)}"
         await self._ask("ACL", "SETUSER", user, "reset", "on", secret, *patterns, *names.COMMANDS)
@@ -92,7 +92,7 @@ class GcsStore:
         await self._redis.aclose()
 
     async def _save(self) -> None:
-        """Heads have to log in again after a restart of the store, also while no controller is there."""
+        """Writes the users to disk. After a restart of the store heads log in again, even while no controller runs."""
         await self._ask("ACL", "SAVE")
 
     async def _ask(self, *command: str | int) -> Any:

@@ -1,4 +1,6 @@
-"""Each Model's user in the store of Ray's state: made before its heads need it, taken away after its last cluster."""
+"""Each Model has a user in the store of Ray's state. It is made before the Model's heads need it, and deleted after the
+Model's last cluster.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +45,18 @@ class Store(Protocol):
 
 
 def model_of(cluster: dict[str, Any]) -> Key | None:
-    """The Model that a RayCluster belongs to, by the name of its RayService."""
+    """Returns the Model that a RayCluster belongs to, by the name of its RayService."""
     meta = cluster["metadata"]
     name = (meta.get("labels") or {}).get(_LABEL_NAME)
     return (meta.get("namespace", ""), name) if name else None
 
 
 class GcsUsers:
-    """`clusters`: RayClusters by their Models. They, `models` and `held`, which are Secrets, are as last seen.
+    """`clusters` holds RayClusters by their Models, and `held` holds Secrets. They and `models` are as last seen.
 
-    `unseen`: whether a right is missing in a namespace; then its new clusters do without the store. `settled`: whether
-    all Models of a namespace are known; where they are not, `gone`: whether the namespace is no more. `changed`: called
-    when each Model has to be looked at again.
+    `unseen` tells if a right is missing in a namespace; then its new clusters do without the store. `settled` tells if
+    all Models of a namespace are known. Where they are not, `gone` tells if the namespace has ceased to exist.
+    `changed` is called when each Model has to be looked at again.
     """
 
     def __init__(
@@ -79,11 +81,11 @@ class GcsUsers:
         self._orphaned: dict[str, float] = {}  # users, and since when their Models are gone
 
     def usable(self, namespace: str) -> bool:
-        """Whether new clusters there may keep their state in the store."""
+        """Tells if new clusters of this namespace may keep their state in the store."""
         return self._store is not None and not self._unseen(namespace)
 
     async def keep(self, key: Key, model: Model) -> None:
-        """Lets the Model's heads in. Asks nobody anything as long as nothing has changed. Raises KubeError."""
+        """Lets the Model's heads log in. As long as nothing has changed, it sends no request. Raises KubeError."""
         if self._store is None or not self.usable(key[0]):
             return
         mine = owner(model)
@@ -108,7 +110,7 @@ class GcsUsers:
             self._granted[key] = wanted
 
     async def watch(self, pause_s: float) -> None:
-        """Until cancelled: notices a store that was away, and takes away what belongs to nobody."""
+        """Runs until it is cancelled. It notices when the store is back, and deletes users of Models that are gone."""
         while self._store is not None:
             try:
                 state = await self._store.state()
@@ -159,7 +161,9 @@ class GcsUsers:
             log.warning("no password can be written", extra={"model": "/".join(key), "error": str(error)})
 
     async def _sweep(self, store: Store) -> None:
-        """Users of Models that are gone, with the keys of their clusters, once their last cluster is gone too."""
+        """Deletes users of Models that are gone, with the keys of their clusters, once their last cluster is
+        gone too.
+        """
         found = {user: one for user in await store.users() if (one := owner_of(user)) is not None}
         unsettled = {one.namespace for one in found.values() if not self._settled(one.namespace)}
         gone = {namespace for namespace in unsettled if await self._gone(namespace)}

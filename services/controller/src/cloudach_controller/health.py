@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics on one port."""
+"""The controller serves /healthz, /readyz and /metrics on one port."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Yields the port. Raises OSError.
 
-    `unready` says why the controller is not ready; an empty text: it is. `notes` says what it cannot do all the same.
+    `unready` says why the controller is not ready; an empty text means that it is. `notes` says what it cannot do
+    although it is ready.
     """
 
     async def healthz(_: web.Request) -> web.Response:

@@ -1,4 +1,6 @@
-"""What KubeRay makes of a RayService: whether its replicas can be reached, and whether it follows at all. Pure."""
+"""These functions read what KubeRay makes of a RayService: can its replicas be reached, and does
+KubeRay keep up? Pure.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from .observation import Observation, cluster_of
 
 
 def reachable(seen: Observation) -> bool:
-    """Whether a pod is ready that the serve service of the active cluster leads to.
+    """Tells if a pod is ready that the serve service of the active cluster leads to.
 
-    Its proxy leads on to every replica, so one such pod is enough. That is some seconds after Serve calls a replica
-    RUNNING. Pods say it first; where none is seen, KubeRay's count of endpoints does, which it leaves out at zero.
-    A KubeRay that is too old to count leaves us to Serve's word.
+    Its proxy leads on to every replica, so one such pod is enough. It is ready some seconds after Serve calls a replica
+    RUNNING. Pods are asked first. Where none is seen, KubeRay's count of endpoints decides, which it leaves out at
+    zero. A KubeRay that is too old to count leaves us to Serve's word.
     """
     active, _ = _parts(seen.ray_service)
     workers = [pod for pod in seen.pods if cluster_of(pod) == active.get("rayClusterName") and _serves(pod)]
@@ -31,7 +33,7 @@ def reachable(seen: Observation) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """KubeRay has still to act on something."""
+    """KubeRay has not acted on something yet."""
 
     words: str
     since: datetime | None
@@ -45,7 +47,7 @@ class Behind:
 
 
 def behind(seen: Observation) -> Behind | None:
-    """What KubeRay has not taken yet; for a moment that is so after each change."""
+    """Returns what KubeRay has not acted on yet. For a moment there is such a thing after each change."""
     if seen.ray_service is None:
         return None
     deleted = (seen.ray_service.get("metadata") or {}).get("deletionTimestamp")
@@ -87,7 +89,7 @@ def _labels(pod: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _ready_since(pod: Mapping[str, Any]) -> datetime | None:
-    """None: it is not ready, or it is ending."""
+    """Returns None if the pod is not ready, or is ending."""
     if pod["metadata"].get("deletionTimestamp"):
         return None
     for condition in (pod.get("status") or {}).get("conditions") or []:
@@ -97,7 +99,7 @@ def _ready_since(pod: Mapping[str, Any]) -> datetime | None:
 
 
 def _applied_at(meta: Mapping[str, Any]) -> datetime | None:
-    """When we last changed it, by the API server's clock."""
+    """Returns when the controller last changed the object, by the API server's clock."""
     times = [_moment(one.get("time")) for one in meta.get("managedFields") or [] if one.get("manager") == MANAGER]
     return max((time for time in times if time is not None), default=None)
 

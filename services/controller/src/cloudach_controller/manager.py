@@ -1,4 +1,4 @@
-"""The informers, the queue and the workers of one leader."""
+"""The manager holds the informers, the queue and the workers of the controller that leads."""
 
 from __future__ import annotations
 
@@ -141,7 +141,9 @@ class Manager:
         return [informer for space in self._spaces.values() for informer in space.informers]
 
     async def run(self) -> None:
-        """Until cancelled. Each namespace is worked on as soon as all of it was seen, also when others cannot be."""
+        """Runs until it is cancelled. A namespace is worked on as soon as all of it was seen, even when others cannot
+        be read.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 for informer in self._informers:
@@ -156,14 +158,14 @@ class Manager:
             self._queue.close()
 
     async def _end(self) -> None:
-        """Models whose namespace is deleted, and our rights with it, go all the same."""
+        """Releases Models whose namespace is being deleted, because our rights in it may go before they do."""
         while True:
             await asyncio.sleep(_ENDINGS_S)
             unread = [each.namespace for each in self._spaces.values() if each.namespace and each.refused]
             await self._endings.let_go_of_ending(unread)
 
     def _turned(self, namespace: str | None) -> None:
-        """A watch of the namespace has begun, or was lost."""
+        """Reacts when a watch of the namespace has begun or was lost."""
         space = self._spaces[namespace]
         metrics.READABLE.labels(space.name).set(space.begun)
         if space.worked_on and not space.begun:
@@ -246,7 +248,7 @@ class Manager:
         self._queue.add(key)
 
     def _claim(self, key: Key) -> None:
-        """What it asks for of the serving names. A spec that is wrong changes nothing, as for the gateways."""
+        """Notes which serving names the Model asks for. A wrong spec changes nothing; gateways do likewise."""
         obj = self._all_models.get(key)
         if obj is None:
             self._parsed.forget(key)
@@ -259,14 +261,16 @@ class Manager:
                 self._names.take(key, Claim.unread(obj))
 
     def _settled(self, namespace: str) -> bool:
-        """Whether all Models of a namespace are known; not where nobody watches it any more."""
+        """Tells if all Models of a namespace are known. They are not where the namespace is not watched any more."""
         space = self._space_of(namespace)
         if space is None or not space.worked_on:
             return False
         return all(each.connected for each in self._models if each.namespace == space.namespace)
 
     async def _is_gone(self, namespace: str) -> bool:
-        """Nobody is asked about a namespace that is not watched any more, because we may not know."""
+        """Tells if the namespace has ceased to exist. One that is not watched any more is not asked for, because we may
+        not have the right to know.
+        """
         return self._space_of(namespace) is not None and await self._endings.is_gone(namespace)
 
     def _look_at_all(self) -> None:
@@ -300,14 +304,16 @@ class Manager:
 
 
 def _model_of(part: dict[str, Any]) -> Key | None:
-    """The Model that an object belongs to."""
+    """Returns the Model that an object belongs to."""
     meta = part["metadata"]
     name = (meta.get("labels") or {}).get(LABEL_MODEL)
     return (meta.get("namespace", ""), name) if name else None
 
 
 def _missing(informers: list[Informer]) -> Callable[[str], bool]:
-    """Whether a namespace has none of their objects: rights that one lacks say nothing about the others."""
+    """Returns a function that tells if one of these kinds cannot be seen in a namespace. What one namespace lacks says
+    nothing about others.
+    """
 
     def missing(namespace: str) -> bool:
         return any(each.missing for each in informers if each.namespace in (None, namespace))
@@ -316,7 +322,9 @@ def _missing(informers: list[Informer]) -> Callable[[str], bool]:
 
 
 class _Merged(Mapping[Key, dict[str, Any]]):
-    """The objects of several informers as one mapping; a view. Looking up costs the same, however many they are."""
+    """This view shows the objects of several informers as one mapping. A look-up costs the same with any number of
+    them.
+    """
 
     def __init__(self, informers: list[Informer]) -> None:
         self._informers = {informer.namespace: informer for informer in informers}
@@ -335,7 +343,7 @@ class _Merged(Mapping[Key, dict[str, Any]]):
 
 
 class _Grouped(Mapping[Key, tuple[dict[str, Any], ...]]):
-    """The objects of several informers by what they belong to; a view."""
+    """This view shows the objects of several informers by the Model that they belong to."""
 
     def __init__(self, informers: list[Informer]) -> None:
         self._informers = {informer.namespace: informer for informer in informers}
@@ -354,5 +362,5 @@ class _Grouped(Mapping[Key, tuple[dict[str, Any], ...]]):
 
 
 def _of_namespace(informers: Mapping[str | None, Informer], namespace: str) -> Informer | None:
-    """None as a namespace is all of them."""
+    """An informer whose namespace is None sees all namespaces."""
     return informers.get(namespace) or informers.get(None)

@@ -1,4 +1,4 @@
-"""When gateways have told of a Model's use, by our own clock: theirs may be hours behind or ahead."""
+"""Gateways mark when a Model was used. Their clocks may be hours off, so marks are translated to our clock here."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .runtime.informer import Key
 
 
 class Marks:
-    """A mark that changes was made now, whatever it says. One that lies a little ahead stays as it is.
+    """A mark that changes counts as made now, whatever time it says. One that lies a little ahead stays as it is.
 
-    Of a mark that was there when we began, the API server knows when it was written.
+    For a mark that was there when we began, the API server knows when it was written.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class Marks:
     def by_our_clock(
         self, key: Key, use: ModelUse | None, obj: Mapping[str, Any] | None, now: datetime
     ) -> ModelUse | None:
-        """`obj`: what `use` was read from."""
+        """Returns `use` with its times by our clock. `obj` is the object that `use` was read from."""
         told = use.status if use is not None else UseStatus()
         if key not in self._seen:
             self._seen[key] = told, _as_written(told, obj)
@@ -61,7 +61,7 @@ def _as_written(told: UseStatus, obj: Mapping[str, Any] | None) -> UseStatus:
 
 
 def _written_at(obj: Mapping[str, Any]) -> datetime | None:
-    """By the API server's clock, when anybody but the controller last wrote something."""
+    """Returns when anybody but the controller last wrote to the object, by the API server's clock."""
     fields = obj.get("metadata", {}).get("managedFields") or ()
     times = [one["time"] for one in fields if one.get("manager") != MANAGER and one.get("time")]
     return max(map(datetime.fromisoformat, times), default=None)

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""These are the metrics that Prometheus scrapes from the controller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The namespaces that are watched: which of them can be read, and what is owed to one that is being deleted."""
+"""Some of the watched namespaces cannot be read, and some are being deleted. This module tells which, and lets the
+Models of the latter go.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ _PAUSE_S = 0.2
 
 @dataclass(slots=True)
 class Space:
-    """The watches in one namespace; None: in all of them."""
+    """A space holds the watches in one namespace, or in all of them if `namespace` is None."""
 
     namespace: str | None
     informers: Sequence[Informer]
@@ -34,17 +36,19 @@ class Space:
 
     @property
     def begun(self) -> bool:
-        """Everything in it was seen. Before that, a RayService would be taken for deleted."""
+        """Tells if everything in it was seen. Before that, a missing RayService would be taken for deleted."""
         return all(each.synced.is_set() for each in self.informers)
 
     @property
     def refused(self) -> str:
-        """The API server's words, where it does not let us read what is in there."""
+        """Returns the API server's words if it does not let us read the namespace."""
         return next((each.refused for each in self.informers if each.refused), "")
 
 
 def why_unready(spaces: Iterable[Space]) -> str:
-    """Empty when the controller works. One namespace that cannot be read makes it no less ready for the others."""
+    """Returns an empty text when the controller works. One namespace that cannot be read makes it no less ready for the
+    others.
+    """
     spaces = tuple(spaces)
     waiting = sum(not each.begun and not each.refused for each in spaces)
     if waiting:
@@ -53,7 +57,7 @@ def why_unready(spaces: Iterable[Space]) -> str:
 
 
 def notes(spaces: Iterable[Space]) -> str:
-    """One line for each namespace that cannot be read."""
+    """Returns one line for each namespace that cannot be read."""
     return "\n".join(f"namespace {each.name} cannot be read: {each.refused}" for each in spaces if each.refused)
 
 
@@ -66,7 +70,8 @@ class Api(Protocol):
 
 
 class Endings:
-    """What is owed to a namespace that is being deleted: that our finalizers hold nothing up.
+    """This class removes our finalizers from the Models of a namespace that is being deleted, so that they hold nothing
+    up.
 
     Its pods, RayServices and Roles go whatever we do, and pods let their streams run out by themselves.
     """
@@ -75,7 +80,9 @@ class Endings:
         self._api = api
 
     async def is_ending(self, namespace: str) -> bool:
-        """Whether the namespace is being deleted; not, where we may not know. It never comes back from that."""
+        """Tells if the namespace is being deleted, which nothing can undo. The answer is no where we have no right to
+        know.
+        """
         try:
             found = await self._api.get(NAMESPACES, None, namespace)
         except KubeError as error:
@@ -85,7 +92,7 @@ class Endings:
         return bool(found["metadata"].get("deletionTimestamp"))
 
     async def is_gone(self, namespace: str) -> bool:
-        """Whether there is no such namespace; not, where we may not know."""
+        """Tells if there is no such namespace. The answer is no where we have no right to know."""
         try:
             await self._api.get(NAMESPACES, None, namespace)
         except NotFound:
@@ -95,7 +102,7 @@ class Endings:
         return False
 
     async def let_go(self, namespace: str) -> None:
-        """Takes our finalizer from all its Models. Raises KubeError."""
+        """Removes our finalizer from all Models of the namespace. Raises KubeError."""
         while True:
             models, _ = await self._api.list(MODELS, namespace)
             held = [each for each in models if FINALIZER in (each["metadata"].get("finalizers") or ())]
@@ -110,7 +117,7 @@ class Endings:
                     await asyncio.sleep(_PAUSE_S)
 
     async def let_go_of_ending(self, namespaces: Iterable[str]) -> None:
-        """This lets the Models of those namespaces go that are being deleted. Raises nothing."""
+        """Releases the Models of those namespaces that are being deleted. Raises nothing."""
         for namespace in namespaces:
             if await self.is_ending(namespace):
                 try:

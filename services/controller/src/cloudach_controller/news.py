@@ -1,4 +1,4 @@
-"""Which events a Model gets: what an operator would want to have been told. Pure."""
+"""These functions choose which events a Model gets: those that an operator would want to have been told. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ class News:
 
 
 def of_status(old: ModelStatus, new: ModelStatus) -> Iterator[News]:
-    """Conditions whose status or reason has changed; not that nothing is wrong where nothing was."""
+    """Yields the conditions whose status or reason has changed. A first condition that says that all is well is left
+    out.
+    """
     for condition in new.conditions:
         before = old.condition(condition.type)
         if before is not None and (before.status, before.reason) == (condition.status, condition.reason):
@@ -37,7 +39,7 @@ def of_status(old: ModelStatus, new: ModelStatus) -> Iterator[News]:
 
 
 def of_change(change: Change, name: str) -> Iterator[News]:
-    """What was applied to the RayService, where no condition says it as well."""
+    """Yields what was applied to the RayService, where no condition says it as well."""
     if change == "create":
         yield News("Normal", "RayServiceCreated", f"RayService {name} was made.")
     elif change == "replacement":
@@ -47,7 +49,7 @@ def of_change(change: Change, name: str) -> Iterator[News]:
 
 
 def _is_bad(before: Condition | None, now: Condition) -> bool:
-    """Something is wrong, or the last replica has gone without anybody's wish."""
+    """Tells if something is wrong, or the last replica has gone although nobody asked for that."""
     if now.type == ConditionType.DEGRADED:
         return now.status == "True"
     lost = before is not None and before.status == "True" and now.status == "False"

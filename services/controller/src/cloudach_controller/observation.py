@@ -1,4 +1,4 @@
-"""What was seen of a Model's pods and replicas: values, no I/O."""
+"""These values hold what was seen of a Model's pods and replicas. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GONE = ("STOPPING", "DRAINING", "PENDING_MIGRATION")
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """What Ray's dashboard says of the deployment."""
+    """This is what Ray's dashboard says of the deployment."""
 
     target: int
     ready: int
@@ -37,7 +37,7 @@ class Replicas:
 
     @property
     def settled(self) -> bool:
-        """Every replica is of that configuration."""
+        """Tells if every replica runs with the last configuration."""
         return self.application == "RUNNING" and self.deployment == "HEALTHY"
 
     @property
@@ -76,10 +76,10 @@ class Observation:
 def pods_that_count(
     ray_service: Mapping[str, Any] | None, pods: Iterable[dict[str, Any]]
 ) -> tuple[dict[str, Any], ...]:
-    """Those of the active cluster first, then those of the one on its way.
+    """Returns the pods of the active cluster first, then those of the pending one.
 
-    A dropped cluster's pods stay for `rayClusterDeletionDelaySeconds`, with the Model's label, and its troubles are not
-    the Model's any more. Neither are those of a Job that empties the store of GCS fault tolerance.
+    A dropped cluster's pods stay for `rayClusterDeletionDelaySeconds`, with the Model's label. Its troubles are no
+    longer the Model's. Pods of the Job that empties the store of GCS fault tolerance do not count either.
     """
     clusters = [name for name in (_part(ray_service, "active"), _part(ray_service, "pending")) if name]
     found = [pod for pod in pods if cluster_of(pod) in clusters and _label(pod, "ray.io/node-type") != "redis-cleanup"]
@@ -87,7 +87,7 @@ def pods_that_count(
 
 
 def cluster_of(pod: Mapping[str, Any]) -> str:
-    """The name of its RayCluster."""
+    """Returns the name of the pod's RayCluster."""
     return _label(pod, "ray.io/cluster")
 
 
@@ -96,7 +96,9 @@ def _label(pod: Mapping[str, Any], name: str) -> str:
 
 
 def of_the_active_cluster(seen: Observation) -> Observation:
-    """Without what is amiss in a second cluster on its way; all of it, if there is only that one."""
+    """Returns the observation without what is wrong in a second, pending cluster. If only the pending one exists, all
+    of it is returned.
+    """
     active = _part(seen.ray_service, "active")
     if not active or seen.ray_service is None:
         return seen
@@ -110,7 +112,9 @@ def of_the_active_cluster(seen: Observation) -> Observation:
 
 
 def read_replicas(answer: Mapping[str, Any], deployment: str) -> Replicas:
-    """From `GET /api/serve/applications/`; all zero while Serve knows nothing of it."""
+    """Reads the answer to `GET /api/serve/applications/`. All counts are zero while Serve does not know the
+    deployment.
+    """
     app = (answer.get("applications") or {}).get(engine.APPLICATION) or {}
     found = (app.get("deployments") or {}).get(deployment) or {}
     states = [str(replica.get("state", "")) for replica in found.get("replicas") or []]
@@ -136,13 +140,13 @@ def _adapters(app: Mapping[str, Any]) -> frozenset[str]:
 
 
 def cluster_started(ray_service: Mapping[str, Any] | None) -> bool:
-    """Whether KubeRay has a cluster that traffic goes to."""
+    """Tells if KubeRay has a cluster that traffic goes to."""
     return bool(_active(ray_service).get("rayClusterName"))
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Where a RayCluster's head is reached."""
+    """This is the address of a RayCluster's head."""
 
     cluster: str
     service: str
@@ -152,9 +156,9 @@ class Head:
 
 
 def active_head(ray_service: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]] = ()) -> Head | None:
-    """The head of the cluster that traffic goes to. Names that cannot be a service's count as none.
+    """Returns the head of the cluster that traffic goes to. Names that cannot be a service's count as none.
 
-    `pods`: those of the Model; where the RayService does not know it, they tell which token the head wants.
+    `pods` are those of the Model. They tell which token the head wants where the RayService does not know it.
     """
     active = _active(ray_service)
     told = str(((active.get("rayClusterStatus") or {}).get("head") or {}).get("serviceName") or "")
@@ -163,7 +167,7 @@ def active_head(ray_service: Mapping[str, Any] | None, pods: Iterable[Mapping[st
 
 
 def head_of(cluster: str, *, told: str = "", token_secret: str = "") -> Head | None:
-    """The head of any RayCluster. `told` is the name that KubeRay gives its service."""
+    """Returns the head of any RayCluster. `told` is the name that KubeRay gives its service."""
     service = f"{cluster}-head-svc"
     # KubeRay before 1.4 kept the last 50 characters of it, and put an r where no name may begin.
     if len(told) == 50 and service.endswith(told[1:]):
@@ -172,14 +176,14 @@ def head_of(cluster: str, *, told: str = "", token_secret: str = "") -> Head | N
 
 
 def replacing(ray_service: Mapping[str, Any] | None) -> bool:
-    """Whether a second cluster is on its way."""
+    """Tells if a second cluster is to take over from the first."""
     status = (ray_service or {}).get("status") or {}
     pending = status.get("pendingServiceStatus") or {}
     return bool(pending.get("rayClusterName")) and cluster_started(ray_service)
 
 
 def kuberay_says(ray_service: Mapping[str, Any] | None) -> str:
-    """Its messages of what went wrong."""
+    """Returns KubeRay's messages about what went wrong."""
     status = (ray_service or {}).get("status") or {}
     found: list[str] = []
     for part in ("activeServiceStatus", "pendingServiceStatus"):
@@ -196,7 +200,9 @@ def kuberay_says(ray_service: Mapping[str, Any] | None) -> str:
 
 
 def serve_says(ray_service: Mapping[str, Any] | None) -> str:
-    """Serve's messages as KubeRay passes them on; for clusters that the dashboard does not lead to yet."""
+    """Returns Serve's messages as KubeRay passes them on. They are needed for clusters whose dashboard cannot be
+    reached yet.
+    """
     status = (ray_service or {}).get("status") or {}
     found: list[str] = []
     for part in ("activeServiceStatus", "pendingServiceStatus"):

@@ -1,4 +1,4 @@
-"""Looks at a Model's RayService, pods and replicas."""
+"""The observer looks at a Model's RayService, pods and replicas."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Api(Protocol):
 
 class Tokens(Protocol):
     async def of(self, model: Model) -> OwnToken | None:
-        """The Model's own token; None: it has none. Raises KubeError."""
+        """Returns the Model's own token; None if it has none. Raises KubeError."""
         ...
 
 
@@ -56,7 +56,7 @@ class Observer:
         refused: str = "",
         vanished: bool = False,
     ) -> Observation:
-        """Raises nothing: what cannot be seen is said in the observation."""
+        """Raises nothing. What cannot be seen is said in the observation."""
         all_pods = tuple(pods)
         pods = pods_that_count(ray_service, all_pods)
         replicas, unreachable = None, ""
@@ -85,7 +85,7 @@ class Observer:
         return read_replicas(answer, engine.deployment(model))
 
     async def replicas_of(self, model: Model, head: Head) -> Replicas | None:
-        """Those of any of its RayClusters; None: it cannot be asked."""
+        """Returns the replicas of any of the Model's RayClusters; None if its dashboard cannot be asked."""
         if not self._tells_clusters_apart:
             return None
         try:
@@ -94,9 +94,9 @@ class Observer:
             return None
 
     async def tell(self, model: Model, head: Head, app: Mapping[str, Any]) -> str:
-        """Gives the Serve of this RayCluster its application; why that could not be done, if so.
+        """Gives the Serve of this RayCluster its application. Returns why that failed; empty if it did not.
 
-        Only by the address of this one cluster: an application that reached another one would replace its engines.
+        Only the address of this one cluster is used: an application that reached another one would replace its engines.
         """
         if not self._tells_clusters_apart:
             return "ray.dashboard_url leads to a Model, and not to one of its clusters"
@@ -117,7 +117,7 @@ class Observer:
         )
 
     async def _with_token(self, model: Model, head: Head, ask: Callable[[str | None], Awaitable[T]]) -> T:
-        """A head gets no token but its own, because whoever rules it would learn that of others."""
+        """Sends a head its own token only, because whoever controls the head would learn any other."""
         if not self._settings.ray.token_auth:
             return await ask(None)
         shared = self._settings.ray.token_secret
@@ -147,7 +147,7 @@ class Observer:
             raise Unanswered(f"auth_token in the Secret {name} cannot be sent: {error}") from error
 
     async def _crash_log(self, pods: tuple[Mapping[str, Any], ...]) -> tuple[str, str]:
-        """The cluster and the words of the first container that ended with an error: its last exception says why."""
+        """Returns the cluster and the last exception of the first container that ended with an error."""
         for pod in pods:
             for container in (pod.get("status") or {}).get("containerStatuses") or []:
                 ended = (container.get("lastState") or {}).get("terminated") or {}

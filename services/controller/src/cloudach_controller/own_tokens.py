@@ -1,4 +1,6 @@
-"""Each Model's own token of Ray: the seed of a namespace's tokens, and the copies that pods and KubeRay read."""
+"""Each Model has its own token of Ray. It is made from the namespace's seed, and copied to where pods and KubeRay read
+it.
+"""
 
 from __future__ import annotations
 
@@ -51,18 +53,18 @@ class OwnTokens:
         self._copies: dict[Key, tuple[str, bool, float]] = {}  # the Secret, whether it was there then, and when
 
     async def for_new_cluster(self, model: Model) -> OwnToken | None:
-        """None: a new cluster gets the token that the namespace shares."""
+        """Returns None if a new cluster gets the token that the namespace shares."""
         return await self.of(model) if self._makes else None
 
     async def of(self, model: Model) -> OwnToken | None:
-        """None: it has none, or the right to know it is missing."""
+        """Returns None if the Model has no token of its own, or we lack the right to know it."""
         seed = await self._seed(model.metadata.namespace) if self._used else None
         return own_token(seed, model) if seed is not None else None
 
     async def keep(
         self, model: Model, token: OwnToken, pods: Iterable[Mapping[str, Any]], *, for_new_pods: bool
     ) -> None:
-        """Makes the copy where it is missing. Nobody can tell us that it is, so it is tried again now and then."""
+        """Makes the copy where it is missing. We cannot watch it, so it is made again now and then."""
         key, now = (model.metadata.namespace, model.metadata.name), self._clock()
         secret, there, tried_at = self._copies.get(key, ("", False, now))
         if secret == token.secret and (there or not for_new_pods):
@@ -137,7 +139,7 @@ def _seed_in(secret: Mapping[str, Any]) -> str | None:
 
 
 def _waits_for_configuration(pod: Mapping[str, Any]) -> bool:
-    """As for a Secret that is not there."""
+    """Tells if a container waits for a Secret or the like that does not exist."""
     status = pod.get("status") or {}
     statuses = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     waiting = ((one.get("state") or {}).get("waiting") or {} for one in statuses)

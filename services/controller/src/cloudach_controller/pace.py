@@ -1,4 +1,6 @@
-"""How long until the next look at a Model. However many Models there are, all looks together have a bound."""
+"""The pace says how long to wait until the next look at a Model. However many Models there are, the rate of all looks
+is bounded.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,9 @@ from .settings import Ray
 
 
 class Pace:
-    """Looks that nothing else calls for: what changes in Kubernetes is looked at at once, whatever is said here.
+    """These pauses are for looks that no change in Kubernetes calls for. Such a change is looked at at once.
 
-    Models on their way and Models at rest each have the bound `polls_per_s`, so that many that rest delay none that
-    moves.
+    Models on their way and Models at rest are bounded by `polls_per_s` each, so many at rest delay none on its way.
     """
 
     def __init__(self, settings: Ray, chance: Callable[[float, float], float] = random.uniform) -> None:
@@ -22,7 +23,7 @@ class Pace:
         self._moving: set[Key] = set()
 
     def pause_s(self, key: Key, *, moving: bool, models: int) -> float:
-        """`models`: how many there are."""
+        """Returns the pause before the next look. `models` is the number of all Models."""
         settings = self._settings
         if moving:
             self._moving.add(key)

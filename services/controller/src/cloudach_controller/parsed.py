@@ -1,4 +1,4 @@
-"""Models as read from their objects, each version of one once."""
+"""Models are parsed from their objects once per version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .runtime.informer import Key
 
 
 class Parsed:
-    """`model` and `forget`; an object is told apart by being the one that the informer holds."""
+    """Two versions are told apart by the identity of the object that the informer holds."""
 
     def __init__(self) -> None:
         self._held: dict[Key, tuple[dict[str, Any], Model | InvalidModel]] = {}

@@ -1,14 +1,15 @@
-"""What to do about a Model, from what is there and what should be: pure.
+"""The plan says what to do about a Model, from what is there and what should be. Pure.
 
 A change is one of these, in the order of what it costs:
 
-    in place     replica counts, drain times, autoscaling: no replica that stays is restarted
-    rolling      the engine's arguments: replicas are replaced one by one, each new one before an old one goes
-    back         a replacement is taken back: what serves goes on, and what was to take over goes
-    anew         pods, where none has served: they start instead of those that were to come
-    replacement  pods: a second Ray cluster starts beside the first, with as many GPUs, and takes over when it is ready
+    in place     Replica counts, drain times and autoscaling change. No replica that stays is restarted.
+    rolling      The engine's arguments change. Replicas are replaced one by one, each new one before an old one goes.
+    back         A replacement is taken back. What serves goes on, and what was to take over goes.
+    anew         Pods change where none has served. They start instead of those that were to come.
+    replacement  Pods change. A second Ray cluster starts beside the first, and takes over when it is ready.
 
-A replacement waits for the operator's word (`words.py`); until then only what is in place is applied.
+A replacement takes as many GPUs again, so it waits for the operator's word (`words.py`). Until then only changes in
+place are applied.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def plan(
     now: datetime,
     around: Around | None = None,
 ) -> Plan:
-    """`there`: the RayService. `target`: how many replicas Serve's autoscaler wants at the moment, if known."""
+    """`there` is the RayService. `target` says how many replicas Serve's autoscaler wants at the moment, if known."""
     around = around or Around()
     if there is None:
         new = first(model, settings, around)
@@ -91,7 +92,7 @@ _CHANGES: dict[str, Change] = {"replaced": "replacement", "begun anew": "anew", 
 
 
 def asked_anew(model: Model, live: build.Live) -> bool:
-    """Whether spec.replicas is another one than when the autoscaler was last told where to go on."""
+    """Tells if spec.replicas has changed since the autoscaler was last told where to go on."""
     return live.replicas_asked != str(model.spec.replicas)
 
 
@@ -101,9 +102,10 @@ def _sleep_note(model: Model, there: dict[str, Any] | None, now: datetime) -> di
 
 
 def cleaning(there: dict[str, Any], cluster: dict[str, Any]) -> list[dict[str, Any]]:
-    """A JSON patch that takes out of a RayService what is not of this rayClusterConfig; empty: nothing is in it.
+    """Returns a JSON patch that removes from a RayService what this rayClusterConfig has not; empty if there is
+    nothing.
 
-    It holds for this version of the object only: of another one it is a conflict.
+    The patch holds for this version of the object only. For another one the API server answers with a conflict.
     """
     live = (there.get("spec") or {}).get("rayClusterConfig") or {}
     paths = [path for path, _ in extras(live, cluster)]

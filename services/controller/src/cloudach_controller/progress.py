@@ -1,7 +1,7 @@
-"""Since when a Model that is on its way has made no step: pure.
+"""These functions tell since when a Model that is on its way has made no step. Pure.
 
-A step is another generation, another reason, another number of replicas that answer, or one that has gone. It says
-so; nothing is rolled back or given up because of it.
+A step is another generation, another reason, another number of replicas that answer, or a replica that has gone. The
+status says how long none was made; nothing is rolled back or given up because of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .observation import Replicas
 def last_step(
     old: ModelStatus, *, moves: bool, reason: Reason, generation: int, view: Replicas, now: datetime
 ) -> datetime | None:
-    """When it made the last step; None: it is not on its way. `old`: what was told before."""
+    """Returns when the Model made its last step; None if it is not on its way. `old` is the status before."""
     if not moves:
         return None
     before = old.condition(ConditionType.PROGRESSING)
@@ -33,7 +33,10 @@ def last_step(
 
 
 def stalled(since: datetime | None, now: datetime, deadline_s: float) -> str:
-    """What to say of it; empty as long as it is in time. Always the same words, so that it is told of once."""
+    """Returns what to say of a Model that makes no step; empty as long as it is in time.
+
+    The words stay the same, so that one event is made of them.
+    """
     if since is None or now - since <= timedelta(seconds=deadline_s):
         return ""
     return f"No step since {rfc3339(since)}, which is longer than `rollout.progress_deadline_s`."

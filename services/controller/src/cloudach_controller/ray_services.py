@@ -1,4 +1,6 @@
-"""Carries plans out on RayServices: what is applied, what is taken out, and the second cluster that is given up."""
+"""Plans are carried out on RayServices here: apply, remove foreign fields, and drop a second cluster
+that is given up.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,7 @@ class Found:
 
 @dataclass(slots=True)
 class _Contest:
-    """What was written last, and how often the same had to be written again."""
+    """It counts how often the last write had to be repeated, because somebody undid it."""
 
     written: Any
     times: int
@@ -62,13 +64,13 @@ class _Contest:
         return min(2.0**self.times - 1, _MAX_PAUSE_S)
 
     def goes_on(self, now: float) -> bool:
-        """Whether a change at this time is one more of the same row."""
+        """Tells if a change at this time belongs to the same quarrel."""
         return now - self.written_at < _SOON_S + 2 * self.pause_s
 
 
 @dataclass(frozen=True, slots=True)
 class _Refusal:
-    """A write that the API server did not take, its words, and how often in a row."""
+    """The API server refused a write; `words` are its words, and `times` says how often in a row."""
 
     written: Any
     words: str
@@ -88,10 +90,11 @@ class RayServices:
         self._refusals: dict[Key, _Refusal] = {}
 
     async def find(self, key: Key, model: Mapping[str, Any], seen: dict[str, Any] | None) -> Found:
-        """The Model's RayService. `model`: its metadata. `seen`: as the informer has it, which looks by labels.
+        """Finds the Model's RayService. `model` is its metadata. `seen` is what the informer has, which selects by
+        labels.
 
-        One that is nowhere to be seen may still be there without our labels, ours or another's. The API server is
-        asked, because applying ours would take that one over.
+        A RayService without our labels is in no informer, whether it is ours or another's. So the API server is asked,
+        because applying ours would take that one over.
         """
         there = seen
         if there is None:
@@ -104,7 +107,7 @@ class RayServices:
         return Found(None, f"There is a RayService {key[1]}, and {whose(there)}; it is left as it is.")
 
     async def adopt(self, key: Key, there: dict[str, Any], owner: Mapping[str, Any]) -> dict[str, Any]:
-        """Makes `owner` its only one. Applying would add it, and an object takes one controlling owner alone."""
+        """Makes `owner` the only owner. Applying would add it, and an object takes one controlling owner alone."""
         owners = there["metadata"].get("ownerReferences") or ()
         if there["metadata"].get("deletionTimestamp") or any(one.get("uid") == owner["uid"] for one in owners):
             return there
@@ -113,7 +116,7 @@ class RayServices:
         return await self._api.merge(RAY_SERVICES, *key, body)
 
     def refusal(self, key: Key, done: Plan) -> str:
-        """What the API server said to the same write, while it is too early to try again."""
+        """Returns what the API server said to the same write, while it is too early to try again."""
         last = self._refusals.get(key)
         if last is None or last.written != _writes(done):
             return ""
@@ -127,7 +130,7 @@ class RayServices:
         self._refusals[key] = _Refusal(_writes(done), words, times, self._clock())
 
     def around(self, key: Key, pods: Iterable[Mapping[str, Any]]) -> Around:
-        """`pods`: those of the Model."""
+        """`pods` are those of the Model."""
         names = {
             str((pod["metadata"].get("labels") or {}).get("ray.io/cluster") or "")
             for pod in pods
@@ -142,19 +145,19 @@ class RayServices:
         )
 
     def contested(self, key: Key) -> bool:
-        """Whether somebody changes what was written again and again."""
+        """Tells if somebody undoes our writes again and again."""
         contest = self._contests.get(key)
         return contest is not None and contest.times >= _OFTEN and contest.goes_on(self._clock())
 
     def waits(self, key: Key, done: Plan) -> bool:
-        """Whether somebody changes it again and again, so that it is put right later and later."""
+        """Tells if this write has to wait, because somebody undoes it again and again."""
         contest = self._contests.get(key)
         if contest is None or not _writes(done) or contest.written != _writes(done):
             return False
         return self._clock() - contest.written_at < contest.pause_s
 
     async def carry_out(self, key: Key, there: dict[str, Any] | None, done: Plan) -> dict[str, Any] | None:
-        """The RayService as it is then."""
+        """Returns the RayService as it is afterwards."""
         found = there
         if done.manifest is not None:
             found = await self._api.apply(RAY_SERVICES, *key, done.manifest)
@@ -178,7 +181,9 @@ class RayServices:
         self._contests[key] = _Contest(written, old.times + 1 if old is not None and again else 0, now)
 
     async def _clean(self, key: Key, there: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
-        """What comes back at once, as from an admission webhook, stays: the same again would change nothing."""
+        """Removes foreign fields. What an admission webhook adds again at once stays, because another try would change
+        nothing.
+        """
         operations = cleaning(there, cluster)
         if operations:
             there = await self._api.patch(RAY_SERVICES, *key, operations)
@@ -191,7 +196,9 @@ class RayServices:
         return there
 
     async def _drop(self, key: Key, there: dict[str, Any]) -> dict[str, Any]:
-        """Only in the version that was looked at: a cluster that has begun to serve meanwhile is not given up."""
+        """Drops the second cluster, but only in the version that was looked at. A cluster that has begun to serve
+        meanwhile is kept.
+        """
         version = there["metadata"]["resourceVersion"]
         body = {"metadata": {"resourceVersion": version}, "status": {"pendingServiceStatus": None}}
         try:
@@ -206,7 +213,9 @@ class RayServices:
 
 
 def _writes(done: Plan) -> Any:
-    """To be compared: without notes, which hold times and names. Nothing where a second cluster is only given up."""
+    """Returns what the plan writes, to be compared. Notes are left out, because they hold times and names. None means
+    that a second cluster is given up and nothing else.
+    """
     if done.manifest is None and done.cluster is None:
         return None
     return (done.manifest or {}).get("spec"), done.cluster

@@ -1,4 +1,4 @@
-"""The token that locks Ray's dashboards: a Secret in each namespace, made where it is missing."""
+"""This token locks Ray's dashboards. It lies in a Secret in each namespace, and is made where it is missing."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Api(Protocol):
 
 
 class RayToken:
-    """`held`: the Secrets as last seen. `unseen`: whether we lack the right to watch a namespace's.
+    """`held` are the Secrets as last seen. `unseen` tells if we lack the right to watch those of a namespace.
 
-    One that is deleted comes back with the token that it had, because the pods that run know no other.
+    A Secret that is deleted comes back with the same token, because the pods that run know no other.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class RayToken:
         self._known: dict[str, str] = {}  # by namespace, as the Secret has it
 
     def seen(self, key: Key, secret: Mapping[str, Any]) -> None:
-        """Whenever the watch tells of one, of a deleted one as well."""
+        """Is called whenever the watch shows a Secret, also when it was deleted."""
         value = (secret.get("data") or {}).get(_ENTRY)
         if value:
             self._known[key[0]] = value

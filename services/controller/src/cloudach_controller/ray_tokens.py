@@ -1,4 +1,4 @@
-"""The Secrets with Ray's tokens, as a look at a Model needs them: its own, and the one that older clusters share."""
+"""A look at a Model needs two Secrets with tokens of Ray: the Model's own, and the one that older clusters share."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ class RayTokens:
     settings: Ray
 
     async def secret_for_new_cluster(self, model: Model) -> str:
-        """Empty: it gets the token that the namespace shares. Raises KubeError."""
+        """Returns an empty text if the cluster gets the token that the namespace shares. Raises KubeError."""
         token = await self.own.for_new_cluster(model)
         return token.secret if token is not None else ""
 
     async def make(
         self, model: Model, ray_service: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], *, first: bool
     ) -> None:
-        """Before the RayService is applied, which needs them. `first`: there is none yet. Raises KubeError."""
+        """Is called before the RayService is applied, which needs the Secrets. `first` means that there was no
+        RayService. Raises KubeError.
+        """
         await self._keep(model, ray_service, pods, first=first, for_new_pods=True)
 
     async def keep(self, model: Model, ray_service: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> None:
-        """Somebody may have deleted one. What runs goes on without it, so nothing waits for that. Raises nothing."""
+        """Makes Secrets again that somebody has deleted. What runs goes on without them, so nothing waits. Raises
+        nothing.
+        """
         try:
             await self._keep(model, ray_service, pods, first=False, for_new_pods=False)
         except KubeError as error:

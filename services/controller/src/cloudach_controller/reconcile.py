@@ -1,4 +1,6 @@
-"""One look at one Model: observe, plan, execute, tell. Level-triggered: what happened before does not matter."""
+"""One look at one Model has four steps: observe, plan, execute, write the status. It is level-triggered, so what
+happened before does not matter.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ _MOVING = (State.PENDING, State.DEPLOYING, State.SCALING, State.DELETING, State.
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the informers hold, by Model."""
+    """It holds what the informers see, by Model."""
 
     models: Mapping[Key, dict[str, Any]]
     ray_services: Mapping[Key, dict[str, Any]]
@@ -89,7 +91,7 @@ class Reconciler:
         self._marks = Marks()
 
     async def reconcile(self, key: Key) -> float | None:
-        """When to look again, in s; None: only when something changes. Raises KubeError."""
+        """Returns when to look again, in s; None to look only when something changes. Raises KubeError."""
         obj = self._cache.models.get(key)
         if obj is None:
             self._forget(key)
@@ -149,7 +151,7 @@ class Reconciler:
     async def _bring_about(
         self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None, now: datetime
     ) -> tuple[Plan, str, dict[str, Any] | None]:
-        """The plan, why it was refused if it was, and the RayService as it is then."""
+        """Returns the plan, the API server's words if it refused it, and the RayService as it is afterwards."""
         target = model.status.desired_replicas if wanted.autoscaled else None
         unseen = self._keys.unseen(key[0])
         settings = self._without_keys if unseen else self._settings
@@ -192,7 +194,7 @@ class Reconciler:
         return done, "", applied
 
     async def _delete(self, key: Key, obj: dict[str, Any], model: Model, wanted: Demand, now: datetime) -> float | None:
-        """Streams first: replicas go as in a scaling to 0, then the RayService, then the finalizer."""
+        """Lets streams run out first: replicas go as in a scaling to 0, then the RayService, then the finalizer."""
         if FINALIZER not in model.metadata.finalizers:
             return None
         if await self._endings.is_ending(key[0]):
@@ -223,9 +225,9 @@ class Reconciler:
     async def _catch_up(
         self, model: Model, wanted: Demand, before: dict[str, Any] | None, seen: Observation
     ) -> Observation:
-        """KubeRay tells the cluster that serves nothing while another one is to take over. We do, but only counts.
+        """Gives the serving cluster its counts while another one is to take over, because KubeRay does not.
 
-        Nor does it afterwards, if the text is again the one that it gave that cluster last.
+        KubeRay does not do it afterwards either, if the text is again the one that it gave that cluster last.
         """
         there, view = seen.ray_service, seen.replicas
         head = active_head(there, self._cache.pods.get((model.metadata.namespace, model.metadata.name), ()))
@@ -243,7 +245,10 @@ class Reconciler:
         return replace(seen, behind=await self._observer.tell(model, head, app))
 
     async def _others_are_empty(self, key: Key, model: Model, wanted: Demand, there: dict[str, Any] | None) -> bool:
-        """Streams run on in clusters that were replaced not long ago: their replicas go as well."""
+        """Lets the replicas go of clusters that were replaced not long ago, because streams run on in them.
+
+        Returns True once none is left.
+        """
         now = live(there) if there is not None else None
         pods = self._cache.pods.get(key, ())
         names = self._ray_services.around(key, pods).with_pods
@@ -260,7 +265,7 @@ class Reconciler:
         return empty
 
     async def _delete_ray_service(self, key: Key) -> str:
-        """What the API server said if it refused."""
+        """Returns what the API server said if it refused."""
         try:
             await self._api.delete(RAY_SERVICES, *key)
         except NotFound:
@@ -342,7 +347,9 @@ class Reconciler:
         await self._companions.keep_budget(key, model, wanted)
 
     async def _engine_key(self, key: Key, model: Model) -> str | None:
-        """As it was where a right is missing, so that the rest of the status is told all the same."""
+        """Returns the id of the Model's key. Where a right is missing, it is the one that the status has, so that the
+        rest of the status is written.
+        """
         if self._keys.unseen(key[0]):
             return model.status.engine_key
         try:

@@ -1,4 +1,6 @@
-"""How many replicas a Model should have now: by hand, by Serve's autoscaler, asleep or switched off. Pure."""
+"""These functions say how many replicas a Model should have now: by hand, by Serve's autoscaler, asleep
+or off. Pure.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ class Demand:
 
 
 def may_sleep(model: Model) -> bool:
-    """Whether it is put to sleep when nobody asks for it."""
+    """Tells if the Model is put to sleep when nobody asks for it."""
     return model.spec.autoscaling is not None and model.spec.autoscaling.min_replicas == 0
 
 
@@ -53,9 +55,12 @@ def demand(
     stream_s: float = 0.0,
     may_sleep_since: datetime | None = None,
 ) -> Demand:
-    """`use`: what gateways have told. `untold`: they cannot tell anything, so no Model is put to sleep. `unmade`: the
-    object that they tell it in is still to be made. `stream_s`: how long a stream may last. `may_sleep_since`: since
-    when the spec lets it sleep, if that is known."""
+    """Returns how many replicas the Model should have.
+
+    `use` holds what gateways have told. `untold` means that they cannot tell anything, so no Model is put to sleep.
+    `unmade` means that the object for it is still to be made. `stream_s` is how long a stream may last.
+    `may_sleep_since` is when the spec began to let the Model sleep, if that is known.
+    """
     spec = model.spec
     if model.metadata.deletion_timestamp is not None:
         return Demand("deleting", 0)
@@ -78,16 +83,18 @@ def demand(
 
 
 def _latest(now: datetime, *moments: datetime | None) -> datetime | None:
-    """Those that lie far ahead do not count: they would keep a Model awake for as long as somebody likes."""
+    """Returns the latest moment. Those that lie far ahead do not count, because they could keep a Model awake for
+    years.
+    """
     limit = now + timedelta(seconds=AHEAD_S)
     return latest(*(moment for moment in moments if moment is not None and moment <= limit))
 
 
 def _tellable_since(model: Model, use: ModelUse | None, stream_s: float) -> datetime | None:
-    """Since when every gateway can say that it is in use: since its ModelUse is there.
+    """Returns since when every gateway can say that the Model is in use: since its ModelUse exists.
 
-    A Model that is much older comes from a release without them. Gateways of that release may have streams of it
-    still, and cannot tell.
+    A Model that is much older comes from a release without ModelUses. Gateways of that release may still have streams
+    of it, and cannot tell.
     """
     made = use.metadata.creation_timestamp if use is not None else None
     if made is None:
@@ -100,7 +107,10 @@ def _tellable_since(model: Model, use: ModelUse | None, stream_s: float) -> date
 def _sleeps_at(
     model: Model, idle_s: float, wanted_at: datetime | None, used_at: datetime | None, since: datetime | None
 ) -> datetime:
-    """`since`: before that it could not have been put to sleep. One that sleeps is not woken by it."""
+    """Returns when the Model goes to sleep.
+
+    Before `since` it could not have been put to sleep. `since` does not wake a Model that sleeps.
+    """
     idle = timedelta(seconds=idle_s)
     moments = []
     if used_at is not None:
@@ -121,11 +131,12 @@ def _sleeps_at(
 def goes_on_from(
     model: Model, wanted: Demand, old: Mapping[str, Any], *, asked_anew: bool, target: int | None
 ) -> int | None:
-    """Where Serve's autoscaler goes on from; None: the replicas are set by hand.
+    """Returns where Serve's autoscaler goes on from; None if the replicas are set by hand.
 
-    Serve goes back to `initial_replicas` whenever anything in the deployment's options changes, so that number is left
-    as it is as long as nothing does, is what there is when something else changes, and what the operator has said when
-    that is new. `old`: the options that it has. `target`: how many replicas the autoscaler wants now, if known.
+    Serve goes back to `initial_replicas` whenever any option of the deployment changes. So that number stays as long as
+    nothing else changes. When something else changes, it is the number of replicas that run. When the operator asks for
+    another number, it is that one. `old` holds the options that the deployment has. `target` says how many replicas the
+    autoscaler wants now, if known.
     """
     scaling = model.spec.autoscaling
     if not wanted.autoscaled or scaling is None:
@@ -141,9 +152,9 @@ def goes_on_from(
 def caught_up(
     app: Mapping[str, Any], model: Model, wanted: Demand, *, asked_anew: bool, target: int | None
 ) -> dict[str, Any] | None:
-    """A Serve application with the options that are wanted now and all else as it was; None: it has them.
+    """Returns the Serve application with the options that are wanted now; None if it has them already.
 
-    None as well for one that has not one deployment: such a one is not ours.
+    An application that does not have exactly one deployment is not ours, so None is returned for it, too.
     """
     deployments = app.get("deployments") or []
     if len(deployments) != 1 or "name" not in deployments[0]:
@@ -157,7 +168,7 @@ def caught_up(
 
 
 def left_out(app: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether Serve has this application, and other options for its deployment than were given to KubeRay."""
+    """Tells if Serve has this application with other options for its deployment than KubeRay was given."""
 
     def bare(one: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in one.items() if name != "deployments"}
@@ -166,13 +177,13 @@ def left_out(app: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
 
 
 def override(model: Model, wanted: Demand, *, begin: int | None = None, plain: bool = False) -> dict[str, Any]:
-    """The deployment's options in serveConfigV2 that Serve takes over without restarting a replica.
+    """Returns the deployment's options in serveConfigV2 that Serve takes over without restarting a replica.
 
     A fixed number is written as an autoscaler's bounds. To Serve a deployment with an autoscaler is other code than one
-    without, so a change from `num_replicas` to bounds would restart every replica.
+    without. So a change from `num_replicas` to bounds would restart every replica.
 
-    `begin`: where an autoscaler goes on from, instead of `wanted.replicas`. `plain`: replicas run that were started
-    with `num_replicas`, as 0.1.0 wrote it.
+    `begin` is where an autoscaler goes on from, instead of `wanted.replicas`. `plain` means that replicas run which
+    were started with `num_replicas`, as 0.1.0 wrote it.
     """
     options: dict[str, Any] = {"graceful_shutdown_timeout_s": float(model.spec.drain_seconds)}
     if wanted.mode != "running":

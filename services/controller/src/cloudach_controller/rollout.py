@@ -1,12 +1,12 @@
-"""Which pods a Model's RayService asks for: those that serve, others that are to take over, or a way back. Pure.
+"""These functions choose which pods a Model's RayService asks for: those that serve, others, or a way back. Pure.
 
 KubeRay compares `rayClusterConfig` with the second cluster while there is one, and with the first otherwise. Whatever
 differs gets a new second cluster, and the one before is dropped. So the text of the first cluster alone does not take a
 replacement back: a third cluster would start. Three things together do, in any order, and none of them starts one:
 
-    the text that the first cluster was made from, with `upgradeStrategy: None`, by which KubeRay starts no cluster
-    `rayClusterDeletionDelaySeconds: 0`, which KubeRay reads when it drops a cluster
-    `status.pendingServiceStatus` emptied, by which it drops the second one
+    - The text that the first cluster was made from, with `upgradeStrategy: None`, makes KubeRay start no cluster.
+    - `rayClusterDeletionDelaySeconds: 0` is what KubeRay reads when it drops a cluster.
+    - An emptied `status.pendingServiceStatus` makes KubeRay drop the second cluster.
 
 What a RayCluster was made from stands on the RayService (`cloudach.dev/other-clusters`) for as long as the RayService
 says something else. A replacement that nobody approved, as that of a sleeping Model, is taken back when it is woken.
@@ -39,7 +39,7 @@ _DROPPED_FOR = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a RayCluster was made from."""
+    """A RayCluster was made from this."""
 
     made: Made
     application: dict[str, Any]
@@ -48,7 +48,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What else is known of a RayService."""
+    """These facts about a RayService are not in the object itself."""
 
     with_pods: frozenset[str] = frozenset()
     """RayClusters that have pods which do not end."""
@@ -76,7 +76,7 @@ class Rollout:
 
 
 def first(model: Model, settings: Settings, around: Around) -> Rollout:
-    """The roll-out that makes a RayService."""
+    """Returns the roll-out that makes a RayService."""
     asked = form.asked_hash(model, settings)
     notes = _notes(word=words.spent_now(model, asked=asked, spent="", begins=True))
     made = form.new(model, settings, around.token_secret)
@@ -84,7 +84,7 @@ def first(model: Model, settings: Settings, around: Around) -> Rollout:
 
 
 def decide(model: Model, wanted: Demand, live: Live, settings: Settings, around: Around, *, now: datetime) -> Rollout:
-    """The next step for a RayService that is there."""
+    """Returns the next step for a RayService that is there."""
     it = _situation(model, wanted, live, settings, around)
     choice = _choose(it)
     begins = choice.pods in ("replaced", "begun anew")
@@ -183,7 +183,7 @@ def _situation(model: Model, wanted: Demand, live: Live, settings: Settings, aro
 
 
 def _choose(it: _Situation) -> _Choice:
-    """What the RayService is to say, and how it gets there from what it says."""
+    """Chooses what the RayService is to say next."""
     asked = _Choice(Origin(it.said.made, it.new.application)) if it.said_is_asked else None
     if it.wanted.mode == "deleting":
         return _return(it, _Choice(it.said))
@@ -204,7 +204,7 @@ def _choose(it: _Situation) -> _Choice:
 
 
 def _return(it: _Situation, otherwise: _Choice) -> _Choice:
-    """To the first cluster as it is, without the second one."""
+    """Returns to the first cluster as it is, without the second one, if that is possible."""
     serving, live = it.serving, it.live
     if serving is None or live.pending_ready:
         return otherwise
@@ -218,12 +218,12 @@ def _return(it: _Situation, otherwise: _Choice) -> _Choice:
 
 
 def _is_empty(model: Model) -> bool:
-    """No replica runs, as far as was seen."""
+    """Tells if no replica runs, as far as was seen."""
     return model.status.replicas == 0
 
 
 def _as_cheap(new: Origin, old: Origin) -> bool:
-    """Whether a replica of the one takes what a replica of the other takes, and may come in its place unasked."""
+    """Tells if replicas of both take the same resources. Then the new one may come in the other's place unasked."""
 
     def cost(origin: Origin) -> Any:
         template = origin.made.config["workerGroupSpecs"][0]["template"]["spec"]
@@ -249,9 +249,9 @@ def _ask(model: Model, asked: str, spent: str) -> str:
 
 
 def _others(live: Live, said: Origin, *, drifted: bool) -> dict[str, Origin | None]:
-    """The RayClusters that were not made from what the RayService says now.
+    """Returns the RayClusters that were not made from what the RayService says now.
 
-    None: nobody knows what one was made from, because somebody's hands or a release before this one came between.
+    None stands for a cluster of unknown origin, because somebody's change by hand or an older release came between.
     """
     written = _read(live.annotations.get(build.ANNOTATION_OTHERS, ""))
     others = {name: origin for name, origin in written.items() if name in (live.active, live.pending)}
@@ -285,7 +285,9 @@ def _others_then(it: _Situation, choice: _Choice) -> dict[str, Origin | None]:
 
 
 def _dropped(live: Live, around: Around, now: datetime, *, given_up: str) -> str:
-    """The note of what was given up; empty when KubeRay has surely noted it, and its pods have gone."""
+    """Returns the note of the cluster that was given up. It is empty when KubeRay has surely noted it, and its pods
+    have gone.
+    """
     note = live.annotations.get(build.ANNOTATION_DROPPED, "")
     name, _, at = note.partition(" ")
     try:
@@ -317,7 +319,7 @@ def _written(origin: Origin) -> dict[str, Any]:
 
 
 def _read(text: str) -> dict[str, Origin | None]:
-    """Nothing of what cannot be read."""
+    """Returns nothing for text that cannot be read."""
     try:
         written = json.loads(text) if text else {}
         return {str(name): _origin(one) if one is not None else None for name, one in written.items()}

@@ -1,4 +1,4 @@
-"""The status of a Model, from what it should be and what was seen: pure."""
+"""The status of a Model is made from what it should be and what was seen. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def status(
     grant: Grant = NOTHING,
     engine_key: str | None = None,
 ) -> ModelStatus:
-    """`grant`: the names that it gets. `engine_key`: the id of its key."""
+    """`grant` holds the names that the Model gets. `engine_key` is the id of its key."""
     old = model.status
     view = seen.replicas
     if view is None or view.building:
@@ -114,7 +114,7 @@ def status(
 
 
 def invalid(old: ModelStatus, error: InvalidModel, *, generation: int, now: datetime) -> ModelStatus:
-    """What ran before goes on, and its status stays but for this."""
+    """Returns the status of a Model with a wrong spec: as before, and Degraded names the fields. What ran goes on."""
     fields = "; ".join(map(str, error.errors))
     conditions = set_condition(
         old.conditions,
@@ -144,7 +144,7 @@ def invalid(old: ModelStatus, error: InvalidModel, *, generation: int, now: date
 
 
 def name_taken(grant: Grant) -> Cause | None:
-    """Why it is not served by all the names that it asks for."""
+    """Returns why the Model is not served by all the names that it asks for; None if it is."""
     if not grant.refused:
         return None
     first = grant.refused[0]
@@ -154,7 +154,7 @@ def name_taken(grant: Grant) -> Cause | None:
 
 
 def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
-    """Adapters that whichever replica a request comes to has loaded; None where the Model has had none.
+    """Returns adapters that every replica has loaded; None where the Model has had none.
 
     While replicas are replaced there are old ones and new ones, so only what both have counts. Without any replica it
     is all that the next one will have. While Serve reads a configuration, the status may have called replicas
@@ -171,7 +171,7 @@ def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
 
 
 def _last_known(old: ModelStatus, seen: Observation) -> Replicas:
-    """Where the dashboard is silent, what runs is taken to run on; where there is no RayService, nothing runs."""
+    """Takes what ran to run on where the dashboard is silent. Where there is no RayService, nothing runs."""
     told = seen.replicas
     if seen.ray_service is None or not (seen.unreachable or told is not None):
         return _NOTHING
@@ -191,7 +191,7 @@ def _desired(wanted: Demand, view: Replicas) -> int:
 
 
 def _fewer(old: ModelStatus, view: Replicas, desired: int, wanted: Demand) -> bool:
-    """It had them all and has lost some; not so when more are wanted than before."""
+    """Tells if the Model had all its replicas and has lost some. A Model that wants more than before has lost none."""
     had = old.desired_replicas == desired and old.state in (State.READY, State.DEGRADED)
     return wanted.mode == "running" and had and 0 < view.ready < desired
 
@@ -199,7 +199,7 @@ def _fewer(old: ModelStatus, view: Replicas, desired: int, wanted: Demand) -> bo
 def _state(
     wanted: Demand, view: Replicas, desired: int, wrong: Cause | None, seen: Observation, *, fatal: bool
 ) -> State:
-    """`fatal`: whether what is wrong may keep it from answering."""
+    """`fatal` says whether what is wrong may keep the Model from answering."""
     if wanted.mode == "deleting":
         return State.DELETING
     if wanted.mode != "running":
@@ -215,14 +215,14 @@ def _state(
 
 
 def _selector(model: Model, seen: Observation) -> str:
-    """It selects the pods that serve, because idle ones of a dropped cluster would halve the load that an HPA sees."""
+    """Selects the pods that serve, because idle ones of a dropped cluster would halve the load that an HPA sees."""
     head = active_head(seen.ray_service)
     cluster = f",ray.io/cluster={head.cluster}" if head is not None else ""
     return f"{LABEL_MODEL}={model.metadata.name},ray.io/node-type=worker{cluster}"
 
 
 def _late(seen: Observation, settings: Settings, now: datetime) -> Cause | None:
-    """KubeRay has not acted for so long that somebody has to look."""
+    """Returns a cause if KubeRay has not acted for so long that somebody has to look."""
     found = behind(seen)
     if found is None or not found.is_late(now, settings.ray.kuberay_late_s):
         return None
@@ -230,7 +230,7 @@ def _late(seen: Observation, settings: Settings, now: datetime) -> Cause | None:
 
 
 def _ready(wanted: Demand, view: Replicas, desired: int, running: Replicas) -> _Said:
-    """`running`: what Serve says, whether it can be reached or not."""
+    """`running` is what Serve says, even if the replicas cannot be reached."""
     if wanted.mode == "deleting":
         return _Said(Reason.DELETING, MEANINGS[Reason.DELETING], False)
     if wanted.mode != "running":
@@ -275,7 +275,7 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
 
 
 def _up_to_date(seen: Observation) -> _Said:
-    """All that can be seen is as it should be; there may be something that KubeRay is still to take."""
+    """All that can be seen is as it should be. KubeRay may still have to act on something."""
     left = behind(seen)
     if left is not None:
         return _Said(Reason.KUBERAY_BEHIND, str(left), True)

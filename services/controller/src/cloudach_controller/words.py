@@ -1,11 +1,12 @@
-"""The operator's word for a second set of pods, `cloudach.dev/allow-replacement` on the Model: pure.
+"""The operator allows a second set of pods with a word: `cloudach.dev/allow-replacement` on the Model. Pure.
 
-    <hash>        for the pods with this hash, as the condition ReplacementPending tells it
-    once:<text>   for the change that comes together with it, so that both can be written down beforehand
-    always        for every change
+    <hash>        allows the pods with this hash, which the condition ReplacementPending tells
+    once:<text>   allows the change that comes together with it, so both can be written down beforehand
+    always        allows every change
 
-The first two are spent once: the RayService keeps the word that was used last. A number, as release 0.2.0 and those
-before it asked for, approves nothing: those releases acted on theirs at once, so one that stands there is used up.
+The first two are spent once: the RayService keeps the word that was used last. Release 0.2.0 and those before it asked
+for a number, which approves nothing. Those releases acted on theirs at once, so a number that stands there is used
+up.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _LONGEST = 253
 
 
 def allows(model: Model, settings: Settings, *, asked: str, spent: str) -> bool:
-    """`asked`: the hash of the pods that the Model asks for. `spent`: the word that was used last."""
+    """`asked` is the hash of the pods that the Model asks for. `spent` is the word that was used last."""
     if settings.rollout.replacement == "at_once":
         return True
     word = _word(model)
@@ -31,10 +32,10 @@ def allows(model: Model, settings: Settings, *, asked: str, spent: str) -> bool:
 
 
 def spent_now(model: Model, *, asked: str, spent: str, begins: bool) -> str:
-    """The word that counts as used from now on. `begins`: pods with the hash `asked` are started.
+    """Returns the word that counts as used from now on. `begins` says that pods with the hash `asked` are started.
 
-    One that is written together with a change is spent when it is first seen, whether anything was to be replaced or
-    not: it was not meant for what comes later.
+    A `once:` word is spent when it is first seen, whether anything was to be replaced or not. It came with one change,
+    and was not meant for later ones.
     """
     word = _word(model)
     if word.startswith(ONCE) or (begins and word == asked):
@@ -43,19 +44,21 @@ def spent_now(model: Model, *, asked: str, spent: str, begins: bool) -> str:
 
 
 def command(model: Model, asked: str, *, spent: str) -> str:
-    """What lets the replacement begin. A word that is spent would do nothing, so then it is another one."""
+    """Returns the command that lets the replacement begin. A word that is spent would do nothing, so
+    another is made.
+    """
     meta = model.metadata
     word = asked if asked != spent else f"{ONCE}{asked}"
     return f"kubectl annotate model {meta.name} -n {meta.namespace} --overwrite {ANNOTATION_ALLOW_REPLACEMENT}={word}"
 
 
 def is_of_an_older_release(model: Model) -> bool:
-    """Whether it is a generation, which approves nothing any more."""
+    """Tells if the word is a generation, which approves nothing any more."""
     word = _word(model)
     return word.isdigit() and len(word) < 16
 
 
 def _word(model: Model) -> str:
-    """Empty for one that is too long to be kept on the RayService."""
+    """Returns an empty text for a word that is too long to be kept on the RayService."""
     word = model.metadata.annotations.get(ANNOTATION_ALLOW_REPLACEMENT, "")
     return word if len(word) <= _LONGEST else ""

@@ -1,1 +1,3 @@
-"""What only the controller has of the Kubernetes API: kinds, and events on Models. The rest is `cloudach_kube`."""
+"""Only the controller needs these parts of the Kubernetes API: its kinds, and events on Models. The rest is in
+`cloudach_kube`.
+"""

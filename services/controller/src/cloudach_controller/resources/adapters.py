@@ -1,6 +1,7 @@
-"""LoRA adapters: what `cloudach_inference.serve:build` is told of them, and what the pods need to reach them. Pure.
+"""LoRA adapters reach the engine through the args of `cloudach_inference.serve:build`, and need things in the pods.
+Pure.
 
-Pods are replaced when what they need changes; so the Secret and the claim of the base's weights serve its adapters too.
+Pods are replaced when what they need changes. So the Secret and the claim of the base's weights serve its adapters too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ ADAPTERS_FOLDER = "/adapters"
 
 
 def of_engine(model: Model) -> dict[str, Any] | None:
-    """`lora` of the application's args, in an order that is always the same; what clients call them is not in it."""
+    """Returns `lora` of the application's args, always in the same order. The names that clients use are not in it."""
     lora = model.spec.lora
     if lora is None:
         return None
@@ -35,14 +36,14 @@ def any_from_hub(model: Model) -> bool:
 
 
 def claims(model: Model) -> dict[str, str]:
-    """Claims that only adapters need, with the folder of each in the pods."""
+    """Returns the claims that only adapters need, with the folder of each in the pods."""
     base = model.spec.source.pvc
     found = {a.source.pvc.claim_name for a in model.spec.adapters if a.source.pvc is not None}
     return {name: f"{ADAPTERS_FOLDER}/{name}" for name in sorted(found - ({base.claim_name} if base else set()))}
 
 
 def tokens(model: Model) -> list[dict[str, Any]]:
-    """Environment variables of pods: access tokens that are not the base's."""
+    """Returns environment variables of pods with access tokens that are not the base's."""
     found: dict[str, dict[str, Any]] = {}
     for adapter in model.spec.adapters:
         prefix = _prefix(model, adapter.source)
@@ -54,7 +55,7 @@ def tokens(model: Model) -> list[dict[str, Any]]:
 
 
 def credentials(model: Model) -> list[dict[str, Any]]:
-    """`envFrom` of pods: credentials of object stores that are not the base's."""
+    """Returns `envFrom` of pods with credentials of object stores that are not the base's."""
     found: dict[str, dict[str, Any]] = {}
     for adapter in model.spec.adapters:
         prefix = _prefix(model, adapter.source)
@@ -82,7 +83,7 @@ def _place(model: Model, source: AdapterSource) -> dict[str, Any]:
 
 
 def _prefix(model: Model, source: AdapterSource) -> str:
-    """Of variables with a secret that the base has not; empty: the base's do."""
+    """Returns the prefix of variables whose Secret is the adapter's alone; empty if the base's variables serve."""
     base = model.spec.source
     if source.hugging_face is not None and source.hugging_face.token_secret is not None:
         token = source.hugging_face.token_secret

@@ -1,7 +1,7 @@
-"""What this release adds to the clusters that Models ask for (`cluster.py`). Pure.
+"""These functions add to a cluster what this release wants beyond what its Model asks for (`cluster.py`). Pure.
 
-None of it is compared with a cluster that runs, so none of it ever replaces one: neither after an upgrade, nor when a
-setting or a field that it reads is changed. A cluster keeps the pods that it was made with, and gets all of this when
+None of it is compared with a cluster that runs. So none of it ever replaces one, neither after an upgrade nor when a
+setting or field that it reads is changed. A cluster keeps the pods that it was made with. It gets all of this when
 something that its Model asks for replaces it (`form.py`). An addition is a function here and its name in `ALL`.
 """
 
@@ -31,7 +31,9 @@ _AFTER_DRAIN_S = 15
 
 
 def lock(cluster: dict[str, Any], model: Model, settings: Settings) -> None:
-    """The engines ask for a key: in the environment for a process that begins, in a folder that follows the Secret."""
+    """Makes the engines ask for a key. A process that begins has it in its environment, and a folder follows the
+    Secret.
+    """
     if not settings.inference.engine_keys:
         return
     name = model.metadata.name
@@ -47,7 +49,7 @@ def lock(cluster: dict[str, Any], model: Model, settings: Settings) -> None:
 
 
 def drop_token(cluster: dict[str, Any], _: Model, settings: Settings) -> None:
-    """Worker pods have no service account's token. The head's autoscaler needs one."""
+    """Leaves the service account's token out of worker pods. The head's autoscaler needs one."""
     if not settings.inference.automount_service_account_token:
         worker_pod(cluster)["automountServiceAccountToken"] = False
 
@@ -87,13 +89,15 @@ def drain(cluster: dict[str, Any], model: Model, _: Settings) -> None:
 
 
 def leave_dead_pods(cluster: dict[str, Any], _: Model, __: Settings) -> None:
-    """HAProxy takes another replica a second after the one that it asks cannot be reached; Ray's default is five."""
+    """Lets HAProxy try another replica after one second when the first cannot be reached; Ray's default is five."""
     for pod in (head_pod(cluster), worker_pod(cluster)):
         add_variables(_main(pod), {"RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "1"})
 
 
 def restrict_autoscaler(cluster: dict[str, Any], _: Model, settings: Settings) -> None:
-    """The container that KubeRay puts beside the head passes Pod Security "restricted", and asks for what it needs."""
+    """Lets the container that KubeRay puts beside the head pass Pod Security "restricted", with requests
+    that suffice.
+    """
     memory = settings.inference.autoscaler_memory
     requests = {"cpu": settings.inference.autoscaler_cpu, "memory": memory}
     cluster["autoscalerOptions"] |= {
@@ -103,14 +107,16 @@ def restrict_autoscaler(cluster: dict[str, Any], _: Model, settings: Settings) -
 
 
 def keep_state(cluster: dict[str, Any], model: Model, settings: Settings) -> None:
-    """A head that is lost and made anew finds what Ray knew, so its engines serve on meanwhile."""
+    """Lets a head that is lost and made anew find what Ray knew. Meanwhile its engines go on serving."""
     store = settings.gcs_store
     if store.address is not None and store.new_clusters and settings.ray.gcs_redis_address is None:
         cluster["gcsFaultToleranceOptions"] = gcs_store.options(model, store.address)
 
 
 def lock_ray(cluster: dict[str, Any], token_secret: str) -> None:
-    """With a token of the Model's own. Not one of `ALL`, because the Secret's name is known at run time alone."""
+    """Locks Ray with a token of the Model's own. It is not in `ALL`, because only the run time knows the
+    Secret's name.
+    """
     if "authOptions" in cluster:
         cluster["authOptions"]["secretName"] = token_secret
 
@@ -119,37 +125,37 @@ ALL: tuple[Addition, ...] = (lock, drop_token, probe, drain, leave_dead_pods, re
 
 
 def add_variables(container: dict[str, Any], variables: Mapping[str, str]) -> None:
-    """Those that are there already are the operator's, from the settings."""
+    """Adds variables that are not there yet. Those that are there are the operator's, from the settings."""
     there = {one["name"] for one in container["env"]}
     container["env"] += [{"name": name, "value": value} for name, value in variables.items() if name not in there]
 
 
 def _main(pod: dict[str, Any]) -> dict[str, Any]:
-    """The container that Ray runs in."""
+    """Returns the container that Ray runs in."""
     container: dict[str, Any] = pod["containers"][0]
     return container
 
 
 def head_pod(cluster: dict[str, Any]) -> dict[str, Any]:
-    """The spec of the head's pod."""
+    """Returns the spec of the head's pod."""
     pod: dict[str, Any] = cluster["headGroupSpec"]["template"]["spec"]
     return pod
 
 
 def worker_pod(cluster: dict[str, Any]) -> dict[str, Any]:
-    """The spec of a worker's pod."""
+    """Returns the spec of a worker's pod."""
     pod: dict[str, Any] = cluster["workerGroupSpecs"][0]["template"]["spec"]
     return pod
 
 
 def is_locked(cluster: dict[str, Any]) -> bool:
-    """Whether its engines ask for a key."""
+    """Tells if the cluster's engines ask for a key."""
     groups = cluster.get("workerGroupSpecs") or [{}]
     return _has_key(groups[0].get("template") or {})
 
 
 def is_key_asked_for(cluster: dict[str, Any], pods: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether engines of this cluster ask for a key, or those of one before it, which serve until it has taken over."""
+    """Tells if engines ask for a key: those of this cluster, or of an earlier one that serves until it takes over."""
     return is_locked(cluster) or any(map(_has_key, pods))
 
 

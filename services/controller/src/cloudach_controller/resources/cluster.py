@@ -1,11 +1,12 @@
-"""The rayClusterConfig that a Model's spec and the settings ask for: a head without engines, and worker pods that come
-and go with the replicas. Pure.
+"""This module makes the rayClusterConfig that a Model's spec and the settings ask for. Pure.
 
-Running clusters are compared with this, so for one spec and one configuration it has to stay the same for good, to the
-letter: a release that makes another text of them replaces every cluster. What is new in a release goes elsewhere:
+It has a head without engines, and worker pods that come and go with the replicas.
 
-- A field of the spec or a setting that is new, and for whose change pods are to be replaced, is written here, but
-  only where it is set. Without it the text is as it was.
+Running clusters are compared with this text. So for one spec and one configuration it must stay the same for good, to
+the letter. A release that makes another text replaces every cluster. What is new in a release goes elsewhere:
+
+- A new field or setting whose change is to replace pods is written here, but only where it is set. Without it the
+  text is as it was.
 - Everything else that shapes the pods belongs into `additions.py`, which is not compared.
 """
 
@@ -76,7 +77,7 @@ def asked_cluster(model: Model, settings: Settings) -> dict[str, Any]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Of every Ray process: HAProxy before the replicas, which stream to it directly."""
+    """Returns the variables of every Ray process. They put HAProxy before the replicas, which stream to it directly."""
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -142,7 +143,7 @@ def _pod(model: Model, settings: Settings, container: str, resources: dict[str, 
 
 
 def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
-    """Worker pods: on which nodes, and with which volumes."""
+    """Says on which nodes worker pods run, and with which volumes."""
     spec = model.spec
     gpu_type = {settings.inference.gpu_type_label: spec.gpu.type} if spec.gpu.type else {}
     if spec.node_selector or gpu_type:
@@ -166,7 +167,9 @@ def _place(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
 
 
 def _place_head(model: Model, settings: Settings, pod: dict[str, Any]) -> None:
-    """A head needs no GPU, and on a node with some it keeps that node from being taken down: it goes there if told."""
+    """Sends the head to a node with GPUs only if told to, because it needs none and keeps such a node from being taken
+    down.
+    """
     given, spec = settings.inference, model.spec
     follows = given.head_with_model
     selector = {**(spec.node_selector if follows else {}), **given.head_node_selector}
@@ -221,10 +224,10 @@ def _worker_resources(model: Model, settings: Settings) -> dict[str, Any]:
 
 
 def _gpus(model: Model) -> int:
-    """GPUs of one worker pod."""
+    """Returns the GPUs of one worker pod."""
     return model.spec.gpu.count_per_pod if model.spec.gpus_per_replica else 0
 
 
 def short(value: Any) -> str:
-    """A hash of a value."""
+    """Returns a hash of a value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

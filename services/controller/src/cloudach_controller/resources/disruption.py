@@ -1,9 +1,11 @@
-"""How many of a Model's pods may be evicted at a time, as when nodes are drained: a PodDisruptionBudget. Pure.
+"""A PodDisruptionBudget says how many of a Model's pods may be evicted at a time, as when nodes are drained. Pure.
 
-A budget counts pods that are ready, and a pod of ours is ready as soon as any replica of its cluster is: also while its
-own loads weights, and where it has none to spare. So the number follows the replicas that answer: one pod may go at a
-time, and none while a replica is missing. It is a plain number, because Kubernetes finds no owner with a scale for
-pods of a RayCluster; `maxUnavailable` or a percentage would refuse every eviction.
+A budget counts pods that are ready. A pod of ours is ready as soon as any replica of its cluster is. It counts while
+its own replica loads weights, and where the Model has no replica to spare. So the number follows the replicas that
+answer: one pod may go at a time, and none while a replica is missing.
+
+It is a plain number, because Kubernetes finds no owner with a scale for pods of a RayCluster. With `maxUnavailable` or
+a percentage it would refuse every eviction.
 """
 
 from __future__ import annotations
@@ -19,17 +21,17 @@ _WORKER = {"ray.io/node-type": "worker"}
 
 
 def budget_name(model: Model) -> str:
-    """After the dot, which no Model's name has, no two Models' are alike."""
+    """The part after the dot, which no Model's name has, keeps the names of two Models' budgets apart."""
     return f"{model.metadata.name}.replicas"
 
 
 def budget(
     model: Model, *, desired: int, ready: int, pods: Iterable[Mapping[str, Any]], running: int = 0
 ) -> dict[str, Any] | None:
-    """`desired` and `ready`: replicas. `pods`: all of the Model. None: nothing is worth protecting.
+    """Returns None if nothing is worth protecting. `desired` and `ready` count replicas. `pods` are all of the Model's.
 
-    `running`: replicas that are up, and that nobody may reach yet. Right after a replacement that is all of them, and
-    streams still run on the pods from before.
+    `running` counts replicas that are up, though nobody may reach them yet. Right after a replacement that is all of
+    them, and streams still run on the pods from before.
 
     The pods of two clusters count together, because the budget cannot tell them apart.
     """
@@ -58,7 +60,7 @@ def pods_per_replica(model: Model) -> int:
 
 
 def _is_healthy(pod: Mapping[str, Any]) -> bool:
-    """Whether Kubernetes counts it."""
+    """Tells if Kubernetes counts the pod."""
     meta, status = pod["metadata"], pod.get("status") or {}
     if meta.get("deletionTimestamp") or not _WORKER.items() <= (meta.get("labels") or {}).items():
         return False

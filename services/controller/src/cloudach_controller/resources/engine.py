@@ -1,6 +1,6 @@
-"""What `cloudach_inference.serve:build` is told of a Model's engine, and where its pods get the weights: pure.
+"""These functions make the args that `cloudach_inference.serve:build` gets for a Model's engine. Pure.
 
-Replica counts and drain times are not in here: whatever is, restarts the replicas when it changes.
+Replica counts and drain times are not among them, because whatever is restarts the replicas when it changes.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _ROUTERS = {
 
 
 def deployment(model: Model) -> str:
-    """The Serve deployment that holds the replicas."""
+    """Returns the name of the Serve deployment that holds the replicas."""
     kind = "Simulator" if model.spec.source.simulator is not None else "LLMServer"
     return f"{kind}:{model.upstream_model}"
 
 
 def build_args(model: Model) -> dict[str, Any]:
-    """`args` of the Serve application."""
+    """Returns `args` of the Serve application."""
     simulated = model.spec.source.simulator is not None
     lora = adapters.of_engine(model)
     return {
@@ -42,12 +42,12 @@ def build_args(model: Model) -> dict[str, Any]:
 
 
 def runtime_env(model: Model) -> dict[str, str]:
-    """Variables with plain values; those from Secrets and ConfigMaps are the pods'."""
+    """Returns the variables with plain values. Those from Secrets and ConfigMaps are set in the pods."""
     return {variable.name: variable.value for variable in model.spec.engine.env if variable.value is not None}
 
 
 def logical_cpus(model: Model) -> int:
-    """Ray's bookkeeping of one worker pod: so much that what belongs into it fits, and nothing else."""
+    """Returns the CPUs of one worker pod in Ray's books: so many that what belongs into it fits, and nothing else."""
     if model.spec.source.simulator is not None:
         return 1
     return 1 + max(model.spec.gpu.count_per_pod, 1)

@@ -1,13 +1,13 @@
-"""Which rayClusterConfig a RayService gets: that of the cluster that it has, or a new one. Pure.
+"""A RayService gets the rayClusterConfig of the cluster that it has, or a new one. Pure.
 
-KubeRay starts a second cluster for every change of that text, so it changes only when a Model's spec or the settings
-ask for other pods. Two annotations of the RayService say how it came about:
+KubeRay starts a second cluster for every change of that text. So it changes only when a Model's spec or the settings
+ask for other pods. Two annotations of the RayService say how the text came about:
 
     cloudach.dev/cluster-hash   `<hash of what was asked for>-<hash of the rayClusterConfig>`
     cloudach.dev/cluster        the rayClusterConfig, as it was made
 
 What was asked for is `cluster.asked_cluster`. As long as its hash stays, the cluster keeps the text that it was made
-with, whatever this release would make of it today, and what somebody changes in it by hand is put right. Clusters of
+with, whatever this release would make of it today. What somebody changes in it by hand is put right. Clusters of
 0.1.0 and 0.2.0 have the second hash alone, without a dash. They are known by being made anew as those releases did.
 """
 
@@ -28,7 +28,9 @@ from .ray_service import Live, Made
 
 
 def ray_cluster(model: Model, settings: Settings, token_secret: str = "") -> dict[str, Any]:
-    """The rayClusterConfig of a new cluster. `token_secret`: with its Model's own token; empty: it has none."""
+    """Returns the rayClusterConfig of a new cluster. `token_secret` holds its Model's own token; empty if
+    it has none.
+    """
     cluster = _with_additions(asked_cluster(model, settings), model, settings)
     if token_secret:
         lock_ray(cluster, token_secret)
@@ -36,18 +38,18 @@ def ray_cluster(model: Model, settings: Settings, token_secret: str = "") -> dic
 
 
 def asked_hash(model: Model, settings: Settings) -> str:
-    """Tells apart what Models ask for: another hash is another cluster."""
+    """Returns a hash of what the Model asks for. Another hash needs another cluster."""
     return short(asked_cluster(model, settings))
 
 
 def new(model: Model, settings: Settings, token_secret: str = "") -> Made:
-    """`token_secret`: as for `ray_cluster`."""
+    """Returns a new cluster. `token_secret` is as in `ray_cluster`."""
     config = ray_cluster(model, settings, token_secret)
     return Made(config, f"{asked_hash(model, settings)}-{short(config)}", recorded=True)
 
 
 def running(live: Live, model: Model, settings: Settings) -> Made:
-    """The cluster of a RayService as it was made; as it is now, if nothing tells how it was made."""
+    """Returns the cluster of a RayService as it was made; as it is now, if nothing tells how it was made."""
     made = live.cluster_hash.rpartition("-")[2]
     for config in _candidates(live, model, settings):
         if short(config) == made:
@@ -56,7 +58,7 @@ def running(live: Live, model: Model, settings: Settings) -> Made:
 
 
 def is_as_asked(made: Made, model: Model, settings: Settings) -> bool:
-    """Whether it was made from what the Model asks for now; then nothing replaces it."""
+    """Tells if the cluster was made from what the Model asks for now. Then nothing replaces it."""
     asked, _, text = made.stamp.rpartition("-")
     if asked:
         return asked == asked_hash(model, settings)
@@ -77,7 +79,7 @@ def _candidates(live: Live, model: Model, settings: Settings) -> Iterator[dict[s
 
 
 def _as_made_before(model: Model, settings: Settings) -> Iterator[dict[str, Any]]:
-    """How 0.1.0 and 0.2.0 made it: without additions, or with one or both of the first two."""
+    """Yields the texts that 0.1.0 and 0.2.0 made: without additions, or with one or both of the first two."""
     asked = asked_cluster(model, settings)
     for locked, tokenless in product((True, False), repeat=2):
         chosen = {"engine_keys": locked, "automount_service_account_token": not tokenless}

@@ -1,4 +1,5 @@
-"""Who may do what in the chart's store of Ray's state, and where a Model's head finds its password. Pure.
+"""Users of the chart's store of Ray's state are described here: their rights, and where a head finds its password.
+Pure.
 
 Ray writes hashes `RAY<namespace>@<table>`, and KubeRay takes the RayCluster's UID as this namespace. So each Model has
 a user of its own, which reaches the keys of its own clusters and no others.
@@ -50,27 +51,29 @@ def owner(model: Model) -> Owner:
 
 
 def password(secret: str, user: str) -> str:
-    """Made from the store's own password, so nothing has to be kept for a user that is made anew."""
+    """Derives the password from the store's own, so nothing has to be kept for a user that is made anew."""
     return hmac.new(secret.encode(), user.encode(), hashlib.sha256).hexdigest()
 
 
 def prefix(uid: str) -> str:
-    """What the keys of a RayCluster begin with."""
+    """Returns the beginning of the keys of a RayCluster."""
     return f"RAY{uid}@"
 
 
 def keys_of(uids: Iterable[str]) -> list[str]:
-    """The patterns of all keys that a Model's user may reach."""
+    """Returns the patterns of all keys that a Model's user may reach."""
     return [_PROBE, *(f"{prefix(uid)}*" for uid in sorted(uids))]
 
 
 def uids_in(patterns: Iterable[str]) -> frozenset[str]:
-    """The RayClusters that these patterns are about."""
+    """Returns the RayClusters that these patterns are about."""
     return frozenset(one[3:-2] for one in patterns if one.startswith("RAY") and one.endswith("@*"))
 
 
 def options(model: Model, address: str) -> dict[str, Any]:
-    """`gcsFaultToleranceOptions` of a RayCluster. KubeRay takes the cluster's UID where no namespace is named."""
+    """Returns `gcsFaultToleranceOptions` of a RayCluster. KubeRay takes the cluster's UID where no
+    namespace is named.
+    """
     reference = {"name": GCS_STORE_SECRET, "key": model.metadata.name}
     return {
         "redisAddress": address,

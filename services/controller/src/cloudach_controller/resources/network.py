@@ -1,8 +1,8 @@
-"""What reaches a Model's pods, and what they reach: NetworkPolicies of each Model, which go with it. Pure.
+"""NetworkPolicies of each Model say what reaches its pods and what they reach. They go with the Model. Pure.
 
-They select by the Model's own label, so one Model's engines are closed to another's. Two policies, because the head
-alone has a dashboard, which the controller and KubeRay ask, and the head alone asks the API server (Ray's autoscaler)
-and the store of Ray's state, which KubeRay's Job cleans up in the end.
+They select by the Model's own label, so one Model's engines are closed to another's. There are two policies, because
+the head alone has a dashboard, which the controller and KubeRay ask. The head alone asks the API server (Ray's
+autoscaler) and the store of Ray's state, which KubeRay's Job cleans up in the end.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ _METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fe80::
 
 
 def names(model: Model) -> tuple[str, str]:
-    """Of all policies that it may have. After the dot, which no Model's name has, no two Models' are alike."""
+    """Returns the names of all policies that the Model may have. The part after the dot, which no Model's name has,
+    keeps those of two Models apart.
+    """
     return f"{model.metadata.name}.head", f"{model.metadata.name}.engines"
 
 
 def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
-    """What to apply, in order; empty where none are wanted."""
+    """Returns the policies to apply, in order; empty if none are wanted."""
     wanted = settings.network_policy
     if not wanted.enabled:
         return []
@@ -50,7 +52,7 @@ def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _policy(model: Model, name: str, spec: dict[str, Any], *, nodes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`nodes`: only pods of these types, as KubeRay calls them."""
+    """`nodes` limits the policy to pods of these types, as KubeRay calls them."""
     own = {LABEL_MODEL: model.metadata.name}
     # An empty list says the same as none, and the API server drops it: it would be applied again and again.
     spec = {field: value for field, value in spec.items() if value != []}
@@ -81,13 +83,13 @@ def _ingress(model: Model, settings: Settings) -> list[Rule]:
 
 
 def _ingress_of_head(settings: Settings) -> list[Rule]:
-    """KubeRay asks the dashboard, and on 8000 how Serve's proxy is; the agents' port 52365 only kubelets ask."""
+    """KubeRay asks the dashboard, and on 8000 how Serve's proxy is. Only kubelets ask the agents' port 52365."""
     wanted = settings.network_policy
     return _named((wanted.controllers, (8265,)), (wanted.kuberay, (8265, 8000)))
 
 
 def _named(*who: tuple[Sequence[dict[str, Any]], tuple[int, ...]]) -> list[Rule]:
-    """Without anybody there is no rule, because a rule without `from` lets everybody in."""
+    """Makes no rule for an empty list, because a rule without `from` lets everybody in."""
     return [{"ports": _tcp(*ports), "from": list(peers)} for peers, ports in who if peers]
 
 
@@ -117,7 +119,7 @@ def _egress_of_head(settings: Settings) -> list[Rule]:
 
 
 def _store(store: ObjectStore) -> Rule:
-    """The operator has named it, so it may be in a private range; by a name it may be anywhere."""
+    """Opens the store that the operator has named, even in a private range. A host name may lead anywhere."""
     url = urlsplit(store.endpoint or "")
     host = url.hostname or ""
     try:
@@ -130,7 +132,7 @@ def _store(store: ObjectStore) -> Rule:
 
 
 def _anywhere() -> list[dict[str, Any]]:
-    """Pods are named apart, because for Cilium no range of addresses holds those of the cluster."""
+    """Names pods apart, because for Cilium no range of addresses holds those of the cluster."""
     return [*_anywhere_but(_METADATA), {"namespaceSelector": {}}]
 
 
@@ -141,7 +143,7 @@ def _anywhere_but(closed: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _through_nat64(block: str) -> str:
-    """Where a cluster without IPv4 addresses finds a range of IPv4: its public ones stay open."""
+    """Returns where a cluster without IPv4 addresses finds a range of IPv4. Public addresses stay open that way."""
     network = IPv4Network(block)
     return str(IPv6Network((int(_NAT64) | int(network.network_address), 96 + network.prefixlen)))
 

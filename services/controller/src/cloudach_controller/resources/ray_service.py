@@ -1,4 +1,4 @@
-"""The RayService of a Model, as it is applied: pure."""
+"""The RayService of a Model is made here, as it is applied. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ANNOTATION_MAY_SLEEP = f"{GROUP}/may-sleep-since"
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What of a RayService that is there matters here."""
+    """It holds what matters of a RayService that is there."""
 
     cluster: dict[str, Any]
     cluster_hash: str
@@ -58,13 +58,13 @@ class Live:
 
     @property
     def bare_application(self) -> dict[str, Any]:
-        """Without the options of the deployment."""
+        """Returns the application without the options of the deployment."""
         return {name: value for name, value in self.application.items() if name != "deployments"}
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A cluster with what it was made from."""
+    """It is a cluster with a hash of what it was made from."""
 
     config: dict[str, Any]
     stamp: str
@@ -99,7 +99,7 @@ def live(ray_service: dict[str, Any]) -> Live:
 
 
 def may_sleep_since(ray_service: dict[str, Any] | None, now: datetime) -> datetime | None:
-    """Since when the spec lets its Model sleep, for one that it lets; now, where that has not been noted yet."""
+    """Returns since when the spec lets its Model sleep. Where that has not been noted yet, it is now."""
     if ray_service is None:
         return None
     try:
@@ -112,7 +112,7 @@ def may_sleep_since(ray_service: dict[str, Any] | None, now: datetime) -> dateti
 
 
 def application(model: Model) -> dict[str, Any]:
-    """All of it that restarts replicas when it changes."""
+    """Returns the Serve application without its deployment's options: every change of it restarts replicas."""
     app: dict[str, Any] = {
         "name": engine.APPLICATION,
         "route_prefix": "/",
@@ -126,13 +126,15 @@ def application(model: Model) -> dict[str, Any]:
 
 
 def serve_config(model: Model, app: dict[str, Any], override: dict[str, Any]) -> str:
-    """JSON, which is YAML: the same Model always makes the same text, and KubeRay compares texts."""
+    """Returns JSON, which is YAML. One Model always makes the same text, because KubeRay compares texts."""
     deployments = [{"name": engine.deployment(model), **override}]
     return json.dumps(serve_document({**app, "deployments": deployments}), indent=1, sort_keys=True)
 
 
 def serve_document(app: Mapping[str, Any]) -> dict[str, Any]:
-    """What Serve is told, whoever tells it. Other `http_options` than those that it has would be refused."""
+    """Returns the configuration that Serve gets, from KubeRay or from us. It would refuse to change its
+    `http_options`.
+    """
     return {
         "proxy_location": "EveryNode",
         "http_options": {"host": "0.0.0.0", "port": 8000},
@@ -149,9 +151,9 @@ def ray_service(
     deletion_delay_s: int,
     replaces: bool = True,
 ) -> dict[str, Any]:
-    """`notes`: further annotations. `deletion_delay_s`: for how long a cluster that KubeRay drops goes on.
+    """`notes` are further annotations. `deletion_delay_s` says for how long a cluster that KubeRay drops goes on.
 
-    `replaces`: KubeRay starts a second cluster where this is not what the first was made from.
+    `replaces` lets KubeRay start a second cluster where the text is not what the first was made from.
     """
     record = {ANNOTATION_MADE: json.dumps(cluster.config, sort_keys=True)} if cluster.recorded else {}
     return {

@@ -1,9 +1,9 @@
-"""Which token locks a RayCluster, and the Secret that KubeRay gives it to pods from. Pure.
+"""A token locks each RayCluster, and KubeRay gives it to pods from a Secret. Which ones, is decided here. Pure.
 
 Each Model has a token of its own, which is made from a seed. The seed lies in a Secret of the Model's namespace that no
-pod mounts. KubeRay wants the token in a Secret of the cluster's namespace, entry `auth_token`, and there we have no
+pod mounts. KubeRay wants the token in a Secret of the cluster's namespace, in the entry `auth_token`. There we have no
 right to read or change Secrets whose names are not known beforehand. So each Model gets a copy that is only ever
-created. A part of the token's hash is in its name: another seed makes another copy.
+created. A part of the token's hash is in its name, so another seed makes another copy.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class OwnToken:
 
 
 def own_token(seed: str, model: Model) -> OwnToken:
-    """Another Model of the same name gets another one, because its uid is another."""
+    """Makes the Model's token. Another Model of the same name gets another token, because its uid differs."""
     meta = model.metadata
     value = hmac.new(seed.encode(), f"{meta.namespace}/{meta.name}/{meta.uid}".encode(), hashlib.sha256).hexdigest()
     return OwnToken(f"{meta.name}-ray-token-{hashlib.sha256(value.encode()).hexdigest()[:10]}", value)
 
 
 def copy_of(token: OwnToken, model: Model) -> dict[str, Any]:
-    """The Secret. Garbage collection takes it away with its Model."""
+    """Returns the Secret with the copy. Garbage collection takes it away with its Model."""
     name, namespace = model.metadata.name, model.metadata.namespace
     return {
         "apiVersion": "v1",
@@ -63,21 +63,21 @@ def copy_of(token: OwnToken, model: Model) -> dict[str, Any]:
 
 
 def secret_in(config: Mapping[str, Any]) -> str:
-    """The Secret that this rayClusterConfig names; empty: none."""
+    """Returns the Secret that this rayClusterConfig names; empty if none."""
     return str((config.get("authOptions") or {}).get("secretName") or "")
 
 
 def secrets_used(ray_service: Mapping[str, Any]) -> frozenset[str]:
-    """The Secrets with tokens of all clusters that the RayService speaks of."""
+    """Returns the Secrets with tokens of all clusters that the RayService speaks of."""
     configs = [(ray_service.get("spec") or {}).get("rayClusterConfig") or {}, *_others(ray_service).values()]
     return frozenset(map(secret_in, filter(None, configs))) - {""}
 
 
 def secret_of(ray_service: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]], cluster: str) -> str:
-    """The Secret with the token of this RayCluster; empty: nobody knows.
+    """Returns the Secret with the token of this RayCluster; empty if nobody knows.
 
-    The RayService goes before the pods. A head may change its RayCluster, from which pods are made, and may not learn
-    another's token that way.
+    The RayService counts more than the pods. A head may change its RayCluster, from which pods are made, and may not
+    learn another Model's token that way.
     """
     if ray_service is not None:
         status, others = ray_service.get("status") or {}, _others(ray_service)
@@ -90,7 +90,9 @@ def secret_of(ray_service: Mapping[str, Any] | None, pods: Iterable[Mapping[str,
 
 
 def _others(ray_service: Mapping[str, Any]) -> dict[str, dict[str, Any] | None]:
-    """What clusters were made from that the RayService says no more; None: nobody knows."""
+    """Returns the configs of clusters that were made from an earlier text of the RayService; None for an
+    unknown one.
+    """
     text = ((ray_service.get("metadata") or {}).get("annotations") or {}).get(ANNOTATION_OTHERS)
     try:
         return {str(name): one and dict(one["config"]) for name, one in json.loads(text or "{}").items()}

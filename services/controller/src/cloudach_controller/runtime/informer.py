@@ -30,8 +30,8 @@ class Informer:
     Rights that a new version needs may come later than that version, and Models are not to wait for them.
 
     `synced` is set while `objects` is what there is, as far as we may know. It is cleared when the API server refuses a
-    kind that we cannot do without, because whatever comes back later must not be taken for complete before it is.
-    `turned` is called whenever it is set or cleared.
+    kind that we cannot do without. What comes back later must not be taken for complete before it is. `turned` is
+    called whenever `synced` is set or cleared.
     """
 
     def __init__(
