@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
@@ -101,13 +102,20 @@ class Pipeline:
             return
         with waking.in_use(model):
             began_s = record.age_s
-            ready = await waking.ready_or_told(model, record, outlet)
+            ready = await waking.ready_unless_failed(model, record, outlet)
             if ready is None:
                 return
             to_engine = await self._reader.reread(order, ready)
             waited_s = record.age_s - began_s
             patience_s = waking.patience_s(ready, stream=record.stream, waited_s=waited_s)
-            request = replace(request, model=ready, body=to_engine.body, spent_s=record.age_s, patience_s=patience_s)
+            request = replace(
+                request,
+                model=ready,
+                body=to_engine.body,
+                spent_s=record.age_s,
+                patience_s=patience_s,
+                in_vain=partial(waking.in_vain, ready),
+            )
             await self._answer(order, request, record, tally, outlet)
 
     async def _answer(

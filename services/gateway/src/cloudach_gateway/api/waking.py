@@ -6,13 +6,15 @@ One that sleeps is woken by that.
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..catalog import Catalog, ServedModel, Why
 from ..client.sink import Outlet
 from ..errors import GatewayError, ModelNotReady
+from ..proxy.placing.turn import Turn
 from ..proxy.placing.watch import Watch
 from ..record import RequestRecord
 from ..settings import Timeouts
@@ -82,31 +84,41 @@ class Waking:
         bound_s = min(self.lapse_s, self.timeouts.total_s * _SHARE, math.inf if stream else self.whole_s)
         return max(bound_s - waited_s, min(bound_s, _LEAST_S))
 
+    def in_vain(self, model: ServedModel) -> GatewayError | None:
+        """Why it is in vain to wait for the model any longer: it was deleted, switched off, or is stuck."""
+        try:
+            ModelAwake(self, model).look()
+        except GatewayError as error:
+            return error
+        return None
+
     async def ready(self, model: ServedModel, record: RequestRecord, sink: Outlet) -> ServedModel:
         """The model, once it can be asked. Raises ModelNotReady, ModelNotFound, UpstreamTimeout."""
-        watch = Watch(self.timeouts, _Beaten(sink, record) if record.stream else None)
+        watch = Watch(self.timeouts, _HeartbeatClient(sink, record) if record.stream else None)
         patience_s = min(self._bound_s(model, stream=record.stream), self.timeouts.total_s * _SHARE)
-        began = watch.clock()
+        gate = ModelAwake(self, model, watch.clock)
+        # Only of a start it is known how long it takes.
+        expected_s = self.cluster.expected_s(model) if self._starts(model) else None
+        if expected_s is not None and expected_s > patience_s:
+            patience_s = 0.0
         outcome = "left"
         try:
-            with self.cluster.awaited(model), self.catalog.telling(model, watch.look_again):
-                # Only of a start it is known how long it takes.
-                expected_s = self.cluster.expected_s(model) if self._starts(model) else None
-                if expected_s is None or expected_s <= patience_s:
-                    await watch.holds(lambda: not self._still_waits_for(model), began + patience_s)
-            found = self._find(model)
-            outcome = "ready" if found is not None and found.absence is None else "not_ready"
+            found = await Turn(watch).at(gate, gate.began + patience_s)
+            outcome = "not_ready" if found is None else "ready"
+        except GatewayError:
+            outcome = "not_ready"
+            raise
         finally:
-            waited_s = watch.clock() - began
-            self.observer.waited(model.id, waited_s, outcome)
+            self.observer.waited(model.id, gate.waited_s, outcome)
         if found is None:
-            raise self.catalog.missing(model.id)
-        if found.absence is not None:
-            raise self.cluster.not_ready(found, waited_s=waited_s)
+            raise self.cluster.not_ready(self.find(model) or model, waited_s=gate.waited_s)
         return found
 
-    async def ready_or_told(self, model: ServedModel, record: RequestRecord, sink: Outlet) -> ServedModel | None:
-        """The same; None when a stream that has had heart-beats was told in an error frame that it cannot be asked."""
+    async def ready_unless_failed(self, model: ServedModel, record: RequestRecord, sink: Outlet) -> ServedModel | None:
+        """The model, once it can be asked. None: it cannot, and an error frame has ended a stream that had heart-beats.
+
+        Raises ModelNotReady, ModelNotFound, UpstreamTimeout before the first byte.
+        """
         if model.absence is None:
             return model
         try:
@@ -126,18 +138,45 @@ class Waking:
         why = model.absence.why if model.absence is not None else None
         return why is Why.ASLEEP or (why is Why.STARTING and not self.cluster.lapsed(model))
 
-    def _still_waits_for(self, model: ServedModel) -> bool:
-        found = self._find(model)
-        return found is not None and self.can_wait(found)
-
-    def _find(self, model: ServedModel) -> ServedModel | None:
+    def find(self, model: ServedModel) -> ServedModel | None:
         """The same Model as it is now; another one of that name is not what the key was checked for."""
         found = self.catalog.find(model.id)
         return found if found is not None and found.resource == model.resource else None
 
 
-class _Beaten:
-    """A client that gets heart-beats."""
+class ModelAwake:
+    """The gate before a model that sleeps, or has lost its last pod. Who waits at it wakes the model."""
+
+    def __init__(self, waking: Waking, model: ServedModel, clock: Callable[[], float] = lambda: 0.0) -> None:
+        self._waking = waking
+        self._model = model
+        self._clock = clock
+        self.began = clock()
+
+    @property
+    def waited_s(self) -> float:
+        return self._clock() - self.began
+
+    def look(self) -> ServedModel | None:
+        """Raises ModelNotFound, ModelNotReady."""
+        waking, found = self._waking, self._waking.find(self._model)
+        if found is None:
+            raise waking.catalog.missing(self._model.id)
+        if found.absence is None:
+            return found
+        if not waking.can_wait(found):
+            raise waking.cluster.not_ready(found, waited_s=self.waited_s)
+        return None
+
+    @contextmanager
+    def news(self, look_again: Callable[[], None]) -> Iterator[None]:
+        waking = self._waking
+        with waking.cluster.awaited(self._model), waking.catalog.telling(self._model, look_again):
+            yield
+
+
+class _HeartbeatClient:
+    """A client whose stream gets heart-beats while its model wakes."""
 
     def __init__(self, sink: Outlet, record: RequestRecord) -> None:
         self._sink = sink

@@ -126,7 +126,7 @@ class Conversation:
                     if self._watch.clock() >= until and unsent >= self._timeouts.retries:
                         raise _out_of_reach(request, failed) from failed
                     self._observer.retried(failed.error.cause or "")
-                    await self._for_another(unsent, until)
+                    await self._wait_for_another(unsent, until)
                     unsent += 1
                     continue
                 if not failed.may_retry or retries >= self._timeouts.retries:
@@ -137,16 +137,18 @@ class Conversation:
                 apart = verdict.must_be_alone
                 self._observer.retried(failed.error.cause or "")
             # Many requests may have failed with this one: they should not come back together.
-            await self._watch.sleep(_FIRST_RETRY_S * 2**retries * random.uniform(0.5, 1.5))
+            await self._placer.turn.pause(_FIRST_RETRY_S * 2**retries * random.uniform(0.5, 1.5))
             retries += 1
 
-    async def _for_another(self, failures: int, until: float) -> None:
-        """Until the model has an upstream that this request has not been to, or it is time to try them once more."""
+    async def _wait_for_another(self, failures: int, until: float) -> None:
+        """Until the model has an upstream that this request has not been to, or it is time to try them once more.
+
+        Raises GatewayError where it is in vain to wait for the model any longer.
+        """
         pause_s = min(_FIRST_RETRY_S * 2.0 ** min(failures, 10), _LONGEST_RETRY_S) * random.uniform(0.5, 1.5)
         now = self._watch.clock()
         again_at = min(until, now + pause_s) if until > now else now + pause_s
-        with self._engines.directory.telling(self._request.model, self._watch.look_again):
-            await self._watch.holds(lambda: self._placer.untried, again_at)
+        await self._placer.wait_for_untried(again_at)
 
     async def _place(self, call: Call, *, apart: bool, until: float) -> Attempt:
         """Raises PlacementFailed, UpstreamError, UpstreamTimeout."""
@@ -185,14 +187,14 @@ class Conversation:
             verdict = self._verdict(cause, new_tokens=new_tokens, got_on=got_on, together=together)
             if isinstance(verdict, GiveUp):
                 raise hopeless(_broken_off(told), verdict)
-            await self._watch.sleep(verdict.delay_s)
+            await self._placer.turn.pause(verdict.delay_s)
             try:
                 attempt = await self._place(call, apart=verdict.must_be_alone, until=broke_at + self._patience_s)
             except PlacementFailed as failed:
                 told = f"{told}; then {failed.error.cause}"[:2000]
                 cause, new_tokens, got_on = failed.cause, 0, False
             except GatewayError as error:
-                raise _broken_off(f"{told}; then {error.cause}") from error
+                raise _broken_off(f"{told}; then {error.cause or error.message}") from error
             else:
                 if continuation is not None:
                     continuation.take_over()

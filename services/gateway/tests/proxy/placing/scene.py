@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+from cloudach_gateway.api.waking import Waking
 from cloudach_gateway.catalog import Catalog, Resource, ServedModel
+from cloudach_gateway.errors import GatewayError, ModelNotReady
 from cloudach_gateway.proxy.conversation import Conversation
 from cloudach_gateway.proxy.engine.routes import COMPLETIONS
 from cloudach_gateway.proxy.placing.fleet import Engines
@@ -38,6 +40,17 @@ class Client:
         self.beats += 1
 
 
+class Cluster:
+    """As much of a cluster's Models as the wait for an engine asks about."""
+
+    def lapsed(self, model: ServedModel) -> bool:
+        return True
+
+    def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady:
+        assert model.absence is not None
+        return ModelNotReady(f"It is {model.absence.why}.", retry_after_s=5)
+
+
 class Scene:
     """A Model of a cluster and its requests."""
 
@@ -53,6 +66,12 @@ class Scene:
         limits = {"first_token_s": 30, "between_tokens_s": 30, "total_s": 60, "heartbeat_s": 0.05, "retries": retries}
         self.timeouts = Timeouts(**limits)  # type: ignore[arg-type]
 
+    def in_vain(self) -> GatewayError | None:
+        """As the API's pipeline asks."""
+        cluster: Any = Cluster()
+        waking = Waking(cluster, self.catalog, self.timeouts, cluster, stream_s=30, whole_s=30, lapse_s=30)
+        return waking.in_vain(self.model)
+
     def move(self, *upstreams: str) -> None:
         before = self.catalog.current(self.model).upstreams
         self.catalog.put([replace(self.model, upstreams=upstreams)])
@@ -60,7 +79,9 @@ class Scene:
 
     def ask(self, heard: Heard, *, patience_s: float = 30.0) -> asyncio.Task[Any]:
         fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
-        request = EngineRequest(self.model, COMPLETIONS, b"{}", fields=fields, patience_s=patience_s)
+        request = EngineRequest(
+            self.model, COMPLETIONS, b"{}", fields=fields, patience_s=patience_s, in_vain=self.in_vain
+        )
         failover = Failover(spread_s=0.02, budget_s=20)
         talk = Conversation(self.engines, self.timeouts, failover, request, heard, Tally(), reader=self.client)
 

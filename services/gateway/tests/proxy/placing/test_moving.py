@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from cloudach_gateway.errors import ModelNotReady, UpstreamError
+from cloudach_gateway.catalog import Absence, Why
+from cloudach_gateway.errors import ModelNotFound, ModelNotReady, UpstreamError
 from cloudach_gateway.proxy.engine.pool import Origin
 
 from tests.support.waiting import until_async
@@ -137,3 +139,49 @@ async def test_a_loss_is_counted_for_all_pods_of_a_model(start_engine: Any) -> N
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["pods are gone", "no pod is there"])
+@pytest.mark.parametrize("how", ["deleted", "being deleted", "switched off"])
+async def test_a_request_is_told_at_once_that_its_model_was_taken_off(how: str, known: bool) -> None:
+    """It does not wait for a pod that will not come."""
+    scene, heard = Scene(*([gone()] if known else [])), Heard()
+    task = scene.ask(heard, patience_s=30)
+    await until_async(lambda: scene.client.beats >= 2)
+    assert not task.done()
+    off = replace(scene.model, upstreams=(), absence=Absence(Why.OFF))
+    scene.catalog.replace([off] if how == "switched off" else [], [scene.model] if how == "being deleted" else [])
+    async with asyncio.timeout(5):
+        with pytest.raises(ModelNotReady if how == "switched off" else ModelNotFound) as told:
+            await task
+    assert "cannot be reached" not in told.value.message, "it says what has become of the model"
+
+
+@pytest.mark.parametrize("how", ["being deleted", "switched off"])
+async def test_so_is_a_stream_that_broke_when_the_last_pod_of_its_model_had_gone(start_engine: Any, how: str) -> None:
+    broke = asyncio.Event()
+    old = await start_engine(breaks_when(broke))
+    scene, heard = Scene(old.url), Heard()
+    task = scene.ask(heard)
+    await until_async(lambda: len(heard.got) == 10)
+    off = replace(scene.model, upstreams=(), absence=Absence(Why.OFF))
+    scene.catalog.replace([off] if how == "switched off" else [], [off] if how == "being deleted" else [])
+    await asyncio.sleep(0.1)
+    assert not task.done(), "it runs where it runs"
+    broke.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(UpstreamError):
+            await task
+    assert len(heard.got) == 10
+
+
+async def test_a_stream_of_a_model_that_is_being_deleted_goes_on_at_its_other_engine(start_engine: Any) -> None:
+    broke = asyncio.Event()
+    old, other = await start_engine(breaks_when(broke)), await start_engine(answers(10))
+    scene, heard = Scene(old.url), Heard()
+    task = scene.ask(heard)
+    await until_async(lambda: len(heard.got) == 10)
+    scene.catalog.replace([], [replace(scene.model, upstreams=(other.url,))])
+    broke.set()
+    await task
+    assert len(heard.got) == 31

@@ -157,18 +157,18 @@ async def test_a_second_look() -> None:
         assert await one.event(cast(Exchange, engine), now() + 1000) is None
 
 
-@pytest.mark.parametrize("waits", ["event", "sleep", "holds"])
+@pytest.mark.parametrize("waits", ["event", "sleep", "found"])
 async def test_the_end_of_all_patience(waits: str) -> None:
     one, engine = watch(Reader(), total_s=0.2), Engine()
     began = now()
 
-    def never() -> bool:
-        return False
+    def never() -> None:
+        return None
 
     async def wait() -> Any:
         if waits == "event":
             return await event(one, engine, 10)
-        return await (one.sleep(10) if waits == "sleep" else one.holds(never, now() + 10))
+        return await (one.sleep(10) if waits == "sleep" else one.found(never, now() + 10))
 
     with pytest.raises(UpstreamTimeout) as caught:
         await wait()
@@ -182,17 +182,17 @@ async def test_a_condition_is_tried_when_something_may_have_changed() -> None:
     open_doors: list[int] = []
     tried = []
 
-    def is_open() -> bool:
+    def an_open_door() -> int | None:
         tried.append(now())
-        return bool(open_doors)
+        return open_doors[0] if open_doors else None
 
-    assert await one.holds(is_open, now() + 0.25) is False
+    assert await one.found(an_open_door, now() + 0.25) is None
     assert 1 <= len(reader.beats) <= 2, "who waits for it hears that it is not forgotten"
     loop = asyncio.get_running_loop()
     loop.call_later(0.02, one.look_again)
     loop.call_later(0.05, lambda: (open_doors.append(1), one.look_again()))
     tried.clear()
     async with asyncio.timeout(5):
-        assert await one.holds(is_open, now() + 1000) is True
+        assert await one.found(an_open_door, now() + 1000) == 1
     assert 3 <= len(tried) <= 4
-    assert await one.holds(is_open, 0.0) is True, "without waiting"
+    assert await one.found(an_open_door, 0.0) == 1, "without waiting"

@@ -19,7 +19,17 @@ from .cause import Cause
 from .failures import PlacementFailed
 from .first_answer import Call, FirstAnswer
 from .fleet import Engines
+from .gates import AnyEngine, EngineOfItsOwn, InVain, Place, UntriedEngine
+from .turn import Turn
 from .watch import Watch
+
+
+def _never() -> None:
+    return None
+
+
+def _not_yet() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,7 @@ class EngineRequest:
     headers: those of each request to an engine, beside what HTTP and the engine's key need.
     fields: the body as a mapping, from which a continuation is made. failover: whether it may be continued.
     spent_s: of its whole time, before. patience_s: how long it waits for an engine while none can be reached.
+    in_vain: why it is in vain to wait for an engine of the model; None while it is not.
     """
 
     model: ServedModel
@@ -39,14 +50,11 @@ class EngineRequest:
     failover: bool = True
     spent_s: float = 0.0
     patience_s: float = 0.0
+    in_vain: InVain = _never
 
     @property
     def path(self) -> str:
         return self.route.path
-
-
-def _not_yet() -> bool:
-    return False
 
 
 class Placer:
@@ -66,11 +74,11 @@ class Placer:
     ) -> None:
         self._engines = engines
         self._timeouts = timeouts
-        self._request = request
         self._watch = watch
         self._contender = Contender(request.headers, meter, observer)
-        self._model = request.model  # as it was when this was last looked up
         self._tried: list[str] = []
+        self._gate = engines, request.model, self._tried, request.in_vain
+        self.turn = Turn(watch)
         self._entered = False
         self.last: Attempt | None = None  # the attempt that runs, or the one before
 
@@ -98,23 +106,15 @@ class Placer:
         until: how long the request waits for an engine while the model has none. alone_until: the request may be what
         ends engines, and waits so long for one where it is the only such request.
 
-        Raises PlacementFailed, UpstreamError, UpstreamTimeout.
+        Raises PlacementFailed, and GatewayError where there is no use in another attempt.
         """
         if not self._entered or (self.last is not None and self.last.cause is None):
             raise RuntimeError("outside of `with placer`, or the attempt before has not ended")
-        if alone_until is None:
-            upstream = await self._any(until)
-        else:
-            upstream = await self._apart_from_others(alone_until)
-        self._tried.append(upstream)
+        alone = alone_until is not None
+        place = await (self._any(until) if alone_until is None else self._of_its_own(alone_until))
+        self._tried.append(place.upstream)
         attempt = self.last = Attempt(
-            self._engines,
-            self._model,
-            upstream,
-            self._contender,
-            self._watch.clock,
-            progressed,
-            in_quarantine=alone_until is not None,
+            self._engines, *place, self._contender, self._watch.clock, progressed, in_quarantine=alone
         )
         try:
             await FirstAnswer(attempt, call, self._watch, self._timeouts).come()
@@ -123,43 +123,24 @@ class Placer:
             raise
         return attempt
 
-    @property
-    def untried(self) -> bool:
-        """True if the model has an upstream now that this request has not been to."""
-        return not {*self._engines.directory.current(self._request.model).upstreams} <= {*self._tried}
+    async def wait_for_untried(self, until: float) -> None:
+        """Until the model has an upstream that this request has not been to, at most until then.
 
-    async def _any(self, until: float) -> str:
-        picked: list[str] = []
+        Raises GatewayError where none will come.
+        """
+        await self.turn.at(UntriedEngine(*self._gate), until)
 
-        def found() -> bool:
-            self._model = self._engines.directory.current(self._request.model)
-            upstream = self._engines.pick(self._model, self._tried)
-            if upstream is not None:
-                picked.append(upstream)
-            return upstream is not None
+    async def _any(self, until: float) -> Place:
+        """Raises PlacementFailed, and GatewayError where none will come."""
+        place = await self.turn.at(AnyEngine(*self._gate), until)
+        if place is None:
+            raise failures.no_engine()
+        return place
 
-        if not found():
-            with self._engines.directory.telling(self._request.model, self._watch.look_again):
-                if not await self._watch.holds(found, until):
-                    raise failures.no_engine()
-        return picked[-1]
-
-    async def _apart_from_others(self, until: float) -> str:
-        picked: list[str] = []
-
-        def found() -> bool:
-            self._model = self._engines.directory.current(self._request.model)
-            upstream = self._engines.pick_for_one_alone(self._model, self._tried)
-            if upstream is not None:
-                picked.append(upstream)
-            return upstream is not None
-
-        look_again = self._watch.look_again
-        with (
-            self._engines.quarantine.waiting(look_again),
-            self._engines.directory.telling(self._request.model, look_again),
-        ):
-            if not await self._watch.holds(found, until):
-                raise UpstreamError("The model's engines are restarting.", cause="no engine for it alone")
-        self._engines.quarantine.enter(self._model.shared or picked[-1])
-        return picked[-1]
+    async def _of_its_own(self, until: float) -> Place:
+        """The quarantine of the engine is entered. Raises GatewayError."""
+        place = await self.turn.at(EngineOfItsOwn(*self._gate), until)
+        if place is None:
+            raise UpstreamError("The model's engines are restarting.", cause="no engine for it alone")
+        self._engines.quarantine.enter(place.model.shared or place.upstream)
+        return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from ...errors import UpstreamTimeout
 from ...settings import Timeouts
@@ -15,6 +15,9 @@ from .mailbox import Mailbox
 # A timer that is late is no proof of a silent engine: the loop was held up, and has not read yet what came meanwhile.
 _LATE_S = 0.05
 _SECOND_LOOK_S = 0.02
+
+
+Found = TypeVar("Found")
 
 
 class Reader(Protocol):
@@ -77,19 +80,22 @@ class Watch:
         return exchange.heard_at if begun else exchange.began_at
 
     async def sleep(self, seconds: float) -> None:
-        await self.holds(_never, self.clock() + seconds)
+        await self.found(_nothing, self.clock() + seconds)
 
-    async def holds(self, condition: Callable[[], bool], until: float) -> bool:
-        """Whether it came true until then; it is tried after every `look_again`. Beats meanwhile."""
-        while not condition():
+    async def found(self, look: Callable[[], Found | None], until: float) -> Found | None:
+        """What `look` finds; None if it found nothing until then. It looks again after every `look_again`.
+
+        Beats meanwhile. Raises UpstreamTimeout, and what `look` raises.
+        """
+        while (found := look()) is None:
             if self.clock() >= until:
-                return False
+                return None
             await self._mail.get(min(until, self._beat_at, self._ends_at))
             now = self.clock()
             self._check(now)
             if now >= self._beat_at:
                 await self._beat()
-        return True
+        return found
 
     def _check(self, now: float) -> None:
         if now >= self._ends_at:
@@ -103,5 +109,5 @@ class Watch:
             await self._reader.beat()
 
 
-def _never() -> bool:
-    return False
+def _nothing() -> None:
+    return None
