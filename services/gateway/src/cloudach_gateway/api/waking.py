@@ -1,6 +1,6 @@
-"""A request for a model that sleeps or has lost its last pod waits for it, a stream with heart-beats.
+"""A request for a model that sleeps or has lost its last pod waits for it. A stream gets heart-beats meanwhile.
 
-One that sleeps is woken by that.
+A model that sleeps is woken by such a request.
 """
 
 from __future__ import annotations
@@ -24,32 +24,35 @@ _LEAST_S = 5.0
 
 
 class Cluster(Protocol):
-    """The Models of a cluster, as far as requests care; `catalog.cluster` has it."""
+    """What requests need of the Models of a cluster. `catalog.cluster` provides it."""
 
     def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
-        """Around a request's whole life, for a model that may sleep."""
+        """It stands around a request's whole life, so that the model does not fall asleep meanwhile."""
 
     def awaited(self, model: ServedModel) -> AbstractContextManager[None]:
-        """While a request waits for a model that sleeps: it is woken."""
+        """The model is woken, and a request waits for it meanwhile."""
 
     def expected_s(self, model: ServedModel) -> float | None:
-        """How long it takes to wake, if it is known."""
+        """How many seconds the model takes to wake; None if that is not known."""
 
     def lapsed(self, model: ServedModel) -> bool:
-        """Whether it could be asked until a moment ago."""
+        """True if the model could be asked until a moment ago."""
 
     def not_ready(self, model: ServedModel, *, waited_s: float = 0.0) -> ModelNotReady: ...
 
 
 class Observer(Protocol):
     def waited(self, model: str, seconds: float, outcome: str) -> None:
-        """outcome: ready, not_ready or left."""
+        """The outcome is `ready`, `not_ready` or `left`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waking:
-    """How long requests wait, in seconds: a stream, a whole answer, and any of them for a model that has lost its last
-    pod."""
+    """It says how long a request waits for its model, and waits.
+
+    All times are in seconds. A stream waits `stream_s`, a whole answer `whole_s`. Neither waits longer than `lapse_s`
+    for a model that has lost its last pod.
+    """
 
     cluster: Cluster
     catalog: Catalog
@@ -60,7 +63,7 @@ class Waking:
     lapse_s: float
 
     def can_wait(self, model: ServedModel) -> bool:
-        """Whether a request for it waits, where it cannot be asked now."""
+        """True if a request waits for the model, which cannot be asked now."""
         absence = model.absence
         if absence is None:
             return False
@@ -69,12 +72,11 @@ class Waking:
         return absence.why is Why.STARTING and self.cluster.lapsed(model)
 
     def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
-        """Around a request's whole life."""
+        """It stands around a request's whole life."""
         return self.cluster.in_use(model) if model.sleeps else nullcontext()
 
     def patience_s(self, model: ServedModel, *, stream: bool, waited_s: float = 0.0) -> float:
-        """How long a request waits while no pod of a model can be reached that is ready, as far as is known. waited_s:
-        how long it has waited for the model before.
+        """How long a request waits while no pod of the model can be reached. waited_s: how long it has waited before.
 
         A little is left in any case: a Service lets connections through some moments after its pods are said to be
         ready.
@@ -139,7 +141,7 @@ class Waking:
         return why is Why.ASLEEP or (why is Why.STARTING and not self.cluster.lapsed(model))
 
     def find(self, model: ServedModel) -> ServedModel | None:
-        """The same Model as it is now; another one of that name is not what the key was checked for."""
+        """The Model as it is now. Another Model of that name is not the one that the key was checked for."""
         found = self.catalog.find(model.id)
         return found if found is not None and found.resource == model.resource else None
 

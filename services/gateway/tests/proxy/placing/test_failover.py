@@ -177,7 +177,7 @@ def test_bounds_hold_whatever_happens(history: list[tuple[Cause, int, bool, floa
         if new_tokens >= PROGRESS:
             placements, victims, without_s = 0, 0, 0.0
         victims += cause.is_loss
-        placements += cause is not Cause.REFUSED
+        placements += not cause.untaken
         verdict = one.broke(now, cause, new_tokens=new_tokens, alone=alone)
         if isinstance(verdict, GiveUp):
             break

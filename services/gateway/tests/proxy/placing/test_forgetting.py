@@ -71,7 +71,7 @@ def test_losses_are_remembered_for_a_moment() -> None:
         placement = placements.began(upstream, object(), never)
         placements.ended(placement, lost=True, now=now)
         assert placements.died_lately(upstream, now)
-        assert breaks.note(upstream, now) == 1
+        assert breaks.count(upstream, now) == 1
     assert placements._suspects == {}
     assert max(len(placements._lost), len(placements._died), len(breaks._runs)) <= 4
 

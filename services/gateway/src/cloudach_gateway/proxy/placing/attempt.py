@@ -166,4 +166,4 @@ class Attempt:
 
     def count_break(self, broke_at: float) -> int:
         """How many streams have broken at this engine within a second, this one included."""
-        return self._engines.simultaneous_breaks.note(self.engine, broke_at)
+        return self._engines.simultaneous_breaks.count(self.engine, broke_at)

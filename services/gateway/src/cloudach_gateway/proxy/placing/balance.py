@@ -1,4 +1,4 @@
-"""Which of a model's upstreams gets the next attempt: the least busy one that has not just failed."""
+"""The next attempt goes to the least busy upstream of a model that has not just failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DOUBT_S = 60.0
 
 
 class Balancer:
-    """Counts what runs at each upstream. One instance a process; URLs are its keys.
+    """It counts what runs at each upstream. There is one per process; upstreams are base URLs.
 
     Where nothing runs and nothing has failed lately, nothing is remembered: upstreams come and go. Where no connection
     could be made, one request at a time tries whether that is over: each waits as long as a connection may take.
@@ -26,8 +26,8 @@ class Balancer:
         self._turn = 0
 
     def pick(self, upstreams: Collection[str], *, tried: Collection[str] = ()) -> str:
-        """Prefers those not tried by this request, then those that did not fail lately, then the least busy; equals
-        take turns."""
+        """It prefers upstreams that the request has not tried, then those that did not fail lately, then the least
+        busy. Equals take turns."""
         now = self._clock()
         self._turn += 1
         ranked = enumerate(upstreams)
@@ -51,18 +51,18 @@ class Balancer:
         self._running[upstream] = self._running.get(upstream, 0) + 1
 
     def refused(self, upstream: str) -> None:
-        """No connection could be made."""
+        """No connection to the upstream could be made."""
         self.given_up(upstream)
         now = self._clock()
         self._failed.put(upstream, True, now)
         self._unreached.put(upstream, True, now)
 
     def given_up(self, upstream: str) -> None:
-        """Nobody waits any more for it to connect."""
+        """Nobody waits any more for a connection to the upstream."""
         _one_less(self._connecting, upstream)
 
     def ended(self, upstream: str, *, failed: bool) -> None:
-        """`failed` only for what is the upstream's own fault: a client's bad request must not count against it."""
+        """failed: it was the upstream's own fault. A client's bad request must not count against it."""
         _one_less(self._running, upstream)
         if failed:
             self._failed.put(upstream, True, self._clock())

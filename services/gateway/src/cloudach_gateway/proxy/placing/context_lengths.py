@@ -1,4 +1,4 @@
-"""How many tokens a model's prompt and answer may have together: from the settings, or else from its engines."""
+"""A model's context length is the most tokens of a prompt and its answer. The settings say it, or else the engines."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ Fetch = Callable[[ServedModel, str], Awaitable[bytes | None]]
 
 
 class ContextLengths:
-    """`learn` when a model is used, so that it is known when its engines have gone; learned anew once in a while."""
+    """A length is learned when its model is used, so that it is known once the engines are gone.
+
+    It is learned anew once in a while.
+    """
 
     def __init__(self, fetch_models: Fetch, *, patience_s: float) -> None:
-        """fetch_models: an upstream's answer to GET /v1/models, None without one."""
+        """`fetch_models` returns an upstream's answer to GET /v1/models, None without one."""
         self._fetch_models = fetch_models
         self._patience_s = patience_s
         self._known: dict[_Key, int] = {}
@@ -30,7 +33,7 @@ class ContextLengths:
         self._not_before: dict[_Key, float] = {}
 
     def learn(self, model: ServedModel) -> None:
-        """In the background."""
+        """It asks an engine of the model in the background, unless one was asked lately."""
         if model.max_model_len is not None or not model.speaks.states_context:
             return
         key = _key(model)
@@ -38,7 +41,7 @@ class ContextLengths:
             self._tasks[key] = asyncio.create_task(self._learn(model), name=f"context length of {model.id}")
 
     async def of(self, model: ServedModel, *, patience_s: float | None = None) -> int | None:
-        """Waits a little if need be. None when it is not known by then."""
+        """The model's context length. It waits for an engine's answer if need be; None if none has come by then."""
         if model.max_model_len is not None:
             return model.max_model_len
         if model.absence is None:  # otherwise there is nobody to ask
@@ -75,7 +78,7 @@ def _key(model: ServedModel) -> _Key:
 
 
 def _listed_length(models: bytes, name: str) -> int | None:
-    """`max_model_len` of a model in vLLM's /v1/models; a LoRA adapter has its parent's."""
+    """The `max_model_len` of a model in vLLM's /v1/models. A LoRA adapter has its parent's."""
     try:
         cards = {model.get("id"): model for model in orjson.loads(models)["data"]}
         card = cards.get(name, {})

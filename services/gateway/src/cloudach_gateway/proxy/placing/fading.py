@@ -1,4 +1,4 @@
-"""What is remembered for a moment only. Its keys may come and go for ever: what is old takes no room."""
+"""A memory that lasts for a moment. Its keys may come and go for ever, because old entries take no room."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Value = TypeVar("Value")
 
 
 class Fading(Generic[Value]):
-    """All times are of one clock, which is passed in, and never goes back."""
+    """All times are passed in, and are of one clock that never goes back."""
 
     __slots__ = ("_held", "_keep_s")
 
@@ -20,7 +20,7 @@ class Fading(Generic[Value]):
         return len(self._held)
 
     def get(self, key: str, now: float) -> Value | None:
-        """What was put last, unless that is `keep_s` ago."""
+        """The value that was put last; None if that was `keep_s` ago or more."""
         held = self._held.get(key)
         return held[1] if held is not None and now - held[0] < self._keep_s else None
 

@@ -1,4 +1,4 @@
-"""Whether, when and where a broken stream is tried again: pure; times in seconds are passed in.
+"""The failover budget decides if and when a broken stream is tried again. Pure: times in seconds are passed in.
 
 A placement is one attempt that an engine took. Two things are bounded. The effort: placements in a row that bring
 nothing, and the time without an engine. And the harm: a request that ends engines is stopped after its second victim.
@@ -24,9 +24,11 @@ _TOO_LATE = 0.05  # of the budget: what is left is no time for another attempt
 
 @dataclass(frozen=True, slots=True)
 class FailoverLimits:
-    """attempts: placements in a row without progress. budget_s: time without an engine since the last progress.
-    spread_s: the first attempt after a break comes within it, sooner if few broke: what breaks together does not
-    come back together."""
+    """`attempts` placements in a row may bring no progress. `budget_s` is the time without an engine since then.
+
+    The first attempt after a break comes within `spread_s`, and sooner if few broke, because what broke together
+    must not come back together.
+    """
 
     attempts: int = 8
     budget_s: float = 30.0
@@ -35,8 +37,8 @@ class FailoverLimits:
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """must_be_alone: the request may be what ends engines. Place it where every other request has made progress, and
-    only one such suspect at a time: the next loss is its own then."""
+    """must_be_alone: the request may be what ends engines. It has to be placed where every other request has
+    progressed, and no other suspect is, because the next loss is its own then."""
 
     delay_s: float
     must_be_alone: bool = False
@@ -54,12 +56,12 @@ Verdict = RetryAfter | GiveUp
 
 
 class FailoverBudget:
-    """One for each request. Tell it of every attempt that ended, and when an engine took one."""
+    """There is one for each request. It has to hear of every attempt that ended, and of each that an engine took."""
 
     __slots__ = ("_attempts", "_draw", "_limits", "_placements", "_unread", "_victims", "_waited_s", "_waits_since")
 
     def __init__(self, limits: FailoverLimits, draw: Callable[[], float] = random.random) -> None:
-        """draw: a number from 0 to 1 each time."""
+        """`draw` returns a random number from 0 to 1."""
         self._limits = limits
         self._draw = draw
         self._victims = 0
@@ -68,15 +70,17 @@ class FailoverBudget:
         self._forget_effort()
 
     def placed(self, now: float) -> None:
-        """An engine took the request: it began to answer, with headers at least."""
+        """An engine took the request, and has begun to answer."""
         if self._waits_since is not None:
             self._waited_s += now - self._waits_since
             self._waits_since = None
 
     def broke(self, now: float, cause: Cause, *, new_tokens: int, alone: bool, together: int | None = None) -> Verdict:
-        """An attempt ended. new_tokens: those that it brought beyond what the client was sent. alone: whether every
-        other request on that engine had made progress there. together: how many streams broke at once, this one
-        included, as far as is known: few need not spread far."""
+        """An attempt ended. `new_tokens` are those that it brought beyond what the client was sent.
+
+        alone: every other request on that engine had progressed there. together: how many streams broke at once, this
+        one included, if that is known, because few need not spread far.
+        """
         if new_tokens >= PROGRESS:
             self._forget_effort()
             self._victims = self._unread = 0
@@ -104,7 +108,7 @@ class FailoverBudget:
         return RetryAfter(self._delay_s(together, left_s), must_be_alone=self._victims > 1)
 
     def _delay_s(self, together: int | None, left_s: float) -> float:
-        """Anywhere up to a bound that doubles, and up to the end: what failed together spreads out."""
+        """A random delay, up to a bound that doubles, so that requests that failed together spread out."""
         bound_s = self._limits.spread_s
         if together is not None:
             bound_s = min(bound_s, together * _APART_S)

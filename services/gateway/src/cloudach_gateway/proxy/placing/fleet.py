@@ -1,4 +1,4 @@
-"""The engines of all models: which one is asked, over which connection, and how each has fared."""
+"""The engines of all models: which is asked, over which connection, and how each has fared."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Post = Callable[[tuple[Exchange, Happened]], None]
 
 
 class Unreachable(Exception):
-    """No connection to an engine. The text is for the log."""
+    """No connection to an engine could be made. The text is for the log."""
 
 
 class Directory(Protocol):
-    """Who knows where models are now; `catalog` has it."""
+    """The directory knows where models are now. The catalog is one."""
 
     def current(self, model: ServedModel) -> ServedModel: ...
 
@@ -38,7 +38,7 @@ class Directory(Protocol):
 
 
 class Engines:
-    """One a process. Every exchange that `open` gave is given back with `close`."""
+    """There is one per process. Every exchange that `open` returned has to be given back with `close`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Engines:
         balancer: Balancer | None = None,
         largest_answer: int = LARGEST_ANSWER,
     ) -> None:
-        """largest_answer: bytes of one that is given in one piece."""
+        """largest_answer: the most bytes of an answer that comes in one piece."""
         self.directory: Directory = directory or _Fixed()
         self.largest_answer = largest_answer
         self._balancer = balancer or Balancer()
@@ -72,13 +72,13 @@ class Engines:
         return 0 if self._pool is None else self._pool.size
 
     def left(self, upstreams: Collection[str]) -> None:
-        """New requests do not go there any more, or not over the connections that there are."""
+        """The connections to these upstreams get no new requests."""
         if self._pool is not None:
             for upstream in upstreams:
                 self._pool.leave(Origin.of(upstream))
 
     def pick(self, model: ServedModel, tried: Collection[str]) -> str | None:
-        """Where a request goes; if there is a choice, not to an engine where one in quarantine is. None: nowhere."""
+        """The upstream that a request goes to, None if there is none. Engines with a quarantine come last."""
         upstreams: Collection[str] = model.upstreams
         if not upstreams:
             return None
@@ -87,7 +87,7 @@ class Engines:
         return self._balancer.pick(upstreams, tried=tried)
 
     def pick_for_one_alone(self, model: ServedModel, tried: Collection[str]) -> str | None:
-        """Where a request goes whose next loss is to be its own; None while there is such a one everywhere."""
+        """The upstream where a suspect will be the only one, so that the next loss is its own. None: none is free."""
         upstreams: Collection[str] = model.upstreams
         if model.shared is None:
             upstreams = self.quarantine.open(upstreams)
@@ -108,8 +108,11 @@ class Engines:
         events: bool,
         fresh: bool = False,
     ) -> Exchange:
-        """Sends the request. headers: beside what HTTP and the engine's key need. fresh: not over a connection that may
-        be stale. Raises Unreachable."""
+        """Sends the request. Raises Unreachable.
+
+        The headers are those beside what HTTP and the engine's key need. fresh: over a new connection, because an idle
+        one may be stale.
+        """
         self.context_lengths.learn(model)
         self._balancer.connects(upstream)
         try:
@@ -124,7 +127,7 @@ class Engines:
         return exchange
 
     def close(self, exchange: Exchange, *, failed: bool) -> None:
-        """failed: by the engine's own fault."""
+        """Gives the connection back. failed: the engine is at fault."""
         exchange.close()
         self._balancer.ended(exchange.upstream, failed=failed)
 
@@ -140,7 +143,7 @@ class Engines:
         events: bool,
         fresh: bool,
     ) -> Exchange:
-        """A POST, or a GET without a body. Raises Unreachable."""
+        """Sends a POST, or a GET where there is no body. Raises Unreachable."""
         if self._pool is None:
             raise RuntimeError("Engines.start() was not called")
         origin = Origin.of(upstream)
@@ -155,7 +158,7 @@ class Engines:
         return exchange
 
     async def detokenized(self, model: ServedModel, question: bytes) -> str | None:
-        """The text of token ids, as any of the engines tells it; None if the one that is asked does not."""
+        """The text of token ids, as one of the engines tells it; None if that engine does not."""
         model = self.directory.current(model)
         upstream = self.pick(model, ())
         answer = None if upstream is None else await self._ask(model, upstream, "/detokenize", question)
@@ -169,8 +172,8 @@ class Engines:
         return await self._ask(model, upstream, "/v1/models", None)
 
     async def _ask(self, model: ServedModel, upstream: str, path: str, body: bytes | None) -> bytes | None:
-        """A short answer, None for anything but a 200. It says nothing of how the engine fares: vLLM's HTTP server
-        outlives it."""
+        """A short answer, None for anything but a 200. It does not tell how the engine fares, because vLLM's HTTP
+        server outlives the engine."""
         mail: Mailbox[tuple[Exchange, Happened]] = Mailbox()
         try:
             exchange = await self._send(model, upstream, path, body, (), mail.post, events=False, fresh=True)
@@ -185,7 +188,7 @@ class Engines:
 
 
 class _Fixed:
-    """Models that stay where they are."""
+    """A directory of models that stay where they are."""
 
     def current(self, model: ServedModel) -> ServedModel:
         return model

@@ -1,4 +1,4 @@
-"""What happens to one request, in order, for the one task that waits for it."""
+"""The events of one request, in order, for the one task that waits for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Event = TypeVar("Event")
 
 
 class Mailbox(Generic[Event]):
-    """`post` from any callback of the loop; one reader."""
+    """Any callback of the loop may `post`. There is one reader."""
 
     __slots__ = ("_events", "_loop", "_waiter")
 
@@ -24,7 +24,7 @@ class Mailbox(Generic[Event]):
         self._wake()
 
     async def get(self, until: float) -> Event | None:
-        """The next event; None when there was none until then (in the loop's time)."""
+        """The next event; None if there was none until then, in the loop's time."""
         if not self._events:
             self._waiter = self._loop.create_future()
             timer = self._loop.call_at(until, self._wake)

@@ -1,28 +1,28 @@
-"""Requests that may have ended engines go on one at a time at each engine: so the next death names its cause."""
+"""Requests that may have ended engines go on one at a time per engine, because the next death then has one cause."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-# Of a crowd this many wait for each one that goes on beside another: their time is bounded, and so are those that may
-# be taken for the one among them.
+# One request is in quarantine per engine. When more than 16 wait, one more per 16 may run at the same engine, because
+# their time is bounded.
 _CROWD = 16
 
 
 class Quarantine:
-    """One a process. Who `entered` an engine leaves it when it has got on there, or has ended."""
+    """There is one per process. A request that has entered an engine leaves it once it has progressed or ended."""
 
     def __init__(self) -> None:
         self._inside: dict[str, int] = {}
         self._waiting: dict[object, Callable[[], None]] = {}
 
     def empty(self, upstreams: Collection[str]) -> Collection[str]:
-        """Those without such a request."""
+        """The upstreams that have no request in quarantine."""
         return [upstream for upstream in upstreams if upstream not in self._inside] if self._inside else upstreams
 
     def open(self, upstreams: Collection[str]) -> Collection[str]:
-        """Those that one more may enter."""
+        """The upstreams that one more request may enter."""
         room = 1 + len(self._waiting) // _CROWD
         return [upstream for upstream in upstreams if self._inside.get(upstream, 0) < room]
 
@@ -40,7 +40,7 @@ class Quarantine:
 
     @contextmanager
     def waiting(self, wake: Callable[[], None]) -> Iterator[None]:
-        """`wake` is called when there may be room; those who came first are called first."""
+        """`wake` is called when there may be room. The requests that came first are called first."""
         mark = object()
         self._waiting[mark] = wake
         try:

@@ -1,4 +1,4 @@
-"""How many streams break at once: those that follow each other closely at one upstream."""
+"""Streams that break at one upstream within a second count as broken at once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ _AT_ONCE_S = 1.0
 
 
 class SimultaneousBreaks:
-    """One a process."""
+    """There is one per process."""
 
     def __init__(self) -> None:
         self._runs: Fading[tuple[float, int]] = Fading(_AT_ONCE_S)  # by upstream: since when, and how many
 
-    def note(self, upstream: str, now: float) -> int:
-        """A stream broke there; how many have in this second."""
+    def count(self, upstream: str, now: float) -> int:
+        """A stream broke there. Returns how many have broken there within this second."""
         since, count = self._runs.get(upstream, now) or (now, 0)
         if now - since > _AT_ONCE_S:
             since, count = now, 0

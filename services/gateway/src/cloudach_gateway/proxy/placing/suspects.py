@@ -1,4 +1,4 @@
-"""Which requests are the suspects when an engine dies: those that it was given and has not brought far."""
+"""When an engine dies, the suspects are the requests that it was given and has not brought far."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ _SAME_DEATH_S = 1.0  # an engine's connections are all lost within this
 
 
 class Placement:
-    """A request at an engine. owner: the same at each engine that the request is given to. progressed: whether it has
-    got over what may have ended its engine before; asked only when an engine has died, so that a token costs nothing.
+    """A request at an engine. The owner is one object for all engines that the request is given to.
+
+    `progressed` tells if the request has got over what may have ended an engine before. It is asked only when an engine
+    has died, so that a token costs nothing.
     """
 
     __slots__ = ("owner", "progressed", "upstream")
@@ -24,7 +26,7 @@ class Placement:
 
 
 class Suspects:
-    """One a process. Each that `began` has `ended`."""
+    """There is one per process. Each placement that `began` has to be `ended`."""
 
     def __init__(self) -> None:
         self._suspects: dict[str, set[Placement]] = {}
@@ -37,7 +39,7 @@ class Suspects:
         return placement
 
     def ended(self, placement: Placement, *, lost: bool, now: float) -> None:
-        """lost: its engine may have died."""
+        """lost: the engine of the placement may have died."""
         upstream = placement.upstream
         suspects = self._suspects.get(upstream, set())
         suspects.discard(placement)
@@ -61,11 +63,12 @@ class Suspects:
         return False
 
     def died_lately(self, upstream: str, now: float) -> bool:
-        """Whether what is lost there now was lost with that death, and tells of no other."""
+        """True if an engine died there a moment ago. What is lost there now was lost with it, and tells of no other
+        death."""
         return self._died.get(upstream, now) is not None
 
     def alone(self, upstream: str, owner: object, now: float) -> bool:
-        """Whether the request that was just lost (and `ended`) was the only suspect at this engine."""
+        """True if the request that was just lost (and `ended`) was the only suspect at this engine."""
         lost = self._lost.get(upstream, now)
         while lost and now - lost[0][0] > _SAME_DEATH_S:
             lost.popleft()

@@ -21,14 +21,14 @@ Found = TypeVar("Found")
 
 
 class Reader(Protocol):
-    """The client, as far as it sets the pace. `paused_at`: since when it takes nothing (the loop's time)."""
+    """The client's part in the pace. Since `paused_at`, in the loop's time, the client takes nothing."""
 
     @property
     def paused_at(self) -> float | None: ...
 
     def takes_nothing(self) -> bool:
-        """Whether it has not taken anything since it was paused, or since this was asked; if it has, `paused_at` is
-        now."""
+        """True if the client has taken nothing since it was paused, or since this was asked. Otherwise `paused_at` is
+        set to now."""
 
     async def beat(self) -> None: ...
 
@@ -37,7 +37,7 @@ class Watch:
     """All times are the loop's, in seconds. Waiting raises UpstreamTimeout once the request's whole time is over."""
 
     def __init__(self, timeouts: Timeouts, reader: Reader | None, *, spent_s: float = 0.0) -> None:
-        """spent_s: of the request's whole time, before."""
+        """spent_s: how much of the request's whole time had passed before."""
         self.clock = asyncio.get_running_loop().time
         self._mail: Mailbox[tuple[Exchange, Happened] | None] = Mailbox()
         self._reader = reader
@@ -47,11 +47,11 @@ class Watch:
         self.post = self._mail.post
 
     def look_again(self) -> None:
-        """Ends a wait for `event` early."""
+        """Whoever waits looks again now."""
         self._mail.post(None)
 
     async def event(self, exchange: Exchange, until: float, *, begun: bool = True) -> Happened | None:
-        """What happened to the exchange; None at `until`, or before for a second look. Beats meanwhile.
+        """What happened to the exchange; None at `until`, or earlier for a second look. It sends heart-beats meanwhile.
 
         begun: whether the client gets what the engine says. Before that, an engine's empty events break no silence.
         """
@@ -76,7 +76,7 @@ class Watch:
             await self._beat()
 
     def _broken_at(self, exchange: Exchange, begun: bool) -> float:
-        """When the client's silence was broken last, or may have been."""
+        """When the client last got something, or may have."""
         return exchange.heard_at if begun else exchange.began_at
 
     async def sleep(self, seconds: float) -> None:
@@ -85,7 +85,7 @@ class Watch:
     async def found(self, look: Callable[[], Found | None], until: float) -> Found | None:
         """What `look` finds; None if it found nothing until then. It looks again after every `look_again`.
 
-        Beats meanwhile. Raises UpstreamTimeout, and what `look` raises.
+        It sends heart-beats meanwhile. Raises UpstreamTimeout, and what `look` raises.
         """
         while (found := look()) is None:
             if self.clock() >= until:
