@@ -1,4 +1,4 @@
-"""The Model resource (cloudach.dev/v1alpha1): its types, conditions and names. Pure."""
+"""The Model resource (cloudach.dev/v1alpha1) is defined here: its types, conditions and names. Pure."""
 
 from .claims import Claim, Grant, Names, allocate
 from .engine import Engine, EnvVar, Gpu, Resources, Toleration

@@ -1,4 +1,4 @@
-"""`python -m cloudach_model_api write|check [--root DIR]`: the files that are made from the types."""
+"""`python -m cloudach_model_api write|check [--root DIR]` writes or checks the files that are made from the types."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from .generated import crd_files, with_fields
 
 
 def files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Each file with what it should hold. Raises OSError without docs/models.md, whose text around the tables stays."""
+    """Yields each file with what it should hold. The text of docs/models.md around its tables stays.
+
+    Raises OSError if docs/models.md does not exist.
+    """
     for path, text in crd_files():
         yield root / path, text
     docs = root / "docs/models.md"

@@ -1,4 +1,4 @@
-"""A pod's affinity, as Kubernetes defines it. Its own parts are known here; what a term holds is left to Kubernetes."""
+"""A pod's affinity is described as Kubernetes defines it. What a term holds is left to Kubernetes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Terms = Annotated[tuple[Term, ...], Field(max_length=64, json_schema_extra={"x-k
 
 
 class NodeAffinity(Part):
-    """By labels of nodes."""
+    """It chooses nodes by their labels."""
 
     required_during_scheduling_ignored_during_execution: Term | None = None
     """Nodes that may be taken: `nodeSelectorTerms`."""
@@ -22,7 +22,7 @@ class NodeAffinity(Part):
 
 
 class PodAffinity(Part):
-    """By the pods that are there."""
+    """It chooses nodes by the pods that run there."""
 
     required_during_scheduling_ignored_during_execution: Terms | None = None
     """Each a `topologyKey`, and the pods by `labelSelector`."""
@@ -31,12 +31,14 @@ class PodAffinity(Part):
 
 
 class Affinity(Part):
-    """A pod's affinity, as Kubernetes defines it; for the worker pods."""
+    """It is the affinity of the worker pods, as Kubernetes defines it."""
 
     node_affinity: NodeAffinity | None = None
     pod_affinity: PodAffinity | None = None
     pod_anti_affinity: PodAffinity | None = None
 
     def to_pod(self) -> dict[str, Any]:
-        """As it was given: what it holds is part of what a cluster is made from."""
+        """Returns the fields exactly as they were given, because clusters are compared with what they were made
+        from.
+        """
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)

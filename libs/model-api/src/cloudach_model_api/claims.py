@@ -1,9 +1,9 @@
-"""Which Model serves which name. The controller and the gateways decide by this one rule, so they agree. Pure.
+"""This rule says which Model serves which name. The controller and the gateways both use it, so they agree. Pure.
 
-A name belongs to the Model that holds it, as its `status.names` tells, for as long as its spec asks for it. A name that
-nobody holds goes to the oldest Model that asks for it. A Model that is being deleted asks for nothing. One that does
-not get its own id is not served at all, so it holds nothing. One that does not get an alias, or what an adapter is
-called, is served without that.
+A name belongs to the Model that holds it in its `status.names`, for as long as its spec asks for it. A name that nobody
+holds goes to the oldest Model that asks for it. A Model that is being deleted asks for nothing. A Model that does not
+get its own id is not served at all, so it holds nothing. If it fails to get an alias or an adapter's name, it is served
+without that.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Claim:
 
     @classmethod
     def of(cls, model: Model) -> Claim | None:
-        """None for a Model that is being deleted."""
+        """Returns None for a Model that is being deleted."""
         meta = model.metadata
         if meta.deletion_timestamp is not None:
             return None
@@ -57,7 +57,7 @@ class Claim:
 
     @property
     def age(self) -> tuple[datetime, Key]:
-        """The least is the oldest."""
+        """The oldest Model has the least value."""
         return self.made, self.key
 
     def all_names(self) -> Iterator[str]:
@@ -68,7 +68,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A name that it asks for and does not get. `owner`: whose it is; None: it is reserved."""
+    """The Model asks for this name and does not get it. `owner` holds it; None means that it is reserved."""
 
     name: str
     owner: Key | None
@@ -89,7 +89,9 @@ class Grant:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """For `status.names`. Of an adapter's names not those that follow from an alias, which would be too many."""
+        """Returns the names for `status.names`. An adapter's names that follow from an alias are left out, because they
+        are too many.
+        """
         own = self.names[:1]
         return self.names + tuple(
             name
@@ -103,13 +105,13 @@ NOTHING = Grant()
 
 
 def allocate(claims: Iterable[Claim], reserved: Collection[str] = ()) -> dict[Key, Grant]:
-    """Each Model's share of the names. `reserved`: those that no Model gets."""
+    """Returns each Model's share of the names. No Model gets the names in `reserved`."""
     return _Allocation(sorted(claims, key=lambda claim: claim.age), reserved).run()
 
 
 class _Allocation:
     def __init__(self, claims: list[Claim], reserved: Collection[str]) -> None:
-        """`claims`: the oldest first."""
+        """`claims` are sorted, the oldest first."""
         self._claims = claims
         self._reserved = reserved
         self._owners: dict[str, Key] = {}
@@ -172,7 +174,7 @@ class _Allocation:
         return next((claim for claim in self._holders.get(name, ()) if not self._out[claim.key]), None)
 
     def _is_out(self, claim: Claim, depth: int = 0) -> bool:
-        """This tells whether another Model is sure to get its id.
+        """Tells if another Model is sure to get its id.
 
         If two Models stand in each other's way, the one that is asked first is not out.
         """
@@ -193,9 +195,9 @@ class _Allocation:
 
 
 def _holders(claims: list[Claim]) -> dict[str, list[Claim]]:
-    """This lists, for each name, the Models that ask for it and hold it. The best right comes first.
+    """Lists, for each name, the Models that ask for it and hold it. The best right comes first.
 
-    A name that a status tells goes before one that only follows from an alias.
+    A name in a status goes before one that only follows from an alias.
     """
     found: dict[str, list[tuple[bool, Claim]]] = defaultdict(list)
     for claim in claims:
@@ -217,7 +219,8 @@ def _holders(claims: list[Claim]) -> dict[str, list[Claim]]:
 
 
 class Names:
-    """The names of Models that come, change and go. `changed` is called with each Model whose share has changed.
+    """It keeps the names of Models that come, change and go. `changed` is called with each Model whose share has
+    changed.
 
     A change costs what the Models cost that ask for the same names, however many others there are.
     """
@@ -229,7 +232,7 @@ class Names:
         self._grants: dict[Key, Grant] = {}
 
     def __contains__(self, key: Key) -> bool:
-        """This tells whether the Model asks for any name."""
+        """Tells if the Model asks for any name."""
         return key in self._claims
 
     def grant(self, key: Key) -> Grant:
@@ -264,7 +267,7 @@ class Names:
             self._grants.pop(key, None)
 
     def _connected(self, names: Iterable[str]) -> set[Key]:
-        """All who ask for one of these names, or for a name that one of those asks for, and so on."""
+        """Returns the Models that ask for one of these names, and those that share a name with them, and so on."""
         found: set[Key] = set()
         waiting = {key for name in names for key in self._asking.get(name, ())}
         while waiting:

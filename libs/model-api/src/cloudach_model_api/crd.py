@@ -1,4 +1,4 @@
-"""The CustomResourceDefinitions of Model and ModelUse, made from their types."""
+"""The CustomResourceDefinitions of Model and ModelUse are made from their types here."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _USE_COLUMNS: list[dict[str, Any]] = [
 
 
 def openapi() -> dict[str, Any]:
-    """The schema of the whole object."""
+    """Returns the schema of the whole object."""
     return {
         "type": "object",
         "description": " ".join((Model.__doc__ or "").split()),
@@ -68,7 +68,7 @@ def openapi() -> dict[str, Any]:
 
 
 def use_openapi() -> dict[str, Any]:
-    """The schema of a ModelUse."""
+    """Returns the schema of a ModelUse."""
     return {
         "type": "object",
         "description": " ".join((ModelUse.__doc__ or "").split()),
@@ -82,7 +82,7 @@ def use_openapi() -> dict[str, Any]:
 
 
 def crd(metadata: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The definition of Model, with further `metadata` if given."""
+    """Returns the definition of Model, with further `metadata` if given."""
     version = {
         "subresources": {
             "status": {},
@@ -107,7 +107,7 @@ def crd(metadata: dict[str, Any] | None = None) -> dict[str, Any]:
 
 
 def use_crd(metadata: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The definition of ModelUse, with further `metadata` if given."""
+    """Returns the definition of ModelUse, with further `metadata` if given."""
     version = {
         "subresources": {"status": {}},
         "additionalPrinterColumns": _USE_COLUMNS,

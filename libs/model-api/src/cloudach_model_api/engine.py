@@ -1,4 +1,4 @@
-"""How the engine is told to run, and on which nodes."""
+"""These types say how the engine runs, and on which nodes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ _UNITS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGT
 
 
 def amount(quantity: int | str) -> Decimal:
-    """The number that Kubernetes takes a quantity for, as 0.5 for `500m`."""
+    """Returns the number that Kubernetes takes a quantity for, as 0.5 for `500m`."""
     text = str(quantity)
     unit = text.lstrip("+.0123456789")
     if unit in _UNITS:
@@ -79,12 +79,12 @@ def amount(quantity: int | str) -> Decimal:
 
 
 def argument(spelling: str) -> str:
-    """The name of an argument that operators also write as on vLLM's command line: `--max-num-seqs`."""
+    """Returns the name of an argument. Operators may also write it as on vLLM's command line: `--max-num-seqs`."""
     return spelling.lstrip("-").replace("-", "_")
 
 
 def spellings(name: str) -> list[str]:
-    """All that `argument` takes for this name, without and with the dashes before it."""
+    """Returns all spellings that `argument` takes for this name, without and with the dashes before it."""
     first, *words = name.split("_")
     joined = [
         first + "".join(mark + word for mark, word in zip(marks, words, strict=True))
@@ -118,7 +118,7 @@ _ARGS_SCHEMA = {
 
 
 def in_cel(spelling: str) -> str:
-    """How rules call a field of this name."""
+    """Returns how rules in CEL write a field of this name."""
     return spelling.replace("-", "__dash__")
 
 
@@ -144,7 +144,7 @@ def _one_spelling(name: str) -> Rule:
 
 
 def _told_once(args: dict[str, Any]) -> dict[str, Any]:
-    """As the rules about single arguments. The API server lets no rule see those that are not declared."""
+    """Refuses an argument in two spellings. The API server cannot, because rules see declared arguments alone."""
     seen: dict[str, str] = {}
     for spelling in args:
         other = seen.setdefault(argument(spelling), spelling)
@@ -180,7 +180,7 @@ class EnvSource(Part):
 
 
 class EnvVar(Part):
-    """As in a pod."""
+    """It is an environment variable, as in a pod."""
 
     name: Annotated[
         str,
@@ -209,7 +209,7 @@ class EnvVar(Part):
 
 
 class Engine(Part):
-    """The engine of every replica."""
+    """It configures the engine of every replica."""
 
     args: Annotated[dict[str, Any], AfterValidator(_told_once), WithJsonSchema(_ARGS_SCHEMA)] = Field(
         default_factory=dict
@@ -228,7 +228,7 @@ class Engine(Part):
     )
 
     def given(self, name: str) -> Any:
-        """The argument's value in whatever spelling it is given; None without."""
+        """Returns the argument's value in whatever spelling it is given; None if it is not."""
         return next((value for spelling, value in self.args.items() if argument(spelling) == name), None)
 
 
@@ -238,7 +238,7 @@ _SLICES = r"/(mig-.+|gpu[.]shared)$"
 
 
 class Gpu(Part):
-    """GPUs of one replica."""
+    """It says which GPUs one replica takes."""
 
     per_replica: Annotated[int, Field(ge=0, le=1024)] | None = None
     """All GPUs of one replica; the default is tensorParallel times pipelineParallel. More than that is for
@@ -278,12 +278,12 @@ class Gpu(Part):
 
     @property
     def count(self) -> int:
-        """GPUs of one replica."""
+        """Returns the number of GPUs of one replica."""
         return self.tensor_parallel * self.pipeline_parallel if self.per_replica is None else self.per_replica
 
     @property
     def count_per_pod(self) -> int:
-        """GPUs of one worker pod."""
+        """Returns the number of GPUs of one worker pod."""
         return self.per_pod or self.count
 
     rules = (
@@ -325,7 +325,7 @@ class Gpu(Part):
 
 
 class Resources(Part):
-    """What one worker pod asks for and may use, GPUs aside."""
+    """It says how much CPU, memory and the like one worker pod requests and may use. GPUs are set in `gpu`."""
 
     requests: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
     limits: Annotated[dict[str, Quantity], Field(max_length=16)] = Field(default_factory=dict)
@@ -346,7 +346,7 @@ class Resources(Part):
 
 
 class Toleration(Part):
-    """As in a pod."""
+    """It is a toleration, as in a pod."""
 
     key: Annotated[str, Field(max_length=317)] | None = None
     operator: Literal["Exists", "Equal"] | None = None

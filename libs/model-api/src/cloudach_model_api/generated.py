@@ -1,4 +1,4 @@
-"""The files that are made from the types, as text; `python -m cloudach_model_api write` puts them where they belong."""
+"""Files are made from the types, as text. `python -m cloudach_model_api write` puts them where they belong."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ BEGIN, END = "<!-- fields: made by `python -m cloudach_model_api write` -->", "<
 
 
 def crd_files() -> Iterator[tuple[str, str]]:
-    """Path and text of each CRD: for kubectl, and for the chart.
+    """Yields path and text of each CRD, for kubectl and for the chart.
 
-    `helm uninstall` keeps those of the chart, because with a CRD all its objects would go.
+    `helm uninstall` keeps those of the chart, because all objects of a CRD go with it.
     """
     for definition in (crd, use_crd):
         name = definition()["metadata"]["name"]
@@ -29,7 +29,7 @@ def crd_files() -> Iterator[tuple[str, str]]:
 
 
 def with_fields(document: str) -> str:
-    """The document with the tables between its marks made anew. Raises ValueError when it has no marks."""
+    """Returns the document with the tables between its marks made anew. Raises ValueError when it has no marks."""
     head, begin, rest = document.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not (begin and end):

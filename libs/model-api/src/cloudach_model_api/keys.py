@@ -1,4 +1,4 @@
-"""The keys that a Model's engines ask for: where they lie, and how they are told apart without being shown.
+"""The keys of Models' engines are found and told apart by these functions, without being shown.
 
 One Secret in each namespace with Models holds an entry for each of them, so that rights on it can be tied to its name.
 A Model's pods mount their own entries alone.
@@ -21,22 +21,24 @@ ENGINE_KEY_FOLDER: Final = "/var/run/cloudach/engine-key"
 
 
 def key_entry(model: str) -> str:
-    """The entry with the key that gateways send."""
+    """Returns the entry with the key that gateways send."""
     return model
 
 
 def also_entry(model: str) -> str:
-    """The entry with a key that engines take as well, for a rotation."""
+    """Returns the entry with a second key that engines take during a rotation."""
     return f"{model}.also"
 
 
 def key_id(key: str) -> str:
-    """Tells two keys apart, and cannot be turned back: 48 bits of a sum over 256 random ones."""
+    """Tells two keys apart and cannot be turned back: it is 48 bits of a hash over 256 random bits."""
     return hashlib.sha256(key.encode()).hexdigest()[:12]
 
 
 def key_of(secret: Mapping[str, Any], model: str) -> str | None:
-    """The key that gateways send, from the Secret as the API server hands it out; None without a usable one."""
+    """Returns the key that gateways send, from the Secret as the API server hands it out; None if it has no
+    usable one.
+    """
     value = (secret.get("data") or {}).get(key_entry(model))
     if not isinstance(value, str):
         return None

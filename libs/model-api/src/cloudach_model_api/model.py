@@ -1,4 +1,4 @@
-"""A Model as the API server hands it out."""
+"""A Model is read as the API server hands it out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """`path` as operators write it, `spec.gpu.perReplica`."""
+    """`path` is written as operators write it, `spec.gpu.perReplica`."""
 
     path: str
     message: str
@@ -59,7 +59,7 @@ class ObjectMeta(Observed):
 
 @dataclass(frozen=True, slots=True)
 class AdapterNames:
-    """What a LoRA adapter is called: `name` in the resource, `names` by clients, its id first."""
+    """A LoRA adapter is called `name` in the resource. Clients call it by one of `names`, whose first is its id."""
 
     name: str
     names: tuple[str, ...]
@@ -132,7 +132,7 @@ class Model(Part):
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> Model:
-        """From the API server's JSON, as parsed. Raises InvalidModel."""
+        """Reads the API server's JSON, as parsed. Raises InvalidModel."""
         try:
             # As JSON, for there a list is what Python calls a tuple, and a string is no number.
             return cls.model_validate_json(json.dumps(obj))
@@ -141,17 +141,17 @@ class Model(Part):
 
     @property
     def id(self) -> str:
-        """What clients call it."""
+        """Returns the name that clients use."""
         return self.spec.id or self.metadata.name
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its id, then its aliases."""
+        """Returns its id, then its aliases."""
         return (self.id, *self.spec.aliases)
 
     @property
     def upstream_model(self) -> str:
-        """What its engines call it; not the id, so that a new id restarts no engine."""
+        """Returns the name that its engines answer to. It is not the id, so a new id restarts no engine."""
         return self.metadata.name
 
     @property
@@ -167,18 +167,20 @@ class Model(Part):
 
     @property
     def wake_requested_at(self) -> datetime | None:
-        """The last wish that the controller has told of, or that stands in the annotation, if that holds a time."""
+        """Returns when it was last wanted awake, by its status or its annotation. An annotation that holds no time does
+        not count.
+        """
         annotated = _moment(self.metadata.annotations.get(ANNOTATION_WAKE_REQUESTED_AT))
         return latest(annotated, self.status.wake_requested_at)
 
     @property
     def last_request_at(self) -> datetime | None:
-        """None too when the annotation holds no time."""
+        """Returns None also when the annotation holds no time."""
         return _moment(self.metadata.annotations.get(ANNOTATION_LAST_REQUEST_AT))
 
 
 def latest(*moments: datetime | None) -> datetime | None:
-    """None when all of them are."""
+    """Returns the latest moment; None if all of them are None."""
     return max((moment for moment in moments if moment is not None), default=None)
 
 

@@ -1,4 +1,4 @@
-"""What the Model resource and the marks on it are called."""
+"""These are the names of the Model resource and of the marks on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base of every part of a Model: camelCase in YAML, strict types, and rules that the API server knows too."""
+"""Every part of a Model has this base: camelCase in YAML, strict types, and rules that the API server knows too."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 
 def list_map(key: str) -> dict[str, Any]:
-    """Schema of a list whose entries are told apart by `key`: the API server merges them one by one, refuses twins."""
+    """Returns the schema of a list whose entries are told apart by `key`. The API server merges them one by one, and
+    refuses twins.
+    """
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
 def left_out(schema: dict[str, Any]) -> None:
-    """For `json_schema_extra` of a field with a default that came after version 0.1: the CRD does not name the default.
+    """Keeps a default out of the CRD. It is the `json_schema_extra` of fields that came after version 0.1.
 
-    The API server adds a CRD's defaults to every object that it hands out, and the controller of a release before
-    the field refuses it. Each Model would be invalid from the CRD's upgrade to the chart's, and after a rollback.
+    The API server adds a CRD's defaults to every object that it hands out. The controller of a release before the field
+    refuses it. Each Model would be invalid from the CRD's upgrade to the chart's, and after a rollback.
     """
     schema.pop("default", None)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule, in CEL for the API server and as `check` for who reads a Model that no such server looked at.
+    """A rule is given in CEL for the API server, and as `check` for programs that read a Model from elsewhere.
 
-    `message` tells the operator what to do. `field` is the path of the field at fault below the part, as `.id`; empty:
-    the part itself. `cel` is None where the schema says it already (keys of a list), `check` is None for a rule about a
+    `message` tells the operator what to do. `field` is the path of the wrong field below the part, as `.id`; empty for
+    the part itself. `cel` is None where the schema says it already (keys of a list). `check` is None for a rule about a
     change (CEL's oldSelf), which a single object cannot break.
     """
 
@@ -57,8 +59,11 @@ class Rule:
 
 
 def text(pattern: str, advice: str, *, least: int = 0, most: int) -> Any:
-    """A string with this pattern (RE2), for `Annotated`. Who gives another one reads the advice, not the pattern, from
-    the API server as well. `least` and `most`: its length."""
+    """Returns a string type with this pattern (RE2), for `Annotated`.
+
+    The API server, too, answers a wrong value with `advice` instead of the pattern. `least` and `most` bound the
+    length.
+    """
     # Python's `$` would let a line feed at the end pass.
     compiled = re.compile(re.sub(r"\$$", r"\\Z", pattern))
 
@@ -110,7 +115,7 @@ class Part(BaseModel):
 
 
 class Observed(BaseModel):
-    """A part that other programs write: fields that are not known here are passed over."""
+    """Other programs write this part, so fields that are not known here are passed over."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, use_attribute_docstrings=True

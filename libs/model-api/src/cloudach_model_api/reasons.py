@@ -1,4 +1,4 @@
-"""Why a condition is as it is: the words for it, and what each asks of the operator."""
+"""A condition has one of these reasons. Each has a meaning, which tells the operator what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pydantic's JSON schema to the structural schema that a CRD takes: no references, no null, no titles."""
+"""Pydantic's JSON schema becomes the structural schema that a CRD takes: no references, no null, no titles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DROPPED = {"title", "$ref", "$defs", "propertyNames", "const", "anyOf", "defaul
 
 
 def structural(model: type[BaseModel]) -> Schema:
-    """Raises ValueError where the model says what a structural schema cannot."""
+    """Raises ValueError where the type holds something that a structural schema cannot say."""
     schema = model.model_json_schema(by_alias=True, mode="validation")
     return _convert(schema, schema.get("$defs", {}), model.__name__)
 
@@ -54,7 +54,7 @@ def _convert(schema: Schema, defs: dict[str, Schema], where: str) -> Schema:
 
 
 def _resolved(schema: Schema, defs: dict[str, Schema], where: str) -> Schema:
-    """Without `$ref`, and without the `null` of an optional field: in a CRD that is a field left out."""
+    """Resolves `$ref`, and drops the `null` of an optional field, because in a CRD such a field is left out."""
     if options := schema.get("anyOf"):
         some = [option for option in options if option != {"type": "null"}]
         if len(some) < len(options):

@@ -1,4 +1,4 @@
-"""Where a model's weights come from."""
+"""These types say where a model's weights come from."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class SecretKeyReference(SecretReference):
 
 
 class HuggingFace(Part):
-    """A repository of the Hugging Face Hub; every replica's pod downloads it, so a PVC or an image starts faster."""
+    """It names a repository of the Hugging Face Hub. Every replica's pod downloads it, so a PVC or an image starts
+    faster.
+    """
 
     repo: Annotated[
         str,
@@ -67,8 +69,9 @@ class HuggingFace(Part):
 
 
 class Pvc(Part):
-    """A folder in a PersistentVolumeClaim of the Model's namespace, mounted read-only. For replicas on several nodes
-    the claim must be ReadOnlyMany or ReadWriteMany."""
+    """It names a folder in a PersistentVolumeClaim of the Model's namespace, mounted read-only. For replicas on several
+    nodes the claim must be ReadOnlyMany or ReadWriteMany.
+    """
 
     claim_name: ObjectName
     """The claim's name."""
@@ -86,7 +89,7 @@ class Pvc(Part):
 
 
 class ObjectStore(Part):
-    """A prefix in an object store; every replica's pod downloads it."""
+    """It names a prefix in an object store. Every replica's pod downloads it."""
 
     uri: Annotated[
         str,
@@ -127,15 +130,16 @@ class ObjectStore(Part):
 
 
 class ImageFolder(Part):
-    """A folder of the engine's image: set `spec.image` to an image that holds the weights."""
+    """It names a folder of the engine's image. Set `spec.image` to an image that holds the weights."""
 
     path: Annotated[str, text(r"^/", "must be absolute, as /models/llama-3.1-8b", least=2, most=1024)]
     """Absolute, as `/models/llama-3.1-8b`."""
 
 
 class Simulator(Part):
-    """No weights and no GPU: an engine that speaks vLLM's dialect and answers with made-up text, to try the platform.
-    `engine.args` are its settings."""
+    """It needs no weights and no GPU. An engine that speaks vLLM's dialect answers with made-up text, to try the
+    platform. `engine.args` are its settings.
+    """
 
 
 def _is_address(url: str) -> bool:
@@ -151,7 +155,7 @@ def _exactly_one(part: Part, names: tuple[str, ...]) -> bool:
 
 
 class Source(Part):
-    """Exactly one of these."""
+    """Set exactly one of these fields."""
 
     hugging_face: HuggingFace | None = None
     pvc: Pvc | None = None
@@ -170,7 +174,7 @@ class Source(Part):
 
 
 class AdapterSource(Part):
-    """Exactly one of these; a folder holds `adapter_config.json` and its weights, as PEFT writes them."""
+    """Set exactly one of these fields. A folder holds `adapter_config.json` and its weights, as PEFT writes them."""
 
     hugging_face: HuggingFace | None = None
     pvc: Pvc | None = None

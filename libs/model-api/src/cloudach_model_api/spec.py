@@ -1,4 +1,4 @@
-"""What an operator asks for."""
+"""An operator asks for a Model with these types."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Autoscaling(Part):
 
 
 class Adapter(Part):
-    """One LoRA adapter: a model of its own for clients, `<model id>:<name>`."""
+    """It is one LoRA adapter. Clients see it as a model of its own, `<model id>:<name>`."""
 
     name: Annotated[
         str,
@@ -76,7 +76,7 @@ class Adapter(Part):
 
 
 class Lora(Part):
-    """LoRA adapters over the model's weights."""
+    """It lists LoRA adapters over the model's weights."""
 
     adapters: Annotated[tuple[Adapter, ...], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
     """Every replica loads all of them at its start; another list restarts replicas one by one."""
@@ -99,7 +99,7 @@ class Lora(Part):
 
     @property
     def loaded_at_once(self) -> int:
-        """Adapters in one batch."""
+        """Returns how many adapters one batch may mix."""
         return self.max_loaded or min(len(self.adapters), 8)
 
 

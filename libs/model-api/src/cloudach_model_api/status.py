@@ -1,4 +1,4 @@
-"""What the controller tells of a Model."""
+"""The controller reports on a Model with these types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .part import Observed, list_map
 
 
 def rfc3339(moment: datetime) -> str:
-    """In UTC, to the second, as Kubernetes writes it."""
+    """Writes a moment in UTC, to the second, as Kubernetes does."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -21,7 +21,7 @@ Moment = Annotated[AwareDatetime, PlainSerializer(rfc3339, when_used="json")]
 
 
 class State(StrEnum):
-    """One word for `kubectl get`; the conditions say why."""
+    """It is one word for `kubectl get`; the conditions say why."""
 
     PENDING = "Pending"  # accepted, no pod yet, or none that finds a node
     DEPLOYING = "Deploying"  # pods start, weights load
@@ -56,7 +56,7 @@ class Condition(Observed):
 
 
 def _known_state(value: object) -> object:
-    """None for a state of a later release, so that a Model in it can be read after a rollback."""
+    """Returns None for a state of a later release, so that a Model in it can be read after a rollback."""
     return value if value in set(State) else None
 
 
@@ -100,7 +100,7 @@ class ModelStatus(Observed):
         return next((condition for condition in self.conditions if condition.type == kind), None)
 
     def to_object(self) -> dict[str, Any]:
-        """As JSON-ready YAML fields, without those that are not known."""
+        """Returns the fields ready for JSON, without those that are not known."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -114,7 +114,9 @@ def set_condition(
     generation: int | None,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """The conditions with this one in its old place, or last. lastTransitionTime moves only when `status` changes."""
+    """Returns the conditions with this one in its old place, or last. lastTransitionTime moves only when `status`
+    changes.
+    """
     if isinstance(status, bool):
         status = "True" if status else "False"
     conditions = tuple(conditions)

@@ -1,4 +1,4 @@
-"""What gateways tell of a Model's use. It is an object of its own, so that their rights end there."""
+"""Gateways report a Model's use in an object of its own, so that their rights end there."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ class UseStatus(Observed):
         return cls(**{field: datetime.now(UTC)})
 
     def to_patch(self) -> dict[str, Any]:
-        """A merge patch of the subresource `status`, with the moments that are set."""
+        """Returns a merge patch of the subresource `status`, with the moments that are set."""
         return {"status": self.model_dump(mode="json", by_alias=True, exclude_none=True)}
 
 
 class ModelUse(Observed):
-    """How a Model is used, as the gateways tell it. It has its Model's name, and the controller makes it for each Model
-    that may sleep. All that is told stands in the status, because rights on that subresource reach nothing else."""
+    """Gateways record here when a Model was last used. It has its Model's name, and the controller makes it for each
+    Model that may sleep. All of it stands in the status, because rights on that subresource reach nothing else.
+    """
 
     api_version: Literal["cloudach.dev/v1alpha1"] = API_VERSION
     kind: Literal["ModelUse"] = USE_KIND
@@ -41,7 +42,7 @@ class ModelUse(Observed):
 
     @classmethod
     def from_object(cls, obj: Mapping[str, Any]) -> ModelUse:
-        """From the API server's JSON. Moments that cannot be read count as none, so that nothing hangs on them."""
+        """Reads the API server's JSON. Moments that cannot be read count as none, so that they block nothing."""
         try:
             return cls.model_validate_json(json.dumps(obj))
         except ValidationError:
@@ -49,7 +50,7 @@ class ModelUse(Observed):
 
 
 def use_object(model: Model) -> dict[str, Any]:
-    """The ModelUse of a Model as the controller makes it: it goes when the Model goes."""
+    """Returns the ModelUse of a Model as the controller makes it. It goes when the Model goes."""
     meta = model.metadata
     return {
         "apiVersion": API_VERSION,
@@ -64,7 +65,7 @@ def use_object(model: Model) -> dict[str, Any]:
 
 
 def owner(model: Model) -> dict[str, Any]:
-    """The reference by which an object goes with its Model."""
+    """Returns the reference that lets an object go with its Model."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,

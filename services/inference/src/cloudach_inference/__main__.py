@@ -1,4 +1,4 @@
-"""cloudach-inference: real models, or the simulator, under Ray Serve on this machine."""
+"""cloudach-inference serves real models, or the simulator, under Ray Serve on this machine."""
 
 from __future__ import annotations
 

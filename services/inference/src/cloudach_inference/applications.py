@@ -1,4 +1,4 @@
-"""Serve applications from their plan. Imports Ray; vLLM only where an application needs it."""
+"""Serve applications are built from their plan here. This imports Ray, and vLLM where an application needs it."""
 
 from __future__ import annotations
 

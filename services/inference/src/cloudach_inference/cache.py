@@ -1,4 +1,4 @@
-"""Where weights and adapters that were fetched or made are kept between runs."""
+"""Weights and adapters that were fetched or made are kept in this folder between runs."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Request routers for Ray Serve LLM's direct streaming. Only Ray's own processes import this.
+"""Request routers for Ray Serve LLM's direct streaming are defined here. Only Ray's own processes import this.
 
 RayServices of running Models name this module by its path, so it stays where it is.
 
-Ray 2.60's PrefixCacheAffinityRouter does not work there. It learns from `on_request_routed`, which is never called
-when HAProxy sends the request, so all requests come to one replica; and a request whose prompt is token ids, as that
-which goes on with a broken stream, gets 503.
+Ray 2.60's PrefixCacheAffinityRouter does not work there. It learns from `on_request_routed`, which is never called when
+HAProxy sends the request, so all requests come to one replica. A request whose prompt is token ids gets 503, and such a
+request continues a broken stream.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .replica.affinity import Affinity, blocks
 
 
 class PrefixAware(FIFOMixin, RequestRouter):  # type: ignore[misc]
-    """To the replica that has seen the same beginning: see affinity."""
+    """Chooses the replica that has seen the same beginning: see `affinity`."""
 
     def initialize_state(self, **_: Any) -> None:
         self._affinity = Affinity(time.monotonic)

@@ -1,9 +1,9 @@
-"""What KubeRay's serveConfigV2 names as `import_path`: one model's Serve application, from the args of the controller.
+"""KubeRay's serveConfigV2 names this module as `import_path`. It builds one model's Serve application.
 
 RayServices of running Models name this module by its path, so it stays where it is.
 
-Neither replica counts nor drain times are among them: those stand in the config's `deployments`, where a change of them
-restarts no replica.
+Neither replica counts nor drain times are among its args. Those stand in the config's `deployments`, where a change of
+them restarts no replica.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from .replica.app import App
 
 
 class Args(BaseModel):
-    """Refused as a whole when a field is wrong or not known; Serve shows the message."""
+    """These are the controller's args. They are refused as a whole when a field is wrong or unknown; Serve shows the
+    message.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +55,7 @@ def app(raw: dict[str, Any]) -> App:
 
 
 def build(args: dict[str, Any]) -> Any:
-    """A Serve application with the one deployment `LLMServer:<name>` or `Simulator:<name>`.
+    """Builds a Serve application with the one deployment `LLMServer:<name>` or `Simulator:<name>`.
 
     Raises RouterMissing.
     """
@@ -66,7 +68,7 @@ def build(args: dict[str, Any]) -> Any:
 
 
 class RouterMissing(Exception):
-    """The image lacks what the Model's routing needs; Ray itself would come up and answer each request with 503."""
+    """The image lacks what the Model's routing needs. Ray itself would come up and answer each request with 503."""
 
 
 def require_router(options: dict[str, Any]) -> None:

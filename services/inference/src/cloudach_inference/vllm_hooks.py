@@ -1,4 +1,4 @@
-"""What we change in Ray Serve LLM's start of a vLLM replica. Only a replica and its deployer import this.
+"""These classes change how Ray Serve LLM starts a vLLM replica. Only a replica and its deployer import this.
 
 RayServices of running Models name this module by its path, so it stays where it is.
 """
@@ -19,15 +19,17 @@ from .replica.own_address import keep_to_own_address
 
 
 class NoDownload(CallbackBase):  # type: ignore[misc]
-    """The weights are a folder on this machine."""
+    """Skips the download, because the weights are a folder on this machine."""
 
     async def on_before_node_init(self) -> None:
         self.ctx.run_init_node = False
 
 
 class WithAdapters(CallbackBase):  # type: ignore[misc]
-    """LoRA adapters come onto every node of the replica before its engine starts, and the engine learns how large they
-    are. `kwargs`: `lora`, the fields of `adapters.Lora`; `download_model`: whether the base's weights are elsewhere.
+    """Brings LoRA adapters onto every node of the replica before its engine starts, and tells the engine their size.
+
+    `kwargs` holds `lora`, the fields of `adapters.Lora`. `download_model` in it says that the base's weights are
+    elsewhere.
     """
 
     @property
@@ -48,12 +50,12 @@ class WithAdapters(CallbackBase):  # type: ignore[misc]
 
 
 class LLMServer(llm_server.LLMServer):  # type: ignore[misc]
-    """Ray's, with four changes. It has the same name because the deployment is named after it.
+    """This is Ray's LLMServer with four changes. It has the same name because the deployment is named after it.
 
-    No telemetry actor: that takes 400 MB and 6 s of the start, even where usage stats are off.
-    Whoever goes away before an answer in one piece stops the engine: see late_cancel.
-    The engine's key guards every path but health, and only what the gateway uses is served: see lock.
-    And LoRA adapters are loaded before the first request: vLLM's own `lora_modules` would do, but not say which failed.
+    - There is no telemetry actor, which takes 400 MB and 6 s of the start even where usage stats are off.
+    - A client that leaves before an answer in one piece stops the engine: see `late_cancel`.
+    - The engine's key guards every path but health, and only what the gateway uses is served: see `lock`.
+    - LoRA adapters are loaded before the first request. vLLM's own `lora_modules` would not say which one failed.
     """
 
     async def __serve_build_asgi_app__(self) -> Any:

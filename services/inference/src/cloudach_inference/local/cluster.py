@@ -1,7 +1,7 @@
-"""The process that holds the Ray cluster: starts it, deploys the applications, and is its driver until the end.
+"""This process holds the Ray cluster: it starts it, deploys the applications, and is its driver until the end.
 
-Run by the supervisor with the environment of `ray_env`: the plan on its standard input, events on its standard output,
-all that Ray and the engines print on standard error. It ends with its supervisor, and the cluster with it.
+The supervisor runs it with the environment of `ray_env`. The plan comes on standard input, and events leave on standard
+output. All that Ray and the engines print goes to standard error. It ends with its supervisor, and the cluster with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .processes import adopt_orphans, end_descendants
 
 
 class Told:
-    """What the supervisor writes to us: one line of JSON, and then the end of file when it dies."""
+    """The supervisor writes one line of JSON to us. The end of file follows when the supervisor dies."""
 
     def __init__(self, source: TextIO) -> None:
         raw: dict[str, Any] = json.loads(source.readline())
@@ -92,7 +92,7 @@ def _serve(told: Told, tell: Any) -> None:
 
 
 def _watch(waiting: set[str], tell: Any) -> None:
-    """Report each application once. Afterwards Serve mends what breaks; we only go on to be there."""
+    """Reports each application once. Afterwards Serve repairs what breaks, and this process only has to stay."""
     from ray import serve
 
     while True:

@@ -1,4 +1,4 @@
-"""What the cluster's process tells its supervisor: one JSON object a line."""
+"""The cluster's process tells its supervisor events: one JSON object a line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def encode(event: Event) -> str:
 
 
 def decode(line: str) -> Event | None:
-    """None for what is no event."""
+    """Returns None for a line that is no event."""
     try:
         return Event(**json.loads(line))
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""Why an engine did not start, out of its log, and what helps: pure."""
+"""These functions find in an engine's log why it did not start, and what helps. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ _MENDS = (
 
 
 def reason(log: Sequence[str], told: str = "") -> list[str]:
-    """The engine's own words: the first exceptions that are not about another one, in its log or in what Serve says."""
+    """Returns the engine's own words: the first exceptions, in its log or in Serve's message, that are not about
+    another one.
+    """
     logged = [clean(line) for line in log]
     said = [clean(line) for line in told.splitlines()]
     for lines in (logged, said):
@@ -80,7 +82,7 @@ def mend(reason_lines: Sequence[str], told: str = "") -> str:
 
 
 def clean(line: str) -> str:
-    """Without Ray's and vLLM's prefixes."""
+    """Removes Ray's and vLLM's prefixes."""
     return _ENGINE_PREFIX.sub("", _RAY_PREFIX.sub("", line)).strip()
 
 

@@ -1,4 +1,4 @@
-"""What this machine can run an engine on."""
+"""This module finds what this machine can run an engine on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def flags_of(cpuinfo: str) -> frozenset[str]:
 
 
 def gpus_among(devices: Iterable[str], *, visible: str | None) -> int:
-    """How many of /dev's entries are NVIDIA GPUs that CUDA_VISIBLE_DEVICES leaves us."""
+    """Counts the NVIDIA GPUs among /dev's entries that CUDA_VISIBLE_DEVICES leaves us."""
     count = sum(1 for name in devices if re.fullmatch(r"nvidia\d+", name))
     if visible is None:
         return count

@@ -1,4 +1,4 @@
-"""From configuration and hardware to what Ray Serve is told: pure."""
+"""A plan turns the configuration and the hardware into what Ray Serve is told. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def plan(settings: Settings, hardware: Hardware, default_weights: Path) -> tuple
 
 
 def engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
-    """Ours, then the operator's on top."""
+    """Returns our arguments with the operator's on top."""
     ours: dict[str, Any] = {}
     if hardware.device == "cpu":
         # torch.compile takes minutes on a small CPU and gains little there.
@@ -49,10 +49,10 @@ def engine_args(model: Model, hardware: Hardware) -> dict[str, Any]:
 
 
 def cpu_dtype(model: Model, hardware: Hardware) -> str:
-    """float32 for the default model: in bf16 an answer that is continued from its token ids often goes another way.
+    """Chooses float32 for the default model: in bf16 an answer that is continued from its token ids often differs.
 
-    Measured: 13 of 28 continuations differed in bf16, none in float32; bf16 was 1.3 times as fast with AVX512_BF16.
-    Models of one's own are larger and bound by memory, so for them bf16 where the CPU is good at it.
+    Measured: 13 of 28 continuations differed in bf16, none in float32; bf16 was 1.3 times as fast with AVX512_BF16. An
+    operator's own models are larger and bound by memory, so they get bf16 where the CPU is good at it.
     """
     if model.source == DEFAULT_SOURCE or not hardware.fast_bf16:
         return "float32"
@@ -62,7 +62,9 @@ def cpu_dtype(model: Model, hardware: Hardware) -> str:
 def engine_env(
     model: Model, hardware: Hardware, *, local: bool, args: Mapping[str, Any], engines: int
 ) -> dict[str, str]:
-    """Ours, then the operator's on top. local: whether weights and adapters are all on this machine."""
+    """Returns our variables with the operator's on top. `local` says that weights and adapters are all on
+    this machine.
+    """
     ours: dict[str, str] = {}
     if local:
         ours["HF_HUB_OFFLINE"] = "1"  # else each start asks the hub about a folder
@@ -82,7 +84,7 @@ def engine_env(
 
 
 def ray_cpus(apps: tuple[App, ...], hardware: Hardware) -> int:
-    """CPUs are bookkeeping on one machine: enough of them that every replica finds a place."""
+    """On one machine CPUs are bookkeeping only, so there are enough of them for every replica."""
     return max(hardware.cores, int(sum(app.cpus * app.replicas for app in apps)) + 2)
 
 

@@ -1,4 +1,4 @@
-"""Whether a model answers: one token, through the ingress, as a client gets it."""
+"""A probe asks a model for one token through the ingress, as a client does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import urllib.request
 
 
 def answers(base_url: str, model_id: str, api_key: str | None, *, timeout_s: float) -> str | None:
-    """None when it does; else what happened instead."""
+    """Returns None if the model answers, and otherwise what happened instead."""
     body = json.dumps({"model": model_id, "prompt": "Hello", "max_tokens": 1}).encode()
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
     request = urllib.request.Request(f"{base_url}/v1/completions", body, headers)

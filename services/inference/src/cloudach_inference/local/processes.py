@@ -1,4 +1,4 @@
-"""Processes on Linux: become the one that orphans fall to, find all descendants, end them by their ids."""
+"""On Linux this module adopts orphaned processes, finds all descendants, and ends them by their ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment that makes a Ray cluster ours alone: its folder, ports, token and key. Pure but for free_ports."""
+"""This environment makes a Ray cluster ours alone: its folder, ports, token and key. Pure but for free_ports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ports:
 
 
 def free_ports(count: int) -> list[int]:
-    """All held until the last one is known: the kernel may give a port that was let go again."""
+    """Holds all ports until the last one is known, because the kernel may give a port again that was let go."""
     with ExitStack() as held:
         probes = [held.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -33,7 +33,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def choose_ports(http: int, *, seed: int) -> Ports:
-    """Free ones at this moment; `seed` (the process id) spreads neighbours over the replica ports."""
+    """Returns ports that are free at this moment. `seed` (the process id) spreads neighbours over the replica ports."""
     own_http, fallback, haproxy_stats, haproxy_metrics, autoscaler_metrics, dashboard_metrics = free_ports(6)
     return Ports(
         http=http or own_http,
@@ -49,7 +49,7 @@ def choose_ports(http: int, *, seed: int) -> Ports:
 def environment(
     base: Mapping[str, str], *, folder: Path, ports: Ports, token: str, api_key: str | None, stream_limit_s: int
 ) -> dict[str, str]:
-    """For every process of the cluster; it has to be set before Ray is imported."""
+    """Returns variables for every process of the cluster. They have to be set before Ray is imported."""
     inherited = {name: value for name, value in base.items() if name not in ("RAY_ADDRESS", "VLLM_API_KEY")}
     ingress = folder / "h"
     ours = {
@@ -88,11 +88,11 @@ def environment(
 
 
 def haproxy_wrapper(binary: str, *, loopback: bool = True) -> str:
-    """Mends what Ray's template has and no setting changes.
+    """Repairs what is wrong in Ray's template and no setting changes.
 
-    Two statistics ports are open on all interfaces; with `loopback` no more, but in a pod they are scraped. And with
-    splice-request HAProxy 2.8.25 overlooks that a client leaves whose body came after its headers: the engine works on
-    to the last token, HAProxy burns a core meanwhile.
+    Two statistics ports are open on all interfaces. `loopback` closes them, except in pods, where they are scraped.
+    With splice-request HAProxy 2.8.25 does not notice that a client leaves if the client's body came after its headers.
+    The engine works on to the last token then, and HAProxy burns a core meanwhile.
     """
     narrow = "-e 's/^( *bind )\\*?:/\\1127.0.0.1:/' " if loopback else ""
     return f"""#!/bin/sh

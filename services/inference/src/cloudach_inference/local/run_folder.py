@@ -1,4 +1,6 @@
-"""A private folder for one run, short enough for Unix sockets, and gone afterwards, at the latest with the next run."""
+"""A run has a private folder with a path short enough for Unix sockets. It is deleted afterwards, at the latest by the
+next run.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,7 @@ def run_folder() -> Iterator[Path]:
 
 
 def sweep(base: Path) -> None:
-    """Remove what runs left that were killed: folders of ours whose lock nobody holds."""
+    """Removes what killed runs left: our folders whose lock nobody holds."""
     for folder in base.glob(f"{_PREFIX}*"):
         try:
             if folder.stat().st_uid != os.getuid() or not (folder / "lock").exists():
@@ -49,7 +51,9 @@ def sweep(base: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """None when somebody else holds it. It is not inherited, so it goes with this process however that ends."""
+    """Returns None if another process holds the lock. It is not inherited, so it ends with this process, however that
+    ends.
+    """
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError:

@@ -1,4 +1,4 @@
-"""Model ids as path segments."""
+"""Model ids become path segments here."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import re
 
 
 def slug(model_id: str) -> str:
-    """`Qwen/Qwen3-8B` -> `qwen-qwen3-8b`: fit for a URL path and for a Serve application's name."""
+    """Turns `Qwen/Qwen3-8B` into `qwen-qwen3-8b`, which fits a URL path and a Serve application's name."""
     return re.sub(r"[^a-z0-9]+", "-", model_id.lower()).strip("-") or "model"

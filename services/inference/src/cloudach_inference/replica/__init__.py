@@ -1,1 +1,1 @@
-"""What runs in a replica, and the Serve applications that hold it. Imports nothing of `local`."""
+"""These modules run in a replica, or build the Serve application that holds it. They import nothing of `local`."""

@@ -1,6 +1,6 @@
-"""LoRA adapters: what a replica is told of them, how they come onto its node, and what the engine needs to hold them.
+"""LoRA adapters are described, downloaded onto a replica's node, and fitted into its engine here.
 
-Whatever is wrong with one is said as `LoRA adapter '<name>': …`; the controller finds these words.
+Every problem with one is said as `LoRA adapter '<name>': …`, because the controller looks for these words.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class AdapterError(Exception):
 
     @classmethod
     def of(cls, name: str, problem: str) -> AdapterError:
-        """Not by __init__: Ray carries it from process to process, and exceptions are pickled by their one message."""
+        """Stands in for __init__, because Ray pickles exceptions with their one message when it hands them on."""
         return cls(f"LoRA adapter {name!r}: {problem}")
 
 
 class Adapter(BaseModel):
-    """One of folder, repo and uri; a simulator's has none of them."""
+    """An adapter has one of folder, repo and uri. A simulator's adapter has none of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,7 +59,7 @@ class Adapter(BaseModel):
 
     @property
     def path(self) -> Path:
-        """Where it lies on each node, once it is there."""
+        """Returns the adapter's folder on each node, once it is there."""
         if self.folder is not None:
             return Path(self.folder)
         digest = hashlib.sha256(f"{self.source} {self.endpoint or ''}".encode()).hexdigest()[:16]
@@ -67,7 +67,7 @@ class Adapter(BaseModel):
 
 
 class Lora(BaseModel):
-    """The adapters of one engine."""
+    """These are the adapters of one engine."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,12 +90,14 @@ class Lora(BaseModel):
 
 
 def engine_name(model: str, adapter: str) -> str:
-    """What the engine answers to."""
+    """Returns the name that the engine answers to."""
     return f"{model}:{adapter}"
 
 
 def rank(adapter: Adapter) -> int:
-    """As its own configuration says; looks at whether all of it is there. Raises AdapterError."""
+    """Returns the rank from the adapter's own configuration, and checks that all its files exist. Raises
+    AdapterError.
+    """
     file = adapter.path / CONFIG_FILE
     try:
         found = json.loads(file.read_text())
@@ -114,7 +116,7 @@ def rank(adapter: Adapter) -> int:
 
 
 def engine_args(lora: Lora, *, on_cpu: bool = False) -> dict[str, Any]:
-    """vLLM's, for adapters that are on this node. Raises AdapterError."""
+    """Returns vLLM's arguments for adapters that are on this node. Raises AdapterError."""
     ranks = {adapter.name: rank(adapter) for adapter in lora.adapters}
     name, largest = max(ranks.items(), key=lambda item: item[1])
     if largest > (lora.max_rank or _RANKS[-1]):
@@ -133,7 +135,7 @@ def engine_args(lora: Lora, *, on_cpu: bool = False) -> dict[str, Any]:
 
 
 def fetch(adapter: Adapter) -> None:
-    """Onto this node, or the newest state of it. Raises AdapterError."""
+    """Downloads the adapter onto this node, or updates it. Raises AdapterError."""
     if not adapter.downloaded:
         return
     target = adapter.path
@@ -179,7 +181,7 @@ def _from_store(adapter: Adapter, target: Path) -> None:
 
 @contextmanager
 def _environment(adapter: Adapter) -> Iterator[None]:
-    """The variables under the adapter's prefix, without it, for as long as it is downloaded."""
+    """Sets the variables that stand under the adapter's prefix, without the prefix, while the adapter is downloaded."""
     before = dict(os.environ)
     try:
         if adapter.env_prefix:

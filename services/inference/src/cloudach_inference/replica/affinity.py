@@ -1,8 +1,9 @@
-"""Which replica has seen a request's beginning before: what decides, without Ray.
+"""This module decides which replica has seen the beginning of a request before. It needs no Ray.
 
-Prompts are cut into blocks, and each block is known by all that stands before it too, as in an engine's prefix cache.
-A request goes to a replica that was given most of its blocks before, of several to the one that has had least of late;
-unless it has had more than its share: then, as without any known block, to the one that has had least of all.
+Prompts are cut into blocks. As in an engine's prefix cache, a block is known together with all that stands before it.
+The request goes to the replica that was given the longest known beginning. Of several it is the one with the fewest
+requests of late. If that one has had more than its share, or no block is known, the replica with the fewest of all gets
+the request.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _ALWAYS = 4.0  # requests more than it that nobody minds
 def blocks(body: Mapping[str, Any]) -> Iterator[int]:
     """Yields a number for each whole block of a request's prompt. Of several prompts the first counts.
 
-    Who has another `cache_salt` shares no cache: its blocks are others.
+    Requests with different `cache_salt` share no cache, so their blocks have different numbers.
     """
     state = hash((body.get("model"), body.get("cache_salt")))
     for piece in _pieces(body):
@@ -60,7 +61,7 @@ def _said(message: object) -> str:
 
 
 class Affinity:
-    """The memory of one router. Replicas are any strings."""
+    """It is the memory of one router. Replicas are any strings."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -70,7 +71,7 @@ class Affinity:
         self._as_of = clock()
 
     def keep(self, replicas: Iterable[str]) -> None:
-        """The others have gone, and their caches with them."""
+        """Forgets all other replicas, because they have gone and their caches with them."""
         there = set(replicas)
         if self._had.keys() - there:
             self._had = {replica: had for replica, had in self._had.items() if replica in there}
@@ -81,7 +82,7 @@ class Affinity:
                     del self._seen[block]
 
     def choose(self, prompt: Sequence[int], replicas: Sequence[str]) -> list[str]:
-        """All of them, the best first, which counts as taken."""
+        """Returns all replicas, the best first. The request counts as given to the first."""
         self._forget()
         had = {replica: self._had.get(replica, 0.0) for replica in replicas}
         order = sorted(replicas, key=lambda replica: had[replica])
@@ -95,7 +96,7 @@ class Affinity:
         return order
 
     def _know_most(self, prompt: Sequence[int], replicas: frozenset[str]) -> frozenset[str]:
-        """Those that have seen the longest beginning; none where nobody has seen any."""
+        """Returns the replicas that have seen the longest beginning; none if no replica has seen any."""
         found: frozenset[str] = frozenset()
         for block in prompt:
             holders = self._seen.get(block, frozenset()) & (found or replicas)

@@ -1,4 +1,4 @@
-"""One Serve application as values: what a plan or a Model's arguments come down to. Pure."""
+"""A Serve application is described by these values, which a plan or a Model's arguments make. Pure."""
 
 from __future__ import annotations
 
@@ -24,8 +24,11 @@ class App:
 
 
 def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """An LLMConfig's fields with what every vLLM replica gets: it tells cached tokens, and it fetches media only from
-    `allowed_media_domains`, in which entries may be `host`, `host:port`, or `*` for all."""
+    """Adds to an LLMConfig's fields what every vLLM replica gets.
+
+    It reports cached tokens, and it fetches media only from `allowed_media_domains`. Entries there are `host`,
+    `host:port`, or `*` for all.
+    """
     given = dict(options.get("engine_kwargs", {}))
     domains = given.pop("allowed_media_domains", None) or ()
     kwargs = {"enable_prompt_tokens_details": True, **given}

@@ -1,7 +1,7 @@
-"""ASGI middleware: on a client's departure the application hears of it before it is cancelled.
+"""This ASGI middleware lets the application hear of a client's departure before it is cancelled.
 
 Ray Serve cancels the handler at once. vLLM's handler of answers in one piece (`with_cancellation`) listens for the
-disconnect by itself and, cancelled from outside, leaves its generation running to the last token.
+disconnect by itself. When it is cancelled from outside, it leaves its generation running to the last token.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""ASGI middleware before an engine: it serves what the gateway asks for, and that to nobody without the engine's key.
+"""This ASGI middleware before an engine serves what the gateway asks for, and only to callers with the engine's key.
 
-vLLM's own check looks at a few prefixes alone, so that `POST /invocations` generates for strangers, and
-`/scale_elastic_ep` and `/docs` answer them. And it knows only the keys that it began with, while a Secret may change.
+vLLM's own check looks at a few prefixes alone. So `POST /invocations` generates for strangers, and `/scale_elastic_ep`
+and `/docs` answer them. It also knows only the keys that it began with, while a Secret may change.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Keys:
-    """The keys that an engine takes: those of the folder, which follows the Secret, or else the one it began with.
+    """It holds the keys that an engine takes: those of the folder, which follows the Secret, or else the first one.
 
     Raises ValueError for a first key that can be in no header.
     """
@@ -59,11 +59,11 @@ class Keys:
 
     @classmethod
     def taken_from_environment(cls) -> Keys:
-        """The variable goes, so that vLLM neither checks it by itself nor hands it on to its processes."""
+        """Removes the variable, so that vLLM neither checks it by itself nor hands it on to its processes."""
         return cls(_first_key())
 
     def admit(self, authorization: bytes) -> bool:
-        """Whether this header has one of the keys. Of an engine without a lock: always."""
+        """Tells if this header has one of the keys. An engine without a lock admits every request."""
         if not self.locked:
             return True
         scheme, _, key = authorization.partition(b" ")
@@ -88,12 +88,12 @@ class Keys:
 
 @cache
 def _first_key() -> str | None:
-    """Once a process: the second time there would be none, and so no lock."""
+    """Reads the key once a process, because the second time there would be none, and so no lock."""
     return os.environ.pop(KEY_VARIABLE, None)
 
 
 class Lock:
-    """more: prefixes of further paths, which are served to whoever has the key."""
+    """`more` are prefixes of further paths, which are served to callers with the key."""
 
     def __init__(self, app: Application, keys: Keys, more: Collection[str] = ()) -> None:
         self._app = app
@@ -117,7 +117,7 @@ class Lock:
 
 
 def _authorization(scope: Message) -> bytes:
-    """Empty without one, or with several."""
+    """Returns an empty value if there is no such header, or several."""
     found = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
     return found[0] if len(found) == 1 else b""
 

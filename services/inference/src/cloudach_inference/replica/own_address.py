@@ -1,7 +1,7 @@
-"""Keeps a port of Ray Serve to one address.
+"""This module keeps a port of Ray Serve to one address.
 
-Ray 2.60 opens it for each replica, for calls from other deployments, on all interfaces. It asks for no token and
-unpickles what comes, so that whoever reaches it runs code of their own. No setting changes that.
+Ray 2.60 opens that port for each replica, for calls from other deployments, on all interfaces. It asks for no token and
+unpickles what comes. So anybody who reaches it runs code of their own. No setting changes that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def keep_to_own_address() -> None:
-    """From now on this process opens that port on its node's own address, which is what the others call it by."""
+    """From now on this process opens that port on its node's own address only, which others use to call it."""
     from ray.serve._private import replica
     from ray.util import get_node_ip_address
 

@@ -1,4 +1,4 @@
-"""What we change in Ray Serve LLM's router of requests. Only its replica and the deployer import this."""
+"""This class changes Ray Serve LLM's router of requests. Only its replica and the deployer import this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .own_address import keep_to_own_address
 
 
 class LLMRouter(router.LLMRouter):  # type: ignore[misc]
-    """Ray's, on its node's own address. It has the same name because the deployment is named after it."""
+    """This is Ray's LLMRouter on its node's own address. It has the same name because the deployment is
+    named after it.
+    """
 
     async def __init__(self, *args: Any, **options: Any) -> None:  # type: ignore[misc]
         keep_to_own_address()
@@ -18,5 +20,5 @@ class LLMRouter(router.LLMRouter):  # type: ignore[misc]
 
 
 def install() -> None:
-    """Ray's builder takes it from there, and no setting names another one."""
+    """Puts our class where Ray's builder looks, because no setting names another one."""
     router.LLMRouter = LLMRouter

@@ -1,4 +1,4 @@
-"""The simulator as a Ray Serve deployment."""
+"""The simulator runs as a Ray Serve deployment."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .own_address import keep_to_own_address
 
 
 def simulator(options: dict[str, Any]) -> type:
-    """A deployment class whose replicas each hold a simulator of their own, locked as vLLM's are."""
+    """Returns a deployment class whose replicas each hold a simulator of their own, locked as vLLM's are."""
 
     def application() -> Any:
         keep_to_own_address()
