@@ -1,4 +1,4 @@
-"""What `helm test` does: stream an answer with the OpenAI SDK, trip a limit, and find both in the metrics.
+"""`helm test` streams an answer with the OpenAI SDK, trips a limit, and finds both in the metrics.
 
 Environment: GATEWAY_URL, METRICS_HOST, METRICS_PORT, MODEL (empty: the first that is listed), TIMEOUT_S, and
 CLOUDACH_REDIS_URL. LOSE_HEAD: the Model of NAMESPACE that loses its head in the end; empty: none.

@@ -1,4 +1,4 @@
-"""The few requests that the chart's Jobs make of the API server, with nothing but the standard library."""
+"""The chart's Jobs send their few requests to the API server with this, and the standard library alone."""
 
 import json
 import os
@@ -11,7 +11,7 @@ _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 def call(method, path, body=None, content_type="application/merge-patch+json"):
-    """The answer as parsed JSON. Raises urllib.error.HTTPError, with the API server's words in its message."""
+    """Returns the answer as parsed JSON. Raises urllib.error.HTTPError, with the API server's words in its message."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     request = urllib.request.Request(
         f"https://{f'[{host}]' if ':' in host else host}:{port}{path}",

@@ -1,8 +1,8 @@
-"""Deletes the head of a Model while it answers, and expects every stream to run on, those that begin meanwhile too.
+"""Deletes the head of a Model while it answers. Every stream has to run on, also those that begin meanwhile.
 
 lose_head.py NAMESPACE MODEL
 
-Environment: GATEWAY_URL, MODEL (what it is called at the gateway; empty: as it is called in the cluster) and TIMEOUT_S.
+Environment: GATEWAY_URL, MODEL (its name at the gateway; if empty, its name in the cluster) and TIMEOUT_S.
 """
 
 import os

@@ -16,18 +16,18 @@ class NodeAffinity(Part):
     """It chooses nodes by their labels."""
 
     required_during_scheduling_ignored_during_execution: Term | None = None
-    """Nodes that may be taken: `nodeSelectorTerms`."""
+    """Pods run only on nodes that one of its `nodeSelectorTerms` selects."""
     preferred_during_scheduling_ignored_during_execution: Terms | None = None
-    """Nodes that are taken rather than others: each `weight` and `preference`."""
+    """Pods prefer nodes that a `preference` selects. Each entry has a `weight`."""
 
 
 class PodAffinity(Part):
     """It chooses nodes by the pods that run there."""
 
     required_during_scheduling_ignored_during_execution: Terms | None = None
-    """Each a `topologyKey`, and the pods by `labelSelector`."""
+    """Each entry names a `topologyKey`, and selects pods by `labelSelector`."""
     preferred_during_scheduling_ignored_during_execution: Terms | None = None
-    """Each a `weight` and a `podAffinityTerm`."""
+    """Each entry has a `weight` and a `podAffinityTerm`."""
 
 
 class Affinity(Part):

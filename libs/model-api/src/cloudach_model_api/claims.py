@@ -21,7 +21,8 @@ Key = tuple[str, str]
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 _DEPTH = 50
-"""So many Models are followed of which each stands in the way of the next; more are only ever made up."""
+"""A chain of Models that each stand in the way of the next is followed for this many steps. Longer ones do not occur in
+practice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,34 +12,34 @@ from .status import ModelStatus
 from .use import ModelUse, UseStatus
 
 _COLUMNS: list[dict[str, Any]] = [
-    {"name": "Model", "type": "string", "jsonPath": ".status.id", "description": "What clients call it"},
+    {"name": "Model", "type": "string", "jsonPath": ".status.id", "description": "The name that clients use"},
     {"name": "Ready", "type": "integer", "jsonPath": ".status.readyReplicas", "description": "Replicas that answer"},
     {
         "name": "Desired",
         "type": "integer",
         "jsonPath": ".status.desiredReplicas",
-        "description": "Replicas there should be",
+        "description": "Replicas that should exist",
     },
     {"name": "State", "type": "string", "jsonPath": ".status.state"},
     {
         "name": "Progress",
         "type": "string",
         "jsonPath": '.status.conditions[?(@.type=="Progressing")].reason',
-        "description": "What is on its way; ReplacementPending: it waits for a word",
+        "description": "The change that is under way; ReplacementPending waits for the operator's word",
     },
     {
         "name": "Endpoint",
         "type": "string",
         "jsonPath": ".status.endpoint",
         "priority": 1,
-        "description": "Where its engines listen",
+        "description": "The address of its engines",
     },
     {
         "name": "Reason",
         "type": "string",
         "jsonPath": '.status.conditions[?(@.type=="Ready")].reason',
         "priority": 1,
-        "description": "Why it is ready or not",
+        "description": "The reason why it is ready or not",
     },
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
 ]

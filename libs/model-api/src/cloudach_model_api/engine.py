@@ -32,7 +32,7 @@ OWNED_ARGS = {
     "max_loras": "set lora.maxLoaded",
     "allowed_media_domains": "set allowedMediaDomains",
 }
-"""vLLM arguments that the platform sets itself, and what to do instead."""
+"""The platform sets these vLLM arguments itself. The values say what to do instead."""
 
 OWNED_ENV = ("VLLM_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 OWNED_ENV_PREFIX = "RAY_"
@@ -94,7 +94,7 @@ def spellings(name: str) -> list[str]:
 
 
 _COUNTS = ("max_num_seqs", "max_num_batched_tokens", "data_parallel_size", "block_size")
-"""Arguments that are often given, and are numbers for certain."""
+"""These arguments are often given, and are numbers for certain."""
 
 # The API server lets rules see declared fields alone, so what is refused has to be declared: in all spellings.
 _ARGS_SCHEMA = {
@@ -214,8 +214,8 @@ class Engine(Part):
     args: Annotated[dict[str, Any], AfterValidator(_told_once), WithJsonSchema(_ARGS_SCHEMA)] = Field(
         default_factory=dict
     )
-    """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`; passed on as they are. Names
-    as on its command line (`--gpu-memory-utilization`) mean the same."""
+    """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`. They are passed on
+    unchanged. Names as on its command line (`--gpu-memory-utilization`) mean the same."""
     env: Annotated[
         tuple[EnvVar, ...],
         Field(max_length=64, json_schema_extra=list_map("name")),
@@ -234,21 +234,22 @@ class Engine(Part):
 
 _NO_GPUS = r"^(google[.]com|habana[.]ai|aws[.]amazon[.]com|huawei[.]com)/"
 _SLICES = r"/(mig-.+|gpu[.]shared)$"
-"""Parts of a GPU, as NVIDIA's device plugin names them. They cannot work together on one model."""
+"""NVIDIA's device plugin names parts of a GPU so. They cannot work together on one model."""
 
 
 class Gpu(Part):
     """It says which GPUs one replica takes."""
 
     per_replica: Annotated[int, Field(ge=0, le=1024)] | None = None
-    """All GPUs of one replica; the default is tensorParallel times pipelineParallel. More than that is for
-    `engine.args.data_parallel_size`; 0 is for engines that run on CPUs."""
+    """All GPUs of one replica. The default is tensorParallel times pipelineParallel. A larger number needs
+    `engine.args.data_parallel_size`. 0 is for engines that run on CPUs."""
     per_pod: Annotated[int, Field(ge=1, le=64)] | None = None
-    """GPUs of one worker pod; the default is all of a replica's. Fewer where a replica is larger than a node."""
+    """GPUs of one worker pod. The default is all of a replica's. Set fewer where a replica is larger than a node."""
     tensor_parallel: Annotated[int, Field(ge=1, le=64)] = 1
-    """GPUs that share each layer (vLLM's tensor_parallel_size); keep them on one node."""
+    """GPUs that share each layer (vLLM's tensor_parallel_size). Keep them on one node."""
     pipeline_parallel: Annotated[int, Field(ge=1, le=64)] = 1
-    """Stages, each with its share of the layers (vLLM's pipeline_parallel_size); they may lie on several nodes."""
+    """Number of stages, each with its share of the layers (vLLM's pipeline_parallel_size). They may lie on several
+    nodes."""
     resource_name: Annotated[
         str,
         text(
@@ -257,8 +258,8 @@ class Gpu(Part):
             most=253,
         ),
     ] = "nvidia.com/gpu"
-    """What Kubernetes calls the GPUs of the nodes. MIG devices (`nvidia.com/mig-3g.40gb`) and shared GPUs
-    (`nvidia.com/gpu.shared`) may be given too, one to a replica."""
+    """The resource name of the nodes' GPUs. MIG devices (`nvidia.com/mig-3g.40gb`) and shared GPUs
+    (`nvidia.com/gpu.shared`) are possible too, one to a replica."""
     type: (
         Annotated[
             str,

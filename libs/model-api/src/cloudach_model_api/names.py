@@ -22,10 +22,10 @@ USE_PLURAL = "modeluses"
 USE_CRD_NAME = f"{USE_PLURAL}.{GROUP}"
 
 FINALIZER = f"{GROUP}/drain"
-"""On every Model the controller has begun with: its streams end before its pods do."""
+"""The controller sets it on every Model that it works on, so that streams end before pods do."""
 
 LABEL_MODEL = f"{GROUP}/model"
-"""On all that the controller makes for a Model; the value is the Model's name."""
+"""The controller sets it on all that it makes for a Model. The value is the Model's name."""
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "cloudach-controller"
@@ -44,4 +44,4 @@ GPU_TYPE_LABEL = "nvidia.com/gpu.product"
 """The node label that `spec.gpu.type` is compared with unless the controller is told another one."""
 
 MAX_NAME_LENGTH = 47
-"""KubeRay takes no longer name for a RayService, and the RayService is called as its Model."""
+"""KubeRay takes no longer name for a RayService, which has the name of its Model."""

@@ -29,7 +29,7 @@ _OUTSIDE = re.compile(r"(^|/)[.][.](/|$)")
 
 class SecretReference(Part):
     name: ObjectName
-    """A Secret in the Model's namespace."""
+    """The name of a Secret in the Model's namespace."""
 
 
 class SecretKeyReference(SecretReference):
@@ -63,7 +63,7 @@ class HuggingFace(Part):
         ]
         | None
     ) = None
-    """Branch, tag or commit; the default is the repository's main branch. A commit is the only one that never moves."""
+    """Branch, tag or commit. The default is the repository's main branch. Only a commit never changes."""
     token_secret: SecretKeyReference | None = None
     """The access token of a private or gated repository."""
 
@@ -76,7 +76,7 @@ class Pvc(Part):
     claim_name: ObjectName
     """The claim's name."""
     path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """The folder that holds `config.json`, from the claim's root; the default is the root itself."""
+    """The folder that holds `config.json`, from the claim's root. The default is the root itself."""
 
     rules = (
         Rule(
@@ -100,7 +100,7 @@ class ObjectStore(Part):
             most=1024,
         ),
     ]
-    """As `s3://bucket/models/llama-3.1-8b`; `s3`, `gs`, `abfss` or `azure`."""
+    """The address of the folder, as `s3://bucket/models/llama-3.1-8b`. The scheme is `s3`, `gs`, `abfss` or `azure`."""
     credentials_secret: SecretReference | None = None
     """Its entries become environment variables of the download, as `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`.
     Without it the service account of the pods must have the right."""
@@ -111,7 +111,7 @@ class ObjectStore(Part):
         ]
         | None
     ) = None
-    """Of a store that speaks S3 and is not Amazon's, as `https://minio.example.com`."""
+    """The URL of a store that speaks S3 and is not Amazon's, as `https://minio.example.com`."""
 
     rules = (
         Rule(
@@ -133,7 +133,7 @@ class ImageFolder(Part):
     """It names a folder of the engine's image. Set `spec.image` to an image that holds the weights."""
 
     path: Annotated[str, text(r"^/", "must be absolute, as /models/llama-3.1-8b", least=2, most=1024)]
-    """Absolute, as `/models/llama-3.1-8b`."""
+    """The absolute path, as `/models/llama-3.1-8b`."""
 
 
 class Simulator(Part):

@@ -33,17 +33,18 @@ class Autoscaling(Part):
     """Replicas follow the requests in flight. The bounds hold for `kubectl scale` too."""
 
     min_replicas: Annotated[int, Field(ge=0)] = 1
-    """0: the Model sleeps when nobody has asked for it, and the next request wakes it."""
+    """The fewest replicas. With 0 the Model sleeps when no request comes for `idleSeconds`, and the next request wakes
+    it."""
     max_replicas: Annotated[int, Field(ge=1)]
-    """Mind the GPUs: so many replicas may be asked of the cluster."""
+    """The most replicas. The cluster needs GPUs for all of them."""
     target_ongoing_requests: Annotated[int, Field(ge=1)] = 32
-    """Requests in flight that one replica should have; beyond that another one is started."""
+    """Requests in flight that one replica should have. Beyond that another replica is started."""
     idle_seconds: Annotated[int, Field(ge=10)] = 600
-    """Time without a request before the Model sleeps; only with minReplicas 0."""
+    """Seconds without a request before the Model sleeps. It counts only with minReplicas 0."""
     upscale_delay_seconds: Annotated[int, Field(ge=0)] = 15
-    """How long more replicas must have been wanted before there are more."""
+    """Seconds for which more replicas must be wanted before more are started."""
     downscale_delay_seconds: Annotated[int, Field(ge=0)] = 300
-    """How long fewer replicas must have sufficed before there are fewer."""
+    """Seconds for which fewer replicas must suffice before some are stopped."""
 
     rules = (
         Rule(
@@ -66,26 +67,26 @@ class Adapter(Part):
             most=63,
         ),
     ]
-    """What clients add to the model's id or to one of its aliases, after a colon."""
+    """Clients add this name to the model's id or to one of its aliases, after a colon."""
     id: ModelId | None = None
-    """What clients call it before all; the default is `<model id>:<name>`. A new one disturbs no engine."""
+    """The main name for clients. The default is `<model id>:<name>`. A new id disturbs no engine."""
     source: AdapterSource
-    """Exactly one of huggingFace, pvc, objectStore, image and simulator, as in `spec.source`; the folder holds
-    `adapter_config.json` and the weights, as PEFT writes them. A simulator's adapters have `simulator`, and only they.
-    Credentials that are not named here are those of `spec.source`."""
+    """Set exactly one of huggingFace, pvc, objectStore, image and simulator, as in `spec.source`. The folder holds
+    `adapter_config.json` and the weights, as PEFT writes them. Adapters of a simulator have `simulator`, and no others
+    have. Credentials that are not named here are those of `spec.source`."""
 
 
 class Lora(Part):
     """It lists LoRA adapters over the model's weights."""
 
     adapters: Annotated[tuple[Adapter, ...], Field(min_length=1, max_length=64, json_schema_extra=list_map("name"))]
-    """Every replica loads all of them at its start; another list restarts replicas one by one."""
+    """Every replica loads all of them at its start. Another list restarts replicas one by one."""
     max_rank: Annotated[int, Field(ge=1, le=512)] | None = None
     """The largest rank that the engine makes room for (vLLM's max_lora_rank, rounded up to one that it knows). The
     default is that of the largest adapter."""
     max_loaded: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Adapters that one batch may mix (vLLM's max_loras); each takes GPU memory, requests for further ones wait. The
-    default is all of them, up to 8."""
+    """Adapters that one batch may mix (vLLM's max_loras). Each takes GPU memory, and requests for further ones wait.
+    The default is all of them, up to 8."""
 
     rules = (
         Rule("names must differ", None, lambda it: _unique(a.name for a in it.adapters), ".adapters"),
@@ -131,61 +132,61 @@ MediaDomain = Annotated[
 
 class ModelSpec(Part):
     id: ModelId | None = None
-    """What clients call the model; the default is the resource's own name. A new one disturbs no engine."""
+    """The name that clients use. The default is the resource's own name. A new id disturbs no engine."""
     aliases: Annotated[
         tuple[ModelId, ...], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
-    """Further names for it."""
+    """Further names that clients may use."""
     source: Source
     engine: Engine = Engine()
     max_model_len: Annotated[int, Field(ge=1)] | None = None
-    """Tokens of prompt and answer together; the default is the model's own limit."""
+    """The most tokens of prompt and answer together. The default is the model's own limit."""
     gpu: Gpu = Gpu()
     resources: Resources = Resources()
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = Field(default_factory=dict)
-    """Labels that a node must have, for the worker pods."""
+    """Labels that the nodes of worker pods must have."""
     tolerations: Annotated[
         tuple[Toleration, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "atomic"})
     ] = ()
-    """Taints of nodes that the worker pods put up with."""
+    """Taints of nodes that the worker pods tolerate."""
     affinity: Affinity | None = None
-    """A pod's affinity, as Kubernetes defines it; for the worker pods."""
+    """The affinity of the worker pods, as Kubernetes defines it."""
     service_account_name: ObjectName | None = None
-    """Of the Ray pods; the default is the namespace's `default`."""
+    """The service account of the Ray pods. The default is the namespace's `default`."""
     image_pull_secrets: Annotated[
         tuple[SecretReference, ...], Field(max_length=8, json_schema_extra=list_map("name"))
     ] = ()
-    """Secrets of the Model's namespace, for a private registry."""
+    """Secrets of the Model's namespace that open a private registry."""
     image: (
         Annotated[str, text(r"^[^\s]+$", "must be an image's name, without white space", least=1, most=512)] | None
     ) = None
     """The engine's image, instead of the controller's default. Ray and vLLM in it must fit this release."""
     replicas: Annotated[int, Field(ge=0)] = 1
-    """Wanted replicas; what `kubectl scale` and an HPA write. With autoscaling it is where the autoscaler begins, and
-    where it goes on from when this is changed by hand. 0: no replica, and no request wakes one."""
+    """Wanted replicas. `kubectl scale` and an HPA write this field. The autoscaler begins here, and goes on from here
+    when the field is changed by hand. With 0 no replica runs, and no request wakes the Model."""
     autoscaling: Autoscaling | None = None
     routing: Routing = "balanced"
-    """Which replica gets a request. balanced: one after the other; prefixAware: one that has seen the same beginning;
-    kvAware: one whose cache holds most of the prompt, as its engine reports it."""
+    """How a replica is chosen for a request. `balanced` takes one after the other. `prefixAware` takes one that has
+    seen the same beginning. `kvAware` takes one whose cache holds most of the prompt, as its engine reports."""
     drain_seconds: Annotated[int, Field(ge=0, le=7200)] = 60
-    """How long the streams of a replica that is to go may run on; after that they move to another one."""
+    """Seconds for which the streams of a replica that is to go may run on. Then they move to another one."""
     lora: Lora | None = None
     cache_salt: Annotated[CacheSalt, Field(json_schema_extra=left_out)] = "tenant"
-    """Who shares the engines' prefix cache. tenant, the default: the keys of one tenant; key: each key has its own;
-    none: all callers, who can then tell by the time to the first token what others have asked."""
+    """Who shares the engines' prefix cache. With `tenant`, the default, the keys of one tenant share it. With `key`
+    each key has its own. With `none` all callers share it, and can tell by the TTFT what others have asked."""
     unknown_fields: Annotated[UnknownFields, Field(json_schema_extra=left_out)] = "pass"
-    """What becomes of request fields that the gateway does not know. pass, the default: the engine gets them; refuse: a
-    400."""
+    """How the gateway treats request fields that it does not know. `pass`, the default, hands them to the engine.
+    `refuse` answers with a 400."""
     allowed_fields: Annotated[
         tuple[FieldName, ...], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
-    """Request fields that callers may set although they are the platform's, or reach into the engine: `priority`,
-    `chat_template` and others."""
+    """Request fields that callers may set although they are the platform's, or reach into the engine, as `priority` and
+    `chat_template`."""
     allowed_media_domains: Annotated[
         tuple[MediaDomain, ...], Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = ()
-    """Whose images, audio and video callers may name by URL, as `images.example.com`; the engine fetches them. Without
-    any, callers send them as `data:` URLs. `*` is all of them, also names that lead into the cluster's network."""
+    """Hosts from which the engine fetches images, audio and video by URL, as `images.example.com`. Without any, callers
+    send media as `data:` URLs. `*` allows all hosts, also names that lead into the cluster's network."""
 
     rules = (
         Rule("names must differ", None, lambda it: _unique(it.aliases), ".aliases"),

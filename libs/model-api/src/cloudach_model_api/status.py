@@ -42,17 +42,18 @@ class ConditionType(StrEnum):
 
 class Condition(Observed):
     type: Annotated[str, Field(min_length=1, max_length=316)]
-    """Ready: a replica answers. Progressing: on the way to what the spec asks for. Degraded: look at it."""
+    """`Ready`: a replica answers. `Progressing`: the Model is on its way to what the spec asks for. `Degraded`:
+    something is wrong."""
     status: Literal["True", "False", "Unknown"]
-    """Whether it is so."""
+    """It says whether the condition holds."""
     reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
-    """Why, in one word."""
+    """The reason in one word."""
     message: Annotated[str, Field(max_length=32768)]
-    """Why, and what to do."""
+    """The reason, and what to do."""
     observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The metadata.generation that it speaks of."""
+    """The metadata.generation that the condition is about."""
     last_transition_time: Moment
-    """When `status` last changed."""
+    """The time when `status` last changed."""
 
 
 def _known_state(value: object) -> object:
@@ -62,39 +63,40 @@ def _known_state(value: object) -> object:
 
 class ModelStatus(Observed):
     observed_generation: Annotated[int, Field(ge=0)] | None = None
-    """The last metadata.generation whose spec was taken. Conditions tell of a later one, if it was not."""
+    """The last metadata.generation whose spec is in force. Conditions report on a later one that is not."""
     id: str | None = None
     """The name that the API knows the model by: spec.id, or the resource's own name."""
     names: tuple[str, ...] | None = None
-    """The names that are this Model's, its id before the others; of adapters those that follow from an alias are left
-    out. It keeps them for as long as its spec asks for them; empty: its id is another's, so it is not served."""
+    """The names that the Model holds, its id first. Names of adapters that follow from an alias are left out. It keeps
+    them for as long as its spec asks for them. If the list is empty, another Model holds its id, so this one is not
+    served."""
     state: Annotated[State | None, BeforeValidator(_known_state)] = None
     replicas: Annotated[int, Field(ge=0)] | None = None
-    """Replicas there are, ready or not."""
+    """Replicas that exist, ready or not."""
     ready_replicas: Annotated[int, Field(ge=0)] | None = None
     """Replicas that answer, and that can be reached."""
     desired_replicas: Annotated[int, Field(ge=0)] | None = None
-    """Replicas there should be: spec.replicas, or what the autoscaler wants."""
+    """Replicas that should exist, by spec.replicas or by the autoscaler."""
     selector: str | None = None
-    """Label selector of the worker pods; the HPA asks for it through the scale subresource."""
+    """Label selector of the worker pods. The HPA reads it through the scale subresource."""
     endpoint: str | None = None
     """Base URL of the engines, without /v1."""
     upstream_model: str | None = None
-    """The name that the engines answer to; to `<name>:<adapter>` for an adapter."""
+    """The name that the engines answer to. For an adapter it is `<name>:<adapter>`."""
     adapters: tuple[str, ...] | None = None
-    """Names of the adapters that every replica has loaded; the others are not served yet."""
+    """Names of the adapters that every replica has loaded. The others are not served yet."""
     engine_key: str | None = None
-    """Which key its engines ask for, by a part of its sum; gateways read the key itself from the namespace's Secret
-    `cloudach-engine-keys`. Absent: they ask for none."""
+    """A part of the hash of the key that its engines ask for. Gateways read the key itself from the namespace's Secret
+    `cloudach-engine-keys`. Without this field the engines ask for none."""
     wake_requested_at: Moment | None = None
-    """When a request last wanted it while it slept."""
+    """The time when a request last came while the Model slept."""
     progressed_at: Moment | None = None
-    """While it is on its way: when it last made a step."""
+    """The time of its last step, while it is on its way."""
     conditions: Annotated[
         tuple[Condition, ...],
         Field(json_schema_extra=list_map("type")),
     ] = ()
-    """Why it is in this state, and what to do."""
+    """They say why it is in this state, and what to do."""
 
     def condition(self, kind: str) -> Condition | None:
         return next((condition for condition in self.conditions if condition.type == kind), None)

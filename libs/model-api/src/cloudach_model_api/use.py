@@ -17,9 +17,9 @@ from .status import Moment
 
 class UseStatus(Observed):
     wake_requested_at: Moment | None = None
-    """When a request last wanted the Model while it slept; the controller wakes it."""
+    """The time when a request last came while the Model slept. The controller wakes it."""
     last_request_at: Moment | None = None
-    """When a request last ran; gateways write it once a minute at most."""
+    """The time when a request last ran. Gateways write it once a minute at most."""
 
     @classmethod
     def now(cls, field: Literal["wake_requested_at", "last_request_at"]) -> UseStatus:

@@ -15,13 +15,13 @@ _MAPPED = re.compile(r"(\d+)\s+/dev/shm/", re.MULTILINE)
 
 
 def adopt_orphans() -> None:
-    """Descendants whose parent dies become our children, not init's: so none of them gets out of sight."""
+    """Makes descendants whose parent dies our children instead of init's, so that none gets out of sight."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def descendants(root: int) -> list[int]:
-    """All processes below `root`, zombies left out."""
+    """Returns all processes below `root`, without zombies."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -42,7 +42,7 @@ def descendants(root: int) -> list[int]:
 
 
 def shared_memory(pid: int) -> set[Path]:
-    """Python's named segments and semaphores that a process has mapped. They outlive a process that is killed."""
+    """Returns the named segments and semaphores of Python that a process has mapped. They outlive a killed process."""
     try:
         mapped = set(map(int, _MAPPED.findall(Path(f"/proc/{pid}/maps").read_text())))
     except OSError:
@@ -60,7 +60,7 @@ def _inode(path: Path) -> int | None:
 
 
 def end_descendants(*, grace_s: float) -> list[int]:
-    """SIGTERM to all of them, SIGKILL to those that are left after the grace. Returns those that would not die.
+    """Sends SIGTERM to all, and SIGKILL to those that are left after the grace. Returns those that did not die.
 
     What they leave in /dev/shm goes too: vLLM's segments are hundreds of megabytes of memory a run.
     """

@@ -1,7 +1,7 @@
-"""`cloudach-inference serve`: brings the cluster up, says how far it is, and ends everything it started.
+"""`cloudach-inference serve` starts the cluster, reports how far it is, and ends everything that it started.
 
-The cluster lives in a child process and that one's descendants. We adopt those whose parents die, so that at the end
-all of them are found by their ids, whatever Ray, vLLM or HAProxy left behind.
+The cluster lives in a child process and that one's descendants. We adopt those whose parents die. So at the end all of
+them are found by their ids, whatever Ray, vLLM or HAProxy left behind.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Supervisor:
         return StartFailed(f"{what}:{text}\n  What helps: {failure.mend(why, told)}.\n  Log: {cluster.log}")
 
     def _keep_logs(self, folder: Path) -> None:
-        """Ray's own, of a run that failed: the folder they lie in goes."""
+        """Keeps Ray's own logs of a run that failed, because the folder that they lie in is deleted."""
         kept = self._settings.state_dir / "ray-logs"
         logs = folder / "r" / "session_latest" / "logs"
         shutil.rmtree(kept, ignore_errors=True)
@@ -241,7 +241,7 @@ def _drain(events: queue.Queue[Event]) -> list[Event]:
 
 
 def _write_whole(path: Path, text: str) -> None:
-    """So that who waits for the file never reads half of it."""
+    """Replaces the file at once, so that nobody who waits for it reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(text)
