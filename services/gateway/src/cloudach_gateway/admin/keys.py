@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import EllipsisType
-from typing import Any
 
 from ..admission.api_keys import KEY_ID, TENANT, digest, new_api_key, new_key_id, parse_api_key
-from ..admission.key_records import KeyLimits, KeyRecord, pack_secrets
+from ..admission.key_records import LIMITS, KeyLimits, KeyRecord, pack_secrets
 from ..errors import InvalidApiKey
 from ..store.trouble import StoreDown
 from .key_store import KeyStore
@@ -103,9 +102,9 @@ def limit(
     changed = replace(record, limits=_limits(replace(record.limits, **limits)))
     if models is not ...:
         changed = replace(changed, models=_models(models))
-    fields: dict[str, str] = changed.to_hash()
-    names = ("rpm", "tpm", "concurrency", "guided", "models")
-    return _changed(store, record, changed, {name: fields[name] for name in names})
+    stored = changed.to_hash()
+    names = ("models", *(limit.stored for limit in LIMITS.values()))
+    return _changed(store, record, changed, {name: stored[name] for name in names})
 
 
 def used_today(store: KeyStore, record: KeyRecord) -> dict[str, int]:
@@ -196,15 +195,10 @@ def _changed(store: KeyStore, old: KeyRecord, new: KeyRecord, fields: dict[str, 
 
 
 def _limits(limits: KeyLimits) -> KeyLimits:
-    named: dict[str, Any] = {
-        "requests per minute": limits.requests,
-        "tokens per minute": limits.tokens,
-        "concurrent streams": limits.concurrency,
-        "guided requests": limits.guided,
-    }
-    for what, value in named.items():
+    for name, limit in LIMITS.items():
+        value = getattr(limits, name)
         if value is not None and not 1 <= value <= 10**12:
-            raise KeyProblem(f"{what}: {value} is not a positive number; to stop a key, disable it")
+            raise KeyProblem(f"{limit.words}: {value} is not a positive number; to stop a key, disable it")
     return limits
 
 

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 from ..errors import LimitState
+
+
+class LimitNames(NamedTuple):
+    """How one limit of an API key is called: in Redis, and by operators."""
+
+    stored: str  # in the record; Lua knows it as `RECORD.rpm`
+    shown: str  # in the output of `cloudach keys`, and with dashes as its option
+    words: str
+    explained: str
+    without: str = "none"  # what an operator types to take the limit away
+
+
+def _limit(*names: str) -> Any:
+    return field(default=None, metadata={"names": LimitNames(*names)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,14 +28,27 @@ class KeyLimits:
     """The limits of one API key; None: no limit. Requests and tokens are per minute, `concurrency` is at a time.
 
     `guided` is how many guided requests may run at a time for the key's whole tenant. None: as many as the gateway's
-    settings say.
+    settings say. A new limit is a field here; how it is stored, shown and typed follows from its names.
     """
 
-    requests: int | None = None
-    tokens: int | None = None
-    concurrency: int | None = None
-    guided: int | None = None
+    requests: int | None = _limit("rpm", "requests_per_minute", "requests per minute", "requests in any 60 s")
+    tokens: int | None = _limit(
+        "tpm", "tokens_per_minute", "tokens per minute", "tokens of prompts and answers in any 60 s"
+    )
+    concurrency: int | None = _limit(
+        "concurrency", "concurrent_streams", "concurrent streams", "requests that run at a time"
+    )
+    guided: int | None = _limit(
+        "guided",
+        "guided_requests",
+        "guided requests",
+        "guided requests that its tenant runs at a time, all its keys together",
+        "default",
+    )
 
+
+LIMITS: dict[str, LimitNames] = {one.name: one.metadata["names"] for one in fields(KeyLimits)}
+"""Every limit by its field of KeyLimits."""
 
 # The fields of the Redis hash that admit.lua reads and returns. Lua knows them by name: `RECORD.rpm`.
 FIELDS = (
@@ -29,13 +57,10 @@ FIELDS = (
     "prev_valid_until_ms",
     "name",
     "models",
-    "rpm",
-    "tpm",
-    "concurrency",
     "expires_at_ms",
     "disabled",
     "created_at_ms",
-    "guided",
+    *(limit.stored for limit in LIMITS.values()),
 )
 
 
@@ -62,10 +87,7 @@ class KeyRecord:
         return {
             "name": self.name,
             "models": pack_models(self.models),
-            "rpm": _text(self.limits.requests),
-            "tpm": _text(self.limits.tokens),
-            "concurrency": _text(self.limits.concurrency),
-            "guided": _text(self.limits.guided),
+            **{limit.stored: _text(getattr(self.limits, name)) for name, limit in LIMITS.items()},
             "expires_at_ms": _text(self.expires_at_ms),
             "disabled": "1" if self.disabled else "",
             "created_at_ms": _text(self.created_at_ms),
@@ -73,18 +95,18 @@ class KeyRecord:
         }
 
     @classmethod
-    def from_hash(cls, tenant: str, key_id: str, fields: Mapping[str, str]) -> KeyRecord:
+    def from_hash(cls, tenant: str, key_id: str, stored: Mapping[str, str]) -> KeyRecord:
         return cls(
             id=key_id,
             tenant=tenant,
-            name=fields.get("name", ""),
-            models=unpack_models(fields.get("models", "")),
-            limits=KeyLimits(*(_number(fields.get(name)) for name in ("rpm", "tpm", "concurrency", "guided"))),
-            created_at_ms=_number(fields.get("created_at_ms")) or 0,
-            expires_at_ms=_number(fields.get("expires_at_ms")),
-            disabled=fields.get("disabled") == "1",
-            previous_valid_until_ms=_number(fields.get("prev_valid_until_ms")),
-            earlier_valid_until_ms=tuple(until for _, until in unpack_secrets(fields.get("older", ""))),
+            name=stored.get("name", ""),
+            models=unpack_models(stored.get("models", "")),
+            limits=KeyLimits(**{name: _number(stored.get(limit.stored)) for name, limit in LIMITS.items()}),
+            created_at_ms=_number(stored.get("created_at_ms")) or 0,
+            expires_at_ms=_number(stored.get("expires_at_ms")),
+            disabled=stored.get("disabled") == "1",
+            previous_valid_until_ms=_number(stored.get("prev_valid_until_ms")),
+            earlier_valid_until_ms=tuple(until for _, until in unpack_secrets(stored.get("older", ""))),
         )
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...admission.key_records import KeyLimits, KeyRecord
+from ...admission.key_records import LIMITS, KeyLimits, KeyRecord
 from .. import keys
 from ..key_store import KeyStore
 from . import output
 from .terminal import interrupted_afterwards, nobody_reads, say_at_once
-from .values import count, count_or_default, duration, milliseconds, moment, names
+from .values import count, duration, milliseconds, moment, names
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -69,11 +70,9 @@ def _add_limits(parser: argparse.ArgumentParser, default: Any, meaning: str) -> 
     def add(flag: str, kind: Callable[[str], object], metavar: str, text: str) -> None:
         group.add_argument(flag, type=kind, default=default, metavar=metavar, help=f"{text} (default: {meaning})")
 
-    add("--requests-per-minute", count, "N|none", "requests in any 60 s")
-    add("--tokens-per-minute", count, "N|none", "tokens of prompts and answers in any 60 s")
-    add("--concurrent-streams", count, "N|none", "requests that run at a time")
-    guided = "guided requests that its tenant runs at a time, all its keys together"
-    add("--guided-requests", count_or_default, "N|default", guided)
+    for limit in LIMITS.values():
+        option = "--" + limit.shown.replace("_", "-")
+        add(option, partial(count, without=limit.without), f"N|{limit.without}", limit.explained)
     add("--models", names, "A,B|all", "model names that it may use")
 
 
@@ -87,9 +86,7 @@ def _with_store(run: Callable[[argparse.Namespace, KeyStore], int], options: arg
 
 
 def _create(options: argparse.Namespace, store: KeyStore) -> int:
-    limits = KeyLimits(
-        options.requests_per_minute, options.tokens_per_minute, options.concurrent_streams, options.guided_requests
-    )
+    limits = KeyLimits(**{name: getattr(options, limit.shown) for name, limit in LIMITS.items()})
     with interrupted_afterwards():
         made = keys.create(
             store,
@@ -125,12 +122,7 @@ def _show(options: argparse.Namespace, store: KeyStore) -> int:
 
 
 def _limit(options: argparse.Namespace, store: KeyStore) -> int:
-    named = {
-        "requests": options.requests_per_minute,
-        "tokens": options.tokens_per_minute,
-        "concurrency": options.concurrent_streams,
-        "guided": options.guided_requests,
-    }
+    named = {name: getattr(options, limit.shown) for name, limit in LIMITS.items()}
     changes = {name: value for name, value in named.items() if value is not _UNCHANGED}
     models = ... if options.models is _UNCHANGED else options.models
     if not changes and models is ...:

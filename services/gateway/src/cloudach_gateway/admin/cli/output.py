@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ...admission.key_records import KeyRecord
+from ...admission.key_records import LIMITS, KeyRecord
 
 _EARLIEST_MS = round(datetime.min.replace(tzinfo=UTC).timestamp() * 1000)
 _LATEST_MS = round(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp() * 1000)
@@ -24,10 +24,7 @@ def key_json(record: KeyRecord, api_key: str | None = None) -> dict[str, Any]:
         "tenant": record.tenant,
         "name": record.name,
         "models": None if record.models is None else list(record.models),
-        "requests_per_minute": record.limits.requests,
-        "tokens_per_minute": record.limits.tokens,
-        "concurrent_streams": record.limits.concurrency,
-        "guided_requests": record.limits.guided,
+        **{limit.shown: getattr(record.limits, name) for name, limit in LIMITS.items()},
         "created_at": iso(record.created_at_ms),
         "expires_at": iso(record.expires_at_ms),
         "disabled": record.disabled,

@@ -56,23 +56,14 @@ def moment(text: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def count(text: str) -> int | None:
-    """Reads a positive number; `none` takes the limit away."""
-    if text == "none":
-        return None
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor none")
-
-
-def count_or_default(text: str) -> int | None:
-    """Reads a positive number; `default` is what the gateway's settings say."""
-    if text == "default":
+def count(text: str, *, without: str = "none") -> int | None:
+    """Reads a positive number. The word `without` takes the limit away."""
+    if text == without:
         return None
     try:
         return positive(text)
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor default") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a positive number nor {without}") from None
 
 
 def positive(text: str) -> int:
