@@ -14,6 +14,7 @@ import pytest
 import redis
 from cloudach_gateway.admin.cli import main
 from cloudach_gateway.admission.api_keys import parse_api_key
+from cloudach_gateway.admission.key_records import LIMITS
 from cloudach_gateway.store.embedded import EmbeddedValkey, running_url
 
 Run = Callable[..., tuple[int, str, str]]
@@ -208,3 +209,23 @@ def test_as_a_command(valkey_url: str, tenant: str) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["tenant"] == tenant
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_every_limit_is_typed_stored_shown_and_taken_away(
+    run: Run, client: redis.Redis, tenant: str, name: str
+) -> None:
+    """Its names in KeyLimits are all that it takes."""
+    limit = LIMITS[name]
+    option = "--" + limit.shown.replace("_", "-")
+    made = _create(run, tenant, option, "7")
+    assert made[limit.shown] == 7
+    assert [made[other.shown] for other in LIMITS.values() if other is not limit] == [None] * (len(LIMITS) - 1)
+    record = f"cloudach:{{{tenant}}}:key:{made['id']}"
+    assert client.hget(record, limit.stored) == "7"
+    code, out, _ = run("limit", made["id"], option, limit.without, "--json")
+    assert (code, json.loads(out)[limit.shown]) == (0, None)
+    assert client.hget(record, limit.stored) == ""
+    code, _, err = run("limit", made["id"], option, "0")
+    assert code == 2
+    assert limit.without in err
