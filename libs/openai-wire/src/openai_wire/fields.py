@@ -1,7 +1,8 @@
 """The known fields of generation requests: who may set each, and what it means for a continuation. No I/O.
 
 This is the one table. `FIELDS` has a row for every field of vLLM 0.29's request models for chats, completions and
-embeddings, and for those of OpenAI that vLLM passes over; `PARTS` has one for every field of a content part.
+embeddings. It has one for each field of OpenAI that vLLM passes over, too. `PARTS` has a row for every field of a
+content part.
 `tests/e2e/test_request_fields.py` reads vLLM's own models and fails for a field without a row.
 
 A continuation asks for the rest of a broken answer at /v1/completions, with the prompt's and the answer's token ids

@@ -57,7 +57,7 @@ _ALTERNATIVES = ("anyOf", "oneOf", "allOf", "prefixItems", "structures", "tags",
 # Formats for which an engine has a regular expression of its own. Other formats cost next to nothing.
 _FORMATS = {"uri-template": 4, "email": 2, "uri": 1, "uri-reference": 1, "hostname": 1}
 _AGAIN = 4  # an equal pattern is compiled again wherever it stands, at a quarter of the cost of a length
-_TEXTS = {"pattern": False, "regex": False, "grammar": True}  # whether it is a grammar
+_TEXTS = {"pattern": False, "regex": False, "grammar": True}  # True for a grammar
 
 
 def check_guided(body: Mapping[str, Any], bounds: GuidedBounds) -> None:

@@ -77,7 +77,7 @@ class KeyRecord:
     expires_at_ms: int | None = None
     disabled: bool = False
     previous_valid_until_ms: int | None = None
-    earlier_valid_until_ms: tuple[int, ...] = ()  # of secrets that were replaced before the previous one
+    earlier_valid_until_ms: tuple[int, ...] = ()  # the ends of secrets that were replaced before the previous one
 
     def allows(self, names: Sequence[str]) -> bool:
         return self.models is None or any(name in self.models for name in names)

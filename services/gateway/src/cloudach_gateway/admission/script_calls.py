@@ -75,7 +75,7 @@ class Encoder:
         self._settle_keys = tuple(lasting)
 
     def admit(self, key: PresentedKey, ask: Ask | None) -> Call:
-        """With `ask` None the script only looks at the key."""
+        """Makes a call of admit.lua. With `ask` None the script only looks at the key."""
         mode, ask = ("look", NOTHING_ASKED) if ask is None else ("admit", ask)
         return layout.keys_of(self.limiter.admit.keys, key.tenant, key.key_id), (
             self.clock,
@@ -87,6 +87,7 @@ class Encoder:
         )
 
     def settle(self, done: Settlement) -> Call:
+        """Makes a call of settle.lua."""
         keys = layout.keys_of(self._settle_keys, done.tenant, done.key_id, done.day)
         if done.lease in ("", IN_DOUBT):
             keys = (*keys, layout.settled(done.tenant, done.request_id))

@@ -73,7 +73,7 @@ class Window:
             self._claim(own, name, cost)
             return Decision(None)
         impatient = [promise for promise in self._promises if promise.print == print] if retry else []
-        if impatient:  # of equal requests' promises it gives up the latest: the others may be on their way
+        if impatient:  # the latest of equal requests' promises goes, because the others may be on their way
             self._remove(impatient[-1])
         obstacle = self._obstacle(now, rpm, tpm, cost)
         if obstacle is None:

@@ -140,7 +140,7 @@ class Store:
                 why = await asyncio.shield(link.closed)
                 log.error("Redis is lost, going on without it: %s", why)
                 self._tell(False)
-                if loop.time() - since < self.probe_every_s:  # it comes and goes: do not spin
+                if loop.time() - since < self.probe_every_s:  # it comes and goes, so do not spin
                     await asyncio.sleep(self.probe_every_s)
             if not await self._connect():
                 await asyncio.sleep(self.probe_every_s)
