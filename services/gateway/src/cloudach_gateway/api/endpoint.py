@@ -1,4 +1,4 @@
-"""What one path of the API means. `endpoints` lists the paths, and `pipeline` serves them all alike.
+"""An endpoint says what one path of the API means. `endpoints` lists them, and `pipeline` serves them all alike.
 
 An endpoint is asked once for each request, and for each stream, never for each token.
 """
@@ -39,7 +39,7 @@ class Asked(Protocol):
 
     @property
     def stream(self) -> bool:
-        """Whether the client wants events."""
+        """True if the client wants events."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Asked(Protocol):
 
     @property
     def prompts(self) -> int:
-        """How many prompts the request holds."""
+        """The number of prompts in the request."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -55,22 +55,23 @@ class Asked(Protocol):
 
     @property
     def guided(self) -> bool:
-        """Whether a schema, a grammar or a tool guides the answer."""
+        """True if a schema, a grammar or a tool guides the answer."""
 
     def check(self, model: ServedModel, settings: Settings) -> None:
         """Raises BadField for what may not be asked of this model."""
 
     def tokens(self, model: ServedModel, *, default_answer: int) -> int:
-        """The tokens to reserve: about the most that the request may use. default_answer: where it names no limit."""
+        """Returns the tokens to reserve, about the most that the request may use. default_answer counts where the
+        request names no limit."""
 
     def bounds(self, *, size: int, max_model_len: int | None) -> Bounds:
-        """What the request can have used at the very most, whatever an engine says. size: the body's bytes."""
+        """Returns the most that the request can have used, whatever an engine says. size: the body's bytes."""
 
     def to_engine(self, model: ServedModel) -> ToEngine:
-        """May be called again, when the model is known better. Raises BadField."""
+        """Returns the engine's request; called again if a woken model has another name. Raises BadField."""
 
     def for_client(self, answer: dict[str, Any]) -> bytes:
-        """The client's form of an answer that the engine gave in one piece. Raises BadChunk."""
+        """Returns the client's form of an answer that the engine gave in one piece. Raises BadChunk."""
 
 
 @dataclass(frozen=True, slots=True)

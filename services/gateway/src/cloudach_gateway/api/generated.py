@@ -1,4 +1,4 @@
-"""What chats and completions share: a generated answer, which the engine is asked for as a stream."""
+"""Chats and completions have this in common: the answer is generated, and the engine is asked for a stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a request at any endpoint: it is read, admitted, relayed and settled."""
+"""A request takes this way at every endpoint: it is read, admitted, relayed and settled."""
 
 from __future__ import annotations
 

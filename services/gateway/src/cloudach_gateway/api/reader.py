@@ -67,13 +67,13 @@ class Reader:
         return Order(asked, model, to_engine, wish, len(body), fingerprint, self._names(asked))
 
     async def reread(self, order: Order, model: ServedModel) -> ToEngine:
-        """What the engine gets if the model, having been woken, is known by another name to its engines."""
+        """Returns the engine's request anew, because a woken model may be known by another name to its engines."""
         if model.upstream_model == order.model.upstream_model:
             return order.to_engine
         return await self._services.intake.worked(order.size, to_engine, order.asked, model)
 
     def _parsed(self, body: bytes) -> tuple[Asked, str]:
-        """The request and its fingerprint. Raises InvalidRequest, RequestTooLarge."""
+        """Returns the request and its fingerprint. Raises InvalidRequest, RequestTooLarge."""
         most = self._services.settings.bodies.max_values
         if values_in(body, most=most) > most:
             raise RequestTooLarge(f"The request body holds more than {most} JSON values and names.")

@@ -1,4 +1,4 @@
-"""What the API's paths work with."""
+"""The parts of the gateway that the API's paths use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the clients of an API are spoken to, apart from answers: where they put their key, how errors look."""
+"""An API's clients put their key in one place, and expect errors and heart-beats in one form: their dialect."""
 
 from __future__ import annotations
 

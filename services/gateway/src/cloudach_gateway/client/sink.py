@@ -1,4 +1,4 @@
-"""Where answers leave: an outlet for one request's answer, and whole JSON bodies for all else."""
+"""Answers leave here: through an outlet for one request's answer, or as a JSON body for all else."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Outlet:
         self._on_flow, self._on_gone = flow_changed, gone
 
     def takes_nothing(self) -> bool:
-        """Whether a paused client has not even taken a part; if it has, its time begins anew."""
+        """True if a paused client has not even taken a part. If it has, its time begins anew."""
         unsent, self._unsent = self._unsent, self._connection.unsent
         if self._unsent >= unsent:
             return True

@@ -1,4 +1,4 @@
-"""What becomes of an engine's answer on its way to the client: rewritten as it streams, or gathered.
+"""An engine's answer is rewritten on its way to the client as it streams, or gathered.
 
 The ports below are what the relay needs of an endpoint. They are asked for once per stream; while it runs, the engine's
 bytes go to the rewriter or the collector directly.
@@ -60,7 +60,7 @@ class Collecting(Protocol):
 
 
 class Answers(Protocol):
-    """What a client gets of the events that an engine answers with."""
+    """Makes the client's answer from the engine's events. One object serves one request."""
 
     @property
     def view(self) -> ClientView: ...
@@ -85,7 +85,7 @@ class Answers(Protocol):
 
 
 class Out(Protocol):
-    """Where a stream's bytes go."""
+    """Takes a stream's bytes."""
 
     @property
     def framed(self) -> Framed:

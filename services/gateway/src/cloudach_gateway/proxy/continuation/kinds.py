@@ -1,4 +1,4 @@
-"""What differs between chats and completions when a broken answer goes on: pure.
+"""Chats and completions differ in this when a broken answer goes on: pure.
 
 An answer from a path of the engine that has no row here is not continued.
 """
@@ -32,7 +32,7 @@ class Kind:
 
 
 def choices(fields: Fields) -> int:
-    """How many answers the request asks for."""
+    """Returns the number of answers that the request asks for."""
     prompt = fields.get("prompt")
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
     return prompts * (fields.get("n") or 1)
