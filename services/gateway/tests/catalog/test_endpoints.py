@@ -318,7 +318,7 @@ async def test_who_runs_at_a_model_that_is_deleted_still_finds_its_pods(
         await until_async(lambda: "a" not in it.names)
         assert it.catalog.current(running).upstreams == ("http://10.0.0.1:8000",)
         told: list[None] = []
-        with it.catalog.telling(running, lambda: told.append(None)):
+        with it.catalog.on_change(running, lambda: told.append(None)):
             await api.put(make_slice(SLICES, "10.0.0.2"))
             await until_async(lambda: it.catalog.current(running).upstreams == ("http://10.0.0.2:8000",))
         assert told

@@ -173,7 +173,7 @@ class ModelAwake:
     @contextmanager
     def news(self, look_again: Callable[[], None]) -> Iterator[None]:
         waking = self._waking
-        with waking.cluster.awaited(self._model), waking.catalog.telling(self._model, look_again):
+        with waking.cluster.awaited(self._model), waking.catalog.on_change(self._model, look_again):
             yield
 
 

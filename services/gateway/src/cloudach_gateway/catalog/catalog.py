@@ -22,7 +22,7 @@ class Catalog:
         self._from_file = {name: model for model in models for name in model.names}
         self._by_name = dict(self._from_file)
         self._leaving: dict[tuple[Resource | None, str], ServedModel] = {}
-        self._told: dict[object, tuple[ServedModel, Callable[[], None]]] = {}
+        self._listeners: dict[object, tuple[ServedModel, Callable[[], None]]] = {}
         self.complete = True
 
     @property
@@ -62,7 +62,7 @@ class Catalog:
         before = self._seen()
         self._by_name = self._from_file | {name: model for model in models for name in model.names}
         self._leaving = {(model.resource, model.id): model for model in leaving}
-        self._tell(before)
+        self._notify(before)
 
     def put(self, models: Iterable[ServedModel]) -> None:
         """Takes over some of the cluster's models anew, with the names that they have."""
@@ -72,22 +72,22 @@ class Catalog:
                 self._leaving[model.resource, model.id] = model
             else:
                 self._by_name.update(dict.fromkeys(model.names, model))
-        self._tell(before)
+        self._notify(before)
 
     @contextmanager
-    def telling(self, model: ServedModel, changed: Callable[[], None]) -> Iterator[None]:
+    def on_change(self, model: ServedModel, changed: Callable[[], None]) -> Iterator[None]:
         """Calls `changed` after each change of this model, while the block runs."""
         mark = object()
-        self._told[mark] = model, changed
+        self._listeners[mark] = model, changed
         try:
             yield
         finally:
-            del self._told[mark]
+            del self._listeners[mark]
 
     def _seen(self) -> list[tuple[ServedModel, ServedModel | None, Callable[[], None]]]:
-        return [(model, self._by_name.get(model.id), tell) for model, tell in self._told.values()]
+        return [(model, self._by_name.get(model.id), changed) for model, changed in self._listeners.values()]
 
-    def _tell(self, before: list[tuple[ServedModel, ServedModel | None, Callable[[], None]]]) -> None:
-        for model, seen, tell in before:
+    def _notify(self, before: list[tuple[ServedModel, ServedModel | None, Callable[[], None]]]) -> None:
+        for model, seen, changed in before:
             if seen is None or self._by_name.get(model.id) is not seen:
-                tell()
+                changed()

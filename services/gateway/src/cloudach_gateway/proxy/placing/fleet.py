@@ -33,8 +33,8 @@ class Directory(Protocol):
 
     def current(self, model: ServedModel) -> ServedModel: ...
 
-    def telling(self, model: ServedModel, changed: Callable[[], None]) -> AbstractContextManager[None]:
-        """`changed` is called after each change of the model."""
+    def on_change(self, model: ServedModel, changed: Callable[[], None]) -> AbstractContextManager[None]:
+        """`changed` is called after each change of this model, while the block runs."""
 
 
 class Engines:
@@ -193,7 +193,7 @@ class _Fixed:
     def current(self, model: ServedModel) -> ServedModel:
         return model
 
-    def telling(self, model: ServedModel, changed: Callable[[], None]) -> AbstractContextManager[None]:
+    def on_change(self, model: ServedModel, changed: Callable[[], None]) -> AbstractContextManager[None]:
         return nullcontext()
 
 

@@ -32,7 +32,7 @@ class _OfOneModel:
         self._in_vain = in_vain
 
     def news(self, look_again: Callable[[], None]) -> AbstractContextManager[None]:
-        return self._engines.directory.telling(self._asked, look_again)
+        return self._engines.directory.on_change(self._asked, look_again)
 
 
 class AnyEngine(_OfOneModel):
@@ -63,7 +63,7 @@ class EngineOfItsOwn(_OfOneModel):
     def news(self, look_again: Callable[[], None]) -> Iterator[None]:
         with (
             self._engines.quarantine.waiting(look_again),
-            self._engines.directory.telling(self._asked, look_again),
+            self._engines.directory.on_change(self._asked, look_again),
         ):
             yield
 
