@@ -161,7 +161,7 @@ bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on 
 	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEATS),--repeats $(REPEATS)) \
 	  --json .cache/bench.json $(if $(WRITE),--write) $(BENCH)
 
-check: setup ## lint, formatting, types, import contracts, links of the docs, rules of the tests
+check: setup ## lint, formatting, types, import contracts, links of the docs, rules of the tests and docstrings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy libs/*/src services/*/src tests/support
@@ -169,6 +169,7 @@ check: setup ## lint, formatting, types, import contracts, links of the docs, ru
 	@$(BIN)/python scripts/settings_docs.py check
 	$(BIN)/python scripts/check_links.py
 	@$(BIN)/python scripts/check_tests.py
+	@$(BIN)/python scripts/check_docstrings.py
 
 format: setup ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix

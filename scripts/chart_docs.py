@@ -1,7 +1,8 @@
 """Makes charts/cloudach's values.schema.json and the table of its README from the comments of its values.yaml.
 
 A comment right above a value describes it. A last line `@schema {…}` (YAML) adds to the schema that the default tells
-by its type; a mapping that has one is one value, otherwise each of its entries is. `# @section NAME` starts a section.
+by its type. A mapping that has such a line is one value. Otherwise each of its entries is a value. `# @section NAME`
+starts a section.
 
     python scripts/chart_docs.py write|check
 """
@@ -132,7 +133,7 @@ def schema(found: list[Section], definitions: dict[str, Schema]) -> Schema:
 
 
 def definitions() -> dict[str, Schema]:
-    """What @schema lines refer to by `#/$defs/…`."""
+    """Returns what @schema lines refer to by `#/$defs/…`."""
     return {"model": _model(), **_settings()}
 
 
@@ -217,7 +218,7 @@ def _cell(text: str) -> str:
 
 
 def outputs() -> dict[Path, str]:
-    """What belongs into which file."""
+    """Returns each file with what belongs into it."""
     found = sections((CHART / "values.yaml").read_text())
     readme = CHART / "README.md"
     before, begin, rest = readme.read_text().partition(BEGIN)

@@ -1,7 +1,7 @@
 """Fails where the tests would become hard to enter: `make check` runs it.
 
-No test module is imported by another module, no suite imports from another suite (what they share is in tests/support),
-and no file has more than 500 lines.
+No test module is imported by another module. No suite imports from another suite, because what they share is in
+tests/support. No file has more than 500 lines.
 """
 
 from __future__ import annotations

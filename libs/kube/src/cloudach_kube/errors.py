@@ -1,4 +1,4 @@
-"""What can go wrong between us and an API server.
+"""These errors can come between us and an API server.
 
 KubeError             a request failed; `status` is HTTP's, and 0 where there was no answer
 |- NotFound           404: the object, or its whole kind

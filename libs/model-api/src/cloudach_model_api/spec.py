@@ -172,8 +172,9 @@ class ModelSpec(Part):
     """Seconds for which the streams of a replica that is to go may run on. Then they move to another one."""
     lora: Lora | None = None
     cache_salt: Annotated[CacheSalt, Field(json_schema_extra=left_out)] = "tenant"
-    """Who shares the engines' prefix cache. With `tenant`, the default, the keys of one tenant share it. With `key`
-    each key has its own. With `none` all callers share it, and can tell by the TTFT what others have asked."""
+    """The callers that share the engines' prefix cache. With `tenant`, the default, the keys of one tenant share it.
+    With `key` each key has its own. With `none` all callers share it, and can tell by the TTFT what others have
+    asked."""
     unknown_fields: Annotated[UnknownFields, Field(json_schema_extra=left_out)] = "pass"
     """How the gateway treats request fields that it does not know. `pass`, the default, hands them to the engine.
     `refuse` answers with a 400."""

@@ -5,8 +5,8 @@ embeddings. It has one for each field of OpenAI that vLLM passes over, too. `PAR
 content part.
 `tests/e2e/test_request_fields.py` reads vLLM's own models and fails for a field without a row.
 
-A continuation asks for the rest of a broken answer at /v1/completions, with the prompt's and the answer's token ids
-as the prompt; docs/failover.md explains what stands in its way.
+A continuation asks for the rest of a broken answer at /v1/completions. Its prompt is the token ids of the prompt and of
+the answer so far. docs/failover.md explains what stands in its way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Who(Enum):
 
 
 class Continuation(Enum):
-    """What is done with a field when a broken answer is continued."""
+    """It says what happens to a field when a broken answer is continued."""
 
     CARRIED = "carried"  # both APIs have it, and it depends on the next token's logits or on all token ids so far
     DROPPED = "dropped"  # it makes the prompt, whose token ids are known by now, or has no effect on the answer
@@ -219,4 +219,4 @@ PARTS: Mapping[str, Who] = {
 
 CLIENTS = frozenset(name for name, field in FIELDS.items() if field.who is Who.CLIENT)
 RESERVED = frozenset(FIELDS) - CLIENTS | frozenset(name for name, who in PARTS.items() if who is not Who.CLIENT)
-"""What a client may not set, unless its model's `allowed_fields` names it."""
+"""A client may not set these fields, unless its model's `allowed_fields` names them."""

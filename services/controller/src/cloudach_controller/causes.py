@@ -48,7 +48,7 @@ FATAL = frozenset(
         Reason.KUBERAY_MISSING,
     }
 )
-"""Those that waiting does not mend; of the others (a node, a Secret, a volume) something may still come."""
+"""Waiting does not cure these reasons. For the others, a node, a Secret or a volume may still come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,11 +33,11 @@ class Companions:
     settings: Settings
     uses: Mapping[Key, dict[str, Any]]
     uses_missing: Callable[[str], bool]
-    """Whether the API server does not know the kind, or does not let us see it in this namespace."""
+    """It tells if the API server does not know the kind, or does not let us see it in this namespace."""
     policies: Mapping[Key, dict[str, Any]]
     budgets: Mapping[Key, dict[str, Any]]
     budgets_missing: Callable[[str], bool]
-    """As `uses_missing`."""
+    """It tells the like of budgets."""
 
     def use(self, key: Key, model: Model) -> ModelUse | None:
         """Returns what gateways have told of this Model; not what they told of an earlier Model of the same name."""

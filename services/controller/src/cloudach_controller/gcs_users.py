@@ -29,7 +29,7 @@ OF_RAY_SERVICES = f"{_LABEL_NAME},ray.io/originated-from-crd=RayService"
 """Selects the RayClusters on which KubeRay has written the name of a RayService, not that of a RayJob."""
 
 _UNSEEN_S = 1800.0
-"""Where RayClusters cannot be seen, because the right is missing, a user stays so long after its Model."""
+"""A user outlives its Model by this time where RayClusters cannot be seen, because the right is missing."""
 
 
 class Store(Protocol):

@@ -37,7 +37,7 @@ class Behind:
 
     words: str
     since: datetime | None
-    """None: that is not known, and it is not long."""
+    """None means that the time is not known, and not long ago."""
 
     def __str__(self) -> str:
         return f"{self.words}, since {rfc3339(self.since)}." if self.since is not None else f"{self.words}."

@@ -22,18 +22,18 @@ class Replicas:
     starting: int
     leaving: int
     application: str
-    """RUNNING, DEPLOYING, DEPLOY_FAILED, UNHEALTHY, NOT_STARTED, DELETING."""
+    """It is RUNNING, DEPLOYING, DEPLOY_FAILED, UNHEALTHY, NOT_STARTED or DELETING."""
     deployment: str
-    """HEALTHY, UPDATING, UPSCALING, DOWNSCALING, UNHEALTHY, DEPLOY_FAILED."""
+    """It is HEALTHY, UPDATING, UPSCALING, DOWNSCALING, UNHEALTHY or DEPLOY_FAILED."""
     message: str
     adapters: frozenset[str] | None = None
-    """LoRA adapters of the configuration that Serve was given last; None: Ray was not asked."""
+    """These LoRA adapters are in the configuration that Serve got last. None means that Ray was not asked."""
 
     app: Mapping[str, Any] | None = None
-    """The application as it was given to Serve; None: it has none."""
+    """This is the application as Serve got it. None means that Serve has none."""
 
     building: bool = False
-    """Serve reads a new configuration, and tells of no replica meanwhile; those that it had run on."""
+    """Serve reads a new configuration, and shows no replica meanwhile. Those that it had run on."""
 
     @property
     def settled(self) -> bool:
@@ -49,28 +49,28 @@ class Replicas:
 class Observation:
     ray_service: dict[str, Any] | None
     pods: tuple[dict[str, Any], ...]
-    """Those that count: see `pods_that_count`."""
+    """These pods count: see `pods_that_count`."""
     replicas: Replicas | None
-    """None: the dashboard does not answer, or there is none yet."""
+    """None means that the dashboard does not answer, or that there is none yet."""
     unreachable: str = ""
-    """What the dashboard did instead of answering, where there should be one."""
+    """The dashboard did this instead of answering; empty if it answered, or if there should be none."""
     engine_log: str = ""
     """The end of the log of a container that crashed."""
     crashed_in: str = ""
     """The RayCluster that this container belongs to."""
     kuberay_missing: bool = False
     foreign: str = ""
-    """Whose the RayService of the Model's name is, if it is another's."""
+    """This says whose the RayService is, if somebody else has one of the Model's name."""
     refused: str = ""
-    """What the API server said instead of taking the RayService."""
+    """The API server said this when it refused the RayService."""
     exposed: str = ""
-    """What it said instead of taking a network policy of a Model that runs."""
+    """The API server said this when it refused a network policy of a Model that runs."""
     vanished: bool = False
     """Somebody deleted the RayService."""
     contested: bool = False
     """Somebody changes the RayService again and again."""
     behind: str = ""
-    """Why the cluster that serves could not be told its counts while another one is to replace it."""
+    """This says why the serving cluster could not get its counts while another one is to replace it."""
 
 
 def pods_that_count(
@@ -150,9 +150,10 @@ class Head:
 
     cluster: str
     service: str
-    """The RayCluster's own, which leads nowhere else; the RayService's moves to another cluster."""
+    """This is the RayCluster's own service, which leads nowhere else. The RayService's service moves to another
+    cluster."""
     token_secret: str = ""
-    """The Secret with the token that it wants; empty: nobody knows."""
+    """This Secret holds the token that the head wants. It is empty if nobody knows."""
 
 
 def active_head(ray_service: Mapping[str, Any] | None, pods: Iterable[Mapping[str, Any]] = ()) -> Head | None:

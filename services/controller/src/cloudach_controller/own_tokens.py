@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 _ENTRY = "seed"
 _BYTES = 32
 _SEED_S = 60.0
-"""Pause between two looks at a namespace's seed, which somebody may have deleted."""
+"""This is the pause between two looks at a namespace's seed, which somebody may have deleted."""
 _TROUBLE_S = 5.0
-"""Pause where an admission webhook that fails keeps it from being made."""
+"""This is the pause where a failing admission webhook keeps the seed from being made."""
 _COPY_S, _WANTED_S = 600.0, 10.0
-"""Pause between two tries to make a copy that is there as a rule, and while a pod waits for something."""
+"""These are the pauses between two tries to make a copy: as a rule, and while a pod waits for a Secret or the like."""
 
 
 class Api(Protocol):

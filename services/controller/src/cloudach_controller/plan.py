@@ -30,20 +30,20 @@ from .settings import Settings
 Change = Literal["none", "create", "in place", "rolling", "back", "anew", "replacement"]
 
 CLUSTER: Path = ("spec", "rayClusterConfig")
-"""Nothing stays in here that is not ours: all of it makes pods, and each change of it would replace them."""
+"""Foreign fields are removed from here, because all of it makes pods, and each change of it would replace them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     change: Change
     manifest: dict[str, Any] | None
-    """The RayService to apply; None: nothing to apply."""
+    """This is the RayService to apply. None means that there is nothing to apply."""
     waiting: str = ""
-    """Why a replacement is not begun, and what lets it begin."""
+    """This says why a replacement is not begun, and what lets it begin."""
     drop: str = ""
-    """The RayCluster that was to take over and is given up; its name goes from the RayService's status."""
+    """This RayCluster was to take over and is given up. Its name is removed from the RayService's status."""
     cluster: dict[str, Any] | None = None
-    """The rayClusterConfig as it should be; None: it is so, or becomes so by `manifest` alone."""
+    """This is the rayClusterConfig as it should be. None means that it is so, or becomes so by `manifest` alone."""
 
 
 def plan(

@@ -24,11 +24,11 @@ from .runtime.informer import Key
 log = logging.getLogger(__name__)
 
 _REFUSED_FOR_S = 300.0
-"""How long a missing right is taken for missing before it is tried again."""
+"""A missing right is taken for missing for this time, and then tried again."""
 _RETRY_S = (1.0, 30.0)
-"""How long a write that was refused waits before it is tried again, at first and at most."""
+"""A refused write waits for this time before it is tried again, at first and at most."""
 _SOON_S = 5.0
-"""What is changed so soon after it was written is changed by a program, which will do it again."""
+"""A change that comes so soon after a write is made by a program, which will do it again."""
 _MAX_PAUSE_S = 30.0
 _OFTEN = 3
 
@@ -48,7 +48,7 @@ class Api(Protocol):
 class Found:
     ray_service: dict[str, Any] | None
     foreign: str = ""
-    """Whose the one of this name is, if it is another's."""
+    """This says whose the RayService of this name is, if it is somebody else's."""
 
 
 @dataclass(slots=True)

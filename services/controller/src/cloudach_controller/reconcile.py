@@ -56,7 +56,7 @@ class Cache:
     pods: Mapping[Key, Sequence[dict[str, Any]]]
     kuberay_missing: Callable[[], bool]
     names: Names = field(default_factory=lambda: Names(lambda key: None))
-    """Whose the serving names are."""
+    """They tell which Model holds which serving name."""
     parsed: Parsed = field(default_factory=Parsed)
 
 

@@ -19,25 +19,25 @@ from .drift import covers
 Mode = Literal["running", "sleeping", "off", "deleting"]
 
 MARK_S = 60.0
-"""How old a gateway's mark of use may be while the Model is in use: they write it at most once a minute."""
+"""A mark of use may be this old while the Model is in use, because gateways write it at most once a minute."""
 
 AHEAD_S = 3600.0
-"""How far a gateway's clock may be ahead of ours."""
+"""A gateway's clock may be ahead of ours by this time."""
 
 START_S = 1800.0
-"""A Model that is starting does not go to sleep again so soon: whoever woke it would never be served."""
+"""A Model that is starting stays awake for this time. Otherwise a client that woke it would never be served."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
     mode: Mode
     replicas: int
-    """By hand: how many. Autoscaled: where the autoscaler begins, or goes on from."""
+    """By hand it is the number of replicas. With an autoscaler it is where that begins, or goes on from."""
     autoscaled: bool = False
     look_again_s: float | None = None
-    """When time alone may change this."""
+    """After this time the demand may change by itself."""
     wake_requested_at: datetime | None = None
-    """When it was last wanted awake."""
+    """The Model was last wanted awake at this time."""
 
 
 def may_sleep(model: Model) -> bool:

@@ -43,7 +43,7 @@ class Origin:
 
     made: Made
     application: dict[str, Any]
-    """The Serve application that goes with these pods, without the deployment's options."""
+    """This Serve application goes with these pods. It is without the deployment's options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +51,30 @@ class Around:
     """These facts about a RayService are not in the object itself."""
 
     with_pods: frozenset[str] = frozenset()
-    """RayClusters that have pods which do not end."""
+    """These RayClusters have pods that are not ending."""
     can_drop: bool = True
     """We may write the status of RayServices."""
     tolerated: str = ""
-    """What of the rayClusterConfig came back at once when it was taken out, as `drift.foreign` tells it."""
+    """These fields of the rayClusterConfig came back at once when they were removed, written as
+    `drift.foreign` does."""
     token_secret: str = ""
-    """The Secret with the token of a new cluster; empty: that which the namespace shares."""
+    """This Secret holds the token of a new cluster. If it is empty, the cluster gets the token that the namespace
+    shares."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
     made: Made
-    """What the RayService is to say."""
+    """The RayService is to say this."""
     application: dict[str, Any]
     pods: Pods
     waiting: str = ""
-    """Why a replacement is not begun, and what lets it begin."""
+    """This says why a replacement is not begun, and what lets it begin."""
     drop: str = ""
-    """The second RayCluster, if it is to be given up."""
+    """This is the second RayCluster, if it is to be given up."""
     deletion_delay_s: int = 0
     notes: dict[str, str] = field(default_factory=dict)
-    """Annotations of the RayService."""
+    """They become annotations of the RayService."""
 
 
 def first(model: Model, settings: Settings, around: Around) -> Rollout:
@@ -118,15 +120,15 @@ class _Situation:
     live: Live
     around: Around
     asked: str
-    """The hash of the pods that the Model asks for."""
+    """This is the hash of the pods that the Model asks for."""
     new: Origin
     said: Origin
-    """What the RayService says, but for what somebody changed by hand."""
+    """The RayService says this, except for changes by hand."""
     drifted: bool
-    """Somebody has changed it by hand."""
+    """Somebody has changed the RayService by hand."""
     others: dict[str, Origin | None]
     serving: Origin | None
-    """What the first cluster was made from; None: there is none, or nobody knows."""
+    """The first cluster was made from this. None means that there is none, or that nobody knows."""
     said_is_asked: bool
     back: bool
     """The first cluster is what the Model asks for."""

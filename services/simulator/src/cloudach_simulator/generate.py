@@ -2,8 +2,8 @@
 
 So a generation that broke off after any token goes on exactly if a new prompt gives its prompt ids and generated ids.
 As in a real engine, three things are bound to one request and do not carry over to such a continuation: the choice's
-index (n > 1), a `seed` under a temperature above 0, and frequency or presence penalties, which see only the tokens of
-their own request. A temperature without a seed changes nothing here, so that every test can be repeated.
+index (n > 1), a `seed` under a temperature above 0, and frequency or presence penalties. Penalties see only the tokens
+of their own request. A temperature without a seed changes nothing here, so that every test can be repeated.
 """
 
 from __future__ import annotations

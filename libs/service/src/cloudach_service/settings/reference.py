@@ -20,7 +20,7 @@ _NO_TIMER_BEYOND = 1e9  # the bound of group.Seconds
 _KINDS = {"string": "text", "boolean": "true or false", "object": "mapping", "null": "nothing"}
 
 SAID = ("required", "none", "empty", "see below")
-"""What is said of a default that would not stand in the file as it is."""
+"""The page says one of these where a default would not stand in the file as it is."""
 
 
 class NotDescribed(Exception):

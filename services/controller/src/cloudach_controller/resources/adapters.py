@@ -13,9 +13,9 @@ from cloudach_model_api.model import Model
 from cloudach_model_api.source import AdapterSource
 
 WEIGHTS_FOLDER = "/models"
-"""Where the claim of the base's weights is mounted."""
+"""The claim of the base's weights is mounted here."""
 ADAPTERS_FOLDER = "/adapters"
-"""Where further claims are mounted, each under its name."""
+"""Further claims are mounted here, each under its name."""
 
 
 def of_engine(model: Model) -> dict[str, Any] | None:

@@ -23,11 +23,11 @@ from ..settings import Settings
 from . import gcs_store
 
 Addition = Callable[[dict[str, Any], Model, Settings], None]
-"""Changes the rayClusterConfig that it is given."""
+"""An addition changes the rayClusterConfig that it is given."""
 
 _KEY_VOLUME = "engine-key"
 _AFTER_DRAIN_S = 15
-"""For Ray to end after a drain; then Kubernetes kills what is left."""
+"""Ray has this time to end after a drain. Then Kubernetes kills what is left."""
 
 
 def lock(cluster: dict[str, Any], model: Model, settings: Settings) -> None:

@@ -28,10 +28,10 @@ from .engine import logical_cpus
 GROUP = "engines"
 HEAD = "ray-head"
 WORKER = "ray-worker"
-"""The containers that Ray runs in, as KubeRay wants them called."""
+"""KubeRay wants the containers that Ray runs in to have these names."""
 
 _MAX_PODS = 10_000
-"""maxReplicas does not reach a running cluster when it is changed, so it is out of the way from the start."""
+"""A change of maxReplicas does not reach a running cluster, so it is large from the start."""
 
 
 def asked_cluster(model: Model, settings: Settings) -> dict[str, Any]:

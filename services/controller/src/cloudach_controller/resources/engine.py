@@ -14,7 +14,7 @@ from . import adapters
 
 IMPORT_PATH = "cloudach_inference.serve:build"
 APPLICATION = "model"
-"""Of the one Serve application that a Model's Ray cluster has."""
+"""The one Serve application of a Model's Ray cluster has this name."""
 
 _ROUTERS = {
     "prefixAware": "cloudach_inference.routers:PrefixAware",

@@ -16,10 +16,10 @@ from typing import Any, Final
 from cloudach_model_api.model import Model
 
 GCS_STORE_SECRET: Final = "cloudach-gcs-store"
-"""One in each namespace with Models, because rights can be tied to a name that is known beforehand."""
+"""Each namespace with Models has this Secret, because rights can be tied to a name that is known beforehand."""
 
 COMMANDS: Final = ("-@all", "+@hash", "+@string", "+@keyspace", "+@connection", "-@dangerous", "+info", "+keys")
-"""What Ray and KubeRay's clean-up need. The names of all keys are seen by SCAN and KEYS, but not what they hold."""
+"""Ray and KubeRay's clean-up need these commands. SCAN and KEYS show the names of all keys, but not their values."""
 
 _PROBE = "DUMMY"
 """Ray deletes this key when it connects, to learn whether it talks to a cluster of Redis servers."""

@@ -23,10 +23,11 @@ Rule = dict[str, Any]
 
 _NODE = "ray.io/node-type"
 _DNS = {"ports": [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
-"""To anywhere: a cache on the node has an address of its own. Behind their Service, OpenShift's servers have 5353."""
+"""DNS is open to anywhere, because a cache on the node has an address of its own. OpenShift's servers
+listen on 5353."""
 _NAT64 = IPv6Address("64:ff9b::")
 _METADATA = ("169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128")
-"""Clouds tell machines their credentials there; no address that somebody names opens them."""
+"""Clouds hand out machines' credentials at these addresses. No setting or spec opens them."""
 
 
 def names(model: Model) -> tuple[str, str]:

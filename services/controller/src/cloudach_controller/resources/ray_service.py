@@ -15,21 +15,21 @@ from cloudach_model_api.use import owner
 from . import engine
 
 ANNOTATION_CLUSTER = f"{GROUP}/cluster-hash"
-"""What the rayClusterConfig was made from, and which it is; `form.py` tells more."""
+"""It holds a hash of what the rayClusterConfig was made from, and its own hash: see `form.py`."""
 ANNOTATION_MADE = f"{GROUP}/cluster"
-"""The rayClusterConfig as it was made."""
+"""It holds the rayClusterConfig as it was made."""
 ANNOTATION_REPLICAS = f"{GROUP}/replicas-asked"
-"""spec.replicas when the autoscaler was last told where to go on."""
+"""It holds spec.replicas as it was when the autoscaler was last told where to go on."""
 ANNOTATION_OTHERS = f"{GROUP}/other-clusters"
-"""RayClusters, by name, that were made from something else than what the RayService says now (`rollout.py`)."""
+"""It holds RayClusters, by name, that were made from something else than the RayService says now (`rollout.py`)."""
 ANNOTATION_DROPPED = f"{GROUP}/dropped-cluster"
-"""A RayCluster that was given up before it served, and when: `<name> <RFC 3339>`."""
+"""It names a RayCluster that was given up before it served, and when: `<name> <RFC 3339>`."""
 ANNOTATION_ALLOWED = f"{GROUP}/replacement-allowed"
-"""The hash of pods that may take a second set of GPUs."""
+"""It holds the hash of pods that may take a second set of GPUs."""
 ANNOTATION_WORD = f"{GROUP}/replacement-word"
-"""The word of the Model's `cloudach.dev/allow-replacement` that was used last."""
+"""It holds the word of the Model's `cloudach.dev/allow-replacement` that was used last."""
 ANNOTATION_MAY_SLEEP = f"{GROUP}/may-sleep-since"
-"""RFC 3339. Since when the spec lets the Model sleep."""
+"""It holds, as RFC 3339, since when the spec lets the Model sleep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,19 @@ class Live:
     cluster: dict[str, Any]
     cluster_hash: str
     record: str
-    """Its rayClusterConfig as it was made; empty for one of an older release."""
+    """It is the rayClusterConfig as it was made, and empty for one of an older release."""
     application: dict[str, Any]
-    """Its one Serve application; empty when there is none that can be read."""
+    """It is the one Serve application, and empty when none can be read."""
     override: dict[str, Any]
     replicas_asked: str
     active: str = ""
-    """The RayCluster that serves."""
+    """This RayCluster serves."""
     pending: str = ""
-    """The RayCluster that is to take over."""
+    """This RayCluster is to take over."""
     pending_up: bool = False
-    """Its head answers."""
+    """The head of the pending cluster answers."""
     pending_ready: bool = False
-    """It takes over at once."""
+    """The pending cluster takes over in this moment."""
     observed: bool = True
     """KubeRay has seen the spec as it is."""
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Made:
     stamp: str
     """The value of ANNOTATION_CLUSTER."""
     recorded: bool
-    """Whether `config` is to the letter what was made; else it is what was found."""
+    """If it is set, `config` is to the letter what was made. Otherwise it is what was found."""
 
 
 def live(ray_service: dict[str, Any]) -> Live:

@@ -23,11 +23,11 @@ from cloudach_model_api.use import owner
 from .ray_service import ANNOTATION_OTHERS
 
 SEED_SECRET: Final = "cloudach-ray-seed"
-"""One in each namespace with Models, because rights can be tied to a name that is known beforehand."""
+"""Each namespace with Models has this Secret, because rights can be tied to a name that is known beforehand."""
 ENTRY: Final = "auth_token"
-"""Where KubeRay looks for a token."""
+"""KubeRay looks for a token in this entry."""
 _VARIABLE = "RAY_AUTH_TOKEN"
-"""By which KubeRay gives it to each container of Ray."""
+"""KubeRay hands the token to each container of Ray in this variable."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -24,7 +24,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's max_lora_rank may be."""
+"""vLLM's max_lora_rank may be one of these."""
 
 
 class AdapterError(Exception):
