@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from cloudach_controller.drift import covers
-from cloudach_controller.replicas import caught_up, demand
+from cloudach_controller.replicas import demand, with_current_options
 from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.settings import Settings, parse
 from cloudach_model_api.model import Model
@@ -276,7 +276,7 @@ def test_a_cluster_past_kuberay_gets_its_own_configuration_with_other_counts() -
 
     def caught(spec: dict[str, Any], of: dict[str, Any] = app, **more: Any) -> dict[str, Any] | None:
         wanted = model({"engine": {"args": {"seed": 2}}} | spec)
-        return caught_up(of, wanted, demand(wanted, NOW), **({"asked_anew": False, "target": None} | more))
+        return with_current_options(of, wanted, demand(wanted, NOW), **({"asked_anew": False, "target": None} | more))
 
     assert caught({}) is None
     scaled = caught({"replicas": 7})
@@ -310,4 +310,4 @@ def test_a_cluster_past_kuberay_gets_its_own_configuration_with_other_counts() -
 
 @pytest.mark.parametrize("app", [{}, {"deployments": []}, {"deployments": [{}]}, {"deployments": [{"name": "a"}] * 2}])
 def test_an_application_that_is_not_ours_is_left_alone(app: dict[str, Any]) -> None:
-    assert caught_up(app, model(), demand(model(), NOW), asked_anew=False, target=None) is None
+    assert with_current_options(app, model(), demand(model(), NOW), asked_anew=False, target=None) is None

@@ -80,9 +80,7 @@ class Endings:
         self._api = api
 
     async def is_ending(self, namespace: str) -> bool:
-        """Tells if the namespace is being deleted, which nothing can undo. The answer is no where we have no right to
-        know.
-        """
+        """Tells if the namespace is being deleted, which nothing can undo. If it cannot be read, the answer is no."""
         try:
             found = await self._api.get(NAMESPACES, None, namespace)
         except KubeError as error:
@@ -92,7 +90,7 @@ class Endings:
         return bool(found["metadata"].get("deletionTimestamp"))
 
     async def is_gone(self, namespace: str) -> bool:
-        """Tells if there is no such namespace. The answer is no where we have no right to know."""
+        """Tells if there is no such namespace. If the API server does not tell, the answer is no."""
         try:
             await self._api.get(NAMESPACES, None, namespace)
         except NotFound:

@@ -56,7 +56,9 @@ class Observer:
         refused: str = "",
         vanished: bool = False,
     ) -> Observation:
-        """Raises nothing. What cannot be seen is said in the observation."""
+        """Returns what can be seen of the Model now. Raises nothing, because the observation says what cannot
+        be seen.
+        """
         all_pods = tuple(pods)
         pods = pods_that_count(ray_service, all_pods)
         replicas, unreachable = None, ""

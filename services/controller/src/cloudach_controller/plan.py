@@ -22,7 +22,7 @@ from cloudach_model_api.model import Model
 from cloudach_model_api.status import rfc3339
 
 from .drift import Path, covers, extras, foreign, removals
-from .replicas import Demand, goes_on_from, may_sleep, override
+from .replicas import Demand, autoscaler_start, may_sleep, override
 from .resources import ray_service as build
 from .rollout import Around, decide, first
 from .settings import Settings
@@ -68,7 +68,7 @@ def plan(
     # With other code the replicas are restarted anyway.
     same_code = rollout.pods != "begun anew" and live.bare_application == rollout.application
     plain = same_code and "num_replicas" in live.override
-    begin = goes_on_from(model, wanted, live.override, asked_anew=asked_anew(model, live), target=target)
+    begin = autoscaler_start(model, wanted, live.override, asked_anew=asked_anew(model, live), target=target)
     options = override(model, wanted, begin=begin, plain=plain)
     manifest = build.ray_service(
         model,

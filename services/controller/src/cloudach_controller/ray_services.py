@@ -64,7 +64,7 @@ class _Contest:
         return min(2.0**self.times - 1, _MAX_PAUSE_S)
 
     def goes_on(self, now: float) -> bool:
-        """Tells if a change at this time belongs to the same quarrel."""
+        """Tells if a change at this time is one more undoing of the same write."""
         return now - self.written_at < _SOON_S + 2 * self.pause_s
 
 

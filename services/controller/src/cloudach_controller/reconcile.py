@@ -35,7 +35,7 @@ from .parsed import Parsed
 from .plan import Plan, asked_anew, plan
 from .ray_services import Found, RayServices
 from .ray_tokens import RayTokens
-from .replicas import Demand, caught_up, demand, left_out
+from .replicas import Demand, demand, serve_missed_options, with_current_options
 from .resources import disruption, ray_tokens
 from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live, may_sleep_since
@@ -235,11 +235,11 @@ class Reconciler:
             return seen
         if not replacing(there):
             given = live(there).application
-            if live(there).observed and not view.building and left_out(view.app, given):
+            if live(there).observed and not view.building and serve_missed_options(view.app, given):
                 await self._observer.tell(model, head, given)
             return seen
         anew = before is not None and asked_anew(model, live(before))
-        app = caught_up(view.app, model, wanted, asked_anew=anew, target=view.target)
+        app = with_current_options(view.app, model, wanted, asked_anew=anew, target=view.target)
         if app is None or live(there).pending_ready:  # the other one takes over in this moment
             return seen
         return replace(seen, behind=await self._observer.tell(model, head, app))
@@ -258,7 +258,7 @@ class Reconciler:
             view = await self._observer.replicas_of(model, head) if head is not None else None
             if head is None or view is None:
                 continue  # nobody can tell it anything
-            app = caught_up(view.app or {}, model, wanted, asked_anew=False, target=None)
+            app = with_current_options(view.app or {}, model, wanted, asked_anew=False, target=None)
             if app is not None:
                 await self._observer.tell(model, head, app)
             empty = empty and view.total == 0

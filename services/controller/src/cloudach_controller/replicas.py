@@ -128,7 +128,7 @@ def _sleeps_at(
     return max(moments, default=datetime.max.replace(tzinfo=UTC))  # nothing is known: it stays awake
 
 
-def goes_on_from(
+def autoscaler_start(
     model: Model, wanted: Demand, old: Mapping[str, Any], *, asked_anew: bool, target: int | None
 ) -> int | None:
     """Returns where Serve's autoscaler goes on from; None if the replicas are set by hand.
@@ -149,7 +149,7 @@ def goes_on_from(
     return min(max(target or int(kept), scaling.min_replicas, 1), scaling.max_replicas)
 
 
-def caught_up(
+def with_current_options(
     app: Mapping[str, Any], model: Model, wanted: Demand, *, asked_anew: bool, target: int | None
 ) -> dict[str, Any] | None:
     """Returns the Serve application with the options that are wanted now; None if it has them already.
@@ -160,14 +160,14 @@ def caught_up(
     if len(deployments) != 1 or "name" not in deployments[0]:
         return None
     old = {name: value for name, value in deployments[0].items() if name != "name"}
-    begin = goes_on_from(model, wanted, old, asked_anew=asked_anew, target=target)
+    begin = autoscaler_start(model, wanted, old, asked_anew=asked_anew, target=target)
     options = override(model, wanted, begin=begin, plain="num_replicas" in old)
     if covers(old, options):
         return None
     return {**app, "deployments": [{"name": deployments[0]["name"], **options}]}
 
 
-def left_out(app: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+def serve_missed_options(app: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Tells if Serve has this application with other options for its deployment than KubeRay was given."""
 
     def bare(one: Mapping[str, Any]) -> dict[str, Any]:

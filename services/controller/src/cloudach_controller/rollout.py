@@ -164,7 +164,12 @@ def _situation(model: Model, wanted: Demand, live: Live, settings: Settings, aro
     approved = (
         allowed == asked
         or words.allows(model, settings, asked=asked, spent=spent)
-        or (bool(live.pending) and bool(allowed) and said.made.stamp.startswith(f"{allowed}-") and _as_cheap(new, said))
+        or (
+            bool(live.pending)
+            and bool(allowed)
+            and said.made.stamp.startswith(f"{allowed}-")
+            and _costs_the_same(new, said)
+        )
     )
     return _Situation(
         model=model,
@@ -224,8 +229,10 @@ def _is_empty(model: Model) -> bool:
     return model.status.replicas == 0
 
 
-def _as_cheap(new: Origin, old: Origin) -> bool:
-    """Tells if replicas of both take the same resources. Then the new one may come in the other's place unasked."""
+def _costs_the_same(new: Origin, old: Origin) -> bool:
+    """Tells if both take equal resources. Then a replacement that was approved and has not taken over yet may be
+    exchanged for the new one without another word.
+    """
 
     def cost(origin: Origin) -> Any:
         template = origin.made.config["workerGroupSpecs"][0]["template"]["spec"]

@@ -1,5 +1,5 @@
-"""LoRA adapters reach the engine through the args of `cloudach_inference.serve:build`, and need things in the pods.
-Pure.
+"""LoRA adapters reach the engine through the args of `cloudach_inference.serve:build`, and need Secrets and claims in
+the pods. Pure.
 
 Pods are replaced when what they need changes. So the Secret and the claim of the base's weights serve its adapters too.
 """

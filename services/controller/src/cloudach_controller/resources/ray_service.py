@@ -64,7 +64,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """It is a cluster with a hash of what it was made from."""
+    """It is a rayClusterConfig with a stamp that says what it was made from."""
 
     config: dict[str, Any]
     stamp: str
