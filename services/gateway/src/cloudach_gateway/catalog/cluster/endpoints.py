@@ -110,7 +110,7 @@ class Endpoints:
         if namespace not in self._lost:
             self._lost[namespace] = self._clock()
             self._watched(False)
-        told = {"namespace": namespace, "cause": str(problem)}
+        told = {"namespace": namespace, "status": problem.status, "cause": str(problem)}
         if not is_unseen(problem) and self._clock() - self._lost[namespace] < _TRUSTED_S:
             _log.warning("EndpointSlices cannot be watched; the pods of Models stay as last known", extra=told)
             return
