@@ -13,7 +13,7 @@ import pytest
 from tests.data_plane.conftest import Stack, chat
 from tests.data_plane.streamed import Streamed
 from tests.support.ports import free_port
-from tests.support.proxies import PROXIES, annotations
+from tests.support.proxies import PROXIES, ingress_annotations
 from tests.support.stack import create_key
 
 TRIES = 18
@@ -27,7 +27,7 @@ def proxy(request: pytest.FixtureRequest, stack: Stack, tmp_path_factory: pytest
 
 
 def test_the_chart_asks_for_bodies_that_are_not_held_back() -> None:
-    asked = annotations("nginx.ingress.kubernetes.io")
+    asked = ingress_annotations("nginx.ingress.kubernetes.io")
     assert asked["proxy-request-buffering"] == "off"
     assert asked["proxy-http-version"] == "1.1", "with which connections are kept"
 
