@@ -255,7 +255,7 @@ def test_who_holds_a_name_keeps_it_and_both_say_so(start: Start, shop: Shop) -> 
     shop.apply(model("young", aliases=["talk"]))
     until(lambda: shop.status("old")["names"] == ["old", "chat"], "the name that was given up")
     shop.state("Ready", "old", ready=2)
-    assert shop.condition("Degraded", "young").startswith("False AsExpected")
+    until(lambda: shop.condition("Degraded", "young").startswith("False AsExpected"), "nobody wants a name of it")
     shop.run("delete", "model", "old", f"--timeout={PATIENCE_S:g}s")
     shop.apply(model("young", aliases=["chat"]))
     until(lambda: shop.status("young")["names"] == ["young", "chat"], "the name of one that is gone")
