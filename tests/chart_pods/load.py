@@ -1,7 +1,7 @@
 """Streams through a gateway until stdin ends, then says how they went: load.py BASE_URL API_KEY MODEL STREAMS
 
-Prints `running` when each stream has begun, and at the end {"finished": n, "broken": [reasons]}. The SDK never tries
-again: a gateway that is replaced refuses nobody.
+Prints `running` when each stream has begun, `again` when one has begun after another ended, and at the end
+{"finished": n, "broken": [reasons]}. The SDK never tries again: a gateway that is replaced refuses nobody.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Load:
         self._client = client
         self._model = model
         self.finished = 0
+        self.again = asyncio.Event()
         self.broken: list[str] = []
         self.ending = False
 
@@ -29,10 +30,15 @@ class Load:
         while not self.ending:
             try:
                 await self._stream(begun)
+                begun = self.again
                 self.finished += 1
             except (openai.OpenAIError, httpx.HTTPError, AssertionError) as error:
                 self.broken.append(repr(error))
                 await asyncio.sleep(0.2)  # whatever is wrong is not asked a thousand times
+
+    async def say_again(self) -> None:
+        await self.again.wait()
+        print("again", flush=True)
 
     async def _stream(self, begun: asyncio.Event) -> None:
         stream = await self._client.chat.completions.create(
@@ -61,9 +67,11 @@ async def main(base_url: str, key: str, model: str, streams: str) -> None:
         tasks = [asyncio.create_task(load.stream_on(event)) for event in begun]
         await asyncio.gather(*(event.wait() for event in begun))
         print("running", flush=True)
+        said = asyncio.create_task(load.say_again())
         await asyncio.to_thread(sys.stdin.read)
         load.ending = True
         await asyncio.gather(*tasks)
+        said.cancel()
     print(json.dumps({"finished": load.finished, "broken": load.broken}), flush=True)
 
 

@@ -84,7 +84,7 @@ class RayPods:
 
     def begin(self) -> None:
         """Raises TimeoutError when the head does not get ready."""
-        self._make_head()
+        self.make_head()
         # KubeRay has a container before the worker that waits for it.
         until(lambda: self._is_ready(HEAD), within_s=300)
         self._make_worker()
@@ -95,9 +95,8 @@ class RayPods:
         self._standard("restricted")
 
     def lose_head(self) -> None:
-        """With all its processes at once; the next one is made as soon as its name is free."""
+        """With all its processes at once."""
         self._node.kubectl("delete", "pod", HEAD, "--grace-period=0", "--force")
-        self._make_head()
 
     def worker(self) -> tuple[str, int]:
         """Which pod it is, and how often it was started again."""
@@ -116,7 +115,7 @@ class RayPods:
         label = f"pod-security.kubernetes.io/enforce={name}"
         self._node.kubectl("label", "namespace", NAMESPACE, "--overwrite", label)
 
-    def _make_head(self) -> None:
+    def make_head(self) -> None:
         """With what KubeRay adds for a cluster that keeps its state."""
         options = self._config["gcsFaultToleranceOptions"]
         user, password = options["redisUsername"], options["redisPassword"]
