@@ -74,3 +74,11 @@ def test_what_is_no_yaml_is_refused_with_its_line(text: str, said: str) -> None:
     with pytest.raises(NotYaml) as refused:
         Document(text).values()
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("tag", ["bool", "timestamp", "int", "float"])
+def test_a_tag_before_what_is_no_such_value_is_refused_without_the_value(tag: str) -> None:
+    """An unquoted secret may begin with two exclamation marks."""
+    with pytest.raises(NotYaml) as refused:
+        Document(f"key: !!{tag} hunter2").values()
+    assert "hunter2" not in str(refused.value)

@@ -41,7 +41,8 @@ class Document:
             return None
         try:
             return self._loader.construct_document(self._root)
-        except (yaml.MarkedYAMLError, RecursionError, ValueError) as error:
+        except (yaml.MarkedYAMLError, RecursionError, ValueError, KeyError, AttributeError) as error:
+            # PyYAML trips over the last two where a tag such as !!bool stands before what is none.
             raise _not_yaml(error) from None
 
     def line(self, field: Sequence[int | str]) -> int | None:
@@ -121,7 +122,7 @@ def _not_yaml(error: Exception) -> NotYaml:
     if isinstance(error, RecursionError):
         return NotYaml(_LOOP)
     if not isinstance(error, yaml.MarkedYAMLError):
-        return NotYaml("it holds a date or a number that does not exist")
+        return NotYaml("it holds a date or a number that does not exist, or a tag before what is no such value")
     mark = error.problem_mark or error.context_mark
     where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     # An unquoted secret that begins with * or ! is an alias or a tag for YAML, and the problem quotes it.
