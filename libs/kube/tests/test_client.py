@@ -165,7 +165,11 @@ async def test_what_is_no_event_ends_the_watch(
         await events(client)
 
 
-async def test_a_server_that_takes_a_question_and_says_nothing(server: Server, client: KubeClient) -> None:
+async def test_a_server_that_takes_a_question_and_says_nothing(
+    server: Server, client: KubeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudach_kube.client._WATCH_BEGIN_S", 1.0)
+
     async def answer(request: web.Request) -> web.StreamResponse:
         await server.over.wait()
         return web.Response()
@@ -176,6 +180,17 @@ async def test_a_server_that_takes_a_question_and_says_nothing(server: Server, c
         with pytest.raises(Unreachable, match="no answer within 1 s"):
             await asked
         assert time.monotonic() - began < 10
+
+
+async def test_a_watch_is_waited_for_longer_than_an_answer(server: Server, client: KubeClient) -> None:
+    """A busy API server answers a watch late. Given up each time, it would never be followed."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(1.5)
+        return web.Response(body=line("ADDED", {"metadata": {"name": "a"}}))
+
+    server.answer = answer
+    assert [kind for kind, _ in await events(client, seconds=1)] == ["ADDED"]
 
 
 async def test_a_watch_that_does_not_end_in_time(server: Server, client: KubeClient) -> None:

@@ -23,6 +23,8 @@ Event = tuple[str, Object]
 _PAGE = 500
 _MESSAGE_LENGTH = 2000  # admission webhooks say what they like
 _LONGEST_EVENT = 16 * 1024 * 1024  # etcd takes objects of 1.5 MiB
+_WATCH_BEGIN_S = 30.0
+"""A busy API server queues a watch for longer than an answer may take. A watch given up is one that was not followed."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -75,10 +77,11 @@ class KubeClient:
             "timeoutSeconds": str(seconds),
             **_selection(selector, name),
         }
-        ends = asyncio.get_running_loop().time() + seconds + self._timeout_s
+        begin_s = max(self._timeout_s, _WATCH_BEGIN_S)
         async with AsyncExitStack() as stack:
-            async with _within(self._timeout_s, f"GET {path}"):
+            async with _within(begin_s, f"GET {path}"):
                 answer = await stack.enter_async_context(self._answer("GET", path, query=query))
+            ends = asyncio.get_running_loop().time() + seconds + self._timeout_s
             chunks = await stack.enter_async_context(aclosing(_until(answer, ends, path)))
             yield await stack.enter_async_context(aclosing(_events(chunks, path)))
 

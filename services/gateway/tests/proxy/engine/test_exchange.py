@@ -182,7 +182,11 @@ def test_the_same_events_however_the_bytes_come(
         got: list[bytes] = []
         if lane:  # it takes what has one short event a read, as the real one does
             asked.exchange.lane = Lane(
-                lambda data: b"" if data.startswith(b"data: {") and data.find(b"\n") == len(data) - 2 else None,
+                lambda data: (
+                    b""
+                    if data.startswith(b"data: {") and data.endswith(b"\n\n") and data.find(b"\n") == len(data) - 2
+                    else None
+                ),
                 lambda _: None,
             )
             taken = asked.exchange.lane.relay
