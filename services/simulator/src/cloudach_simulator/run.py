@@ -49,7 +49,7 @@ class Sink(Protocol):
         """Drops the connection with a reset, or with a close."""
 
     def flushed(self) -> bool:
-        """Tells that the kernel has everything."""
+        """Returns whether the kernel has taken everything that was sent. It does not wait."""
 
 
 class Pace:

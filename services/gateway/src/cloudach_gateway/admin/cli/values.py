@@ -22,7 +22,7 @@ _FIRST, _LAST = date(1970, 1, 1), date(9998, 12, 31)
 
 
 def duration(text: str) -> timedelta:
-    """Reads 30s, 15m, 24h, 30d or 2w; 0 is no time at all."""
+    """Reads a duration such as 30s, 15m, 24h, 30d or 2w. 0 needs no unit, and gives a duration of length zero."""
     if text == "0":
         return timedelta()
     match = _DURATION.fullmatch(text)

@@ -71,10 +71,10 @@ def acknowledge_late(transport: asyncio.BaseTransport) -> None:
 
 
 class Connection(asyncio.Protocol):
-    """Call `send()`, with one request at a time. The connection frees itself when the response is complete.
+    """One HTTP connection to an engine. It carries one request at a time, and frees itself once a response is complete.
 
-    offered: the receiver may set a shortcut here during `data`, which takes over with the next read. shortcut: the last
-    one that took over.
+    A receiver may put a `Shortcut` into `offered` while its `data` runs. If that read ends between two HTTP chunks, the
+    shortcut gets the next reads in the connection's place, and stands in `shortcut`. Otherwise the offer is dropped.
     """
 
     __slots__ = (

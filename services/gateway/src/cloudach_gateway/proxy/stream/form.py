@@ -160,17 +160,17 @@ def head_of(chunk: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_head(chunk: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    """Returns the chunk with the head of another stream."""
+    """Returns the chunk with `head`, which is that of another stream, in the place of its own."""
     return {**head, **{name: value for name, value in chunk.items() if name not in head}}
 
 
 def head_bytes(head: dict[str, Any]) -> bytes:
-    """Returns a payload's bytes from its beginning up to its first choice."""
+    """Writes the bytes with which vLLM begins a payload that has this head: all that stands before its first choice."""
     return orjson.dumps(head)[:-1] + _CHOICES
 
 
 def head_in(payload: bytes) -> bytes:
-    """Returns the same bytes as they stand in a payload; nothing if its head is not in vLLM's form."""
+    """Cuts those bytes out of a payload. Returns nothing if the payload's head is not in vLLM's form."""
     cut = payload.find(_CHOICES)
     return payload[: cut + len(_CHOICES)] if cut > 0 and payload.count(b'":', 0, cut) == len(_HEAD) else b""
 
@@ -184,7 +184,7 @@ def choice_of(
     finish_reason: str | None = None,
     stop_reason: Any = None,
 ) -> dict[str, Any]:
-    """Returns the only choice of a chunk, with its names in vLLM's order."""
+    """Makes the one choice of a new chunk. Its keys stand in the order in which vLLM writes them."""
     choice: dict[str, Any] = {"index": 0}
     if chat:
         choice["delta"] = {"content": text} if text else {}
