@@ -24,7 +24,7 @@ _PAGE = 500
 _MESSAGE_LENGTH = 2000  # admission webhooks say what they like
 _LONGEST_EVENT = 16 * 1024 * 1024  # etcd takes objects of 1.5 MiB
 _WATCH_BEGIN_S = 30.0
-"""A busy API server queues a watch for longer than an answer may take. A watch given up is one that was not followed."""
+"""A busy API server queues a watch for longer than an answer may take. Given up, it is not followed."""
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
