@@ -48,7 +48,7 @@ class Companions:
         return ModelUse.from_object(obj) if any(one.get("uid") == model.metadata.uid for one in owners) else None
 
     async def keep_use(self, key: Key, model: Model) -> None:
-        """Makes the ModelUse that gateways write to, where it is missing."""
+        """Makes the ModelUse that gateways write to, where a Model that may sleep lacks it."""
         if not may_sleep(model) or self.uses_missing(key[0]) or self.use(key, model) is not None:
             return
         try:

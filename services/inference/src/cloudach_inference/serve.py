@@ -18,8 +18,9 @@ from .replica.app import App
 
 
 class Args(BaseModel):
-    """These are the controller's args. They are refused as a whole when a field is wrong or unknown; Serve shows the
-    message.
+    """These are the controller's args. They are refused as a whole when a field is wrong or unknown.
+
+    Serve shows the message.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,7 +39,7 @@ class Args(BaseModel):
 
 
 def app(raw: dict[str, Any]) -> App:
-    """Raises pydantic's ValidationError."""
+    """Checks the controller's args and returns the plan of the Serve application. Raises pydantic's ValidationError."""
     args = Args.model_validate(raw)
     options = dict(args.options)
     if args.engine == "sim":
@@ -57,7 +58,7 @@ def app(raw: dict[str, Any]) -> App:
 def build(args: dict[str, Any]) -> Any:
     """Builds a Serve application with the one deployment `LLMServer:<name>` or `Simulator:<name>`.
 
-    Raises RouterMissing.
+    Raises pydantic's ValidationError, RouterMissing.
     """
     planned = app(args)
     require_router(planned.options)
@@ -72,7 +73,7 @@ class RouterMissing(Exception):
 
 
 def require_router(options: dict[str, Any]) -> None:
-    """Raises RouterMissing."""
+    """Checks that the image has what these options' request router needs. Raises RouterMissing."""
     router = options.get("deployment_config", {}).get("request_router_config", {}).get("request_router_class", "")
     if router.endswith(":KVAwareRouter") and find_spec("dynamo") is None:
         raise RouterMissing(

@@ -10,14 +10,14 @@ _PHASES = 16
 
 
 class Paced(Protocol):
-    """A stream that is ticked."""
+    """A paced stream makes one step at each tick."""
 
     def tick(self) -> None:
         """Makes one step."""
 
 
 class Ticker:
-    """One timer for all streams of a rate."""
+    """A ticker is one timer for all streams of a rate."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interval: float, jitter: float) -> None:
         self._loop = loop
@@ -36,7 +36,7 @@ class Ticker:
             self._schedule()
 
     def leave(self, member: Paced) -> None:
-        """Stops ticking it."""
+        """Stops ticking `member`."""
         self._members.pop(member, None)
         if not self._members and self._handle is not None:
             self._handle.cancel()
@@ -59,7 +59,7 @@ class Ticker:
 
 
 class Pacer:
-    """The tickers of all rates in use."""
+    """A pacer keeps the tickers of all rates in use."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, jitter: float = 0.0, spread: bool = False) -> None:
         self._loop = loop

@@ -53,7 +53,10 @@ def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _policy(model: Model, name: str, spec: dict[str, Any], *, nodes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """`nodes` limits the policy to pods of these types, as KubeRay calls them."""
+    """Makes a NetworkPolicy with this spec for the Model's pods, or only for those of the types in `nodes`.
+
+    The types are KubeRay's, such as `head`.
+    """
     own = {LABEL_MODEL: model.metadata.name}
     # An empty list says the same as none, and the API server drops it: it would be applied again and again.
     spec = {field: value for field, value in spec.items() if value != []}
@@ -84,7 +87,10 @@ def _ingress(model: Model, settings: Settings) -> list[Rule]:
 
 
 def _ingress_of_head(settings: Settings) -> list[Rule]:
-    """KubeRay asks the dashboard, and on 8000 how Serve's proxy is. Only kubelets ask the agents' port 52365."""
+    """Lets the controller and KubeRay ask the dashboard, and KubeRay the Serve proxy's state on 8000.
+
+    Only kubelets ask the agents' port 52365.
+    """
     wanted = settings.network_policy
     return _named((wanted.controllers, (8265,)), (wanted.kuberay, (8265, 8000)))
 
@@ -133,7 +139,7 @@ def _store(store: ObjectStore) -> Rule:
 
 
 def _anywhere() -> list[dict[str, Any]]:
-    """Names pods apart, because for Cilium no range of addresses holds those of the cluster."""
+    """Allows every address. Pods are named apart, because for Cilium no range holds those of the cluster."""
     return [*_anywhere_but(_METADATA), {"namespaceSelector": {}}]
 
 

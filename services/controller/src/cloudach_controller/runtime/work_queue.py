@@ -56,7 +56,7 @@ class WorkQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """Says that the work on the key went well."""
+        """Releases the key after its work went well, and forgets its failures."""
         self._failures.pop(key, None)
         self._release(key)
 

@@ -26,14 +26,14 @@ class Tap(Protocol):
     """Gets a copy of an answer as it leaves."""
 
     def wrote(self, data: bytes) -> None:
-        """Bytes of the response's body."""
+        """Takes bytes of the response's body."""
 
     def ended(self) -> None:
-        """All of the answer has been handed to the connection."""
+        """Hears that all of the answer has been handed to the connection."""
 
 
 class Outlet:
-    """The one way by which a request's answer goes to its client, and the news of that client.
+    """All of a request's answer goes to its client through its outlet, which also hears if the client reads or leaves.
 
     Use it as `with Outlet(…) as outlet`. When the client goes away, `on_lost` is called; it ends the request. A client
     that reads nothing for `slow_reader_s` while its last bytes wait raises SlowReader.
@@ -82,7 +82,7 @@ class Outlet:
 
     @property
     def framed(self) -> Framed:
-        """After the first `write`: what takes HTTP chunks as they go out."""
+        """Returns the writer that takes finished HTTP chunks. It may be used after the first `write`."""
         return self._connection.framed if self._tap is None else _TappedFrames(self._connection.framed, self._tap)
 
     async def start(self) -> None:
@@ -91,7 +91,7 @@ class Outlet:
             await self._send({"type": "http.response.start", "status": 200, "headers": list(_SSE_HEADERS)})
 
     async def beat(self) -> None:
-        """Tells the client that it still waits for something."""
+        """Sends the client a heart-beat."""
         await self.start()
         self.write(self._dialect.heartbeat)
 
@@ -141,7 +141,7 @@ class Outlet:
         self._on_flow, self._on_gone = flow_changed, gone
 
     def takes_nothing(self) -> bool:
-        """True if a paused client has not even taken a part. If it has, its time begins anew."""
+        """Returns True if a paused client has not even taken a part. If it has, `paused_at` is set to now."""
         unsent, self._unsent = self._unsent, self._connection.unsent
         if self._unsent >= unsent:
             return True

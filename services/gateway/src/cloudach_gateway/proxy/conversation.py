@@ -1,4 +1,4 @@
-"""One request and its engines: placed, listened to, and placed anew when an engine breaks off."""
+"""A conversation places a request at an engine, listens, and places it anew when the engine breaks off."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ _AGAIN_S = 5.0  # for a model that cannot be reached though it should be
 
 
 class Observer(AttemptObserver, Protocol):
-    """The request's record, which hears of each attempt and of what became of a failed one."""
+    """The request's record hears of each attempt, and of what follows a failed attempt."""
 
     def retried(self, cause: str) -> None:
-        """Another attempt is made before the first byte."""
+        """Hears that another attempt is made before the first byte."""
 
     def failed_over(self, cause: str, *, after_tokens: int, took_s: float) -> None:
-        """Another engine goes on with an answer that broke off."""
+        """Hears that another engine goes on with an answer that broke off."""
 
 
 class Conversation:
-    """`await whole()` or `await stream(…)`, once. Both end the engine's work, however they are left."""
+    """A conversation is one request over time, over several engines.
+
+    Await `whole()` or `stream(…)`, once. Both end the engine's work, however they are left.
+    """
 
     def __init__(
         self,
@@ -65,7 +68,7 @@ class Conversation:
             reader.on_news(self._listener.flow_changed, self._client_gone)
 
     async def whole(self) -> dict[str, Any]:
-        """The engine's whole answer. Raises GatewayError."""
+        """Returns the engine's whole answer. Raises GatewayError."""
         request = self._request
         with self._placer:
             attempt = await self._place_first(Call(request.route, request.body, events=False))
@@ -74,7 +77,9 @@ class Conversation:
             return answer
 
     async def stream(self, consumer: Consumer) -> dict[str, Any] | None:
-        """Until the engine has said [DONE]; the answer itself, where it came in one piece to who takes that.
+        """Feeds the consumer until the engine has said [DONE].
+
+        Returns the answer where it came in one piece and the consumer takes that; otherwise None.
 
         Raises GatewayError, SlowReader.
         """
@@ -107,12 +112,12 @@ class Conversation:
         return broken.cause
 
     def _client_gone(self) -> None:
-        """Ends the engine's work at once: there is nowhere to write to."""
+        """Ends the engine's work at once, because the client has gone."""
         if self._placer.last is not None:
             self._placer.last.close_connection()
 
     def _has_progressed(self) -> bool:
-        """The present attempt has brought the answer beyond what may have ended an engine before."""
+        """Returns True if the present attempt has brought `PROGRESS` tokens, with which a request is no suspect."""
         return self._consumer is not None and self._consumer.transcript.count - self._placed_at_count >= PROGRESS
 
     async def _place_first(self, call: Call) -> Attempt:
@@ -141,7 +146,7 @@ class Conversation:
             retries += 1
 
     async def _wait_for_another(self, failures: int, until: float) -> None:
-        """Until the model has an upstream that this request has not been to, or it is time to try them once more.
+        """Waits until the model has an upstream that this request has not tried, or until all may be tried once more.
 
         Raises GatewayError where it is in vain to wait for the model any longer.
         """
@@ -151,7 +156,7 @@ class Conversation:
         await self._placer.wait_for_untried(again_at)
 
     async def _place(self, call: Call, *, apart: bool, until: float) -> Attempt:
-        """Raises PlacementFailed, UpstreamError, UpstreamTimeout."""
+        """Returns an attempt whose engine has begun to answer. Raises PlacementFailed, GatewayError."""
         alone_until = self._watch.clock() + self._patience_s if apart else None
         attempt = await self._placer.place(call, until=until, alone_until=alone_until, progressed=self._has_progressed)
         self._budget.placed(self._watch.clock())
@@ -160,9 +165,10 @@ class Conversation:
     async def _go_on(
         self, broken: Attempt, problem: Exception | str, cause: Cause, consumer: Consumer
     ) -> tuple[Attempt, Continuation | None] | None:
-        """An attempt at another engine, from where the broken one ended; None when nothing is left to generate.
+        """Makes an attempt at another engine, from where the broken attempt ended. Raises GatewayError.
 
-        Raises UpstreamError.
+        Returns the new attempt and its continuation, which is None after a restart. Returns None if nothing is left to
+        generate.
         """
         broke_at = self._watch.clock()
         told = f"{broken.upstream}: {problem}"
@@ -204,7 +210,7 @@ class Conversation:
                 return attempt, continuation
 
     async def _plan(self, consumer: Consumer, told: str) -> Continuation | None:
-        """None: the request as it was. Raises UpstreamError."""
+        """Returns how the answer goes on; None if the request is sent again as it was. Raises UpstreamError."""
         transcript = consumer.transcript
         if not transcript.recent:
             return None
@@ -238,7 +244,7 @@ class Conversation:
         return True
 
     def _verdict(self, cause: Cause, *, new_tokens: int, got_on: bool = False, together: int | None = None) -> Verdict:
-        """got_on: the engine that was lost had brought the request beyond its first steps."""
+        """Decides on another attempt. `got_on` is True if the lost engine had brought `PROGRESS` tokens."""
         last = self._placer.last
         alone = cause.is_loss and not got_on and last is not None and last.was_only_suspect()
         now = self._watch.clock()
@@ -265,7 +271,7 @@ def _out_of_reach(request: EngineRequest, failed: PlacementFailed) -> ModelNotRe
 
 
 def hopeless(error: GatewayError, verdict: GiveUp) -> GatewayError:
-    """The error says in the log why no engine is tried any more, and in a header whether the client may try again."""
+    """Returns the error with the reason for giving up. After a request that ends engines, a retry is discouraged."""
     error.cause = f"{error.cause}; given up: {verdict.reason}"
     if verdict.ends_engines:
         error.should_retry = False

@@ -1,7 +1,7 @@
-"""Gateways tell of Models that one is wanted awake, and that one is in use.
+"""Gateways mark a Model as wanted awake when a request waits for it, and as in use while requests run at it.
 
-It stands in an object beside the Model, its ModelUse, so that a gateway needs no right to change a Model. The
-controller decides what comes of it. What another gateway has just told is not told again.
+The marks stand in the ModelUse, an object beside the Model, so that a gateway needs no right to change a Model. The
+controller decides what follows. A mark that another gateway has just written is not written again.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class Uses:
     async def tell(
         self, own: Resource, field: Literal["wake_requested_at", "last_request_at"], *, unless_within_s: float
     ) -> float | None:
-        """How many seconds ago somebody has told it already; None: it was told now. Raises KubeError."""
+        """Writes a mark unless there is one younger than `unless_within_s`. Raises KubeError.
+
+        Returns the age of the mark that was found, in seconds; None if it has written one now.
+        """
         told: datetime | None = getattr(await self._api.use(own.namespace, own.name), field)
         if told is not None:
             # A clock that is ahead does not make it new for ever.
@@ -104,7 +107,7 @@ class Alarm:
                 del self._waiting[own]
 
     async def _wish(self, own: Resource) -> bool:
-        """Asks for the Model, and tells if it is known now that it is wanted awake."""
+        """Marks the Model as wanted awake. Returns False if the API server did not take the mark."""
         try:
             if await self._uses.tell(own, "wake_requested_at", unless_within_s=self._again_s) is None:
                 self._woke(own, None)

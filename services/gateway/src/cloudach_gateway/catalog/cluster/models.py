@@ -44,13 +44,13 @@ _Key = tuple[Resource, str]  # an entry's Model, and its id: the adapters of a M
 
 
 class News(Protocol):
-    """This is who counts what happens here."""
+    """This port hears what happens to the Models, and counts it."""
 
     def models(self, states: Mapping[str, int]) -> None:
         """Hears how many Models there are, by `ready`, a `Why`, `refused` or `deleting`."""
 
     def endpoints_watched(self, watched: bool) -> None:
-        """Hears if the pods of all Models are watched."""
+        """Hears when the pods of all Models begin or cease to be watched."""
 
     def in_touch(self, *, every_watch: bool) -> None:
         """Hears that the API server has spoken. `every_watch` is True when it has for each namespace since it was
@@ -74,7 +74,10 @@ class ClusterModels:
         news: News,
         left: Callable[[Collection[str]], None] = lambda _: None,
     ) -> None:
-        """`left` is told of upstreams that get no new request over the connections that they have."""
+        """`left` is called with upstreams whose open connections take no new request.
+
+        A pod behind them has gone, or the Service's address now stands for other pods.
+        """
         self._settings = settings
         self._left = left
         self._access = access

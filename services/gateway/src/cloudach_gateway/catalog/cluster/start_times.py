@@ -1,4 +1,4 @@
-"""How long Models take to start, learned from those that have: what Retry-After promises."""
+"""Learns how long Models take to start, because Retry-After promises it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HOLE_S = 5.0  # between the last pod that takes requests and the next, as when 
 
 
 class StartTimes:
-    """`learn` from every view of the Models."""
+    """This keeps the last five start times of each Model. Call `learn` with every view of the Models."""
 
     def __init__(self) -> None:
         self._took: dict[Resource, deque[float]] = {}
@@ -45,12 +45,15 @@ class StartTimes:
                     self._note(own, (ready.last_transition_time - started.since).total_seconds())
 
     def expected_s(self, own: Resource) -> float | None:
-        """From the first wish to the first answer; None for a Model that has not started yet."""
+        """Returns the median time in which the Model lately became ready; None for a Model that has not started yet.
+
+        For a Model that slept the time runs from the wish that woke it.
+        """
         took = self._took.get(own)
         return median(took) if took else None
 
     def retry_after_s(self, own: Resource, absence: Absence, *, waited_s: float, now: datetime) -> float:
-        """When the Model can be asked, as far as one can know. waited_s: how long this request has waited for it."""
+        """Returns in how many seconds the Model can probably be asked. This request has waited `waited_s` already."""
         if absence.why in (Why.OFF, Why.STUCK):
             return _NO_USE_S
         if absence.blocked:

@@ -1,4 +1,4 @@
-"""How an attempt ended, and what follows from that for its engine and for its request."""
+"""Names how an attempt ended, and says what follows from that for its engine and for its request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Cause(Enum):
-    """The end of an attempt. The texts are for the log."""
+    """A cause says how an attempt ended. The texts are for the log."""
 
     COMPLETED = "completed"
     LET_GO = "let go"  # nobody waits for it any more: the client left, or the request's time is over
@@ -25,7 +25,7 @@ class Cause(Enum):
 
     @property
     def label(self) -> str:
-        """The name of this end in log lines and metrics."""
+        """Returns the name of this end in log lines and metrics."""
         return self.name.lower()
 
     @property
@@ -34,22 +34,22 @@ class Cause(Enum):
 
     @property
     def is_loss(self) -> bool:
-        """True if the request itself may have ended the engine."""
+        """Returns True if the request itself may have ended the engine."""
         return self in _LOSSES
 
     @property
     def blames_engine(self) -> bool:
-        """True if the engine is at fault, so that the next requests go elsewhere if they can."""
+        """Returns True if the engine is at fault, so that the next requests go elsewhere if they can."""
         return self in _ENGINE_AT_FAULT
 
     @property
     def is_final(self) -> bool:
-        """True if another engine would do no better."""
+        """Returns True if another engine would do no better."""
         return self in _FINAL
 
     @property
     def untaken(self) -> bool:
-        """True if no engine took the request, so that the attempt was no effort."""
+        """Returns True if no engine took the request, so that `failover.attempts` does not count the attempt."""
         return self in _UNTAKEN
 
 

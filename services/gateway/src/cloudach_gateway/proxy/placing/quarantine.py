@@ -1,4 +1,7 @@
-"""Requests that may have ended engines go on one at a time per engine, because the next death then has one cause."""
+"""Suspects, the requests that may have ended an engine, go on one at a time per engine.
+
+So the next death of an engine has one cause.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,21 @@ _CROWD = 16
 
 
 class Quarantine:
-    """There is one per process. A request that has entered an engine leaves it once it has progressed or ended."""
+    """The quarantine counts the suspects at each engine, and wakes those that wait for an engine without suspects.
+
+    Each process has one quarantine. A suspect leaves it once it has progressed at its engine or its attempt has ended.
+    """
 
     def __init__(self) -> None:
         self._inside: dict[str, int] = {}
         self._waiting: dict[object, Callable[[], None]] = {}
 
     def empty(self, upstreams: Collection[str]) -> Collection[str]:
-        """The upstreams that have no request in quarantine."""
+        """Returns the upstreams that have no request in quarantine."""
         return [upstream for upstream in upstreams if upstream not in self._inside] if self._inside else upstreams
 
     def open(self, upstreams: Collection[str]) -> Collection[str]:
-        """The upstreams that one more request may enter."""
+        """Returns the upstreams whose quarantine one more request may enter."""
         room = 1 + len(self._waiting) // _CROWD
         return [upstream for upstream in upstreams if self._inside.get(upstream, 0) < room]
 
@@ -40,7 +46,7 @@ class Quarantine:
 
     @contextmanager
     def waiting(self, wake: Callable[[], None]) -> Iterator[None]:
-        """`wake` is called when there may be room. The requests that came first are called first."""
+        """Has `wake` called when there may be room. The requests that came first are woken first."""
         mark = object()
         self._waiting[mark] = wake
         try:

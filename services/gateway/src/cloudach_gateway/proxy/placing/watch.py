@@ -1,4 +1,4 @@
-"""One request's time: what happens next, the heart-beats of a silent stream, and the end of its patience."""
+"""A request waits for its engine here. Meanwhile its client gets heart-beats, and its whole time is bounded."""
 
 from __future__ import annotations
 
@@ -21,23 +21,28 @@ Found = TypeVar("Found")
 
 
 class Reader(Protocol):
-    """The client's part in the pace. Since `paused_at`, in the loop's time, the client takes nothing."""
+    """This is the client's side of a stream. Since `paused_at`, in the loop's time, the client takes nothing."""
 
     @property
     def paused_at(self) -> float | None: ...
 
     def takes_nothing(self) -> bool:
-        """True if the client has taken nothing since it was paused, or since this was asked. Otherwise `paused_at` is
-        set to now."""
+        """Returns True if the client has taken nothing since it was paused, or since the last call.
+
+        Otherwise it returns False and sets `paused_at` to now.
+        """
 
     async def beat(self) -> None: ...
 
 
 class Watch:
-    """All times are the loop's, in seconds. Waiting raises UpstreamTimeout once the request's whole time is over."""
+    """A watch lets one request wait for what its engine does, and sends its client heart-beats meanwhile.
+
+    All times are the loop's, in seconds. Waiting raises UpstreamTimeout once `timeouts.total_s` is over.
+    """
 
     def __init__(self, timeouts: Timeouts, reader: Reader | None, *, spent_s: float = 0.0) -> None:
-        """spent_s: how much of the request's whole time had passed before."""
+        """`spent_s` is the part of `timeouts.total_s` that had passed before."""
         self.clock = asyncio.get_running_loop().time
         self._mail: Mailbox[tuple[Exchange, Happened] | None] = Mailbox()
         self._reader = reader
@@ -47,13 +52,14 @@ class Watch:
         self.post = self._mail.post
 
     def look_again(self) -> None:
-        """Whoever waits looks again now."""
+        """Makes a waiting `found` call its `look` again now."""
         self._mail.post(None)
 
     async def event(self, exchange: Exchange, until: float, *, begun: bool = True) -> Happened | None:
-        """What happened to the exchange; None at `until`, or earlier for a second look. It sends heart-beats meanwhile.
+        """Returns what happened to the exchange. Returns None at `until`, or earlier when the caller should look again.
 
-        begun: whether the client gets what the engine says. Before that, an engine's empty events break no silence.
+        It sends heart-beats meanwhile. `begun` is True once the client gets what the engine says. Before that, empty
+        events of the engine do not postpone a heart-beat.
         """
         while True:
             beat_at = self._beat_at
@@ -76,14 +82,14 @@ class Watch:
             await self._beat()
 
     def _broken_at(self, exchange: Exchange, begun: bool) -> float:
-        """When the client last got something, or may have."""
+        """Returns when the client last got something, or may have got it."""
         return exchange.heard_at if begun else exchange.began_at
 
     async def sleep(self, seconds: float) -> None:
         await self.found(_nothing, self.clock() + seconds)
 
     async def found(self, look: Callable[[], Found | None], until: float) -> Found | None:
-        """What `look` finds; None if it found nothing until then. It looks again after every `look_again`.
+        """Returns what `look` finds; None if it found nothing by `until`. Every `look_again` makes it look again.
 
         It sends heart-beats meanwhile. Raises UpstreamTimeout, and what `look` raises.
         """

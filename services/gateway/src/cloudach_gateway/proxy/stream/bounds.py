@@ -1,4 +1,4 @@
-"""The most tokens that a request can have used, whatever an engine states: pure."""
+"""Bounds the tokens that a request can have used, whatever an engine states. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _MOST_TEMPLATE = 16_384  # tokens that a chat template adds
 
 
 class Bounds(NamedTuple):
-    """prompt, answer: the most tokens of all prompts and of all answers together."""
+    """`prompt` bounds the tokens of all prompts of a request together, `answer` those of all its answers."""
 
     prompt: int = _MOST
     answer: int = _MOST
 
     @classmethod
     def within(cls, prompt: int, answer: int) -> Bounds:
-        """These bounds, or smaller ones where they are beyond all reason."""
+        """Returns these bounds, made smaller where they are beyond all reason."""
         return cls(min(prompt, _MOST), min(answer, _MOST))
 
 
@@ -29,9 +29,10 @@ def longest_context(max_model_len: int | None) -> int:
 
 
 def most_of_text(size: int) -> int:
-    """The most tokens of a prompt that is all text, by the bytes of the request's body.
+    """Returns the most tokens that a prompt of text alone can have, when the request's body has `size` bytes.
 
-    A token of text has at least one byte of the body. The bound is twice that, because templates repeat parts of it, as
-    they do with tools. Images and other media may have more tokens than bytes, so the body does not bound them.
+    A token of text takes at least one byte of the body. The bound is twice the bytes, because templates repeat parts of
+    the body, as they do with tools. What a template adds of its own comes on top. Images and other media may have more
+    tokens than bytes, so the body does not bound them.
     """
     return 2 * size + _MOST_TEMPLATE

@@ -108,7 +108,7 @@ class Collector:
         return b""
 
     def feed(self, payload: bytes) -> None:
-        """Raises EngineReportedError, BadChunk, TooLarge."""
+        """Takes the payload of one event. Raises EngineReportedError, BadChunk, TooLarge."""
         found = self.form.one(payload) if self.form is not None and self._may_wait(payload) else None
         if found is not None:
             self._unread += len(payload)
@@ -156,7 +156,7 @@ class Collector:
             self.form = self.tally.transcript.form = form
 
     def answer(self) -> bytes:
-        """Raises BadChunk."""
+        """Returns the whole answer's body from what was fed. Raises BadChunk."""
         try:
             return self._answer()
         except SHAPE_ERRORS as error:
