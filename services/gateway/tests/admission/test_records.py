@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
 import pytest
@@ -133,3 +134,35 @@ async def test_records_of_the_time_without_redis_are_written_once(
     assert len(records) == 31
     assert {record["id"] for record in records[1:]} == {grant.request_id for grant in grants}
     assert {(record["part"], record["model"]) for record in records} == {("0", "m")}
+
+
+async def test_what_is_on_its_way_after_redis_came_back_still_counts_as_pending(
+    start_admission, own_server: Valkey
+) -> None:
+    """A gateway that ends at that moment waits for it, and loses no record."""
+    with KeyStore(own_server.url) as store:
+        key = keys.create(store, tenant="acme")
+    door = Door(await start_admission(own_server.url, timeout_s=5.0), key)
+    grants = [await door.ask() for _ in range(30)]
+    own_server.kill()
+    for grant in grants:
+        await door.settle(grant, used=2)
+    changed = asyncio.Event()
+
+    def holds_it(up: bool) -> None:
+        if up:
+            own_server.signal(signal.SIGSTOP)
+            changed.set()
+
+    door.admission.store.on_change.append(holds_it)
+    own_server.start()
+    async with asyncio.timeout(20):
+        await changed.wait()
+    try:
+        assert not await door.admission.settlements.flush(0.3)
+        assert door.admission.settlements.pending == 30
+    finally:
+        own_server.signal(signal.SIGCONT)
+    assert await door.admission.settlements.flush(20)
+    with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
+        assert {record["id"] for record in _records(client, "acme")} == {grant.request_id for grant in grants}

@@ -42,9 +42,7 @@ class Settlements:
             self._keep(done)
             self._redis_changed(self._store.up)
             return
-        task = asyncio.get_running_loop().create_task(self._send(done))
-        self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        self._start_sending(done)
 
     async def sent(self) -> None:
         """Waits until what is on its way has arrived, or Redis was found away."""
@@ -63,8 +61,14 @@ class Settlements:
         if self._flusher is not None:
             self._flusher.cancel()
             await asyncio.gather(self._flusher, return_exceptions=True)
-        if self._kept:
-            log.error("%d settlements could not be written to Redis and are lost", len(self._kept))
+        if self.pending:
+            log.error("%d settlements could not be written to Redis and are lost", self.pending)
+
+    def _start_sending(self, done: Settlement) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._send(done))
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+        return task
 
     async def _send(self, done: Settlement) -> None:
         try:
@@ -92,5 +96,5 @@ class Settlements:
         count = len(self._kept)
         while self._kept and self._store.up:
             batch = [self._kept.popleft() for _ in range(min(_AT_ONCE, len(self._kept)))]
-            await asyncio.gather(*map(self._send, batch))
+            await asyncio.wait([self._start_sending(done) for done in batch])
         log.info("%d settlements written to Redis after it came back", count - len(self._kept))
