@@ -30,16 +30,14 @@ crosses a layer: the module that calls a library turns its errors into these.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from openai_wire.errors import error_body, error_frame
 
 Error = TypeVar("Error", bound=BaseException)
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(NamedTuple):
     """One limit of a key as its caller sees it.
 
     limit: units a minute. remaining: units left now. reset_s: seconds until the whole limit is available again.
@@ -50,8 +48,7 @@ class Budget:
     reset_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(NamedTuple):
     """What the x-ratelimit-* headers say; None where the key has no such limit."""
 
     requests: Budget | None = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -195,7 +196,7 @@ class Guided(Group):
         1_024, ge=1, description="places where many characters may stand, in patterns and strings of limited length"
     )
 
-    @property
+    @cached_property
     def bounds(self) -> GuidedBounds:
         return GuidedBounds(**self.model_dump())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -35,7 +34,7 @@ async def ask(run: Run, engine: Any, dialect: str, tally: Tally) -> bytes:
     model = ServedModel.from_settings(Model(id="m", upstreams=(engine.url,), dialect=dialect))  # type: ignore[arg-type]
     asked = {"model": "m", "messages": [{"role": "user", "content": "?"}], "tools": [{"type": "function"}]}
     fields = {**asked, "stream": True, "stream_options": {"include_usage": True}}
-    request = replace(run.request, model=model, route=routes.CHAT, body=orjson.dumps(fields), fields=fields)
+    request = run.request._replace(model=model, route=routes.CHAT, body=orjson.dumps(fields), fields=fields)
     relay = Relay(run.engines, run.timeouts, Failover(attempts=1, spread_s=0.02))
     return await relay.gathered(
         request, ChunkAnswers(ClientView("m", chat=True)), tally, RequestRecord("POST", routes.CHAT.path)

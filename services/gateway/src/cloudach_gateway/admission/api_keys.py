@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import InvalidApiKey
 
@@ -21,8 +21,7 @@ _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-@dataclass(frozen=True, slots=True)
-class PresentedKey:
+class PresentedKey(NamedTuple):
     """The API key of a request: whose it claims to be, and the digest that proves it. The secret is not kept."""
 
     tenant: str

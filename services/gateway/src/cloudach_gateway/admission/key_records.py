@@ -137,8 +137,7 @@ def _number(value: str | None) -> int | None:
     return int(value) if value else None
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """The one who sends a request, and what the limits of its API key leave it."""
 
     record: KeyRecord

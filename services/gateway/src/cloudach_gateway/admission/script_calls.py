@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
 
 from ..errors import LimitState
 from ..store import layout
@@ -20,11 +20,11 @@ from .scripts import LIMITER, RULES, TRIM, Limiter, Renewal, Reply, Trimming
 Call = tuple[tuple[str, ...], Sequence[Argument]]
 """KEYS and ARGV of a script."""
 
+_AS_IT_IS = frozenset({str, int})
 _KEEP_MARKS_S = 2 * 86400.0  # how late the settlement of a request that was declared lost may come
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What admit.lua decided. `refused` is None for an admitted request; `record` is None only for an unknown key."""
 
     refused: str | None
@@ -40,12 +40,16 @@ def _us(seconds: float) -> int:
 
 def _packed(value: Any) -> Argument:
     """Texts and numbers go as they are. Several texts have a line each, True is '1', None and False are ''."""
-    kind = type(value)
-    if kind is str or kind is int:
+    if type(value) in _AS_IT_IS:
         return value  # type: ignore[no-any-return]
-    if kind is tuple:
+    if type(value) is tuple:
         return "\n".join(value)
     return "1" if value else ""
+
+
+def _all_packed(values: Iterable[Any]) -> list[Argument]:
+    """Packs each value. Most values go as they are, and a call for each would cost more than the packing."""
+    return [value if type(value) in _AS_IT_IS else _packed(value) for value in values]
 
 
 def _rules_packed(rules: Rules) -> tuple[Argument, ...]:
@@ -83,7 +87,7 @@ class Encoder:
             key.digest,
             key.key_id,
             *self._rules,
-            *map(_packed, ask),
+            *_all_packed(ask),
         )
 
     def settle(self, done: Settlement) -> Call:

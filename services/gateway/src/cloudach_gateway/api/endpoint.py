@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..catalog import ServedModel
 from ..client.dialect import OPENAI, ClientDialect
@@ -17,8 +17,7 @@ from ..proxy.stream.bounds import Bounds
 from ..settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class ToEngine:
+class ToEngine(NamedTuple):
     """A request as its engine gets it. The fields are those of the body.
 
     answers: what the client gets of the engine's events; None where the engine is asked for its answer in one piece.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from openai_wire.allowed import check_fields, check_media, check_words
 from openai_wire.guided import is_guided
@@ -116,8 +115,7 @@ class Generated(ABC, Generic[Typed]):
         return UsageForm.EVERY_CHUNK if options.continuous_usage_stats else UsageForm.EXTRA_CHUNK
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkAnswers:
+class ChunkAnswers(NamedTuple):
     """Answers in OpenAI's chunks: the client gets the engine's own, without what it has not asked for."""
 
     view: ClientView

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 from starlette.types import Receive, Scope, Send
@@ -108,8 +107,7 @@ class Pipeline:
             to_engine = await self._reader.reread(order, ready)
             waited_s = record.age_s - began_s
             patience_s = waking.patience_s(ready, stream=record.stream, waited_s=waited_s)
-            request = replace(
-                request,
+            request = request._replace(
                 model=ready,
                 body=to_engine.body,
                 spent_s=record.age_s,

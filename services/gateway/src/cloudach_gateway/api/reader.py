@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from openai_wire.json_values import values_in
 from openai_wire.requests import BadField
@@ -20,8 +20,7 @@ from .failover_wish import FailoverWish, failover_wish
 from .services import Services
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """A request that may be admitted. size: its body's bytes. fingerprint: by it a retry is recognised. names: those of
     its model, first the one that the client uses."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -190,7 +189,7 @@ def _counted(answer: dict[str, Any], for_client: ForClient, tally: Tally) -> byt
 def _unstreamed(request: EngineRequest) -> EngineRequest:
     """Returns the request without its wish for a stream, for engines that refuse to stream tool calls."""
     fields = {name: value for name, value in request.fields.items() if name not in ("stream", "stream_options")}
-    return replace(request, body=orjson.dumps(fields), fields=fields)
+    return request._replace(body=orjson.dumps(fields), fields=fields)
 
 
 class _HeartbeatClient:

@@ -80,7 +80,7 @@ class Scene:
     def ask(self, heard: Heard, *, patience_s: float = 30.0) -> asyncio.Task[Any]:
         fields = {"model": "m", "prompt": [1, 2], "max_tokens": 50, "temperature": 0, "stream": True}
         request = EngineRequest(
-            self.model, COMPLETIONS, b"{}", fields=fields, patience_s=patience_s, in_vain=self.in_vain
+            self.model, COMPLETIONS, b"{}", (), fields=fields, patience_s=patience_s, in_vain=self.in_vain
         )
         failover = Failover(spread_s=0.02, budget_s=20)
         talk = Conversation(self.engines, self.timeouts, failover, request, heard, Tally(), reader=self.client)

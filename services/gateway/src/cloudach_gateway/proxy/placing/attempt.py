@@ -6,8 +6,7 @@ The end lets go of all that an attempt holds: the connection, its place among th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...catalog import ServedModel
 from ...record import AttemptRecord, Header
@@ -34,8 +33,7 @@ class PromptMeter(Protocol):
         """That engine has refused the request or has broken off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Contender:
+class Contender(NamedTuple):
     """The request that attempts are made for, as the engines' books know it.
 
     The owner is all that is remembered of a request that was lost with its engine.
@@ -44,7 +42,7 @@ class Contender:
     headers: tuple[Header, ...]
     meter: PromptMeter
     observer: AttemptObserver
-    owner: object = field(default_factory=object)
+    owner: object
 
 
 class Attempt:

@@ -23,34 +23,19 @@ class Cause(Enum):
     FAILED = "failed to answer"
     TOO_LARGE = "too large"
 
-    @property
-    def label(self) -> str:
-        """Returns the name of this end in log lines and metrics."""
-        return self.name.lower()
+    # Plain attributes, because each request asks for most of them and an enum's members are slow to look up in a set.
 
-    @property
-    def is_failure(self) -> bool:
-        return self not in _NO_FAILURE
-
-    @property
-    def is_loss(self) -> bool:
-        """Returns True if the request itself may have ended the engine."""
-        return self in _LOSSES
-
-    @property
-    def blames_engine(self) -> bool:
-        """Returns True if the engine is at fault, so that the next requests go elsewhere if they can."""
-        return self in _ENGINE_AT_FAULT
-
-    @property
-    def is_final(self) -> bool:
-        """Returns True if another engine would do no better."""
-        return self in _FINAL
-
-    @property
-    def untaken(self) -> bool:
-        """Returns True if no engine took the request, so that `failover.attempts` does not count the attempt."""
-        return self in _UNTAKEN
+    label: str
+    """The name of this end in log lines and metrics."""
+    is_failure: bool
+    is_loss: bool
+    """True if the request itself may have ended the engine."""
+    blames_engine: bool
+    """True if the engine is at fault, so that the next requests go elsewhere if they can."""
+    is_final: bool
+    """True if another engine would do no better."""
+    untaken: bool
+    """True if no engine took the request, so that `failover.attempts` does not count the attempt."""
 
 
 _NO_FAILURE = frozenset({Cause.COMPLETED, Cause.LET_GO})
@@ -65,3 +50,11 @@ _ENGINE_AT_FAULT = _LOSSES | {
     Cause.REDRAWN,
     Cause.FAILED,
 }
+
+for _cause in Cause:
+    _cause.label = _cause.name.lower()
+    _cause.is_failure = _cause not in _NO_FAILURE
+    _cause.is_loss = _cause in _LOSSES
+    _cause.blames_engine = _cause in _ENGINE_AT_FAULT
+    _cause.is_final = _cause in _FINAL
+    _cause.untaken = _cause in _UNTAKEN

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...settings import Timeouts
 from ..engine.answer_headers import encoding, media_type
@@ -21,8 +21,7 @@ _MOST_BEFORE_A_CHOICE = 16 * 1024 * 1024  # bytes
 _OF_AN_EVENT = 64  # bytes that it takes besides its own
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What one attempt asks of an engine. whole_will_do: in place of events, a whole answer is welcome."""
 
     route: Route

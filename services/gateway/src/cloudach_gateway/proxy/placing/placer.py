@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...catalog import ServedModel
 from ...errors import UpstreamError
@@ -32,8 +31,7 @@ def _not_yet() -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRequest:
+class EngineRequest(NamedTuple):
     """A client's request as engines get it.
 
     headers: those of each request to an engine, beside what HTTP and the engine's key need.
@@ -45,8 +43,8 @@ class EngineRequest:
     model: ServedModel
     route: Route
     body: bytes
-    headers: tuple[Header, ...] = ()
-    fields: dict[str, Any] = field(default_factory=dict)
+    headers: tuple[Header, ...]
+    fields: dict[str, Any]
     failover: bool = True
     spent_s: float = 0.0
     patience_s: float = 0.0
@@ -75,7 +73,7 @@ class Placer:
         self._engines = engines
         self._timeouts = timeouts
         self._watch = watch
-        self._contender = Contender(request.headers, meter, observer)
+        self._contender = Contender(request.headers, meter, observer, owner=object())
         self._tried: list[str] = []
         self._gate = engines, request.model, self._tried, request.in_vain
         self.turn = Turn(watch)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class UsageForm(Enum):
@@ -15,8 +15,7 @@ class UsageForm(Enum):
     NONE = "nowhere"  # include_usage: false
 
 
-@dataclass(frozen=True, slots=True)
-class ClientView:
+class ClientView(NamedTuple):
     """The model has the name that the client used. A chat's answer is a message, a completion's a text.
 
     choices: how many answers all prompts together get. forced_call: the client wants a tool called in any case.
