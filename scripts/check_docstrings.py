@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKED = ("libs/*/src", "services/*/src", "scripts", "charts/cloudach/files")
-NOT_YET = ("services/gateway/src",)
+NOT_YET = ()
 """These packages are being gone through. A package leaves this list when the check finds nothing in it."""
 MOST_WORDS = 25
 _BARE = re.compile(r"(Of|The same|Whether|Who|What)\b")

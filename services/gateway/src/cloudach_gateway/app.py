@@ -54,10 +54,10 @@ _MODEL_NAMES = b"/v1/models/"
 
 
 def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIApp:
-    """The application; it connects when its lifespan starts, and is ready once it has reached Redis, without which it
-    knows no key, and knows its models.
+    """Returns the application, which connects when its lifespan starts.
 
-    Raises ConfigError where it is to ask a cluster and cannot.
+    It is ready once it has reached Redis and knows its models. Without Redis it would know no key.
+    Raises ConfigError if the settings name a cluster that cannot be asked.
     """
     catalog = Catalog(of_file(settings.models))
     engines = Engines(

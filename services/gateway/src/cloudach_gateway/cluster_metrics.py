@@ -39,7 +39,7 @@ _STATES = ("ready", "starting", "no_endpoint", "asleep", "off", "stuck", "refuse
 
 
 class ClusterMetrics:
-    """What `catalog.cluster.News` and `routes.waking` tell, as metrics."""
+    """Turns what `catalog.cluster.News` and `api.waking` report into metrics."""
 
     def __init__(self) -> None:
         WATCHED.set(0)

@@ -49,7 +49,7 @@ class Budget(NamedTuple):
 
 
 class LimitState(NamedTuple):
-    """What the x-ratelimit-* headers say; None where the key has no such limit."""
+    """The x-ratelimit-* headers say this; None where the key has no such limit."""
 
     requests: Budget | None = None
     tokens: Budget | None = None
@@ -106,8 +106,11 @@ class GatewayError(Exception):
 
 
 def without_frames(error: Error) -> Error:
-    """The same error for keeping: an exception holds the frames that it came through, and those of its causes, and they
-    hold all of their request, which would wait for a garbage collector."""
+    """Returns the error in a form that can be kept.
+
+    An exception holds the frames that it and its causes came through. They hold all of their request, which would wait
+    for the garbage collector.
+    """
     left: list[BaseException] = [error]
     while left:
         one = left.pop()

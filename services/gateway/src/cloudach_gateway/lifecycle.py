@@ -1,4 +1,4 @@
-"""What runs now, and how it ends when the process is told to stop: drain, then cut what is left."""
+"""Knows which requests run, and ends them when the process is told to stop: it drains, then cuts the rest."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Running:
 
 
 class Clients(Protocol):
-    """Who is connected to this process."""
+    """These are the clients that are connected to this process."""
 
     async def leave(self) -> None:
         """Tells everyone that the process ends. Returns once it takes no more connections and nobody is connected."""

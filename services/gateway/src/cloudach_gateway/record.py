@@ -1,4 +1,4 @@
-"""What is known of one request while it is served: the source of its log line and its metrics."""
+"""Keeps what is known of one request while it is served. Its log line and its metrics are made from that."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class RequestRecord:
         self.completed = True
 
     def end_with(self, error: GatewayError) -> None:
-        """What went wrong, for the log and the metrics."""
+        """Notes what went wrong, for the log and the metrics."""
         self.error = without_frames(error)
 
     def attempt_began(self, attempt: AttemptRecord) -> None:

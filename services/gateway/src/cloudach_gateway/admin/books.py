@@ -40,9 +40,9 @@ def typed(fields: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Sums:
-    """What records add up to, by key id and then by layout.USAGE_FIELDS.
+    """These are the sums of usage records, by key id and then by layout.USAGE_FIELDS.
 
-    `twice` has the ids of requests that would have been counted again.
+    `twice` holds the ids of requests that would have been counted again.
     """
 
     keys: dict[str, dict[str, int]] = field(default_factory=dict)

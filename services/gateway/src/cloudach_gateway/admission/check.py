@@ -21,7 +21,7 @@ class Refused(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What the words of a refusal are made from."""
+    """A refusal's words are made from these values."""
 
     ask: Ask
     limits: KeyLimits
@@ -30,7 +30,7 @@ class Refusal(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """What a check sees while Redis is away: the key as Redis had it last, and what this process itself has counted.
+    """A check sees this while Redis is away: the key as Redis had it last, and what this process itself has counted.
 
     `running` counts the key's requests that this process runs, `guided` the guided ones of the key's whole tenant.
     `now` is the window's time in us.
@@ -72,4 +72,4 @@ class Check:
     refusals: Mapping[str, Callable[[Refusal], GatewayError]]
     """The error for each status with which this check refuses."""
     alone: Callable[[Alone], Refused | None] | None = None
-    """The same question without Redis. None: it cannot be asked then."""
+    """Answers the question while Redis is away. None where it cannot be answered then."""

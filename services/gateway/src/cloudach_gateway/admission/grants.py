@@ -1,4 +1,4 @@
-"""What is asked of admission, what it hands out, and what comes back when the request has ended.
+"""Admission takes an Ask, hands out a Grant, and gets a Settlement when the request has ended.
 
 Values that never change are named tuples. They are made for every request, in a quarter of a frozen dataclass' time.
 """
@@ -78,7 +78,7 @@ class Grant:
 
 
 class Settlement(NamedTuple):
-    """What a request used. settle.lua knows every field by its name here (`ARG.prompt_tokens`).
+    """A settlement says what a request used. settle.lua knows every field by its name here (`ARG.prompt_tokens`).
 
     `day` is yyyymmdd, UTC. No field changes when the settlement is sent again. `window_tokens` is what counts in the
     tokens a minute, if that is not what is billed.

@@ -1,4 +1,4 @@
-"""What the caller of a refused admission is told, whichever limiter refused: the error, and the state of its limits."""
+"""Makes the error that a refused caller gets, with the state of its limits. Both limiters refuse through this module."""
 
 from __future__ import annotations
 

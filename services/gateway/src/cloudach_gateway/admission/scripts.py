@@ -22,7 +22,7 @@ _FOLDER = Path(__file__).parent / "lua"
 
 
 class Reply(NamedTuple):
-    """What admit.lua returns. `record` has the values of key_records.FIELDS; times are us."""
+    """This is the reply of admit.lua. `record` has the values of key_records.FIELDS; times are us."""
 
     status: bytes
     wait_us: int

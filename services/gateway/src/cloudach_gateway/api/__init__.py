@@ -1,1 +1,1 @@
-"""What each path of the API means: a request is checked, admitted, answered and settled."""
+"""Says what each path of the API means: a request is checked, admitted, answered and settled."""

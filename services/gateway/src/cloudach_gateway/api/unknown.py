@@ -14,7 +14,7 @@ _LONGEST = 200
 
 
 def told_the_way(path: str) -> str:
-    """What a request for a path without a route hears."""
+    """Returns the message for a request whose path has no route; it names the path that may have been meant."""
     shown = path if len(path) <= _LONGEST else path[:_LONGEST] + "…"
     for ending, way in _WAYS.items():
         if path.rstrip("/").endswith(ending):

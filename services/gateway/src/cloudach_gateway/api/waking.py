@@ -24,7 +24,7 @@ _LEAST_S = 5.0
 
 
 class Cluster(Protocol):
-    """What requests need of the Models of a cluster. `catalog.cluster` provides it."""
+    """Requests need this of the Models of a cluster. `catalog.cluster` provides it."""
 
     def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
         """It stands around a request's whole life, so that the model does not fall asleep meanwhile."""

@@ -1,4 +1,4 @@
-"""What engines of each dialect can do beyond OpenAI's API. A Model's settings name the dialect."""
+"""Lists what engines of each dialect can do beyond OpenAI's API. A Model's settings name the dialect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What an engine of one dialect can do.
+    """A dialect says what its engines can do.
 
     `token_ids`: when asked, its streams name the ids of their tokens and state usage on each chunk. `streams_calls`: it
     tells of each token while it writes a tool call; others may be silent until the call is complete. `own_fields`: its

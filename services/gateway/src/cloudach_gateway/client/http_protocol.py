@@ -48,7 +48,7 @@ _REST_OF_BODY_S = 10.0  # how long the rest of a body may take whose request has
 
 
 class _Awaited(enum.Enum):
-    """What the connection waits for from the client."""
+    """The connection waits for one of these from its client."""
 
     NOTHING = 0
     REQUEST = 1

@@ -25,7 +25,7 @@ _LOOK_S = 0.05  # how often an attempt in quarantine is looked at, because other
 
 
 class Consumer(Protocol):
-    """What becomes of the engine's events."""
+    """A consumer takes the engine's events, and makes the client's answer from them."""
 
     @property
     def lane(self) -> Lane | None: ...

@@ -46,7 +46,7 @@ def load(
     """Reads `<folder>/<name>.lua` and resolves what it names.
 
     `--@include other.lua` stands for another file, `--[[@part]]` for a text of `parts`. `keys` maps every name that the
-    script may use to a Redis key's pattern; those that it uses become its KEYS, in the order of the mapping. `args` and
+    script may use to a Redis key's pattern. The names that it uses become its KEYS, in the mapping's order. `args` and
     `record` are the names of ARGV and of a table `record`, in order. `#ARG` is the number of arguments that have names.
     """
     parts = parts or {}

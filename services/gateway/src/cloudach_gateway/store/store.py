@@ -25,7 +25,7 @@ log = logging.getLogger("cloudach.gateway.store")
 
 
 class _Link(Protocol):
-    """What a connection must do. Link does it for one server, ClusterLink for a cluster."""
+    """A connection must do this. Link does it for one server, ClusterLink for a cluster."""
 
     closed: asyncio.Future[str]
 

@@ -1,4 +1,4 @@
-"""What becomes of Model resources in the catalog: pure."""
+"""Makes catalog entries from Model resources. Pure."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def absence(model: Model) -> Absence | None:
 
 
 def sleeps(model: Model) -> bool:
-    """Whether it is put to sleep when nobody asks for it."""
+    """Returns True if the Model is put to sleep when nobody asks for it."""
     return model.spec.autoscaling is not None and model.spec.autoscaling.min_replicas == 0
 
 

@@ -16,8 +16,11 @@ Addresses = Literal["pods", "service"]
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`connection_s`: for how long a connection to a Service takes new requests. It stays with the pod that it was made
-    to, and nothing tells when that pod is the wrong one where its pods are not known."""
+    """`connection_s` says for how long a connection to a Service takes new requests.
+
+    A connection stays with the pod that it was made to. Where the Service's pods are not known, nothing tells when that
+    pod has become the wrong one.
+    """
 
     addresses: Addresses
     connection_s: float
@@ -41,8 +44,10 @@ class Reach:
 
 
 def _later(said: Absence | None, missing: Absence) -> Absence:
-    """What the Model says comes first. Since when it has no endpoint, the pods say better: it says since when it is not
-    ready, which is all of its start."""
+    """Returns why the Model is absent, in its own words if it has any.
+
+    The pods know better since when: the Model counts from when it was last not ready, which includes all of its start.
+    """
     if said is None:
         return missing
     if said.why is not Why.NO_ENDPOINT or said.since is None or missing.since is None:

@@ -1,4 +1,4 @@
-"""What EndpointSlices (discovery.k8s.io/v1) say of the pods behind a Service: pure."""
+"""Reads from EndpointSlices (discovery.k8s.io/v1) which pods are behind a Service. Pure."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class _Adapter(Protocol):
 
 
 class Continuation:
-    """What another engine is asked for, and how its payloads become those of the broken stream.
+    """A continuation asks another engine for the rest, and turns its payloads into those of the broken stream.
 
     path, body: the request for the other engine. body is None where nothing is left to generate, so that only usage and
     [DONE] are missing. final: a payload that goes out before these two. restarted: all of the answer is generated anew.

@@ -1,4 +1,4 @@
-"""What the client has been sent of an answer, read from the transcript of its stream: pure."""
+"""Reads from the transcript of a stream what its client has been sent of the answer. Pure."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Lane(NamedTuple):
 
 
 class Happened(Enum):
-    """What an exchange posts about itself. `Exchange.problem` explains it."""
+    """An exchange posts these about itself. `Exchange.problem` explains them."""
 
     EVENTS = "its first events are there"
     WHOLE = "its whole body is there, because a whole answer was asked for, or it is not 200, or no event stream"

@@ -159,7 +159,7 @@ class Attempt:
             self._engines.quarantine.leave(self.engine)
 
     def was_only_suspect(self) -> bool:
-        """Of the requests that the lost engine had been given lately, this was the only one."""
+        """Returns True if no other request had been given to the lost engine lately."""
         return self._engines.suspects.alone(self.engine, self._contender.owner, self._clock())
 
     def count_break(self, broke_at: float) -> int:

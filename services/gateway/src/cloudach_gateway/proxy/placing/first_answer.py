@@ -22,7 +22,7 @@ _OF_AN_EVENT = 64  # bytes that it takes besides its own
 
 
 class Call(NamedTuple):
-    """What one attempt asks of an engine. whole_will_do: in place of events, a whole answer is welcome."""
+    """A call is what one attempt asks of an engine. whole_will_do: a whole answer is welcome in place of events."""
 
     route: Route
     body: bytes

@@ -1,4 +1,4 @@
-"""What a request may have to wait for before an engine is asked: any engine, one of its own, one not tried yet."""
+"""A request may have to wait at one of these gates: for any engine, for one of its own, for one not tried yet."""
 
 from __future__ import annotations
 

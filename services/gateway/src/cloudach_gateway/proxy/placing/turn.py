@@ -16,10 +16,10 @@ Found_co = TypeVar("Found_co", covariant=True)
 
 
 class Gate(Protocol[Found_co]):
-    """What stands between a request and an engine."""
+    """A gate stands between a request and an engine."""
 
     def look(self) -> Found_co | None:
-        """What the request waits for, None while it is not there. Raises GatewayError once it is in vain to wait."""
+        """Returns what the request waits for, None while it is not there. Raises GatewayError if waiting is in vain."""
 
     def news(self, look_again: Callable[[], None]) -> AbstractContextManager[None]:
         """While the request waits, `look_again` is called whenever the next look may find something else."""
@@ -32,7 +32,7 @@ class Turn:
         self._watch = watch
 
     async def at(self, gate: Gate[Found], until: float) -> Found | None:
-        """What the gate lets the request have; None if there was nothing until then, in the loop's time.
+        """Returns what the gate lets the request have; None if there was nothing until then, in the loop's time.
 
         Raises what the gate raises, and UpstreamTimeout.
         """

@@ -1,1 +1,1 @@
-"""What becomes of the events of an engine's stream on their way to the client: pure."""
+"""Makes the client's answer from the events of an engine's stream. Pure."""

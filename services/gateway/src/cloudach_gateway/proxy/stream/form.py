@@ -67,7 +67,7 @@ def is_text(found: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunningForm:
-    """What stands around the text and the token ids in all running chunks of one stream.
+    """A form is what stands around the text and the token ids in all running chunks of one stream.
 
     start: the event's bytes up to its text. join: the bytes between its text and its token ids. Neither can be part of
     a text, but what stands between them is a text only if `is_text` says so.

@@ -1,4 +1,4 @@
-"""What an engine has said in one stream, as far as another engine needs it to go on: pure."""
+"""Keeps what an engine has said in one stream, as far as another engine needs it to go on. Pure."""
 
 from __future__ import annotations
 
