@@ -1,4 +1,4 @@
-"""Makes the error that a refused caller gets, with the state of its limits. Both limiters refuse through this module."""
+"""Makes the error for a refused caller, with the state of its limits. Both limiters refuse through this module."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _KEEP_MARKS_S = 2 * 86400.0  # how late the settlement of a request that was dec
 
 
 class Verdict(NamedTuple):
-    """A verdict is what admit.lua decided. `refused` is None for an admitted request; `record` is None only for an unknown key."""
+    """A verdict is what admit.lua decided. refused: None if admitted. record: None only for an unknown key."""
 
     refused: str | None
     wait_s: float
