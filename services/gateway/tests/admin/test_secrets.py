@@ -101,14 +101,15 @@ def test_a_date_that_is_stored_already_breaks_no_list(
         ["records", "--tenant", "TENANT", "--to", "9999-12-31"],
         ["records", "--tenant", "TENANT", "--from", "0001-01-01"],
         ["records", "--tenant", "TENANT", "--from", "1970-01-01", "--to", "9998-12-31"],
-        ["reconcile", "--day", "0001-01-01"],
-        ["reconcile", "--day", "1970-01-01"],
-        ["reconcile", "--day", "9999-12-31"],
+        ["reconcile", "--tenant", "TENANT", "--day", "0001-01-01"],
+        ["reconcile", "--tenant", "TENANT", "--day", "1970-01-01"],
+        ["reconcile", "--tenant", "TENANT", "--day", "9999-12-31"],
         ["trim", "--tenant", "TENANT", "--older-than", "9999999d"],
         ["trim", "--tenant", "TENANT", "--older-than", "36500d"],
     ],
 )
 def test_no_day_breaks_a_usage_command(run: Run, make_key, tenant: str, words: list[str]) -> None:
+    """Each command but `totals` is about this test's tenant: what another test trimmed, no day can bring back."""
     make_key()
     code, _, err = run("usage", *(tenant if word == "TENANT" else word for word in words))
     assert (code, err) == (0, "") or (code == 2 and any(word in err for word in words if word.startswith("--")))
