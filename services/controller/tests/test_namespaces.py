@@ -11,9 +11,9 @@ from typing import Any, cast
 import pytest
 from cloudach_controller import metrics
 from cloudach_controller.dashboard import Dashboard
+from cloudach_controller.endings import Endings
 from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
-from cloudach_controller.namespaces import Endings
 from cloudach_controller.observe import Observer
 from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.settings import parse

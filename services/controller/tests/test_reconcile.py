@@ -12,11 +12,11 @@ from typing import Any, cast
 import pytest
 from cloudach_controller.companions import Companions
 from cloudach_controller.dashboard import Dashboard, Unanswered
+from cloudach_controller.endings import Endings
 from cloudach_controller.engine_keys import EngineKeys
 from cloudach_controller.gcs_users import GcsUsers
 from cloudach_controller.kube.events import Events
 from cloudach_controller.manager import Manager
-from cloudach_controller.namespaces import Endings
 from cloudach_controller.observe import Observer
 from cloudach_controller.own_tokens import OwnTokens
 from cloudach_controller.ray_token import RayToken

@@ -6,7 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from cloudach_controller.causes import cause, last_error
+from cloudach_controller.causes import cause
+from cloudach_controller.engine_log import last_error
 from cloudach_controller.observation import Observation, Replicas, read_replicas
 from cloudach_controller.plan import Plan
 from cloudach_controller.replicas import demand

@@ -19,9 +19,9 @@ from cloudach_model_api.names import MANAGER
 
 from . import health, metrics
 from .dashboard import Dashboard
+from .endings import Endings
 from .kube.events import Events
 from .manager import Manager
-from .namespaces import Endings
 from .observe import Observer
 from .own_tokens import OwnTokens
 from .runtime.lease import Lease, LostLease

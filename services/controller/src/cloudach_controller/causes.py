@@ -12,6 +12,7 @@ from typing import Any
 
 from cloudach_model_api.reasons import MEANINGS, Reason
 
+from .engine_log import last_error, without_prefix
 from .observation import Observation, kuberay_says, serve_says
 
 _ENGINE_WORDS = (
@@ -31,9 +32,6 @@ _ENGINE_WORDS = (
 _PULL = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
 _MOST_WORDS = 1000  # of what an API server or KubeRay says
 _QUOTA = re.compile(r"exceeded quota|forbidden: (maximum|minimum)|LimitRange|must specify (limits|requests)", re.I)
-_PREFIX = re.compile(r"^(\(\S[^)]*pid=\d+[^)]*\)\s?)?((ERROR|WARNING|INFO) \S+ \S+ \[[^\]]*\]\s?)?")
-_EXCEPTION = re.compile(r"^\s*([\w.]+\.)?[A-Z]\w*(Error|Exception|Failure)\b.*")
-_SECOND_HAND = re.compile(r"See root cause above|Ray(Task|Actor)Error|ActorDiedError|WorkerProc failed", re.I)
 
 FATAL = frozenset(
     {
@@ -79,13 +77,6 @@ def cause(seen: Observation, *, enough: bool = False) -> Cause | None:
     if seen.unreachable:
         return _with(Reason.RAY_UNREACHABLE, seen.unreachable)
     return None
-
-
-def last_error(text: str) -> str:
-    """Returns the engine's own words: its last exception that is not about another one, else its last line."""
-    lines = [_PREFIX.sub("", line).strip() for line in text.splitlines()]
-    errors = [line for line in lines if _EXCEPTION.match(line) and not _SECOND_HAND.search(line)]
-    return (errors or [line for line in lines if line] or [""])[-1][:500]
 
 
 def _of_pods(pods: tuple[dict[str, Any], ...], enough: bool) -> Iterator[Cause | None]:
@@ -137,7 +128,7 @@ def _of_engine(seen: Observation) -> Cause | None:
     for reason, pattern in _ENGINE_WORDS:
         hit = re.search(f"^.*({pattern}).*$", text, re.IGNORECASE | re.MULTILINE)
         if hit:
-            return _with(reason, _PREFIX.sub("", hit[0]).strip()[:500])
+            return _with(reason, without_prefix(hit[0])[:500])
     return _with(Reason.ENGINE_CRASHED, last_error(text))
 
 

@@ -15,11 +15,11 @@ from cloudach_model_api.use import ModelUse, use_object
 
 from .belonging import belongs, whose
 from .drift import covers
+from .key import Key
 from .kube.kinds import MODEL_USES
 from .replicas import may_sleep
 from .resources import network
 from .resources.disruption import budget_name
-from .runtime.informer import Key
 from .settings import Settings
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from cloudach_kube.kinds import SECRETS
 from cloudach_model_api.keys import ENGINE_KEYS_SECRET, also_entry, key_entry, key_id, key_of
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
-from .runtime.informer import Key
+from .key import Key
 
 log = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
 from . import metrics
 from .gcs_store import StoreAway, StoreState
+from .key import Key
 from .resources.gcs_store import GCS_STORE_SECRET, Owner, owner, owner_of
-from .runtime.informer import Key
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,14 @@ from cloudach_model_api.names import LABEL_MODEL
 from . import metrics
 from .claims import Claims
 from .companions import Companions
+from .endings import Endings
 from .engine_keys import EngineKeys
 from .gcs_store import GcsStore
 from .gcs_users import OF_RAY_SERVICES, GcsUsers, model_of
+from .key import Key
 from .kube.events import Events
 from .kube.kinds import MODEL_USES, MODELS, RAY_CLUSTERS, RAY_SERVICES
-from .namespaces import Endings, Space, notes, why_unready
+from .namespaces import Space, notes, why_unready
 from .observe import Observer
 from .own_tokens import OwnTokens
 from .parsed import Parsed
@@ -33,7 +35,7 @@ from .ray_token import RayToken
 from .ray_tokens import RayTokens
 from .reconcile import Cache, Reconciler
 from .resources.gcs_store import GCS_STORE_SECRET
-from .runtime.informer import Changed, Informer, Key
+from .runtime.informer import Changed, Informer
 from .runtime.work_queue import WorkQueue
 from .settings import Settings
 

@@ -9,8 +9,8 @@ from typing import Any
 from cloudach_model_api.names import MANAGER
 from cloudach_model_api.use import ModelUse, UseStatus
 
+from .key import Key
 from .replicas import AHEAD_S
-from .runtime.informer import Key
 
 
 class Marks:

@@ -12,8 +12,8 @@ from cloudach_kube.kinds import SECRETS, Kind
 from cloudach_model_api.model import Model
 from cloudach_service.settings import header_text
 
-from .causes import last_error
 from .dashboard import Dashboard, Unanswered, Unauthorized
+from .engine_log import last_error
 from .observation import Head, Observation, Replicas, active_head, cluster_of, pods_that_count, read_replicas
 from .resources import engine
 from .resources.ray_service import serve_document

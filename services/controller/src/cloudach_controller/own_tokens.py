@@ -17,8 +17,8 @@ from cloudach_kube.kinds import SECRETS, Kind
 from cloudach_model_api.model import Model
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
+from .key import Key
 from .resources.ray_tokens import SEED_SECRET, OwnToken, copy_of, own_token
-from .runtime.informer import Key
 from .settings import Ray
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from .runtime.informer import Key
+from .key import Key
 from .settings import Ray
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cloudach_model_api.model import InvalidModel, Model
 
-from .runtime.informer import Key
+from .key import Key
 
 
 class Parsed:

@@ -15,11 +15,11 @@ from cloudach_kube.kinds import Kind
 
 from .belonging import belongs, whose
 from .drift import foreign
+from .key import Key
 from .kube.kinds import RAY_SERVICES
 from .plan import Plan, cleaning
 from .resources.ray_service import live
 from .rollout import Around
-from .runtime.informer import Key
 
 log = logging.getLogger(__name__)
 

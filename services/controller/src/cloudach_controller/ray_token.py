@@ -12,7 +12,7 @@ from cloudach_kube.errors import Conflict
 from cloudach_kube.kinds import SECRETS, Kind
 from cloudach_model_api.names import LABEL_MANAGED_BY, MANAGER
 
-from .runtime.informer import Key
+from .key import Key
 
 log = logging.getLogger(__name__)
 

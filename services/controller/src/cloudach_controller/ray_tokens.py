@@ -10,10 +10,10 @@ from typing import Any
 from cloudach_kube.errors import KubeError
 from cloudach_model_api.model import Model
 
+from .key import Key
 from .own_tokens import OwnTokens
 from .ray_token import RayToken
 from .resources.ray_tokens import secrets_used
-from .runtime.informer import Key
 from .settings import Ray
 
 log = logging.getLogger(__name__)

@@ -21,12 +21,13 @@ from cloudach_model_api.use import owner
 from . import metrics, news
 from . import status as tell
 from .companions import Companions
+from .endings import Endings
 from .engine_keys import EngineKeys
 from .gcs_users import GcsUsers
+from .key import Key
 from .kube.events import Events
 from .kube.kinds import MODELS, RAY_SERVICES
 from .marks import Marks
-from .namespaces import Endings
 from .news import News
 from .observation import Observation, active_head, cluster_started, head_of, replacing
 from .observe import Observer
@@ -39,7 +40,6 @@ from .replicas import Demand, demand, serve_missed_options, with_current_options
 from .resources import disruption, ray_tokens
 from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live, may_sleep_since
-from .runtime.informer import Key
 from .settings import Settings
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,10 @@ from cloudach_kube.errors import KubeError, NotFound, Refused, Unreachable, is_u
 from cloudach_kube.kinds import Kind
 from cloudach_kube.reflector import Reflector, Source
 
+from ..key import Key
+
 log = logging.getLogger(__name__)
 
-Key = tuple[str, str]  # namespace, name
 Changed = Callable[[Key, dict[str, Any]], None]
 """Called with the object, also with the last known one of those that are gone."""
 Group = Callable[[dict[str, Any]], Key | None]
