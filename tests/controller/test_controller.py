@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from cloudach_controller.drift import covers
+from cloudach_controller.decide.drift import covers
 from cloudach_controller.resources.network import policies
 from cloudach_controller.settings import parse
 from cloudach_model_api import Model

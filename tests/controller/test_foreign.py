@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cloudach_controller.plan import plan
-from cloudach_controller.replicas import Demand
+from cloudach_controller.decide.plan import plan
+from cloudach_controller.decide.replicas import Demand
 from cloudach_controller.settings import parse
 from cloudach_model_api import Model
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from cloudach_controller.gcs_store import GcsStore
-from cloudach_controller.gcs_users import GcsUsers
+from cloudach_controller.act.gcs_store import GcsStore
+from cloudach_controller.act.gcs_users import GcsUsers
 from cloudach_controller.resources.gcs_store import GCS_STORE_SECRET, owner_of
 from cloudach_kube.client import KubeClient
 from cloudach_kube.errors import NotFound

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from cloudach_controller.plan import plan
-from cloudach_controller.replicas import demand
+from cloudach_controller.decide.plan import plan
+from cloudach_controller.decide.replicas import demand
 from cloudach_controller.settings import Settings
 from cloudach_model_api.model import Model
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from cloudach_controller.replicas import demand, override
+from cloudach_controller.decide.replicas import demand, override
 from cloudach_controller.resources.form import ray_cluster
 from cloudach_controller.resources.ray_service import application, serve_config
 from cloudach_controller.settings import Settings

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import pytest
 from cloudach_controller import metrics
-from cloudach_controller.dashboard import Dashboard
-from cloudach_controller.endings import Endings
-from cloudach_controller.kube.events import Events
+from cloudach_controller.act.endings import Endings
+from cloudach_controller.act.events import Events
+from cloudach_controller.act.own_tokens import OwnTokens
 from cloudach_controller.manager import Manager
-from cloudach_controller.observe import Observer
-from cloudach_controller.own_tokens import OwnTokens
+from cloudach_controller.observe.dashboard import Dashboard
+from cloudach_controller.observe.observer import Observer
 from cloudach_controller.settings import parse
 from cloudach_kube.client import Event, KubeClient
 from cloudach_kube.errors import Conflict, NotFound, Refused, Unreachable

@@ -10,17 +10,17 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
-from cloudach_controller.companions import Companions
-from cloudach_controller.dashboard import Dashboard, Unanswered
-from cloudach_controller.endings import Endings
-from cloudach_controller.engine_keys import EngineKeys
-from cloudach_controller.gcs_users import GcsUsers
-from cloudach_controller.kube.events import Events
+from cloudach_controller.act.companions import Companions
+from cloudach_controller.act.endings import Endings
+from cloudach_controller.act.engine_keys import EngineKeys
+from cloudach_controller.act.events import Events
+from cloudach_controller.act.gcs_users import GcsUsers
+from cloudach_controller.act.own_tokens import OwnTokens
+from cloudach_controller.act.ray_token import RayToken
+from cloudach_controller.act.ray_tokens import RayTokens
 from cloudach_controller.manager import Manager
-from cloudach_controller.observe import Observer
-from cloudach_controller.own_tokens import OwnTokens
-from cloudach_controller.ray_token import RayToken
-from cloudach_controller.ray_tokens import RayTokens
+from cloudach_controller.observe.dashboard import Dashboard, Unanswered
+from cloudach_controller.observe.observer import Observer
 from cloudach_controller.reconcile import Cache, Reconciler
 from cloudach_controller.resources.additions import is_locked
 from cloudach_controller.settings import parse

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from cloudach_controller.kube.kinds import MODELS
-from cloudach_controller.runtime.informer import Informer
-from cloudach_controller.runtime.lease import Lease, LostLease
-from cloudach_controller.runtime.work_queue import WorkQueue
+from cloudach_controller.election.lease import Lease, LostLease
+from cloudach_controller.kinds import MODELS
+from cloudach_controller.watch.informer import Informer
+from cloudach_controller.watch.work_queue import WorkQueue
 from cloudach_kube.client import Event
 from cloudach_kube.errors import Conflict, Gone, KubeError, NotFound, Unreachable
 from cloudach_kube.kinds import Kind

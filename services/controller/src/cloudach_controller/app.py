@@ -18,13 +18,13 @@ from cloudach_kube.official import connect
 from cloudach_model_api.names import MANAGER
 
 from . import health, metrics
-from .dashboard import Dashboard
-from .endings import Endings
-from .kube.events import Events
+from .act.endings import Endings
+from .act.events import Events
+from .act.own_tokens import OwnTokens
+from .election.lease import Lease, LostLease
 from .manager import Manager
-from .observe import Observer
-from .own_tokens import OwnTokens
-from .runtime.lease import Lease, LostLease
+from .observe.dashboard import Dashboard
+from .observe.observer import Observer
 from .settings import Settings
 
 log = logging.getLogger(__name__)

@@ -18,26 +18,26 @@ from cloudach_model_api.model import InvalidModel
 from cloudach_model_api.names import LABEL_MODEL
 
 from . import metrics
-from .claims import Claims
-from .companions import Companions
-from .endings import Endings
-from .engine_keys import EngineKeys
-from .gcs_store import GcsStore
-from .gcs_users import OF_RAY_SERVICES, GcsUsers, model_of
+from .act.companions import Companions
+from .act.endings import Endings
+from .act.engine_keys import EngineKeys
+from .act.events import Events
+from .act.gcs_store import GcsStore
+from .act.gcs_users import OF_RAY_SERVICES, GcsUsers, model_of
+from .act.own_tokens import OwnTokens
+from .act.ray_token import RayToken
+from .act.ray_tokens import RayTokens
+from .election.claims import Claims
 from .key import Key
-from .kube.events import Events
-from .kube.kinds import MODEL_USES, MODELS, RAY_CLUSTERS, RAY_SERVICES
-from .namespaces import Space, notes, why_unready
-from .observe import Observer
-from .own_tokens import OwnTokens
-from .parsed import Parsed
-from .ray_token import RayToken
-from .ray_tokens import RayTokens
+from .kinds import MODEL_USES, MODELS, RAY_CLUSTERS, RAY_SERVICES
+from .observe.observer import Observer
 from .reconcile import Cache, Reconciler
 from .resources.gcs_store import GCS_STORE_SECRET
-from .runtime.informer import Changed, Informer
-from .runtime.work_queue import WorkQueue
 from .settings import Settings
+from .watch.informer import Changed, Informer
+from .watch.parsed import Parsed
+from .watch.spaces import Space, notes, why_unready
+from .watch.work_queue import WorkQueue
 
 log = logging.getLogger(__name__)
 

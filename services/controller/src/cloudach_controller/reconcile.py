@@ -18,29 +18,30 @@ from cloudach_model_api.names import API_VERSION, FINALIZER, KIND
 from cloudach_model_api.status import ConditionType, ModelStatus, State
 from cloudach_model_api.use import owner
 
-from . import metrics, news
-from . import status as tell
-from .companions import Companions
-from .endings import Endings
-from .engine_keys import EngineKeys
-from .gcs_users import GcsUsers
+from . import metrics
+from .act.companions import Companions
+from .act.endings import Endings
+from .act.engine_keys import EngineKeys
+from .act.events import Events
+from .act.gcs_users import GcsUsers
+from .act.ray_services import Found, RayServices
+from .act.ray_tokens import RayTokens
+from .decide import news
+from .decide import status as tell
+from .decide.marks import Marks
+from .decide.news import News
+from .decide.observation import Observation, active_head, cluster_started, head_of, replacing
+from .decide.plan import Plan, asked_anew, plan
+from .decide.replicas import Demand, demand, serve_missed_options, with_current_options
 from .key import Key
-from .kube.events import Events
-from .kube.kinds import MODELS, RAY_SERVICES
-from .marks import Marks
-from .news import News
-from .observation import Observation, active_head, cluster_started, head_of, replacing
-from .observe import Observer
-from .pace import Pace
-from .parsed import Parsed
-from .plan import Plan, asked_anew, plan
-from .ray_services import Found, RayServices
-from .ray_tokens import RayTokens
-from .replicas import Demand, demand, serve_missed_options, with_current_options
+from .kinds import MODELS, RAY_SERVICES
+from .observe.observer import Observer
 from .resources import disruption, ray_tokens
 from .resources.additions import is_key_asked_for, is_locked
 from .resources.ray_service import live, may_sleep_since
 from .settings import Settings
+from .watch.pace import Pace
+from .watch.parsed import Parsed
 
 log = logging.getLogger(__name__)
 
