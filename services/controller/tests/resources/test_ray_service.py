@@ -14,7 +14,7 @@ from cloudach_controller.settings import parse
 from cloudach_inference.serve import app
 from cloudach_model_api.model import Model
 
-EXAMPLES = Path(__file__).parents[3] / "k8s" / "examples"
+EXAMPLES = Path(__file__).parents[4] / "k8s" / "examples"
 
 
 def model(spec: dict[str, Any]) -> Model:

@@ -1,206 +1,20 @@
-"""Queue, Lease and informer, against an API server on paper."""
+"""The informer, against an API server on paper."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from cloudach_controller.election.lease import Lease, LostLease
 from cloudach_controller.kinds import MODELS
 from cloudach_controller.watch.informer import Informer
-from cloudach_controller.watch.work_queue import WorkQueue
 from cloudach_kube.client import Event
-from cloudach_kube.errors import Conflict, Gone, KubeError, NotFound, Unreachable
+from cloudach_kube.errors import Gone, KubeError, NotFound, Unreachable
 from cloudach_kube.kinds import Kind
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
-
-
-async def test_a_key_waits_only_once() -> None:
-    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
-    for _ in range(3):
-        queue.add("a")
-    assert await queue.take() == "a"
-    assert len(queue) == 0
-
-
-async def test_a_key_that_changes_while_it_is_worked_on_comes_again() -> None:
-    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
-    queue.add("a")
-    await queue.take()
-    queue.add("a")
-    queue.add("a")
-    assert len(queue) == 0, "nobody else may take it meanwhile"
-    queue.done("a")
-    assert await asyncio.wait_for(queue.take(), 1) == "a"
-    queue.done("a")
-    assert len(queue) == 0
-
-
-async def test_failures_come_back_later_and_later_and_success_forgets_them() -> None:
-    queue: WorkQueue[str] = WorkQueue(retry_max_s=0.5)
-    delays = []
-    for _ in range(4):
-        queue.add("a")
-        await queue.take()
-        delays.append(queue.failed("a"))
-    assert delays == [0.2, 0.4, 0.5, 0.5]
-    await asyncio.wait_for(queue.take(), 5)
-    queue.done("a")
-    queue.add("a")
-    await queue.take()
-    assert queue.failed("a") == 0.2
-    queue.close()
-
-
-async def test_of_two_times_the_earlier_holds() -> None:
-    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
-    queue.add_after("a", 0.01)
-    queue.add_after("a", 3600)
-    assert await asyncio.wait_for(queue.take(), 5) == "a"
-
-
-async def test_only_what_is_not_to_be_worked_on_anyhow_is_added_when_idle() -> None:
-    queue: WorkQueue[str] = WorkQueue(retry_max_s=1)
-    queue.add_after("later", 3600)
-    queue.add("working")
-    await queue.take()
-    for key in ("later", "working", "idle"):
-        queue.add_idle(key)
-    assert await queue.take() == "idle"
-    assert len(queue) == 0
-    queue.done("working")
-    assert len(queue) == 0
-    queue.close()
-
-
-class PaperLease:
-    """An API server with one Lease in it. `away`: it does not answer."""
-
-    def __init__(self) -> None:
-        self.lease: dict[str, Any] | None = None
-        self.away = False
-
-    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
-        if self.away:
-            raise Unreachable(0, "away")
-        if self.lease is None:
-            raise NotFound(404, name)
-        return copy.deepcopy(self.lease)
-
-    async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
-        if self.lease is not None:
-            raise Conflict(409, "there")
-        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
-        return self.lease
-
-    async def replace(self, kind: Kind, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        assert self.lease is not None
-        if self.away:
-            raise Unreachable(0, "away")
-        version = self.lease["metadata"]["resourceVersion"]
-        if body["metadata"]["resourceVersion"] != version:
-            raise Conflict(409, "somebody was faster")
-        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": str(int(version) + 1)}}
-        return self.lease
-
-    @property
-    def holder(self) -> str:
-        assert self.lease is not None
-        return str(self.lease["spec"]["holderIdentity"])
-
-
-def lease(api: PaperLease, identity: str) -> Lease:
-    return Lease(api, "ns", "l", identity, duration_s=1, renew_s=0.6, retry_s=0.02)
-
-
-async def test_the_second_waits_until_the_first_gives_the_lease_back() -> None:
-    api = PaperLease()
-    first, second = lease(api, "a"), lease(api, "b")
-    await first.acquire()
-    waiting = asyncio.create_task(second.acquire())
-    keeping = asyncio.create_task(first.keep())
-    await asyncio.sleep(1.3)  # longer than the Lease lasts without being renewed
-    assert (api.holder, waiting.done()) == ("a", False)
-    keeping.cancel()
-    await first.release()
-    await asyncio.wait_for(waiting, 5)
-    assert (api.holder, second.held, first.held) == ("b", True, False)
-
-
-async def test_a_lease_that_nobody_renews_is_taken() -> None:
-    api = PaperLease()
-    await lease(api, "a").acquire()
-    await asyncio.wait_for(lease(api, "b").acquire(), 10)
-    assert api.holder == "b"
-    assert api.lease is not None
-    assert api.lease["spec"]["leaseTransitions"] == 1
-
-
-async def test_whoever_cannot_renew_stops_before_the_lease_runs_out() -> None:
-    api = PaperLease()
-    held = lease(api, "a")
-    await held.acquire()
-    api.away = True
-    began = asyncio.get_running_loop().time()
-    with pytest.raises(LostLease, match=r"could not be renewed for 0\.6 s"):
-        await asyncio.wait_for(held.keep(), 10)
-    assert asyncio.get_running_loop().time() - began < 1
-    assert not held.held
-
-
-async def test_only_ones_own_lease_is_given_back() -> None:
-    api = PaperLease()
-    held = lease(api, "a")
-    await held.acquire()
-    assert api.lease is not None
-    api.lease["spec"]["holderIdentity"] = "b"
-    await held.release()
-    assert api.holder == "b"
-
-
-async def test_a_renewal_that_overtakes_the_release_does_not_keep_it() -> None:
-    """Cancelled here, it may still be on its way to the API server."""
-
-    class Overtaken(PaperLease):
-        overtaken = False
-
-        async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
-            found = await super().get(kind, namespace, name)
-            if self.overtaken:
-                self.overtaken = False
-                await self.replace(kind, namespace or "", name, copy.deepcopy(found))
-            return found
-
-    api = Overtaken()
-    held = lease(api, "a")
-    await held.acquire()
-    api.overtaken = True
-    await held.release()
-    assert api.holder == ""
-
-
-async def test_a_lease_that_was_taken_as_the_stop_came_is_known_to_be_held() -> None:
-    class Slow(PaperLease):
-        """It has taken the Lease, and its answer is on its way."""
-
-        async def create(self, kind: Kind, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
-            await super().create(kind, namespace, body)
-            written.set()
-            await asyncio.Event().wait()
-            raise AssertionError
-
-    written = asyncio.Event()
-    held = lease(Slow(), "a")
-    acquiring = asyncio.create_task(held.acquire())
-    await written.wait()
-    acquiring.cancel()
-    await asyncio.wait({acquiring})
-    assert held.held
 
 
 def obj(name: str, version: int) -> dict[str, Any]:
