@@ -1,2 +1,1 @@
-"""These modules decide what a Model needs, from what was observed. None of them does I/O: an import contract proves it.
-"""
+"""These modules decide what a Model needs, from what was observed. None does I/O, which import contracts prove."""
