@@ -23,11 +23,12 @@ PYTEST := $(BIN)/pytest
 # With COVERAGE=1 the unit and the data-plane tests tell which lines they run, in processes that they start as well.
 COVERAGE ?=
 COVERED := $(if $(COVERAGE),$(BIN)/coverage run -m pytest,$(PYTEST))
-# Suites that wait more than they compute run in several processes, a file at a time, in the order given.
+# Suites that wait more than they compute run in more processes than there are cores, a file at a time, in the order given:
+# a file that takes long comes first, so that no other has to wait for it in the end.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine gpu-lock run stop keys test test-unit test-data-plane coverage coverage-report test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-gateway-models test-kube test-chart-pods chart-docs settings-docs k8s-base bench check format clean
+.PHONY: help setup engine gpu-lock run stop keys test test-unit test-data-plane coverage coverage-report test-chaos guide-tools test-guide test-e2e test-vllm-suite test-clients test-crd test-controller test-edits test-soak test-charts test-gateway-models test-kube test-chart-pods chart-docs settings-docs k8s-base bench check check-types check-rules format clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-19s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,23 +67,25 @@ stop: ## end what `make run` of this folder started
 
 test: export STREAMS ?= 200
 test: export LEFT_OUT := .cache/left-out
-test: check ## all tests, the real vLLM run last; what was left out is said at the end
+test: ## all tests, the real vLLM run last; what was left out is said at the end
 	@mkdir -p $(dir $(LEFT_OUT)) && : >$(LEFT_OUT)
 	@rm -rf .cache/coverage
-	@$(MAKE) -j2 -O test-unit guide-tools COVERAGE=1 # downloads go on beside tests that do not mind
+	@$(MAKE) -j4 -O check guide-tools engine # downloads go on beside what computes
+	@$(MAKE) test-unit COVERAGE=1
 	@$(MAKE) test-data-plane COVERAGE=1
 	@$(MAKE) coverage-report test-chaos
-	@$(MAKE) -j2 -O test-kube engine
+	@$(MAKE) test-kube
 	@$(MAKE) -j2 -O test-chart-pods test-guide # pods are waited for while the guide's programs compute
 	@$(MAKE) test-e2e # alone: the engine takes all cores
 	@scripts/left-out.sh $(LEFT_OUT)
 
 test-unit: setup ## the tests beside the libraries and services, and those of docs/
-	$(COVERED) -q -n 3 --dist worksteal libs services tests/docs
+	$(COVERED) -q -n 6 --dist worksteal libs services tests/docs
 
 test-data-plane: setup ## gateway, Valkey, simulator and the official SDKs as real processes
 	@scripts/proxy-tools.sh
-	$(COVERED) -q -n 3 $(BY_FILE) tests/data_plane tests/bench tests/vllm_suite/test_verdict.py
+	$(COVERED) -q -n 4 $(BY_FILE) tests/data_plane/test_garbage.py tests/bench/test_smoke.py \
+	  tests/data_plane tests/bench tests/vllm_suite/test_verdict.py
 
 coverage: ## which lines the unit and the data-plane tests run; fails below the gate in pyproject.toml
 	@rm -rf .cache/coverage
@@ -135,7 +138,6 @@ test-gateway-models: setup ## the gateway and Models on a real API server: serve
 	@scripts/kube-tools.sh
 	$(PYTEST) -q tests/gateway_models
 
-# The file that takes longest comes first: no other has to wait for it in the end.
 test-kube: setup ## those four at once, part of `make test`; KUBEBUILDER_ASSETS=DIR, without which most is left out
 	@scripts/kube-tools.sh
 	$(PYTEST) -q -n 3 $(BY_FILE) tests/controller/test_loop.py tests/controller tests/gateway_models tests/crd tests/charts
@@ -161,10 +163,14 @@ bench: setup ## CPU, throughput and latency beside other proxies: 25 minutes on 
 	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEATS),--repeats $(REPEATS)) \
 	  --json .cache/bench.json $(if $(WRITE),--write) $(BENCH)
 
-check: setup ## lint, formatting, types, import contracts, links of the docs, rules of the tests and docstrings
+check: check-types check-rules ## lint, formatting, types, import contracts, links of the docs, rules of the tests and docstrings
+
+check-types: setup
+	$(BIN)/mypy libs/*/src services/*/src tests/support
+
+check-rules: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy libs/*/src services/*/src tests/support
 	$(BIN)/lint-imports
 	@$(BIN)/python scripts/settings_docs.py check
 	$(BIN)/python scripts/check_links.py

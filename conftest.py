@@ -1,19 +1,23 @@
 """What a run of the tests leaves out is said once more at the end of `make test`; in CI it is a failure.
 
 `LEFT_OUT` names the file that `make test` gathers it in. `CI=true` is what CI services set. And what lets a test pass
-on a slow machine as on a fast one: a virtual clock, and no deadlines for hypothesis' examples.
+on a slow machine as on a fast one: a virtual clock, and no deadlines for hypothesis' examples. The authorities that the
+machine trusts are read once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from httpx._transports import default as httpx_transport
 from hypothesis import HealthCheck, settings
 
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that the tests start and interrupt.
@@ -22,6 +26,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # How long an example takes is the machine's to say.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+_new_ssl_context = httpx_transport.create_ssl_context
+_trusting_this_machine = functools.cache(_new_ssl_context)
+
+
+def _ssl_context(verify: Any = True, cert: Any = None, trust_env: bool = True) -> ssl.SSLContext:
+    """By itself httpx reads them for every client, and so for each `httpx.get`: 17 ms of CPU, thousands of times."""
+    make = _trusting_this_machine if verify is True and cert is None else _new_ssl_context
+    return make(verify=verify, cert=cert, trust_env=trust_env)
+
+
+httpx_transport.create_ssl_context = _ssl_context
 
 
 @pytest.fixture
