@@ -51,7 +51,7 @@ def _section(service: str, section: Section) -> str:
 
 
 def _row(setting: Setting) -> str:
-    default = setting.default if setting.is_said else f"`{setting.default}`"
+    default = setting.default if setting.is_in_words else f"`{setting.default}`"
     return f"| `{setting.path}` | {setting.kind} | {default} | {_linked(setting.description)} |"
 
 

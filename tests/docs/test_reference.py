@@ -79,7 +79,7 @@ def test_log_fields_of_the_gateway() -> None:
     fields, unclear = code.log_fields(code.GATEWAY)
     models = code.GATEWAY / "catalog/cluster/models.py"
     assert {place.rpartition(" ")[2] for place in unclear} == {"new"}, "say here what these lines have"
-    fields |= returned_keys(models.read_text(), "_told")
+    fields |= returned_keys(models.read_text(), "_log_fields")
     told = set()
     for section in ("A request of the gateway", "Other lines of the gateway"):
         told |= {name for row in rows("log-fields.md", section) for name in names(row[0])}

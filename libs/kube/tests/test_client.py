@@ -75,13 +75,13 @@ async def test_what_is_sent(server: Server, client: KubeClient) -> None:
         (r.method, r.path, dict(r.query), r.headers.get("content-type"), json.loads(body))
         for r, body in zip(server.requests, server.bodies, strict=True)
     ]
-    whose = {"fieldManager": "tester"}
+    parameters = {"fieldManager": "tester"}
     pods, secrets = "/api/v1/namespaces/ns/pods", "/api/v1/namespaces/ns/secrets"
     operations = [{"op": "test", "path": "/a", "value": "ä"}]
     assert told == [
-        ("PATCH", f"{pods}/a/status", {**whose, "force": "true"}, "application/apply-patch+yaml", {"b": 1}),
-        ("PATCH", f"{secrets}/a", whose, "application/merge-patch+json", {"b": None}),
-        ("PATCH", f"{pods}/a", whose, "application/json-patch+json", operations),
+        ("PATCH", f"{pods}/a/status", {**parameters, "force": "true"}, "application/apply-patch+yaml", {"b": 1}),
+        ("PATCH", f"{secrets}/a", parameters, "application/merge-patch+json", {"b": None}),
+        ("PATCH", f"{pods}/a", parameters, "application/json-patch+json", operations),
         ("POST", pods, {}, "application/json", {"kind": "Pod"}),
         ("DELETE", f"{pods}/a", {}, "application/json", {"propagationPolicy": "Background"}),
     ]

@@ -143,7 +143,7 @@ def _one_spelling(name: str) -> Rule:
     )
 
 
-def _told_once(args: dict[str, Any]) -> dict[str, Any]:
+def _no_second_spelling(args: dict[str, Any]) -> dict[str, Any]:
     """Refuses an argument in two spellings. The API server cannot, because rules see declared arguments alone."""
     seen: dict[str, str] = {}
     for spelling in args:
@@ -211,7 +211,7 @@ class EnvVar(Part):
 class Engine(Part):
     """It configures the engine of every replica."""
 
-    args: Annotated[dict[str, Any], AfterValidator(_told_once), WithJsonSchema(_ARGS_SCHEMA)] = Field(
+    args: Annotated[dict[str, Any], AfterValidator(_no_second_spelling), WithJsonSchema(_ARGS_SCHEMA)] = Field(
         default_factory=dict
     )
     """vLLM's engine arguments under their Python names, as `gpu_memory_utilization: 0.92`. They are passed on

@@ -22,7 +22,7 @@ from .api.health import BareHealthEndpoint, HealthEndpoint
 from .api.models import ModelsEndpoint
 from .api.pipeline import Pipeline
 from .api.services import Services
-from .api.unknown import told_the_way
+from .api.unknown import unknown_path_message
 from .api.waking import Waking
 from .catalog import Catalog, of_file
 from .client.envelope import Envelope
@@ -113,7 +113,7 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         Route("/healthz", HealthEndpoint(lifecycle, readiness=False), methods=["GET"]),
         Route("/readyz", HealthEndpoint(lifecycle, readiness=True, notes=_notes(admission, cluster)), methods=["GET"]),
     ]
-    app.add_exception_handler(HTTPException, _in_our_words)
+    app.add_exception_handler(HTTPException, _raise_as_gateway_error)
     app.add_middleware(Envelope)
     served = _short_way(
         app, {endpoint.path: Envelope(asking[endpoint.path], endpoint.dialect) for endpoint in ENDPOINTS}
@@ -198,7 +198,7 @@ def _short_way(app: ASGIApp, generation: dict[str, Envelope]) -> ASGIApp:
     return choose
 
 
-def _in_our_words(request: Request, exception: Exception) -> Response:
+def _raise_as_gateway_error(request: Request, exception: Exception) -> Response:
     """Starlette's own refusals, which come before any route, as errors that the envelope understands."""
     status = exception.status_code if isinstance(exception, HTTPException) else 500
     error: GatewayError
@@ -207,7 +207,7 @@ def _in_our_words(request: Request, exception: Exception) -> Response:
         allow = (getattr(exception, "headers", None) or {}).get("Allow", "")
         error.headers.append((b"allow", allow.encode()))
     elif status == 404:
-        error = UnknownUrl(told_the_way(request.url.path))
+        error = UnknownUrl(unknown_path_message(request.url.path))
     else:
         error = InvalidRequest(str(exception))
     raise error

@@ -30,13 +30,13 @@ class AttemptRecord:
     ended_at: float | None = None
     end: str = ""
 
-    def told(self) -> dict[str, Any]:
+    def log_fields(self) -> dict[str, Any]:
         """The attempt as a log line has it."""
-        said: dict[str, Any] = {"upstream": self.upstream, "end": self.end}
+        fields: dict[str, Any] = {"upstream": self.upstream, "end": self.end}
         for name, at in (("first_token_ms", self.first_token_at), ("duration_ms", self.ended_at)):
             if at is not None:
-                said[name] = round((at - self.began_at) * 1000, 2)
-        return said
+                fields[name] = round((at - self.began_at) * 1000, 2)
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

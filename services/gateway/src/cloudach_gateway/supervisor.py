@@ -33,12 +33,12 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
         child.start()
         children.append(child)
         if stopping:  # asked while it was being started
-            _tell(child, stopping[-1])
+            _send_signal(child, stopping[-1])
 
     def stop(number: int, _: FrameType | None) -> None:
         stopping.append(number)
         for child in children:
-            _tell(child, number)
+            _send_signal(child, number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
@@ -56,6 +56,6 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
                 start()
 
 
-def _tell(child: BaseProcess, number: int) -> None:
+def _send_signal(child: BaseProcess, number: int) -> None:
     if child.is_alive() and child.pid is not None:
         os.kill(child.pid, number)

@@ -37,24 +37,24 @@ async def test_what_a_record_says(start_admission, make_key, client: redis.Redis
     await admission.settle(grant, prompt_tokens=0, completion_tokens=0, outcome="cancelled")
     first, second = _records(client, tenant)
     assert began_ms - 5 <= int(first.pop("at_ms")) <= int(second.pop("at_ms")) <= time.time() * 1000 + 5
-    whose = {
+    common = {
         "v": "1",
         "part": "0",
         "tenant": tenant,
         "key": key.record.id,
         "day": time.strftime("%Y%m%d", time.gmtime()),
     }
-    assert first == whose | {
+    assert first == common | {
         "id": "req_1", "model": "b", "route": "completions", "outcome": "failed", "failovers": "2",
         "prompt_tokens": "10", "completion_tokens": "20", "cached_tokens": "4", "ttft_ms": "13", "duration_ms": "1500",
     }  # fmt: skip
-    assert second == whose | {
+    assert second == common | {
         "id": "req_2", "model": "a", "route": "", "outcome": "cancelled", "failovers": "0",
         "prompt_tokens": "0", "completion_tokens": "0", "cached_tokens": "0", "ttft_ms": "", "duration_ms": "0",
     }  # fmt: skip
-    totals = client.hgetall(layout.usage(tenant, key.record.id, whose["day"]))
+    totals = client.hgetall(layout.usage(tenant, key.record.id, common["day"]))
     assert totals["failovers"] == "2"
-    assert client.smembers(layout.used(tenant, whose["day"])) == {key.record.id}
+    assert client.smembers(layout.used(tenant, common["day"])) == {key.record.id}
 
 
 async def test_a_settlement_that_is_repeated_writes_no_second_record(

@@ -77,13 +77,13 @@ class Scene:
         self.cluster, self.sink = Cluster(expected_s), Sink()
         self.catalog = Catalog([])
         self.catalog.replace([ASLEEP])
-        self.told: list[tuple[str, str]] = []
+        self.outcomes: list[tuple[str, str]] = []
         self.record = RequestRecord("POST", "/v1/chat/completions", stream=stream)
         times = Timeouts(heartbeat_s=0.02, **timeouts)
         self.waking = Waking(self.cluster, self.catalog, times, self, stream_s=0.3, whole_s=0.1, lapse_s=0.2)
 
     def waited(self, model: str, seconds: float, outcome: str) -> None:
-        self.told.append((model, outcome))
+        self.outcomes.append((model, outcome))
 
     def ready(self, model: ServedModel = ASLEEP) -> asyncio.Task[ServedModel]:
         return asyncio.create_task(self.waking.ready(model, self.record, self.sink))  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ async def test_it_goes_on_once_the_model_can_be_asked() -> None:
     assert not waiting.done()
     scene.catalog.replace([AWAKE])
     assert await waiting is AWAKE
-    assert scene.told == [("a", "ready")]
+    assert scene.outcomes == [("a", "ready")]
     assert scene.sink.beats > 0
     assert scene.record.heartbeats == scene.sink.beats
     assert scene.cluster.awaiting == 0
@@ -109,7 +109,7 @@ async def test_it_does_not_wait_for_ever(stream: bool) -> None:
     scene = Scene(stream=stream)
     with pytest.raises(ModelNotReady, match=r"waited 0\.3" if stream else r"waited 0\.1"):
         await scene.ready()
-    assert scene.told == [("a", "not_ready")]
+    assert scene.outcomes == [("a", "not_ready")]
     assert scene.sink.started is stream, "a whole answer's error keeps its own status"
 
 
@@ -156,7 +156,7 @@ async def test_who_leaves_waits_no_more() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert scene.cluster.awaiting == 0
-    assert scene.told == [("a", "left")]
+    assert scene.outcomes == [("a", "left")]
 
 
 STEADY = replace(AWAKE, sleeps=False)
@@ -176,7 +176,7 @@ async def test_a_model_that_has_lost_its_last_pod_is_waited_for(model: ServedMod
     back = replace(model, absence=None)
     scene.catalog.put([back])
     assert await waiting is back
-    assert scene.told == [("a", "ready")]
+    assert scene.outcomes == [("a", "ready")]
 
 
 @pytest.mark.parametrize(("stream", "waited"), [(True, "0.2"), (False, "0.1")])

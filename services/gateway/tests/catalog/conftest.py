@@ -65,17 +65,19 @@ class FakeApi:
         found[key] = obj
         if obj["kind"] == "Model":
             self.uses.setdefault(key, {"kind": "ModelUse", "metadata": {"namespace": key[0], "name": key[1]}})
-        await self._tell(kind, obj)
+        await self._send_to_watches(kind, obj)
 
     async def delete(self, namespace: str, name: str, *, of: str = "models") -> None:
         obj = (self.objects if of == "models" else self.slices).pop((namespace, name))
         self.uses.pop((namespace, name), None)
         self.version += 1
-        await self._tell("DELETED", {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}})
+        await self._send_to_watches(
+            "DELETED", {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(self.version)}}
+        )
 
     async def say(self, event: Object) -> None:
         """An event of any kind to all who watch."""
-        await self._tell(event["type"], event["object"])
+        await self._send_to_watches(event["type"], event["object"])
 
     def asked(self, method: str, **query: str) -> list[tuple[str, str, dict[str, str], dict[str, str], bytes]]:
         """For anything but EndpointSlices."""
@@ -90,7 +92,7 @@ class FakeApi:
         for writer in self._watching:
             writer.transport.abort()
 
-    async def _tell(self, kind: str, obj: Object) -> None:
+    async def _send_to_watches(self, kind: str, obj: Object) -> None:
         async with self._news:
             plural = "endpointslices" if obj.get("kind") == "EndpointSlice" else "models"
             self._history.append((self.version, plural, {"type": kind, "object": json.loads(json.dumps(obj))}))

@@ -85,7 +85,7 @@ class Stream:
                 self._write(data)
 
     @property
-    def told(self) -> tuple[list[Any], bytes, list[Any], int, list[Happened]]:
+    def output(self) -> tuple[list[Any], bytes, list[Any], int, list[Happened]]:
         transcript = self.rewriter.tally.transcript
         said = [orjson.loads(payload) for payload in transcript.payloads()]
         for answered in said:  # a chunk without text may be kept as one with an empty one

@@ -45,7 +45,7 @@ def parse(kind: type[Settings], text: str, *, source: str = "configuration") -> 
     except NotYaml as error:
         raise ConfigError(f"{source} is not YAML: {error}") from None
     if wrong:
-        raise ConfigError(_told(source, wrong))
+        raise ConfigError(_problem_list(source, wrong))
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise ConfigError(f"{source}: expected a mapping of settings")
@@ -54,10 +54,10 @@ def parse(kind: type[Settings], text: str, *, source: str = "configuration") -> 
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         wrong = [_problem(document, e["loc"], e["msg"].removeprefix("Value error, ")) for e in found]
-        raise ConfigError(_told(source, wrong)) from None
+        raise ConfigError(_problem_list(source, wrong)) from None
 
 
-def _told(source: str, problems: Sequence[str]) -> str:
+def _problem_list(source: str, problems: Sequence[str]) -> str:
     return f"{source}:\n" + "\n".join(f"  {problem}" for problem in problems)
 
 

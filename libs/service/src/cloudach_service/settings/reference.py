@@ -36,7 +36,7 @@ class Setting:
     description: str
 
     @property
-    def is_said(self) -> bool:
+    def is_in_words(self) -> bool:
         return self.default in SAID
 
 

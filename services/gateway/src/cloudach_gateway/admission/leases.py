@@ -47,7 +47,7 @@ class Leases:
 
     def guided_of(self, tenant: str) -> int:
         """Counts the guided requests of all the tenant's keys."""
-        of_tenant = (grants for (whose, _), grants in self._running.items() if whose == tenant)
+        of_tenant = (grants for (owner, _), grants in self._running.items() if owner == tenant)
         return sum(grant.guided for grants in of_tenant for grant in grants.values())
 
     def add(self, grant: Grant) -> None:
@@ -55,12 +55,12 @@ class Leases:
         self._running.setdefault((caller.tenant, caller.key_id), {})[id(grant)] = grant
 
     def remove(self, grant: Grant) -> None:
-        whose = (grant.caller.tenant, grant.caller.key_id)
-        mine = self._running.get(whose)
+        key = (grant.caller.tenant, grant.caller.key_id)
+        mine = self._running.get(key)
         if mine is not None:
             mine.pop(id(grant), None)
             if not mine:
-                del self._running[whose]
+                del self._running[key]
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._keep_renewing(), name="lease-renewal")

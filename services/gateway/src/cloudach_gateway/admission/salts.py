@@ -74,8 +74,8 @@ class Salts:
             return wanted
         if self._secret is None:
             raise Overloaded("The server is starting; send the request again.", retry_after_s=1.0, cause="no salt yet")
-        whose = (self._secret, key.tenant, key.key_id if scope == "key" else "")
-        return _made(*whose, wanted) if wanted else _salt(*whose)
+        owner = (self._secret, key.tenant, key.key_id if scope == "key" else "")
+        return _made(*owner, wanted) if wanted else _salt(*owner)
 
     def _redis_changed(self, up: bool) -> None:
         if up and (self._asking is None or self._asking.done()):

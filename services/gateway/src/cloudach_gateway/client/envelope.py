@@ -114,7 +114,7 @@ def _finish(record: RequestRecord) -> None:
             "heartbeats": record.heartbeats,
         }
         if record.attempts:
-            line["attempts"] = [attempt.told() for attempt in record.attempts]
+            line["attempts"] = [attempt.log_fields() for attempt in record.attempts]
         if record.retries:
             line["retries"] = record.retries
         if record.failovers:

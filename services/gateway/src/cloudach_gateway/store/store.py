@@ -124,11 +124,11 @@ class Store:
         except StoreDown as error:
             if self._keeper is None:
                 log.error("Redis is not reachable yet: %s", error)
-                self._tell(False)
+                self._call_listeners(False)
             return False
         log.info("Redis is connected: %s", self.address.where)
         self.reached.set()
-        self._tell(True)
+        self._call_listeners(True)
         return True
 
     async def _keep(self) -> None:
@@ -139,13 +139,13 @@ class Store:
                 since = loop.time()
                 why = await asyncio.shield(link.closed)
                 log.error("Redis is lost, going on without it: %s", why)
-                self._tell(False)
+                self._call_listeners(False)
                 if loop.time() - since < self.probe_every_s:  # it comes and goes, so do not spin
                     await asyncio.sleep(self.probe_every_s)
             if not await self._connect():
                 await asyncio.sleep(self.probe_every_s)
 
-    def _tell(self, up: bool) -> None:
+    def _call_listeners(self, up: bool) -> None:
         for callback in self.on_change:
             callback(up)
 

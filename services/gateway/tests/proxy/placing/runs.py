@@ -92,7 +92,7 @@ class Heard:
         self.ids_shown = self.takes_whole = False
         self.lane: Lane | None = None
         self.got: list[bytes] = []
-        self.told: list[str] = []
+        self.moves: list[str] = []
         self.attempts: list[AttemptRecord] = []
 
     async def begin(self) -> None:
@@ -114,10 +114,10 @@ class Heard:
         self.attempts.append(attempt)
 
     def retried(self, cause: str) -> None:
-        self.told.append(f"retried: {cause}")
+        self.moves.append(f"retried: {cause}")
 
     def failed_over(self, cause: str, *, after_tokens: int, took_s: float) -> None:
-        self.told.append(f"failed over after {after_tokens}")
+        self.moves.append(f"failed over after {after_tokens}")
 
 
 async def failure(placer: Placer, *, events: bool = True) -> PlacementFailed:

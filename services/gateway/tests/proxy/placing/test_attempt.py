@@ -118,6 +118,6 @@ def test_what_a_log_line_says_of_an_attempt() -> None:
     record, attempt = RequestRecord("POST", PATH), AttemptRecord("http://engine", [], began_at=10.0)
     record.attempt_began(attempt)
     attempt.first_token_at, attempt.ended_at, attempt.end = 10.25, 11.5, Cause.LOST.label
-    assert [one.told() for one in record.attempts] == [
+    assert [one.log_fields() for one in record.attempts] == [
         {"upstream": "http://engine", "end": "lost", "first_token_ms": 250.0, "duration_ms": 1500.0}
     ]

@@ -69,7 +69,7 @@ async def test_whoever_has_waited_long_enough_before_tries_again_all_the_same() 
     scene, heard = Scene(gone(), retries=2), Heard()
     with pytest.raises(ModelNotReady):
         await scene.ask(heard, patience_s=0)
-    assert len(heard.told) == 2
+    assert len(heard.moves) == 2
 
 
 async def test_an_engine_of_the_configuration_file_is_not_waited_for() -> None:
@@ -77,7 +77,7 @@ async def test_an_engine_of_the_configuration_file_is_not_waited_for() -> None:
     heard = Heard()
     with pytest.raises(UpstreamError):
         await scene.ask(heard)
-    assert len(heard.told) == 1
+    assert len(heard.moves) == 1
 
 
 def breaks_when(moved: asyncio.Event) -> Any:
@@ -102,7 +102,7 @@ async def test_a_stream_that_breaks_goes_to_where_the_model_is_by_then(start_eng
     moved.set()
     await task
     assert (old.connections, new.connections) == (1, 1)
-    assert heard.told == ["failed over after 10"]
+    assert heard.moves == ["failed over after 10"]
     assert len(heard.got) == 31
 
 
@@ -119,7 +119,7 @@ async def test_a_stream_that_breaks_waits_for_the_next_pod(start_engine: Any) ->
     scene.move(new.url)
     await task
     assert (old.connections, new.connections, len(heard.got)) == (1, 1, 31)
-    assert heard.told == ["failed over after 10"]
+    assert heard.moves == ["failed over after 10"]
 
 
 async def test_a_loss_is_counted_for_all_pods_of_a_model(start_engine: Any) -> None:

@@ -321,7 +321,7 @@ async def test_an_answer_over_several_engines(start_engine: Any) -> None:
     run = Run(await start_engine(play))
     conversation = run.conversation(heard)
     await conversation.stream(heard)
-    assert heard.told == ["failed over after 10"]
+    assert heard.moves == ["failed over after 10"]
     assert heard.transcript.count == 21
     await run.nothing_is_left()
 

@@ -49,7 +49,7 @@ class Door:
         finally:
             self.waiting.remove(look_again)
 
-    def tell(self) -> None:
+    def announce_change(self) -> None:
         for look_again in self.waiting:
             look_again()
 
@@ -76,11 +76,11 @@ async def test_it_beats_until_the_gate_opens() -> None:
     task = scene.waits(30)
     await asyncio.sleep(10.5)
     assert 9 <= scene.client.beats <= 10
-    scene.door.tell()
+    scene.door.announce_change()
     await asyncio.sleep(0.1)
     assert not task.done(), "news are no opening"
     scene.door.found = "an engine"
-    scene.door.tell()
+    scene.door.announce_change()
     assert await task == "an engine"
     assert scene.door.waiting == []
 
@@ -99,7 +99,7 @@ async def test_it_ends_at_once_when_it_is_in_vain() -> None:
     task = scene.waits(50)
     await asyncio.sleep(2)
     scene.door.in_vain = ModelNotFound("m")
-    scene.door.tell()
+    scene.door.announce_change()
     with pytest.raises(ModelNotFound):
         await task
     assert scene.clock() - began == pytest.approx(2, abs=0.1)

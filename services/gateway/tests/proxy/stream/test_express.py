@@ -51,18 +51,18 @@ async def test_tokens_go_from_read_to_write(chat: bool) -> None:
     assert isinstance(stream.engine.protocol, Express)
     assert len(stream.client.written) == 8
     assert stream.taken == 6
-    assert stream.told == Stream(short=False).read(*reads).told
-    choices = [event["choices"][0] for event in stream.told[0]]
+    assert stream.output == Stream(short=False).read(*reads).output
+    choices = [event["choices"][0] for event in stream.output[0]]
     assert [choice["delta"]["content"] if chat else choice["text"] for choice in choices] == ["It", " is", *said]
-    assert {event["model"] for event in stream.told[0]} == {"alias"}
-    assert stream.told[1] == b"0,1,2,3,4,5,6,7,"
+    assert {event["model"] for event in stream.output[0]} == {"alias"}
+    assert stream.output[1] == b"0,1,2,3,4,5,6,7,"
 
 
 async def test_haproxy_writes_sizes_in_capitals() -> None:
     reads = [STREAM_HEAD, *(http(b"data: %b\n\n" % payload("x" * number, number), upper=True) for number in range(20))]
     stream = Stream(short=True).read(*reads)
     assert stream.taken == 18
-    assert stream.told == Stream(short=False).read(*reads).told
+    assert stream.output == Stream(short=False).read(*reads).output
 
 
 async def test_a_token_within_a_character_is_noted_and_says_nothing() -> None:
@@ -70,8 +70,8 @@ async def test_a_token_within_a_character_is_noted_and_says_nothing() -> None:
     stream = Stream(short=True).read(*reads)
     assert isinstance(stream.engine.protocol, Express)
     assert len(stream.client.written) == 3
-    assert stream.told == Stream(short=False).read(*reads).told
-    assert stream.told[1] == b"1,2,3,4,5,6,"
+    assert stream.output == Stream(short=False).read(*reads).output
+    assert stream.output[1] == b"1,2,3,4,5,6,"
 
 
 async def test_a_few_in_a_read_become_one_write() -> None:
@@ -79,12 +79,12 @@ async def test_a_few_in_a_read_become_one_write() -> None:
     stream = Stream(short=True).read(*BEGINNING, few)
     assert stream.taken == 1
     assert len(stream.client.written) == 3
-    assert stream.told == Stream(short=False).read(*BEGINNING, few).told
-    assert stream.told[1] == b"1,2,3,4,5,6,7,"
+    assert stream.output == Stream(short=False).read(*BEGINNING, few).output
+    assert stream.output[1] == b"1,2,3,4,5,6,7,"
     stream.read(chunk(".", 8) + chunk("", 9, finish_reason="stop") + http(b"data: [DONE]\n\n"))
     assert stream.engine.protocol is stream.connection
     assert stream.happened == [Happened.DONE]
-    assert stream.told[1] == b"1,2,3,4,5,6,7,8,9,"
+    assert stream.output[1] == b"1,2,3,4,5,6,7,8,9,"
 
 
 async def test_when_it_heard_something_is_known() -> None:
@@ -112,7 +112,7 @@ async def test_more_than_a_read_of_it_is_given_back_and_taken_up_again() -> None
     ):
         reads = [*BEGINNING, chunk(" at", 10), *other, chunk(" last", 11), chunk(".", 12)]
         stream = Stream(short=True).read(*reads)
-        assert stream.told == Stream(short=False).read(*reads).told, other
+        assert stream.output == Stream(short=False).read(*reads).output, other
         assert isinstance(stream.engine.protocol, Express), other
 
 
@@ -134,7 +134,7 @@ async def test_the_end_the_loss_and_the_departure_find_the_connection() -> None:
 async def test_a_client_who_wants_token_ids_gets_them() -> None:
     reads = [*BEGINNING, chunk(" a", 3), chunk(None, 4)]
     stream = Stream(short=True, view=ClientView("alias", token_ids=True)).read(*reads)
-    assert [event["choices"][0]["token_ids"] for event in stream.told[0]] == [[1], [2], [3], [4]]
+    assert [event["choices"][0]["token_ids"] for event in stream.output[0]] == [[1], [2], [3], [4]]
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -207,7 +207,7 @@ def test_the_same_however_it_comes(
         at += len(data)
 
     async def both() -> None:
-        assert Stream(short=True).read(*apart).told == Stream(short=False).read(b"".join(reads)).told
+        assert Stream(short=True).read(*apart).output == Stream(short=False).read(b"".join(reads)).output
 
     asyncio.run(both())
 

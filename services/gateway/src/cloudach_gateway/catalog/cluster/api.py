@@ -40,6 +40,6 @@ class Api:
     async def secret(self, namespace: str, name: str) -> Object:
         return await self.client.get(SECRETS, namespace, name)
 
-    async def tell(self, namespace: str, name: str, use: UseStatus) -> None:
+    async def write_use(self, namespace: str, name: str, use: UseStatus) -> None:
         """Writes the moments that are set; the others stay."""
         await self.client.merge(_MODEL_USES, namespace, name, use.to_patch(), sub="status")

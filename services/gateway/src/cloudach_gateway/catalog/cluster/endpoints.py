@@ -86,19 +86,19 @@ class Endpoints:
         gone = [own for own in self._slices if namespace in (None, own.namespace) and own not in found]
         touched = {self._forget(own) for own in gone}
         touched |= {service for obj in objects for service in self._take(obj)}
-        self._tell(touched)
+        self._report_changes(touched)
         if namespace in self._lost:
             self._lost[namespace] = self._clock()
         self._known_again(namespace)
         self._has_answered(namespace)
 
     def changed(self, namespace: str | None, obj: Object) -> None:
-        self._tell(self._take(obj))
+        self._report_changes(self._take(obj))
 
     def deleted(self, namespace: str | None, obj: Object) -> None:
         own = own_name(obj)
         if own in self._slices:
-            self._tell([self._forget(own)])
+            self._report_changes([self._forget(own)])
 
     def in_touch(self, namespace: str | None) -> None:
         if namespace in self._lost:
@@ -154,7 +154,7 @@ class Endpoints:
     def _services(self, namespace: str | None) -> list[Resource]:
         return [service for service in self._pods if namespace in (None, service.namespace)]
 
-    def _tell(self, touched: Iterable[Resource]) -> None:
+    def _report_changes(self, touched: Iterable[Resource]) -> None:
         moved = [service for service in touched if self._look(service)]
         if moved:
             self._moved(moved)

@@ -83,8 +83,8 @@ def served(
     for claim, model in sorted(asking.values(), key=lambda one: one[0].age):
         grant = shares[claim.key]
         for each in grant.refused:
-            whose = f"the Model {'/'.join(each.owner)}" if each.owner else "the gateway's configuration file"
-            refused.append(Refused(resource(model), f"the name {each.name!r} belongs to {whose}"))
+            owner = f"the Model {'/'.join(each.owner)}" if each.owner else "the gateway's configuration file"
+            refused.append(Refused(resource(model), f"the name {each.name!r} belongs to {owner}"))
         if not grant.names:
             continue
         base = _entry(model, grant.names, keys)

@@ -34,7 +34,7 @@ Look = Callable[[Resource], Model | None]
 class Api(Protocol):
     async def use(self, namespace: str, name: str) -> UseStatus: ...
 
-    async def tell(self, namespace: str, name: str, use: UseStatus) -> None: ...
+    async def write_use(self, namespace: str, name: str, use: UseStatus) -> None: ...
 
 
 class Uses:
@@ -43,20 +43,20 @@ class Uses:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    async def tell(
+    async def mark(
         self, own: Resource, field: Literal["wake_requested_at", "last_request_at"], *, unless_within_s: float
     ) -> float | None:
         """Writes a mark unless there is one younger than `unless_within_s`. Raises KubeError.
 
         Returns the age of the mark that was found, in seconds; None if it has written one now.
         """
-        told: datetime | None = getattr(await self._api.use(own.namespace, own.name), field)
-        if told is not None:
+        marked_at: datetime | None = getattr(await self._api.use(own.namespace, own.name), field)
+        if marked_at is not None:
             # A clock that is ahead does not make it new for ever.
-            age_s = abs((datetime.now(UTC) - told).total_seconds())
+            age_s = abs((datetime.now(UTC) - marked_at).total_seconds())
             if age_s < unless_within_s:
                 return age_s
-        await self._api.tell(own.namespace, own.name, UseStatus.now(field))
+        await self._api.write_use(own.namespace, own.name, UseStatus.now(field))
         return None
 
 
@@ -109,7 +109,7 @@ class Alarm:
     async def _wish(self, own: Resource) -> bool:
         """Marks the Model as wanted awake. Returns False if the API server did not take the mark."""
         try:
-            if await self._uses.tell(own, "wake_requested_at", unless_within_s=self._again_s) is None:
+            if await self._uses.mark(own, "wake_requested_at", unless_within_s=self._again_s) is None:
                 self._woke(own, None)
         except KubeError as error:
             self._woke(own, error)
@@ -168,7 +168,7 @@ class InUse:
 
     async def _write(self, own: Resource, old_s: float) -> None:
         try:
-            age_s = await self._uses.tell(own, "last_request_at", unless_within_s=old_s)
+            age_s = await self._uses.mark(own, "last_request_at", unless_within_s=old_s)
             self._marked[own] = self._clock() - (age_s or 0.0)
         except KubeError as error:
             self._marked[own] = self._clock() - _YOUNG * self._every_s + min(_RETRY_S, self._every_s / 10)

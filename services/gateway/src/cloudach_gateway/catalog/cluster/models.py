@@ -277,7 +277,7 @@ class ClusterModels:
         self._keys.follow(self._models.values())
         found, refused = served(self._models.values(), self._catalog.reserved, self._keys.keys)
         going = leaving(self._models.values(), self._keys.keys)
-        self._tell_refused(frozenset([*refused, *self._bad.values()]))
+        self._log_refused(frozenset([*refused, *self._bad.values()]))
         self._times.learn(self._models, {_own(entry): entry for entry in found if entry.parent is None})
         before, self._bare = self._bare, {_key(entry): entry for entry in (*found, *going)}
         # Their pods are looked at when those change: there may be a thousand entries, and one of them is new.
@@ -333,7 +333,7 @@ class ClusterModels:
         states["deleting"] = len(self._models.keys() - own.keys()) - states["refused"]
         self._news.models(states)
 
-    def _tell_refused(self, refused: frozenset[Refused]) -> None:
+    def _log_refused(self, refused: frozenset[Refused]) -> None:
         for one in sorted(refused - self._refused, key=lambda one: one.resource):
             _log.error("a Model is not served as it says", extra={"resource": str(one.resource), "cause": one.problem})
         self._refused = refused
@@ -376,7 +376,9 @@ def _log_changes(
     before: Mapping[_Key, ServedModel], now: Mapping[_Key, ServedModel], changed: Collection[_Key]
 ) -> None:
     for key in sorted(changed):
-        old, new = (None if one is None or not one.names else _told(one) for one in (before.get(key), now.get(key)))
+        old, new = (
+            None if one is None or not one.names else _log_fields(one) for one in (before.get(key), now.get(key))
+        )
         if old is None and new is not None:
             _log.info("model new", extra=new)
         elif old is not None and new is None:
@@ -385,7 +387,7 @@ def _log_changes(
             _log.info("model changed", extra=new)
 
 
-def _told(entry: ServedModel) -> dict[str, object]:
+def _log_fields(entry: ServedModel) -> dict[str, object]:
     return {
         "model": entry.id,
         "resource": str(entry.resource),

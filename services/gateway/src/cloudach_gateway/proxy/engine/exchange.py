@@ -218,7 +218,7 @@ class Exchange:
             self._post((self, Happened.DONE))
 
     def end(self) -> None:
-        self._let_go()
+        self._detach_connection()
         if self._over or self._done:
             return
         if self._events and self.status == 200:
@@ -228,7 +228,7 @@ class Exchange:
             self._post((self, Happened.WHOLE))
 
     def lost(self, cause: str) -> None:
-        self._let_go()
+        self._detach_connection()
         if not (self._over or self._done):
             self._broke(cause)
 
@@ -249,11 +249,11 @@ class Exchange:
         self._post((self, Happened.BROKE))
 
     def _cut(self) -> None:
-        connection = self._let_go()
+        connection = self._detach_connection()
         if connection is not None:
             connection.abort()
 
-    def _let_go(self) -> Connection | None:
+    def _detach_connection(self) -> Connection | None:
         self._heard_at = self.heard_at
         connection, self._connection = self._connection, None
         return connection
