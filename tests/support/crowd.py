@@ -114,7 +114,7 @@ class Crowd:
             process.send_signal(signal.SIGUSR1)
 
     def answers(self, *, within_s: float = 300.0) -> list[Answer]:
-        """In the order of the asks, once all have ended."""
+        """Waits until all requests have ended, and returns their answers in the order in which they were asked."""
         deadline = time.monotonic() + within_s
         found = []
         for process, output in zip(self._running, self._outputs, strict=True):

@@ -26,10 +26,10 @@ _HOP = {"connection", "transfer-encoding", "content-length", "host", "accept-enc
 def newer_api(
     cluster: Cluster, versions: Mapping[str, str], *, addresses: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """The URL of the cluster's API server with further versions; whoever asks has to say who it is, as there.
+    """Yields the URL of a proxy before the cluster's API server that serves further API versions. Clients authenticate.
 
-    `versions`: for each of them the one that the server has, as `{"policy/v1": "policy/v1beta1"}`. A server that knows
-    the newer one is asked for that. `addresses`: what is told instead of addresses that such objects hold, as
+    `versions`: maps each further version to a version that old servers have, as `{"policy/v1": "policy/v1beta1"}`. A
+    server that knows the further version is asked for that. `addresses`: replaces addresses in such objects, as
     `{"192.0.2.1": "127.0.0.1"}`.
     """
     open_now: set[http.client.HTTPSConnection] = set()

@@ -68,7 +68,7 @@ def model(name: str) -> dict[str, Any]:
 
 
 def prepare(cluster: Cluster, crds: Path = CRDS) -> None:
-    """Installs the CRDs, and says where KubeRay is."""
+    """Installs the CRDs of Models and RayServices, and objects that show where KubeRay runs."""
     cluster.kubectl.apply(rayservice_crd(), *kuberay_operator())
     upgrade_crds(cluster, crds)
     await_kinds(cluster.kubectl, "models.cloudach.dev", "rayservices.ray.io")

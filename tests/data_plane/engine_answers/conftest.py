@@ -34,4 +34,4 @@ def running() -> Iterator[Broken]:
 def broken(running: Broken) -> Iterator[Broken]:
     yield running
     assert "Traceback" not in running.gateway.output
-    assert '"unhandled"' not in running.gateway.output
+    assert '"unhandled' not in running.gateway.output

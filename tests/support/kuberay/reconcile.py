@@ -227,7 +227,7 @@ def as_go_has_it(value: Any) -> Any:
 
 
 def set_conditions(status: dict[str, Any], generation: int, endpoints: int) -> None:
-    """calculateConditions"""
+    """Sets the conditions of a RayService's status, as KubeRay's `calculateConditions` does."""
     if not status.get("conditions"):
         for kind in ("Ready", "UpgradeInProgress"):
             _set(status, generation, kind, "False", "Initializing", "RayService is initializing")

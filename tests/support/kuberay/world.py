@@ -230,7 +230,7 @@ class RayCluster:
         return said.get(self.name) or said.get(self.service) or ""
 
     def applications(self, steering: Steering) -> dict[str, Any]:
-        """`GET /api/serve/applications/` of Ray 2.60, as far as anybody here reads it."""
+        """Returns the answer of Ray 2.60 to `GET /api/serve/applications/`, with what the controller reads."""
         if self.serve is None:
             return {"applications": {}}
         broken = self._said(steering.broken)

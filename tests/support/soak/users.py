@@ -26,7 +26,7 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 class Users:
     """`with Users(base_url, key, count=1000, seconds=300, tokens=(20, 200)) as users: … users.outcomes()`.
 
-    One of ten answers is left somewhere in between.
+    They break off one of ten answers before its end.
     """
 
     def __init__(

@@ -172,7 +172,7 @@ def _notes(admission: Admission, cluster: ClusterModels | None) -> Callable[[], 
 
 
 def _for_browsers(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
-    """Around all else, so that errors can be read too. The key is a header, no cookie: no credentials."""
+    """Lets pages of these origins read all answers, errors too. Keys come in a header, so CORS needs no credentials."""
     return CORSMiddleware(
         app, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"], expose_headers=_TOLD_TO_BROWSERS
     )
@@ -199,7 +199,7 @@ def _short_way(app: ASGIApp, generation: dict[str, Envelope]) -> ASGIApp:
 
 
 def _raise_as_gateway_error(request: Request, exception: Exception) -> Response:
-    """Starlette's own refusals, which come before any route, as errors that the envelope understands."""
+    """Raises the GatewayError for a refusal of Starlette, which comes before any route. The envelope answers."""
     status = exception.status_code if isinstance(exception, HTTPException) else 500
     error: GatewayError
     if status == 405:

@@ -17,7 +17,7 @@ Header = tuple[bytes, bytes]
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """One try at one engine, told as it goes on. Times are the event loop's, in seconds.
+    """One try at one engine. Its fields are filled while it runs. Times are the event loop's, in seconds.
 
     headers: those of the request to the engine, beside what HTTP and the engine's key need. first_token_at: when the
     engine's first choice came, or its whole answer. end: "" while the attempt runs, then the `Cause` of its end.
@@ -31,7 +31,7 @@ class AttemptRecord:
     end: str = ""
 
     def log_fields(self) -> dict[str, Any]:
-        """The attempt as a log line has it."""
+        """Returns the attempt's entry in the log line of its request. Durations are milliseconds."""
         fields: dict[str, Any] = {"upstream": self.upstream, "end": self.end}
         for name, at in (("first_token_ms", self.first_token_at), ("duration_ms", self.ended_at)):
             if at is not None:
@@ -41,7 +41,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class FailedOver:
-    """An engine broke off and another one went on. took_s: from the break to the first event of the other."""
+    """An engine broke off and another engine went on. took_s: from the break to the other's first event."""
 
     cause: str
     after_tokens: int

@@ -1,4 +1,4 @@
-"""Several gateway processes on one listening socket: started, restarted when one dies, stopped together."""
+"""Runs several gateway processes on one listening socket. It restarts a process that dies, and stops all together."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _RESTART_PAUSE_S = 1.0
 
 
 def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
-    """Returns after SIGTERM or SIGINT, once every process has drained."""
+    """Runs the processes. Returns after SIGTERM or SIGINT, once every process has drained."""
     context = multiprocessing.get_context("spawn")
-    stopping: list[int] = []  # the signals that asked for it
+    stopping: list[int] = []  # the signals that asked us to stop
     children: list[BaseProcess] = []
 
     def start() -> None:
         child = context.Process(target=run_as_child, args=(settings, redis_url, listener, os.getpid()))
         child.start()
         children.append(child)
-        if stopping:  # asked while it was being started
+        if stopping:  # the signal came while this child was being started
             _send_signal(child, stopping[-1])
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -50,7 +50,9 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
             children.remove(child)
             mark_process_dead(child.pid)  # type: ignore[no-untyped-call]  # its gauges would count for ever
             if not stopping:
-                _log.error("process died", extra={"pid": child.pid, "exit_code": child.exitcode})
+                _log.error(
+                    "a worker process died and is replaced", extra={"pid": child.pid, "exit_code": child.exitcode}
+                )
                 time.sleep(_RESTART_PAUSE_S)
             if not stopping:
                 start()

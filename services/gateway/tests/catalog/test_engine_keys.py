@@ -99,7 +99,7 @@ async def test_without_its_key_a_model_is_not_asked(
         absence = it.entry("a").absence
         assert absence is not None
         assert absence.why is Why.STARTING
-        await until_async(lambda: "keys of engines cannot be read" in caplog.text)
+        await until_async(lambda: "API keys of engines cannot be read" in caplog.text)
         api.keys["serving"] = {"a": FIRST}
         await until_async(lambda: it.entry("a").absence is None)
         assert it.entry("a").api_key == FIRST

@@ -26,8 +26,10 @@ class _Endless(Exception):
 
 
 def instance(schema: object) -> Any:
-    """Returns the value. Raises Refusal for a schema that no value within the bounds fits, and for a dangling
-    reference."""
+    """Returns a JSON value that fits the schema.
+
+    Raises Refusal for a schema that no value within the bounds fits, and for a dangling reference.
+    """
     try:
         return _Making(schema).value(schema, ())
     except (_Endless, RecursionError):
@@ -44,7 +46,10 @@ class _Making:
         self._size = 0  # bytes of what has been made, about
 
     def value(self, schema: object, inside: tuple[str, ...]) -> Any:
-        """inside: the references that led here. One that comes again would never end."""
+        """Returns a value that fits `schema`. Raises _Endless where a `$ref` leads back to itself.
+
+        inside: the `$ref`s that have been followed from the root to here.
+        """
         self._steps += 1
         if self._steps > _MOST_STEPS:
             raise bad_request("Grammar error: The schema is too complex")

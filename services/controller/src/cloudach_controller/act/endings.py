@@ -72,7 +72,7 @@ class Endings:
                     await asyncio.sleep(_PAUSE_S)
 
     async def let_go_of_ending(self, namespaces: Iterable[str]) -> None:
-        """Releases the Models of those namespaces that are being deleted. Raises nothing."""
+        """Removes our finalizer from the Models in those namespaces that are being deleted. It logs a KubeError."""
         for namespace in namespaces:
             if await self.is_ending(namespace):
                 try:

@@ -49,7 +49,10 @@ def new(model: Model, settings: Settings, token_secret: str = "") -> Made:
 
 
 def running(live: Live, model: Model, settings: Settings) -> Made:
-    """Returns the cluster of a RayService as it was made; as it is now, if nothing tells how it was made."""
+    """Returns the rayClusterConfig from which a RayService's cluster was made.
+
+    If no known form has the hash that was noted then, it is the config as it stands now, with `recorded` False.
+    """
     made = live.cluster_hash.rpartition("-")[2]
     for config in _candidates(live, model, settings):
         if short(config) == made:

@@ -57,7 +57,7 @@ class KeyStore(BlockingStore):
             return int(self._client.eval(_CHANGE, 1, layout.key_record(tenant, key_id), only_if_digest, *flat)) == 1
 
     def remove(self, tenant: str, key_id: str) -> bool:
-        """Deletes a key; False if there is none. Its usage totals stay, and requests that still run are settled."""
+        """Deletes a key. Returns False if there is none. Usage totals stay, and requests that still run are settled."""
         with translated(self._address):
             gone = self._client.delete(layout.key_record(tenant, key_id))
             for name in layout.limiter_keys(tenant, key_id):

@@ -60,7 +60,7 @@ class Eviction:
         self.policy = policy
         self._on_change(policy is not None)
         if policy is None:
-            log.info("Redis evicts nothing any more")
+            log.info("Redis no longer evicts keys")
         else:
             log.warning(
                 "Redis may evict API keys and usage when its memory is full: its maxmemory-policy is %s; "

@@ -138,7 +138,7 @@ def _number(value: str | None) -> int | None:
 
 
 class Caller(NamedTuple):
-    """The one who sends a request, and what the limits of its API key leave it."""
+    """The sender of a request: its API key's record, and what the limits of that key have left."""
 
     record: KeyRecord
     limits: LimitState

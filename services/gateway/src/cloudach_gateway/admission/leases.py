@@ -89,7 +89,7 @@ class Leases:
             except StoreError as error:
                 log.error("Redis refuses to renew leases: %s", error)
             except Exception:
-                log.exception("leases were not renewed")
+                log.exception("leases could not be renewed because of an unexpected error")
 
     async def renew(self) -> None:
         """Renews all leases at once, so that they share a write to Redis. Raises StoreDown or StoreError."""

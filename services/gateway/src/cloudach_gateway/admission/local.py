@@ -30,7 +30,10 @@ class _Seen:
 
 
 class LocalLimiter:
-    """Admits the keys that Redis has accepted within `memory_s`. Callers of other keys are told to wait `retry_s`."""
+    """Decides while Redis is away. It admits keys that Redis has accepted within the last `memory_s` seconds.
+
+    Requests with other keys get 503 with `retry_s` as Retry-After.
+    """
 
     def __init__(
         self,

@@ -92,7 +92,7 @@ class Sweep:
             except StoreError as error:
                 log.error("Redis refuses the sweep for lost requests: %s", error)
             except Exception:
-                log.exception("the sweep for lost requests ended early")
+                log.exception("the sweep for lost requests ended early because of an unexpected error")
 
     async def _one_round(self, trim: bool) -> AsyncIterator[None]:
         """Takes a step for each tenant, and one for each of its keys that has leases."""

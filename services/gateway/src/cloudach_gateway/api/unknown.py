@@ -1,9 +1,9 @@
-"""Where somebody who asked for a route that is not served here wanted to go: pure."""
+"""Names the path that a client may have meant when the gateway does not serve the path that it asked for. No I/O."""
 
 from __future__ import annotations
 
 _CHAT = "POST /v1/chat/completions"
-# The longer ones first: an ending of one is an ending of another.
+# The order matters: `/chat/completions` also ends with `/completions`.
 _ROUTE_OF_ENDING = {
     "/chat/completions": _CHAT,
     "/completions": "POST /v1/completions",

@@ -65,7 +65,7 @@ class Catalog:
         self._notify(before)
 
     def put(self, models: Iterable[ServedModel]) -> None:
-        """Takes over some of the cluster's models anew, with the names that they have."""
+        """Replaces some of the cluster's models by their newer form, under the names that they have. Others stay."""
         before = self._seen()
         for model in models:
             if (model.resource, model.id) in self._leaving:

@@ -77,5 +77,8 @@ def most_connections(wanted: int) -> int:
         return wanted
     room = max(1, (files - _OWN_FILES - SPARE) // 2)
     if room < wanted:
-        _log.warning("fewer connections than wanted", extra={"wanted": wanted, "most": room, "descriptors": files})
+        _log.warning(
+            "the limit of open files allows fewer connections than the settings",
+            extra={"wanted": wanted, "most": room, "descriptors": files},
+        )
     return min(wanted, room)

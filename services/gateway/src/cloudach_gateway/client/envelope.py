@@ -44,7 +44,7 @@ class Envelope:
                 await respond(error, send_with_headers, record, self._dialect)
         except Exception as exception:
             record.error = InternalError("Something went wrong on our side.", cause=repr(exception))
-            _log.exception("unhandled", extra={"request_id": record.id})
+            _log.exception("unhandled error in a request", extra={"request_id": record.id})
             if record.status is not None:
                 raise  # the response has begun: the server has to cut the connection
             await respond(record.error, send_with_headers, record, self._dialect)

@@ -58,7 +58,7 @@ class _Awaited(enum.Enum):
 
 
 class _Stop(Exception):
-    """Ends the parser's work from inside one of its callbacks; `_refusal` says why."""
+    """Is raised in a callback of the parser to end its work. `_refusal` holds the error for the client."""
 
 
 class EnvelopeHttpProtocol(StreamingConnection):
@@ -363,7 +363,7 @@ class EnvelopeHttpProtocol(StreamingConnection):
             "code": error.code,
             "cause": error.cause,
         }
-        _log.warning("refused what is no request", extra=said)
+        _log.warning("a client sent what is no valid HTTP request", extra=said)
         body = error.body()
         headers = [
             (b"content-type", b"application/json"),

@@ -68,7 +68,7 @@ class StreamingConnection(HttpToolsProtocol):
 
     @property
     def unread(self) -> bool:
-        """Tells that bytes from the client wait in the kernel."""
+        """Returns whether the kernel holds bytes from the client that have not been read."""
         waiting = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
         return any(waiting)
 

@@ -127,7 +127,7 @@ class Relay:
         except Exception as fault:
             if not client.started or isinstance(fault, SlowReader):
                 raise
-            _log.exception("unhandled in a stream")
+            _log.exception("unhandled error in a stream")
             failure = InternalError("Something went wrong on our side.", cause=repr(fault)[:200])
             await client.fail(failure)
             return failure

@@ -64,7 +64,7 @@ class Supervisor:
         self._stop = False
 
     def run(self, ready_file: Path | None) -> None:
-        """Never returns. Raises Stopped, StartFailed, WeightsError or PlanError."""
+        """Runs the cluster until it ends, and never returns. Raises Stopped, StartFailed, WeightsError or PlanError."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._asked_to_stop)
         adopt_orphans()

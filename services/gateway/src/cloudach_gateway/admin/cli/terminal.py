@@ -1,4 +1,4 @@
-"""A command and its terminal: Ctrl-C, and a stdout that nobody reads or that takes nothing."""
+"""Keeps commands safe from their terminal: from Ctrl-C, and from a stdout that is closed or full."""
 
 from __future__ import annotations
 

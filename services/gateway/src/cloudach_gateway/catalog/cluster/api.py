@@ -1,4 +1,4 @@
-"""A gateway has few questions for an API server, and here they are."""
+"""Reads and writes what the gateway needs of a Kubernetes API server: Models, their use, and Secrets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_access(settings: Kubernetes) -> Access:
 
 
 class Api:
-    """This asks and tells the API server. `client` has the lists and watches. All methods raise KubeError."""
+    """Reads Secrets, reads and writes ModelUses. `client` has the lists and watches. All methods raise KubeError."""
 
     def __init__(self, access: Access, *, timeout_s: float) -> None:
         self._transport = LightTransport(access, agent=_MANAGER)
@@ -34,12 +34,12 @@ class Api:
         await self._transport.close()
 
     async def use(self, namespace: str, name: str) -> UseStatus:
-        """Returns what gateways have last told of a Model's use."""
+        """Returns the marks of a Model's use that any gateway wrote last."""
         return ModelUse.from_object(await self.client.get(_MODEL_USES, namespace, name)).status
 
     async def secret(self, namespace: str, name: str) -> Object:
         return await self.client.get(SECRETS, namespace, name)
 
     async def write_use(self, namespace: str, name: str, use: UseStatus) -> None:
-        """Writes the moments that are set; the others stay."""
+        """Writes those marks of a Model's use that are set in `use`. The other marks stay as they are."""
         await self.client.merge(_MODEL_USES, namespace, name, use.to_patch(), sub="status")

@@ -160,7 +160,7 @@ class Endpoints:
             self._moved(moved)
 
     def _look(self, service: Resource) -> bool:
-        """Looks at the pods of a Service anew, and tells if something has changed for those who ask for them."""
+        """Computes the ready addresses of a Service anew. Returns whether they have changed."""
         before, slices = self._pods.get(service), self._of.get(service)
         if slices is None:
             return self._pods.pop(service, None) is not None

@@ -1,4 +1,4 @@
-"""Engines of Models ask for keys. A Model's status says which one by its id, and the key is read from its Secret."""
+"""Reads the API keys that engines of Models demand. A Model's status has the key's id, and a Secret has the key."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class EngineKeys:
                 wanted = {own: self._wanted[own] for own in missing}
                 problem = await self._take(namespace, wanted)
                 if problem:
-                    _log.warning("keys of engines cannot be read", extra={"namespace": namespace, "cause": problem})
+                    _log.warning("API keys of engines cannot be read", extra={"namespace": namespace, "cause": problem})
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE_S)
         finally:

@@ -162,7 +162,7 @@ def _adapter(model: Model, base: ServedModel, name: str, names: tuple[str, ...])
 
 
 def _not_loaded(model: Model, adapter: str) -> Absence | None:
-    """The model can be asked, and not every replica has this adapter yet."""
+    """Returns why an adapter cannot be asked while its model can. None if every replica has loaded it."""
     if adapter in (model.status.adapters or ()):
         return None
     degraded, progressing = (

@@ -28,7 +28,7 @@ _YOUNG = 0.8  # of the time between two marks of use: younger ones are never wri
 _RETRY_S = 2.0  # after a failure: while the platform is upgraded, the object may come a moment later
 
 Look = Callable[[Resource], Model | None]
-"""A Model as it was last seen."""
+"""Returns the Model as the API server last showed it, or None if there is none."""
 
 
 class Api(Protocol):
@@ -46,13 +46,13 @@ class Uses:
     async def mark(
         self, own: Resource, field: Literal["wake_requested_at", "last_request_at"], *, unless_within_s: float
     ) -> float | None:
-        """Writes a mark unless there is one younger than `unless_within_s`. Raises KubeError.
+        """Writes the mark `field`, unless it is younger than `unless_within_s`. Raises KubeError.
 
-        Returns the age of the mark that was found, in seconds; None if it has written one now.
+        Returns the age of the younger mark in seconds, or None if the mark has been written now.
         """
         marked_at: datetime | None = getattr(await self._api.use(own.namespace, own.name), field)
         if marked_at is not None:
-            # A clock that is ahead does not make it new for ever.
+            # abs: a mark from a gateway whose clock is ahead lies in the future, and must grow old too.
             age_s = abs((datetime.now(UTC) - marked_at).total_seconds())
             if age_s < unless_within_s:
                 return age_s
@@ -65,8 +65,9 @@ class Woke(Protocol):
 
 
 class Alarm:
-    """The alarm wakes Models that requests wait for. One wish serves all of them, and is repeated only after
-    `again_s`.
+    """Wakes sleeping Models that requests wait for.
+
+    However many requests wait for a Model, its wake mark is written once, and again only after `again_s` seconds.
     """
 
     def __init__(self, uses: Uses, look: Look, *, again_s: float, woke: Woke) -> None:
@@ -118,13 +119,16 @@ class Alarm:
 
 
 class InUse:
-    """This keeps the marks of Models that requests are running at younger than about `every_s`, whoever writes them."""
+    """Keeps a Model's mark of use younger than about `every_s` seconds while requests run at it.
+
+    A mark that another gateway has written counts as well.
+    """
 
     def __init__(self, uses: Uses, *, every_s: float) -> None:
         self._uses = uses
         self._every_s = every_s
         self._running: Counter[Resource] = Counter()
-        self._marked: dict[Resource, float] = {}  # by whom soever, in the loop's time
+        self._marked: dict[Resource, float] = {}  # when any gateway wrote the mark, in the loop's time
         self._tasks: set[asyncio.Task[None]] = set()
         self._clock = asyncio.get_running_loop().time
         self._timer = asyncio.create_task(self._tick(), name="models in use")

@@ -117,7 +117,10 @@ class ClusterModels:
         if settings.cache_file is not None:
             known = snapshot.load(settings.cache_file)
             if known is not None:
-                _log.info("models as last known", extra={"count": len(known.models), "path": str(settings.cache_file)})
+                _log.info(
+                    "models are served as the cache file knows them",
+                    extra={"count": len(known.models), "path": str(settings.cache_file)},
+                )
                 for obj in known.models:
                     self._take(obj)
                 self._keys.restore(known.keys)

@@ -26,7 +26,7 @@ class Reach:
     connection_s: float
 
     def of(self, entry: ServedModel, pods: Pods | None) -> ServedModel:
-        """The entry with the addresses that requests go to. pods: None where they are not known."""
+        """Returns the entry with the addresses that requests go to. pods: None if the Service's are unknown."""
         if pods is None or not entry.upstreams:
             return replace(entry, connection_s=self.connection_s)
         if not pods.addresses:

@@ -24,13 +24,13 @@ class AttemptObserver(Protocol):
 
 
 class PromptMeter(Protocol):
-    """The bill of the prompt depends on it that an engine works on it."""
+    """Hears whether an engine works on the prompt, because only then is the prompt billed."""
 
     def prompt_sent(self) -> None:
         """An engine has the request from now on."""
 
     def engine_lost(self) -> None:
-        """That engine has refused the request or has broken off."""
+        """The engine of the last `prompt_sent` has refused the request or has broken off."""
 
 
 class Contender(NamedTuple):

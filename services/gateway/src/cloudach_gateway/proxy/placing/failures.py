@@ -1,4 +1,4 @@
-"""Why a placement came to nothing, from what an engine said or did not say: pure."""
+"""Makes the error for an attempt that failed before its answer began, from what the engine sent. No I/O."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def late(exchange: Exchange, waited_s: float) -> PlacementFailed:
 
 
 def lost(exchange: Exchange, *, after_death: bool) -> PlacementFailed:
-    """The connection ended before the answer began. after_death: an engine at this address had just died."""
+    """Returns the failure of an attempt whose connection ended before the answer began.
+
+    after_death: an engine at this address had just died.
+    """
     if isinstance(exchange.problem, TooLarge):
         return PlacementFailed(too_large(exchange.problem, upstream=exchange.upstream), cause=Cause.TOO_LARGE)
     # A killed process ends its connections before its listener: what comes back at once is taken up, and reset.

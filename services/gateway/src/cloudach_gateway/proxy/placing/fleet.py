@@ -38,7 +38,10 @@ class Directory(Protocol):
 
 
 class Engines:
-    """There is one per process. Every exchange that `open` returned has to be given back with `close`."""
+    """Opens requests at engines, and remembers which engines broke. Each process has one such object.
+
+    Every exchange that `open` returned has to be given back with `close`.
+    """
 
     def __init__(
         self,
