@@ -106,7 +106,7 @@ def test_log_fields_of_lists_and_watches() -> None:
 
 
 def test_headers() -> None:
-    client = [code.GATEWAY / part for part in ("client", "api", "app.py", "errors.py")]
+    client = [code.GATEWAY / part for part in ("client", "api", "tracing", "app.py", "errors.py")]
     found = code.header_names(*client) - NOT_HEADERS
     told = [name for row in rows("headers.md") for name in names(row[0])]
     for name in found:
@@ -132,8 +132,12 @@ def test_headers_between_gateway_and_engine() -> None:
     kept = re.search(r"KEPT = frozenset\(\{(.*?)\}\)", (code.GATEWAY / "proxy/engine/answer_headers.py").read_text())
     assert kept is not None
     pipeline = (code.GATEWAY / "api/pipeline.py").read_text()
-    request_headers = set(re.findall(r'\(b"([a-z-]+)", record\.', pipeline))
-    assert request_headers
+    record = (code.GATEWAY / "record.py").read_text()
+    request_headers = {
+        *re.findall(r'\(b"([a-z-]+)", record\.', pipeline),
+        *re.findall(r'\(b"([a-z-]+)", parent', record),
+    }
+    assert len(request_headers) == 2
     assert told == sent | request_headers | set(re.findall(r'b"([a-z-]+)"', kept[1]))
 
 

@@ -50,11 +50,13 @@ def _run(settings: Settings) -> int:
                 tempfile.TemporaryDirectory(prefix="cloudach-")
             )
         from cloudach_service import metrics
+        from cloudach_service.traces import settings as traces
 
         from . import supervisor, worker
         from .store.embedded import EmbeddedError, redis_server
 
         try:
+            traces.exporting(settings.telemetry.traces, os.environ)
             if settings.kubernetes.enabled:
                 from .catalog.cluster import find_access
 

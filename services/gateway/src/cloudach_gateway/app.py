@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
+from cloudach_service.traces import settings as traces
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -32,6 +34,7 @@ from .lifecycle import Lifecycle
 from .proxy.placing.fleet import Engines
 from .proxy.relay import Relay
 from .settings import Settings
+from .tracing import export
 
 if TYPE_CHECKING:
     from .catalog.cluster import ClusterModels
@@ -51,13 +54,14 @@ _TOLD_TO_BROWSERS = (
 
 
 _MODEL_NAMES = b"/v1/models/"
+_LAST_TRACES_S = 3.0
 
 
 def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIApp:
     """Returns the application, which connects when its lifespan starts.
 
     It is ready once it has reached Redis and knows its models. Without Redis it would know no key.
-    Raises ConfigError if the settings name a cluster that cannot be asked.
+    Raises ConfigError if the settings name a cluster that cannot be asked, or a variable of OpenTelemetry is bad.
     """
     catalog = Catalog(of_file(settings.models))
     engines = Engines(
@@ -74,6 +78,9 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
     )
     salts = Salts(admission.store, settings.cache_salt_secret)
     cluster, waking = _cluster(settings, catalog, engines) if settings.kubernetes.enabled else (None, None)
+    exporting = traces.exporting(settings.telemetry.traces, os.environ)
+    tracing = None if exporting is None else export.start(settings.telemetry.traces, exporting)
+    tracer = None if tracing is None else tracing.tracer
     services = Services(
         settings=settings,
         catalog=catalog,
@@ -83,11 +90,14 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         intake=Intake(settings),
         salts=salts,
         waking=waking,
+        tracer=tracer,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, tracing.queue.close, _LAST_TRACES_S)
             engines.start()
             stack.callback(engines.stop)
             salts.start()
@@ -114,9 +124,9 @@ def build(settings: Settings, *, redis_url: str, lifecycle: Lifecycle) -> ASGIAp
         Route("/readyz", HealthEndpoint(lifecycle, readiness=True, notes=_notes(admission, cluster)), methods=["GET"]),
     ]
     app.add_exception_handler(HTTPException, _raise_as_gateway_error)
-    app.add_middleware(Envelope)
+    app.add_middleware(Envelope, tracer=tracer)
     served = _short_way(
-        app, {endpoint.path: Envelope(asking[endpoint.path], endpoint.dialect) for endpoint in ENDPOINTS}
+        app, {endpoint.path: Envelope(asking[endpoint.path], endpoint.dialect, tracer) for endpoint in ENDPOINTS}
     )
     return _for_browsers(served, settings.cors.origins) if settings.cors.origins else served
 

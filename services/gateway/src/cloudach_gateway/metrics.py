@@ -29,6 +29,10 @@ SLOW_PATH = Counter(
     "cloudach_slow_path_streams", "Answers whose chunks had to be parsed one by one, by the reason", ["model", "reason"]
 )
 LOST = Counter("cloudach_lost_requests", "Requests of killed gateways that were billed as last noted")
+TRACES_EXPORTED = Counter(
+    "cloudach_traces_exported", "Traces that the receiver has taken; a settlement counts as one of its own"
+)
+TRACES_DROPPED = Counter("cloudach_traces_dropped", "Traces that were lost before they were exported", ["reason"])
 HEARTBEATS = Counter("cloudach_heartbeats", "Keep-alive comments sent into silent streams")
 RUNNING = Gauge("cloudach_running_requests", "Generations running now", multiprocess_mode="livesum")
 CONNECTIONS = Gauge("cloudach_connections", "Open connections of clients", multiprocess_mode="livesum")

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from cloudach_service import settings as loader
 from cloudach_service.settings import BaseUrl, ConfigError, Group, Host, MediaDomain, Name, Port, Seconds, Secret
+from cloudach_service.traces.settings import Traces
 from openai_wire.fields import RESERVED
 from openai_wire.guided_bounds import GuidedBounds
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -353,6 +354,12 @@ class Kubernetes(Group):
         return selector
 
 
+class Telemetry(Group):
+    """The gateway tells this of requests beside logs and metrics: docs/observability.md."""
+
+    traces: Traces = Traces()
+
+
 class Settings(Group):
     """The settings of the gateway."""
 
@@ -380,6 +387,7 @@ class Settings(Group):
         None,
         description="what the salts of models[].cache_salt are made with; without it a random one that Redis keeps",
     )
+    telemetry: Telemetry = Telemetry()
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="JSON lines on stderr")
 
     @field_validator("cache_salt_secret")

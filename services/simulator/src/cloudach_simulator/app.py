@@ -34,6 +34,9 @@ def _of_a_web_page(headers: Mapping[bytes, bytes]) -> bool:
     return b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"
 
 
+_OF_TRACES = ("traceparent", "tracestate", "baggage")
+
+
 class Simulator:
     """One simulated engine."""
 
@@ -154,7 +157,9 @@ class Simulator:
         ask.prompt_details = self.config.prompt_tokens_details
         if ask.request_id and b"x-request-id" not in headers:
             sink.request_id = ask.request_id.encode("latin-1", "replace")
-        run = self._run(ask, sink.request_id.decode("latin-1"), plan, sink, path, self._pace(ask, headers, plan))
+        trace = {name: headers[name.encode()].decode("latin-1") for name in _OF_TRACES if name.encode() in headers}
+        pace = self._pace(ask, headers, plan)
+        run = self._run(ask, sink.request_id.decode("latin-1"), plan, sink, path, pace, trace)
         self._runs.add(run)
         run.begin()
         return None if run.done else run
@@ -184,7 +189,9 @@ class Simulator:
                 raise BadFault("x-sim-rate is not a number") from None
         return Pace(rate, (self.config.ttft_ms + plan.prefill_ms) / 1000, ask.interval, self.config.burst)
 
-    def _run(self, ask: Ask, request_id: str, plan: Plan, sink: Sink, path: str, pace: Pace) -> Run:
+    def _run(
+        self, ask: Ask, request_id: str, plan: Plan, sink: Sink, path: str, pace: Pace, trace: dict[str, str]
+    ) -> Run:
         if plan.split:
             sink = SplitSink(sink, plan, self.loop.call_soon)
         ticker = self._pacer.ticker(pace.interval) if pace.interval else None
@@ -221,6 +228,7 @@ class Simulator:
                 answer,
                 fault=fault,
                 cache_salt=ask.cache_salt,
+                trace=trace,
             )
         )
         return run

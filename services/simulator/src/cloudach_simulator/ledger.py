@@ -33,6 +33,8 @@ class Entry:
     state: str = "running"
     fault: str | None = None
     cache_salt: str | None = None
+    trace: dict[str, str] = field(default_factory=dict)
+    """The headers of tracing that the request had: `traceparent`, `tracestate`, `baggage`."""
     _generated: int = 0
     _sent: int = 0
 
@@ -67,6 +69,7 @@ class Entry:
             "sent_tokens": self.sent,
             "fault": self.fault,
             "cache_salt": self.cache_salt,
+            "trace": self.trace,
             "started": self.started,
             "ended": self.ended,
         }

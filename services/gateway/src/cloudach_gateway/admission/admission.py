@@ -27,7 +27,7 @@ from .refusals import error_of
 from .rules import Rules
 from .script_calls import Decoder, Encoder, Verdict
 from .scripts import ALL, LIMITER
-from .settlements import Settlements
+from .settlements import OnWritten, Settlements
 from .sweep import Sweep
 
 log = logging.getLogger("cloudach.gateway.admission")
@@ -135,8 +135,10 @@ class Admission:
         key = parse_api_key(api_key)
         name = hashlib.blake2b(f"{tokens}:{fingerprint}".encode(), digest_size=12).hexdigest()
         ask = Ask(request_id, models, tokens, name, retry, model or (models[0] if models else ""), route, guided)
+        began_at, redis_s = time.perf_counter(), None
         try:
             verdict = await self._ask(key, ask)
+            redis_s = time.perf_counter() - began_at
         except StoreDown as away:
             try:
                 running = self._leases.running_of(key.tenant, key.key_id)
@@ -151,7 +153,7 @@ class Admission:
         else:
             record = self._accepted(key, verdict, ask)
             grant = Grant(Caller(record, verdict.limits), request_id, tokens, verdict.lease)
-        grant.model, grant.route, grant.guided = ask.model, ask.route, ask.guided
+        grant.model, grant.route, grant.guided, grant.redis_s = ask.model, ask.route, ask.guided, redis_s
         self._leases.add(grant)
         return grant
 
@@ -172,6 +174,7 @@ class Admission:
         duration_s: float = 0.0,
         failovers: int = 0,
         window_tokens: int | None = None,
+        on_written: OnWritten | None = None,
     ) -> None:
         """Frees the stream, corrects the reservation to the real tokens, adds to the day's totals, and writes the usage
         record. A grant is settled once; further calls do nothing.
@@ -179,6 +182,7 @@ class Admission:
         `outcome` is finished, cancelled or failed. `failovers` says how often the request went on with another engine.
         `window_tokens` is what counts in the tokens a minute, if that is not what is billed. Nothing is awaited, so a
         cancelled task may call this in its `finally`. If Redis is away, the settlement is written later.
+        `on_written` is called once it is in Redis.
         """
         if outcome not in OUTCOMES:
             raise ValueError(f"no such outcome: {outcome}")
@@ -207,7 +211,8 @@ class Admission:
                 duration_ms=round(duration_s * 1000),
                 failovers=failovers,
                 window_tokens=window_tokens,
-            )
+            ),
+            on_written,
         )
 
     def _withdraw(self, key: PresentedKey, ask: Ask) -> None:

@@ -50,7 +50,7 @@ class Grant:
 
     `lease` is Redis' name of the running request. It is '' or IN_DOUBT when the request was admitted without Redis
     (`degraded`). `progress` returns the prompt, completion and cached tokens until now. The code that runs the request
-    sets it. What it returned last is billed if this process is killed.
+    sets it. `redis_s` is how long Redis took to answer. What it returned last is billed if this process is killed.
     """
 
     caller: Caller
@@ -62,6 +62,7 @@ class Grant:
     model: str = ""
     route: str = ""
     guided: bool = False
+    redis_s: float | None = None
     progress: Callable[[], tuple[int, int, int]] | None = None
 
     @property

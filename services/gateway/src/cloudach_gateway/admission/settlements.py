@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 
 from ..store.store import Store, StoreDown, StoreError
 from .grants import Settlement
@@ -14,6 +15,8 @@ from .scripts import LIMITER
 log = logging.getLogger("cloudach.gateway.admission")
 
 _AT_ONCE = 128
+
+OnWritten = Callable[[], None]
 
 
 class Settlements:
@@ -26,7 +29,7 @@ class Settlements:
         self._store = store
         self._encoder = encoder
         self._most = most
-        self._kept: deque[Settlement] = deque()
+        self._kept: deque[tuple[Settlement, OnWritten | None]] = deque()
         self._sending: set[asyncio.Task[None]] = set()
         self._flusher: asyncio.Task[None] | None = None
         self.dropped = 0
@@ -37,12 +40,12 @@ class Settlements:
         """Counts the settlements that are not yet known to be in Redis."""
         return len(self._kept) + len(self._sending)
 
-    def put(self, done: Settlement) -> None:
+    def put(self, done: Settlement, on_written: OnWritten | None = None) -> None:
         if not self._store.up or self._kept:
-            self._keep(done)
+            self._keep(done, on_written)
             self._redis_changed(self._store.up)
             return
-        self._start_sending(done)
+        self._start_sending(done, on_written)
 
     async def sent(self) -> None:
         """Waits until what is on its way has arrived, or Redis was found away."""
@@ -64,29 +67,32 @@ class Settlements:
         if self.pending:
             log.error("%d settlements could not be written to Redis and are lost", self.pending)
 
-    def _start_sending(self, done: Settlement) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._send(done))
+    def _start_sending(self, done: Settlement, on_written: OnWritten | None) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._send(done, on_written))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
         return task
 
-    async def _send(self, done: Settlement) -> None:
+    async def _send(self, done: Settlement, on_written: OnWritten | None) -> None:
         try:
             keys, args = self._encoder.settle(done)
             await self._store.run(LIMITER.settle, keys, args)
         except StoreDown:
-            self._keep(done)
+            self._keep(done, on_written)
         except StoreError as error:
             self.dropped += 1
             log.error("Redis refuses a settlement, request %s: %s", done.request_id, error)
+        else:
+            if on_written is not None:
+                on_written()
 
-    def _keep(self, done: Settlement) -> None:
+    def _keep(self, done: Settlement, on_written: OnWritten | None) -> None:
         if len(self._kept) >= self._most:
             self._kept.popleft()
             self.dropped += 1
             if self.dropped == 1 or self.dropped % 1000 == 0:
                 log.error("too many settlements wait for Redis: %d dropped so far", self.dropped)
-        self._kept.append(done)
+        self._kept.append((done, on_written))
 
     def _redis_changed(self, up: bool) -> None:
         if up and self._kept and (self._flusher is None or self._flusher.done()):
@@ -96,5 +102,5 @@ class Settlements:
         count = len(self._kept)
         while self._kept and self._store.up:
             batch = [self._kept.popleft() for _ in range(min(_AT_ONCE, len(self._kept)))]
-            await asyncio.wait([self._start_sending(done) for done in batch])
+            await asyncio.wait([self._start_sending(*kept) for kept in batch])
         log.info("%d settlements written to Redis after it came back", count - len(self._kept))

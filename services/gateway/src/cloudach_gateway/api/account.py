@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from cloudach_service import logs
 from starlette.types import Scope
@@ -13,21 +14,24 @@ from ..client.request_headers import header
 from ..errors import NeverFits, PermissionDenied, RateLimited
 from ..proxy.stream.tally import Tally
 from ..record import RequestRecord
+from ..tracing.tracer import Tracer
 from .reader import Order
 
 _log = logging.getLogger("cloudach.gateway.usage")
 
 
 class Account:
-    def __init__(self, admission: Admission, route: str, *, default_answer: int) -> None:
+    def __init__(self, admission: Admission, route: str, *, default_answer: int, tracer: Tracer | None = None) -> None:
         """default_answer: the tokens that are reserved for an answer whose length the request does not limit."""
         self._admission = admission
+        self._tracer = tracer
         self._route = route
         self._default_answer = default_answer
 
     async def open(self, key: str, order: Order, record: RequestRecord, scope: Scope) -> tuple[Grant, Tally]:
         """Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded."""
         asked, model = order.asked, order.model
+        began_at = time.perf_counter()
         try:
             grant = await self._admission.admit(
                 key,
@@ -44,7 +48,10 @@ class Account:
             known = parse_api_key(key)
             record.tenant, record.key_id = known.tenant, known.key_id
             raise
+        finally:
+            record.admission = began_at, time.perf_counter()
         record.tenant, record.key_id, record.limits = grant.tenant, grant.key_id, grant.limits
+        record.redis_s = grant.redis_s
         tally = Tally(
             estimate=asked.prompt_tokens,
             prompts=asked.prompts,
@@ -61,6 +68,7 @@ class Account:
             tally.came_to_nothing()
         record.outcome = outcome
         record.count(tally.prompt_tokens, tally.completion_tokens, tally.cached_tokens)
+        record.finish_reasons = tuple(tally.finish_reasons.values())
         if tally.disbelieved:
             said = {"request_id": record.id, "model": record.model, "stated": tally.disbelieved}
             logs.event(_log, logging.WARNING, "an engine's usage is not believed", said)
@@ -76,4 +84,5 @@ class Account:
             duration_s=record.age_s,
             failovers=len(record.failovers),
             window_tokens=grant.tokens if unseen else None,
+            on_written=None if self._tracer is None else self._tracer.settles(record),
         )

@@ -31,7 +31,9 @@ class Pipeline:
         self._endpoint = endpoint
         self._reader = Reader(services, endpoint)
         default_answer = services.settings.limits.default_max_tokens
-        self._account = Account(services.admission, endpoint.route, default_answer=default_answer)
+        self._account = Account(
+            services.admission, endpoint.route, default_answer=default_answer, tracer=services.tracer
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services

@@ -11,12 +11,13 @@ from ..client.intake import Intake
 from ..lifecycle import Lifecycle
 from ..proxy.relay import Relay
 from ..settings import Settings
+from ..tracing.tracer import Tracer
 from .waking import Waking
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Made once, in `app`. waking: None where there is no cluster."""
+    """Made once, in `app`. waking: None where there is no cluster. tracer: None where no traces are made."""
 
     settings: Settings
     catalog: Catalog
@@ -26,3 +27,4 @@ class Services:
     intake: Intake
     salts: Salts
     waking: Waking | None = None
+    tracer: Tracer | None = None

@@ -105,7 +105,7 @@ class Waking:
             patience_s = 0.0
         outcome = "left"
         try:
-            found = await Turn(watch).at(gate, gate.began + patience_s)
+            found = await Turn(watch, record).at(gate, gate.began + patience_s)
             outcome = "not_ready" if found is None else "ready"
         except GatewayError:
             outcome = "not_ready"
@@ -148,6 +148,8 @@ class Waking:
 
 class ModelAwake:
     """The gate before a model that sleeps, or has lost its last pod. Who waits at it wakes the model."""
+
+    kind = "wake"
 
     def __init__(self, waking: Waking, model: ServedModel, clock: Callable[[], float] = lambda: 0.0) -> None:
         self._waking = waking

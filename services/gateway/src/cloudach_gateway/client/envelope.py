@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .. import metrics
 from ..errors import GatewayError, InternalError, LimitState
 from ..record import SCOPE_KEY, RequestRecord
+from ..tracing.tracer import Tracer
 from .dialect import OPENAI, ClientDialect
 from .sink import send_json
 
@@ -19,9 +20,10 @@ _log = logging.getLogger("cloudach.request")
 
 
 class Envelope:
-    def __init__(self, app: ASGIApp, dialect: ClientDialect = OPENAI) -> None:
+    def __init__(self, app: ASGIApp, dialect: ClientDialect = OPENAI, tracer: Tracer | None = None) -> None:
         self._app = app
         self._dialect = dialect
+        self._tracer = tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -29,6 +31,8 @@ class Envelope:
             return
         record = RequestRecord(method=scope["method"], path=scope["path"])
         scope[SCOPE_KEY] = record
+        if self._tracer is not None:
+            self._tracer.begin(scope["headers"], record)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -49,7 +53,7 @@ class Envelope:
                 raise  # the response has begun: the server has to cut the connection
             await respond(record.error, send_with_headers, record, self._dialect)
         finally:
-            _finish(record)
+            _finish(record, self._tracer)
 
 
 async def respond(error: GatewayError, send: Send, record: RequestRecord, dialect: ClientDialect) -> None:
@@ -88,11 +92,13 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{text}" if minutes else text
 
 
-def _finish(record: RequestRecord) -> None:
+def _finish(record: RequestRecord, tracer: Tracer | None) -> None:
     took = record.age_s
     metrics.observe(record, took)
     if record.route == "health":
         return
+    if tracer is not None:
+        tracer.ended(record, record.started + took)
     line: dict[str, Any] = {
         "request_id": record.id,
         "method": record.method,
@@ -119,6 +125,8 @@ def _finish(record: RequestRecord) -> None:
             line["retries"] = record.retries
         if record.failovers:
             line["failovers"] = [asdict(one) for one in record.failovers]
+    if record.trace is not None:
+        line |= {"trace_id": f"{record.trace.trace_id:032x}", "span_id": f"{record.trace.span_id:016x}"}
     level = logging.INFO
     if record.error is not None:
         line |= {"code": record.error.code, "cause": record.error.cause}

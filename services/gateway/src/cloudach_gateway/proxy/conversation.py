@@ -11,13 +11,14 @@ from .continuation.plan import CannotContinue, Continuation, detokenize_body, ki
 from .engine.chunk import SHAPE_ERRORS, BadChunk, EngineReportedError, NotReproducible, TooLarge
 from .engine.refusals import too_large
 from .listening import Broken, Consumer, Listener, PacedReader
-from .placing.attempt import Attempt, AttemptObserver, PromptMeter
+from .placing.attempt import Attempt, PromptMeter
 from .placing.cause import Cause
 from .placing.failover import PROGRESS, FailoverBudget, FailoverLimits, GiveUp, Verdict
 from .placing.failures import PlacementFailed
 from .placing.first_answer import Call
 from .placing.fleet import Engines
 from .placing.placer import EngineRequest, Placer
+from .placing.placer import Observer as PlacerObserver
 from .placing.watch import Watch
 
 _FIRST_RETRY_S = 0.05
@@ -25,7 +26,7 @@ _LONGEST_RETRY_S = 1.0
 _AGAIN_S = 5.0  # for a model that cannot be reached though it should be
 
 
-class Observer(AttemptObserver, Protocol):
+class Observer(PlacerObserver, Protocol):
     """The request's record hears of each attempt, and of what follows a failed attempt."""
 
     def retried(self, cause: str) -> None:

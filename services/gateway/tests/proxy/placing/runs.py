@@ -94,6 +94,7 @@ class Heard:
         self.got: list[bytes] = []
         self.moves: list[str] = []
         self.attempts: list[AttemptRecord] = []
+        self.waits: list[str] = []
 
     async def begin(self) -> None:
         await asyncio.sleep(0)
@@ -112,6 +113,9 @@ class Heard:
 
     def attempt_began(self, attempt: AttemptRecord) -> None:
         self.attempts.append(attempt)
+
+    def waited(self, kind: str, began_at: float) -> None:
+        self.waits.append(kind)
 
     def retried(self, cause: str) -> None:
         self.moves.append(f"retried: {cause}")

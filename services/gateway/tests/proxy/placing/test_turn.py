@@ -10,6 +10,7 @@ import pytest
 from cloudach_gateway.errors import GatewayError, ModelNotFound, UpstreamTimeout
 from cloudach_gateway.proxy.placing.turn import Turn
 from cloudach_gateway.proxy.placing.watch import Watch
+from cloudach_gateway.record import RequestRecord
 from cloudach_gateway.settings import Timeouts
 
 pytestmark = pytest.mark.usefixtures("virtual_time")
@@ -30,6 +31,8 @@ class Client:
 
 class Door:
     """A gate that a test opens, or closes for good."""
+
+    kind = "door"
 
     def __init__(self) -> None:
         self.found: str | None = None
@@ -58,7 +61,8 @@ class Scene:
     def __init__(self, *, total_s: float = 60.0) -> None:
         self.client, self.door = Client(), Door()
         self.clock = asyncio.get_running_loop().time
-        self.turn = Turn(Watch(Timeouts(heartbeat_s=1.0, total_s=total_s), self.client))
+        self.record = RequestRecord("POST", "/")
+        self.turn = Turn(Watch(Timeouts(heartbeat_s=1.0, total_s=total_s), self.client), self.record)
 
     def waits(self, seconds: float) -> asyncio.Task[str | None]:
         return asyncio.create_task(self.turn.at(self.door, self.clock() + seconds))
@@ -113,3 +117,19 @@ async def test_neither_a_wait_nor_a_pause_outlasts_the_request() -> None:
         with pytest.raises(UpstreamTimeout):
             await wait(scene)
         assert scene.clock() - began == pytest.approx(3, abs=0.1)
+
+
+async def test_each_wait_is_told_with_its_kind_however_it_ends() -> None:
+    scene = Scene()
+    scene.door.found = "an engine"
+    await scene.turn.at(scene.door, 0.0)
+    assert scene.record.waits == [], "it did not wait"
+    scene.door.found = None
+    assert await scene.waits(5) is None
+    await scene.turn.pause(0.1)
+    scene.door.in_vain = ModelNotFound("m")
+    task = scene.waits(50)
+    with pytest.raises(ModelNotFound):
+        await task
+    assert [wait.kind for wait in scene.record.waits] == ["door", "pause"], "what is in vain at once is no wait"
+    assert all(wait.began_at <= wait.ended_at for wait in scene.record.waits)

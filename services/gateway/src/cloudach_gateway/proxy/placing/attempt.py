@@ -90,7 +90,7 @@ class Attempt:
         self.after_death = engines.suspects.died_lately(self.engine, now)
         self.in_quarantine = in_quarantine  # other suspects wait until this attempt has progressed
         self._placement: Placement | None = engines.suspects.began(self.engine, contender.owner, progressed)
-        self.record = AttemptRecord(upstream, [*contender.headers], now)
+        self.record = AttemptRecord(upstream, [*contender.headers], model.dialect)
         contender.observer.attempt_began(self.record)
 
     @property
@@ -116,7 +116,7 @@ class Attempt:
 
     def first_token_came(self) -> None:
         """The engine's first choice or its whole answer is there."""
-        self.record.first_token_at = self._clock()
+        self.record.first_token_came()
 
     def end(self, cause: Cause) -> None:
         """An attempt ends once. Raises RuntimeError the second time."""
@@ -133,7 +133,7 @@ class Attempt:
             self._engines.suspects.ended(placement, lost=cause.is_loss, now=now)
         if cause.is_failure:
             self._contender.meter.engine_lost()
-        self.record.ended_at, self.record.end = now, cause.label
+        self.record.ended(cause.label)
 
     # What the connection of the client tells.
 

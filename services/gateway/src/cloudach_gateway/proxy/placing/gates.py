@@ -38,6 +38,8 @@ class _OfOneModel:
 class AnyEngine(_OfOneModel):
     """Opens when the model has an engine."""
 
+    kind = "engine"
+
     def look(self) -> Place | None:
         model = self._engines.directory.current(self._asked)
         upstream = self._engines.pick(model, self._tried)
@@ -49,6 +51,8 @@ class AnyEngine(_OfOneModel):
 
 class EngineOfItsOwn(_OfOneModel):
     """Opens when there is an engine at which the request is the only one that may be what ends engines."""
+
+    kind = "quarantine"
 
     def look(self) -> Place | None:
         model = self._engines.directory.current(self._asked)
@@ -70,6 +74,8 @@ class EngineOfItsOwn(_OfOneModel):
 
 class UntriedEngine(_OfOneModel):
     """Opens when the model has an upstream that the request has not been to."""
+
+    kind = "another_engine"
 
     def look(self) -> bool | None:
         if not {*self._engines.directory.current(self._asked).upstreams} <= {*self._tried}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ...catalog import ServedModel
 from ...errors import UpstreamError
@@ -19,7 +19,7 @@ from .failures import PlacementFailed
 from .first_answer import Call, FirstAnswer
 from .fleet import Engines
 from .gates import AnyEngine, EngineOfItsOwn, InVain, Place, UntriedEngine
-from .turn import Turn
+from .turn import Turn, TurnObserver
 from .watch import Watch
 
 
@@ -29,6 +29,10 @@ def _never() -> None:
 
 def _not_yet() -> bool:
     return False
+
+
+class Observer(AttemptObserver, TurnObserver, Protocol):
+    """The request's record hears of attempts and of waits before them."""
 
 
 class EngineRequest(NamedTuple):
@@ -68,7 +72,7 @@ class Placer:
         request: EngineRequest,
         watch: Watch,
         meter: PromptMeter,
-        observer: AttemptObserver,
+        observer: Observer,
     ) -> None:
         self._engines = engines
         self._timeouts = timeouts
@@ -76,7 +80,7 @@ class Placer:
         self._contender = Contender(request.headers, meter, observer, owner=object())
         self._tried: list[str] = []
         self._gate = engines, request.model, self._tried, request.in_vain
-        self.turn = Turn(watch)
+        self.turn = Turn(watch, observer)
         self._entered = False
         self.last: Attempt | None = None  # the attempt that runs, or the one before
 

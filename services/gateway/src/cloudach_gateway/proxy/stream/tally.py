@@ -66,7 +66,7 @@ class Tally:
 
     estimate: about how many tokens all `prompts` have. It counts once an engine has the request, until that engine says
     how many they are. No statement is believed if it is above `most`, or below what has been seen. disbelieved: such
-    statements, for the log.
+    statements, for the log. finish_reasons: those of the choices that have ended, by their index.
     """
 
     estimate: int = 0
@@ -77,6 +77,7 @@ class Tally:
     most: Bounds = UNBOUNDED
     transcript: Transcript = field(default_factory=Transcript)
     disbelieved: list[str] = field(default_factory=list)
+    finish_reasons: dict[int, str] = field(default_factory=dict)
     _at_engine: bool = False
     _final: int | None = None
     _final_prompt: int | None = None
@@ -132,8 +133,9 @@ class Tally:
                 self.transcript.add(choice["token_ids"])
             elif self.by_chunk and has_text(choice):
                 self._stated_counts().take_chunk(index)
-            if choice.get("finish_reason"):
+            if reason := choice.get("finish_reason"):
                 self.transcript.ended.add(index)
+                self.finish_reasons[index] = reason
         if isinstance(usage, dict):
             self._take_running(usage, chunk["choices"][0], answers_per_prompt)
 
@@ -154,6 +156,7 @@ class Tally:
         """Forgets what was generated, because nobody got it and it is generated again."""
         self._final, self._final_prompt, self._stated, self.usage = None, None, None, None
         self._prompts.clear()
+        self.finish_reasons.clear()
         self.transcript = Transcript()
 
     def statement(self) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""Traces wait here for a thread, which writes and sends them. A receiver that hangs costs no request anything.
+
+The SDK's BatchSpanProcessor logs a line for each span that it drops, and counts none of them where we could see it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from . import encoding
+from .senders import Sender
+from .spans import Attributes, Span
+
+_log = logging.getLogger("cloudach.traces")
+
+Trace = Callable[[], Sequence[Span]]
+"""Makes the spans of one trace that has ended. It is called once, in the thread."""
+
+_WAKE_AT = 128  # traces
+_SPANS_AT_ONCE = 512
+_BEFORE_OTHERS_RUN = 4  # traces: the thread holds the interpreter for no longer than these take
+_DELAY_S = 1.0
+
+
+class Observer(Protocol):
+    """Counts traces. It is called in the thread and by `put`."""
+
+    def exported(self, traces: int) -> None: ...
+
+    def dropped(self, reason: str, traces: int) -> None:
+        """The reason is `queue_full`, `export_failed`, `shutdown` or `broken`."""
+
+
+class TraceQueue:
+    """Make it in the process that uses it, after any fork. At most `most` traces wait."""
+
+    def __init__(
+        self,
+        sender: Sender,
+        resource: Attributes,
+        scope: tuple[str, str],
+        observer: Observer,
+        *,
+        most: int = 2048,
+        delay_s: float = _DELAY_S,
+    ) -> None:
+        """delay_s: how long a trace waits at most for others to be sent with."""
+        self._sender = sender
+        self._resource = resource
+        self._scope = scope
+        self._observer = observer
+        self._most = most
+        self._delay_s = delay_s
+        self._waiting: deque[Trace] = deque()
+        self._on_their_way = 0
+        self._wake = threading.Event()
+        self._closing = False
+        self._given_up = False
+        self._failing = False
+        self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
+        self._thread.start()
+
+    def put(self, trace: Trace) -> None:
+        """Never waits and never raises."""
+        if self._closing:
+            self._observer.dropped("shutdown", 1)
+        elif len(self._waiting) >= self._most:
+            self._observer.dropped("queue_full", 1)
+        else:
+            self._waiting.append(trace)
+            if len(self._waiting) >= _WAKE_AT and not self._wake.is_set():
+                self._wake.set()
+
+    def close(self, timeout_s: float) -> None:
+        """Sends what waits. Blocks for at most about `timeout_s`, after which the rest is dropped and counted."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+        self._given_up = True
+        lost = len(self._waiting) + self._on_their_way if self._thread.is_alive() else 0
+        self._sender.close()
+        if lost:
+            self._observer.dropped("shutdown", lost)
+            _log.warning("%d traces could not be exported before the end", lost)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(self._delay_s)
+            self._wake.clear()
+            closing = self._closing
+            while self._waiting and not self._given_up:
+                self._send_some()
+            if closing:
+                return
+
+    def _send_some(self) -> None:
+        written: list[bytes] = []
+        traces = 0
+        while self._waiting and len(written) < _SPANS_AT_ONCE:
+            self._on_their_way = traces + 1
+            try:
+                written += [encoding.span(span) for span in self._waiting.popleft()()]
+            except Exception:
+                _log.exception("a trace could not be written")
+                self._observer.dropped("broken", 1)
+                continue
+            traces += 1
+            if traces % _BEFORE_OTHERS_RUN == 0:
+                time.sleep(0)
+        self._on_their_way = traces
+        problem = self._sender.send(encoding.request(self._resource, self._scope, written))
+        self._on_their_way = 0
+        if self._given_up:  # `close` has counted them
+            return
+        if problem is None:
+            self._observer.exported(traces)
+        else:
+            self._observer.dropped("export_failed", traces)
+        self._say(problem)
+
+    def _say(self, problem: str | None) -> None:
+        """Logs when exports begin to fail, and when they succeed again."""
+        if problem is not None and not self._failing:
+            _log.warning("the receiver of traces does not take them: %s", problem)
+        elif problem is None and self._failing:
+            _log.info("the receiver of traces takes them again")
+        self._failing = problem is not None

@@ -1,0 +1,114 @@
+"""Where traces go and which are sampled: from a service's settings, and from OpenTelemetry's own variables.
+
+A setting in the file comes before its variable. https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from ..settings import ConfigError, Group, Seconds, base_url
+from .sampling import Sampling
+
+Protocol = Literal["http/protobuf", "grpc"]
+_PROTOCOLS: tuple[Protocol, ...] = ("http/protobuf", "grpc")
+_PATH = "/v1/traces"
+_SAMPLERS = {  # the sampler's name: its ratio, None if it takes one; whether it follows its parent
+    "always_on": (1.0, False),
+    "always_off": (0.0, False),
+    "traceidratio": (None, False),
+    "parentbased_always_on": (1.0, True),
+    "parentbased_always_off": (0.0, True),
+    "parentbased_traceidratio": (None, True),
+}
+
+
+class Traces(Group):
+    """Traces are exported by OTLP once there is an endpoint, here or in OTEL_EXPORTER_OTLP_ENDPOINT."""
+
+    endpoint: Annotated[str, AfterValidator(base_url)] | None = Field(
+        None, description="URL of an OTLP receiver, such as http://collector:4318; without it no trace is made"
+    )
+    protocol: Protocol | None = Field(
+        None, description="`http/protobuf` (port 4318 as a rule, /v1/traces is appended) or `grpc` (4317)"
+    )
+    ratio: float | None = Field(
+        None, ge=0, le=1, description="part of the traces that is sampled; all, if neither this nor a variable says"
+    )
+    follow_client: bool | None = Field(
+        None, description="a client's `traceparent` says if its trace is sampled; false: the ratio alone decides"
+    )
+    join_client: bool = Field(
+        True, description="a client's `traceparent` names the trace; false: each request begins a trace of its own"
+    )
+    keep_troubled: bool = Field(
+        True, description="requests that fail, fail over or are slow are exported although they are not sampled"
+    )
+    slow_s: Seconds = Field(10.0, description="seconds to the first token, or to a whole answer, from which it is slow")
+    queue: int = Field(2048, ge=1, le=100_000, description="traces that wait for the receiver; more are dropped")
+
+
+class Exporting(NamedTuple):
+    """How traces are exported. endpoint: None where the exporter reads it from a variable."""
+
+    endpoint: str | None
+    protocol: Protocol
+    sampling: Sampling
+
+
+def exporting(settings: Traces, environ: Mapping[str, str]) -> Exporting | None:
+    """Returns None where no trace is made. Raises ConfigError for a variable with a bad value."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    if settings.endpoint is None:
+        exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+        if exporter not in ("otlp", "none"):
+            raise ConfigError(f"OTEL_TRACES_EXPORTER: {exporter!r} is not known here; take 'otlp' or 'none'")
+        names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        named = next((name for name in names if environ.get(name, "").strip()), None)
+        if exporter == "none" or named is None:
+            return None
+        if "://" not in environ[named]:
+            raise ConfigError(f"{named}: it is no URL; write it as http://collector:4318")
+    protocol = settings.protocol or _protocol(environ)
+    endpoint = settings.endpoint
+    if endpoint is not None and protocol == "http/protobuf":
+        endpoint = endpoint.removesuffix(_PATH) + _PATH
+    return Exporting(endpoint, protocol, _sampling(settings, environ))
+
+
+def _protocol(environ: Mapping[str, str]) -> Protocol:
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        value = environ.get(name, "").strip()
+        if value:
+            for known in _PROTOCOLS:
+                if value == known:
+                    return known
+            raise ConfigError(f"{name}: {value!r} is not known here; take {' or '.join(map(repr, _PROTOCOLS))}")
+    return "http/protobuf"
+
+
+def _sampling(settings: Traces, environ: Mapping[str, str]) -> Sampling:
+    name = environ.get("OTEL_TRACES_SAMPLER", "").strip() or "parentbased_always_on"
+    if name not in _SAMPLERS:
+        raise ConfigError(f"OTEL_TRACES_SAMPLER: {name!r} is not known here; take one of {', '.join(_SAMPLERS)}")
+    ratio, follows = _SAMPLERS[name]
+    if ratio is None:
+        ratio = _ratio(environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1")
+    return Sampling(
+        ratio if settings.ratio is None else settings.ratio,
+        follows if settings.follow_client is None else settings.follow_client,
+    )
+
+
+def _ratio(text: str) -> float:
+    try:
+        ratio = float(text)
+    except ValueError:
+        ratio = -1.0
+    if not 0 <= ratio <= 1:
+        raise ConfigError(f"OTEL_TRACES_SAMPLER_ARG: {text!r} is no number from 0 to 1")
+    return ratio

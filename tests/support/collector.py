@@ -1,0 +1,174 @@
+"""A receiver of traces in the test's own process, over HTTP or gRPC, which may also be slow, full or silent."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+import grpc  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
+
+
+@dataclass(frozen=True)
+class Received:
+    """One span. Ids are hexadecimal; `parent` is '' for the first one. `process` is its `service.instance.id`."""
+
+    service: str
+    process: str
+    trace: str
+    span: str
+    parent: str
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, Any]
+    events: list[tuple[str, dict[str, Any]]]
+    failed: bool
+
+
+class Collector:
+    """Use it in `with`. `mode` may be changed at any time: `takes`, `refuses` (503), `hangs` (until it is closed)."""
+
+    def __init__(self, protocol: str = "http/protobuf", mode: str = "takes") -> None:
+        self.mode = mode
+        self.calls = 0
+        self.bytes: list[bytes] = []
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        if protocol == "grpc":
+            self._grpc = grpc.server(ThreadPoolExecutor(8))
+            trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Service(self), self._grpc)  # type: ignore[no-untyped-call]
+            port = self._grpc.add_insecure_port("127.0.0.1:0")
+            self._stop = lambda: self._grpc.stop(0)
+            self._grpc.start()
+        else:
+            server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"collector": self}))
+            port = server.server_port
+
+            def stop() -> None:
+                server.shutdown()
+                server.server_close()
+
+            self._stop = stop
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{port}"
+
+    def took(self, message: bytes) -> bool:
+        """Returns False where the sender is told to come back later."""
+        with self._lock:
+            self.calls += 1
+        if self.mode == "hangs":
+            self._closed.wait()
+        if self.mode == "refuses":
+            return False
+        with self._lock:
+            self.bytes.append(message)
+        return True
+
+    @property
+    def spans(self) -> list[Received]:
+        with self._lock:
+            messages = [ExportTraceServiceRequest.FromString(message) for message in self.bytes]
+        return [span for message in messages for span in _spans(message)]
+
+    def trace(self, trace_id: str, *, spans: int, patience_s: float = 20.0) -> list[Received]:
+        """Returns the spans of a trace once there are so many of them, in the order of their beginnings."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            found = sorted((one for one in self.spans if one.trace == trace_id), key=lambda one: one.start_ns)
+            if len(found) >= spans or time.monotonic() > deadline:
+                assert len(found) == spans, [(one.service, one.name) for one in found]
+                return found
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._closed.set()
+        self._stop()  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _spans(message: ExportTraceServiceRequest) -> list[Received]:
+    found = []
+    for of_resource in message.resource_spans:
+        resource = _attributes(of_resource.resource.attributes)
+        for in_scope in of_resource.scope_spans:
+            found += [
+                Received(
+                    str(resource.get("service.name", "")),
+                    str(resource.get("service.instance.id", "")),
+                    span.trace_id.hex(),
+                    span.span_id.hex(),
+                    span.parent_span_id.hex(),
+                    span.name,
+                    KINDS[span.kind],
+                    span.start_time_unix_nano,
+                    span.end_time_unix_nano,
+                    _attributes(span.attributes),
+                    [(event.name, _attributes(event.attributes)) for event in span.events],
+                    span.status.code == 2,
+                )
+                for span in in_scope.spans
+            ]
+    return found
+
+
+def _attributes(pairs: Any) -> dict[str, Any]:
+    return {pair.key: _python(pair.value) for pair in pairs}
+
+
+def _python(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_python(each) for each in value.array_value.values]
+    return None if kind is None else getattr(value, kind)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: a sender that gives up has closed its connection."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    collector: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        good = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
+        status = 400 if not good else 200 if self.collector.took(body) else 503
+        answer = ExportTraceServiceResponse().SerializeToString() if status == 200 else b""
+        self.send_response(status)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+class _Service(trace_service_pb2_grpc.TraceServiceServicer):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        if not self._collector.took(request.SerializeToString()):
+            context.abort(grpc.StatusCode.UNAVAILABLE, "come back later")
+        return ExportTraceServiceResponse()
