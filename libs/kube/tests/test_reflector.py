@@ -196,12 +196,82 @@ async def test_a_list_that_is_refused_is_told_and_asked_for_later_and_later(refu
     assert is_unseen(refusal) is (refusal.status == 403)
 
 
-async def test_watches_that_end_as_soon_as_they_begin_are_paced() -> None:
-    paper = Paper()
-    paper.always = []
-    told = await follow(paper, 600)
+@pytest.mark.parametrize("fault", ["never begins", "sends what nobody can read", "ends at once"])
+async def test_when_watches_fail_again_and_again_the_mirror_lives_from_lists(fault: str) -> None:
+    """A proxy may let lists through and no watch, and an event that cannot be read is sent again to each new watch."""
+    paper, told = Paper(), Told()
+    if fault == "never begins":
+        paper.refuses = Unreachable(0, "no connection")
+    else:
+        paper.always = [] if fault == "ends at once" else [Unreachable(0, "an event of more than 16777216 bytes")]
+    following = asyncio.create_task(_follow(paper, told, 600))
+    await asyncio.sleep(60)
+    paper.objects = [obj("b", 11)]
+    await asyncio.sleep(16)
+    assert told.names == {"b"}, "within the longest pause"
+    await following
     assert 40 < len(paper.watches) < 100
+    assert 40 < len(paper.lists) <= len(paper.watches), "never more than one list a pause"
+
+
+async def test_watches_that_a_proxy_cuts_off_while_they_bring_nothing_are_made_up_for_by_lists() -> None:
+    paper, told = Paper(), Told()
+    paper.always = [60.0, Unreachable(0, "the connection was cut off")]
+    following = asyncio.create_task(_follow(paper, told, 600))
+    await asyncio.sleep(30)
+    paper.objects = [obj("b", 11)]
+    await following
+    assert told.names == {"b"}
+    assert 6 <= len(paper.lists) <= 9
+
+
+async def test_quiet_watches_that_end_in_order_need_no_lists() -> None:
+    paper = Paper()
+    paper.always = [5.0]
+    told = await follow(paper, 600)
+    assert len(paper.watches) > 100
     assert (len(paper.lists), told.problems) == (1, [])
+
+
+async def test_the_mirror_hears_that_watches_fail_though_lists_stand_in_for_them() -> None:
+    class Latest(Told):
+        def listed(self, namespace: str | None, objects: list[Object]) -> None:
+            super().listed(namespace, objects)
+            self.heard = "listed"
+
+        def out_of_touch(self, namespace: str | None, problem: KubeError) -> None:
+            super().out_of_touch(namespace, problem)
+            self.heard = "out of touch"
+
+    paper, told = Paper(), Latest()
+    paper.refuses = Unreachable(0, "no connection")
+    await _follow(paper, told, 60)
+    assert told.lists > 3
+    assert told.heard == "out of touch"
+    assert {str(problem) for problem in told.problems} == {"no connection"}
+
+
+async def test_after_an_outage_nobody_lists_who_can_go_on_with_a_watch() -> None:
+    """All of an API server's clients come back at once. It must not be asked for everything by everybody."""
+    paper, told = Paper([5.0, Unreachable(0, "away")], [400.0]), Told()
+    following = asyncio.create_task(_follow(paper, told, 600))
+    await asyncio.sleep(2)
+    there = paper.objects
+    paper.objects = paper.refuses = Unreachable(0, "away")
+    await asyncio.sleep(120)
+    before = len(paper.lists)
+    paper.objects, paper.refuses = there, None
+    await following
+    assert len(paper.lists) == before
+    assert told.lists == 1
+    assert set(paper.since) == {"10"}
+
+
+async def test_a_watch_that_brought_something_is_no_failure() -> None:
+    paper = Paper()
+    paper.always = [("MODIFIED", obj("a", 11)), Unreachable(0, "away")]
+    told = await follow(paper, 600)
+    assert (len(paper.lists), told.lists) == (1, 1)
 
 
 async def test_watches_end_at_different_times_and_before_proxies_end_them() -> None:

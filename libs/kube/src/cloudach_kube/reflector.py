@@ -9,6 +9,9 @@ What it promises, and what the API server asks of whoever watches:
   listed anew: it may be another server by now, which knows none of our versions.
 - **410 lists anew, after a pause.** A server that forgets fast, or all of whose clients come back at once, must not be
   asked for everything again and again.
+- **Lists stand in for watches that fail.** From the third watch in a row on that brought nothing, a list follows each.
+  A proxy may let no watch through, and an event that cannot be read is sent to each new watch again. While the server
+  is away, such a list fails like the watch, and the watch goes on from the last version once the server is back.
 - **Pauses** are half a second, doubled up to 15 seconds, with jitter. They begin anew once a watch has stood for
   10 seconds, and not by a watch that is opened and fails.
 - **Every wait ends.** Lists and the begin of a watch have a deadline, and so has a watch as a whole.
@@ -37,6 +40,7 @@ _WATCH_S = 300.0  # then the server ends it, before proxies take it for dead
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 15.0
 _STANDS_S = 10.0
+_LISTS_AFTER = 3  # watches in a row that brought nothing
 
 
 class Source(Protocol):
@@ -95,32 +99,44 @@ class Reflector:
         self._version: str | None = None  # None: everything is to be listed
         self._list_again_at = -math.inf
         self._failures = 0  # in a row
+        self._fruitless = 0  # watches in a row that brought nothing
 
     async def run(self) -> None:
         """Runs until it is cancelled."""
         clock = asyncio.get_running_loop().time
         while True:
+            problem, goes_on = None, False
             try:
                 if self._version is None or clock() >= self._list_again_at:
                     await self._list()
-                    self._list_again_at = clock() + self._relist_s * self._chance(0.8, 1.0)
                 goes_on = await self._watch(self._list_again_at - clock())
-            except KubeError as problem:
-                if problem.status:  # it may be another server by now, that knows none of our versions
-                    self._version = None
+            except Exception as error:
+                problem = self._problem(error)
+            if self._version is not None and self._fruitless >= _LISTS_AFTER:
+                try:
+                    await self._list()
+                except Exception as error:
+                    problem = self._problem(error)
+            if problem is not None:  # told after the list, because the watch is lost all the same
                 self._mirror.out_of_touch(self._namespace, problem)
-                goes_on = False
-            except Exception as error:  # a bug must not leave the mirror as it is for ever
-                about = {"kind": self._kind.plural, "namespace": self._namespace}
-                log.exception("objects cannot be followed", extra=about)
-                self._version = None
-                self._mirror.out_of_touch(self._namespace, Unreachable(0, repr(error)))
-                goes_on = False
             if not goes_on:
                 await asyncio.sleep(self._pause())
 
+    def _problem(self, error: Exception) -> KubeError:
+        """Returns what the mirror is told of. Everything is listed anew unless the versions that we know still hold."""
+        if isinstance(error, KubeError):
+            if error.status:  # it may be another server by now, that knows none of our versions
+                self._version = None
+            return error
+        # A bug must not leave the mirror as it is for ever.
+        about = {"kind": self._kind.plural, "namespace": self._namespace}
+        log.error("objects cannot be followed", extra=about, exc_info=error)
+        self._version = None
+        return Unreachable(0, repr(error))
+
     async def _list(self) -> None:
         objects, self._version = await self._source.list(self._kind, self._namespace, **self._which)
+        self._list_again_at = asyncio.get_running_loop().time() + self._relist_s * self._chance(0.8, 1.0)
         self._mirror.listed(self._namespace, objects)
 
     async def _watch(self, seconds: float) -> bool:
@@ -130,11 +146,13 @@ class Reflector:
         seconds = max(1.0, min(seconds, _WATCH_S * self._chance(0.8, 1.0)))
         watch = self._source.watch(self._kind, self._namespace, self._version, seconds=seconds, **self._which)
         stood_since = math.inf
+        self._fruitless += 1
         try:
             async with watch as events:
                 stood_since = clock()
                 self._mirror.in_touch(self._namespace)
                 async for event, obj in events:
+                    self._fruitless = 0
                     self._take(event, obj)
         except Gone as gone:
             about = {"kind": self._kind.plural, "namespace": self._namespace, "cause": str(gone)}
@@ -144,7 +162,10 @@ class Reflector:
         finally:
             if clock() - stood_since >= _STANDS_S:
                 self._failures = 0
-        return clock() - stood_since >= _FIRST_PAUSE_S
+        if clock() - stood_since < _FIRST_PAUSE_S:
+            return False
+        self._fruitless = 0  # it was quiet, and ended as it should
+        return True
 
     def _take(self, event: str, obj: Object) -> None:
         self._mirror.in_touch(self._namespace)
