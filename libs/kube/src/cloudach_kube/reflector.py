@@ -11,7 +11,7 @@ What it promises, and what the API server asks of whoever watches:
   asked for everything again and again.
 - **Lists stand in for watches that fail.** From the third watch in a row on that brought nothing, a list follows each.
   A proxy may let no watch through, and an event that cannot be read is sent to each new watch again. While the server
-  is away, such a list fails like the watch, and the watch goes on from the last version once the server is back.
+  is away, such a list fails like the watch. Once it is back, the watch goes on from the last version.
 - **Pauses** are half a second, doubled up to 15 seconds, with jitter. They begin anew once a watch has stood for
   10 seconds, and not by a watch that is opened and fails.
 - **Every wait ends.** Lists and the begin of a watch have a deadline, and so has a watch as a whole.
