@@ -44,6 +44,7 @@ class Collector:
         self.mode = mode
         self.calls = 0
         self.bytes: list[bytes] = []
+        self.called = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
         if protocol == "grpc":
@@ -68,6 +69,7 @@ class Collector:
         """Returns False where the sender is told to come back later."""
         with self._lock:
             self.calls += 1
+        self.called.set()
         if self.mode == "hangs":
             self._closed.wait()
         if self.mode == "refuses":

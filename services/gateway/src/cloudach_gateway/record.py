@@ -120,6 +120,13 @@ class RequestRecord:
     def age_s(self) -> float:
         return time.perf_counter() - self.started
 
+    @property
+    def is_servers_fault(self) -> bool:
+        """True for a 5xx, and for an answer that broke after it had begun well. The rest is its client's doing."""
+        if self.status is None or self.status < 400:
+            return self.outcome != "cancelled" and (self.error is not None or self.outcome == "failed")
+        return self.status >= 500
+
     def count(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
         self.prompt_tokens, self.completion_tokens, self.cached_tokens = prompt_tokens, completion_tokens, cached_tokens
 

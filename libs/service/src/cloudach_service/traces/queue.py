@@ -21,7 +21,7 @@ _log = logging.getLogger("cloudach.traces")
 Trace = Callable[[], Sequence[Span]]
 """Makes the spans of one trace that has ended. It is called once, in the thread."""
 
-_WAKE_AT = 128  # traces
+_WAKE_AT = 128  # traces, or half of a shorter queue
 _SPANS_AT_ONCE = 512
 _BEFORE_OTHERS_RUN = 4  # traces: the thread holds the interpreter for no longer than these take
 _DELAY_S = 1.0
@@ -48,16 +48,23 @@ class TraceQueue:
         *,
         most: int = 2048,
         delay_s: float = _DELAY_S,
+        spans_at_once: int = _SPANS_AT_ONCE,
     ) -> None:
-        """delay_s: how long a trace waits at most for others to be sent with."""
+        """delay_s: how long a trace waits at most for others to be sent with.
+
+        spans_at_once: a message that has so many gets no further trace.
+        """
         self._sender = sender
         self._resource = resource
         self._scope = scope
         self._observer = observer
         self._most = most
+        self._wake_at = min(_WAKE_AT, (most + 1) // 2)
         self._delay_s = delay_s
+        self._spans_at_once = spans_at_once
         self._waiting: deque[Trace] = deque()
         self._on_their_way = 0
+        self._counting = threading.Lock()  # so that `close` and the thread do not both count what is on its way
         self._wake = threading.Event()
         self._closing = False
         self._given_up = False
@@ -73,7 +80,7 @@ class TraceQueue:
             self._observer.dropped("queue_full", 1)
         else:
             self._waiting.append(trace)
-            if len(self._waiting) >= _WAKE_AT and not self._wake.is_set():
+            if len(self._waiting) >= self._wake_at and not self._wake.is_set():
                 self._wake.set()
 
     def close(self, timeout_s: float) -> None:
@@ -81,8 +88,11 @@ class TraceQueue:
         self._closing = True
         self._wake.set()
         self._thread.join(timeout_s)
-        self._given_up = True
-        lost = len(self._waiting) + self._on_their_way if self._thread.is_alive() else 0
+        with self._counting:
+            self._given_up = True
+            lost = len(self._waiting) + self._on_their_way
+            self._waiting.clear()
+            self._on_their_way = 0
         self._sender.close()
         if lost:
             self._observer.dropped("shutdown", lost)
@@ -100,28 +110,42 @@ class TraceQueue:
 
     def _send_some(self) -> None:
         written: list[bytes] = []
-        traces = 0
-        while self._waiting and len(written) < _SPANS_AT_ONCE:
-            self._on_their_way = traces + 1
+        while self._waiting and len(written) < self._spans_at_once:
+            with self._counting:
+                if self._given_up:  # `close` has counted all
+                    return
+                trace = self._waiting.popleft()
+                self._on_their_way += 1
             try:
-                written += [encoding.span(span) for span in self._waiting.popleft()()]
-            except Exception:
-                _log.exception("a trace could not be written")
-                self._observer.dropped("broken", 1)
+                written += [encoding.span(span) for span in trace()]
+            except Exception as broken:  # its text might quote the trace
+                _log.error("a trace could not be written: %s", type(broken).__name__)
+                self._count("broken", 1)
                 continue
-            traces += 1
-            if traces % _BEFORE_OTHERS_RUN == 0:
+            if self._on_their_way % _BEFORE_OTHERS_RUN == 0:
                 time.sleep(0)
-        self._on_their_way = traces
-        problem = self._sender.send(encoding.request(self._resource, self._scope, written))
-        self._on_their_way = 0
-        if self._given_up:  # `close` has counted them
+        if not self._on_their_way:
             return
-        if problem is None:
+        problem = self._sent(encoding.request(self._resource, self._scope, written))
+        self._count(None if problem is None else "export_failed", self._on_their_way)
+        self._say(problem)
+
+    def _sent(self, message: bytes) -> str | None:
+        try:
+            return self._sender.send(message)
+        except Exception as bug:  # in an exporter: the thread goes on, because nothing else would tell of its end
+            return type(bug).__name__
+
+    def _count(self, dropped: str | None, traces: int) -> None:
+        """Counts traces that were on their way as exported or dropped, unless `close` has counted them."""
+        with self._counting:
+            if self._given_up:
+                return
+            self._on_their_way -= traces
+        if dropped is None:
             self._observer.exported(traces)
         else:
-            self._observer.dropped("export_failed", traces)
-        self._say(problem)
+            self._observer.dropped(dropped, traces)
 
     def _say(self, problem: str | None) -> None:
         """Logs when exports begin to fail, and when they succeed again."""

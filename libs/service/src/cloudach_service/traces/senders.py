@@ -10,6 +10,7 @@ from typing import Protocol
 
 from .settings import Exporting
 
+_MOST_WORDS = 300  # characters
 _THEIR_LOGS = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
@@ -26,13 +27,26 @@ class Sender(Protocol):
         """Makes a `send` that tries again give up."""
 
 
+class _LastWords(logging.Filter):
+    """Keeps what an exporter logs of a batch that fails out of the log, where the queue says it once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = "no answer"
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self.said = record.getMessage()[:_MOST_WORDS]
+        return False
+
+
+_last_words = _LastWords()
+
+
 def sender(exporting: Exporting) -> Sender:
-    """Returns a sender that has not connected yet. Raises ValueError for variables with bad values."""
-    for name in _THEIR_LOGS:  # they log each batch that fails; the queue says it once
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    if exporting.protocol == "grpc":
-        return _grpc(exporting.endpoint)
-    return _http(exporting.endpoint)
+    """Returns a sender that has not connected yet."""
+    for name in _THEIR_LOGS:  # before they are imported, because the first filter sees everything
+        logging.getLogger(name).addFilter(_last_words)
+    return _grpc(exporting.endpoint) if exporting.protocol == "grpc" else _http(exporting.endpoint)
 
 
 def _http(endpoint: str | None) -> Sender:
@@ -41,7 +55,7 @@ def _http(endpoint: str | None) -> Sender:
     class Http(OTLPSpanExporter):
         def send(self, message: bytes) -> str | None:
             sent = self._client.export(message)
-            return None if sent.success else str(sent.reason or sent.error or "no answer")[:200]
+            return None if sent.success else str(sent.reason or sent.error or _last_words.said)[:_MOST_WORDS]
 
         def close(self) -> None:
             self.shutdown()  # type: ignore[no-untyped-call]
@@ -57,7 +71,7 @@ def _grpc(endpoint: str | None) -> Sender:
     class Grpc(OTLPSpanExporter):
         def send(self, message: bytes) -> str | None:
             sent = self._export(message)  # type: ignore[arg-type]
-            return None if sent is SpanExportResult.SUCCESS else "the call failed"
+            return None if sent is SpanExportResult.SUCCESS else _last_words.said
 
         def close(self) -> None:
             self.shutdown()

@@ -5,6 +5,8 @@ A setting in the file comes before its variable. https://opentelemetry.io/docs/s
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
@@ -16,6 +18,8 @@ from .sampling import Sampling
 Protocol = Literal["http/protobuf", "grpc"]
 _PROTOCOLS: tuple[Protocol, ...] = ("http/protobuf", "grpc")
 _PATH = "/v1/traces"
+_SHORTEST_DELAY_MS = 10
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~\w-]+\s*=\s*[\x20-\x7e]*", re.ASCII)
 _SAMPLERS = {  # the sampler's name: its ratio, None if it takes one; whether it follows its parent
     "always_on": (1.0, False),
     "always_off": (0.0, False),
@@ -48,15 +52,23 @@ class Traces(Group):
         True, description="requests that fail, fail over or are slow are exported although they are not sampled"
     )
     slow_s: Seconds = Field(10.0, description="seconds to the first token, or to a whole answer, from which it is slow")
-    queue: int = Field(2048, ge=1, le=100_000, description="traces that wait for the receiver; more are dropped")
+    queue: int | None = Field(
+        None, ge=1, le=100_000, description="traces that wait for the receiver; more are dropped; 2048 by default"
+    )
 
 
 class Exporting(NamedTuple):
-    """How traces are exported. endpoint: None where the exporter reads it from a variable."""
+    """How traces are exported. endpoint: None where the exporter reads it from a variable.
+
+    queue: how many traces wait at most. delay_s: how long one waits for others. spans_at_once: a message's size.
+    """
 
     endpoint: str | None
     protocol: Protocol
     sampling: Sampling
+    queue: int = 2048
+    delay_s: float = 1.0
+    spans_at_once: int = 512
 
 
 def exporting(settings: Traces, environ: Mapping[str, str]) -> Exporting | None:
@@ -77,7 +89,18 @@ def exporting(settings: Traces, environ: Mapping[str, str]) -> Exporting | None:
     endpoint = settings.endpoint
     if endpoint is not None and protocol == "http/protobuf":
         endpoint = endpoint.removesuffix(_PATH) + _PATH
-    return Exporting(endpoint, protocol, _sampling(settings, environ))
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):  # the exporter reads them
+        _number(environ, name, 10, 1, 600)
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        _check_headers(environ, name)
+    return Exporting(
+        endpoint,
+        protocol,
+        _sampling(settings, environ),
+        settings.queue or int(_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 2048, 1, 100_000)),
+        max(_SHORTEST_DELAY_MS, _number(environ, "OTEL_BSP_SCHEDULE_DELAY", 1000, 0, 600_000)) / 1000,
+        int(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1, 10_000)),
+    )
 
 
 def _protocol(environ: Mapping[str, str]) -> Protocol:
@@ -102,6 +125,24 @@ def _sampling(settings: Traces, environ: Mapping[str, str]) -> Sampling:
         ratio if settings.ratio is None else settings.ratio,
         follows if settings.follow_client is None else settings.follow_client,
     )
+
+
+def _number(environ: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    text = environ.get(name, "").strip()
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise ConfigError(f"{name}: {text!r} is no number from {least} to {most}")
+    return number
+
+
+def _check_headers(environ: Mapping[str, str], name: str) -> None:
+    """The exporter logs an entry that it does not understand, which may hold a receiver's key."""
+    for number, entry in enumerate(environ.get(name, "").split(","), 1):
+        if entry.strip() and not _HEADER.fullmatch(entry.strip()):
+            raise ConfigError(f"{name}: entry {number} is not of the form name=value")
 
 
 def _ratio(text: str) -> float:

@@ -25,7 +25,13 @@ def start(settings: Traces, exporting: Exporting) -> Tracing:
     """Starts the thread that exports. Call it in the process that serves, after any fork."""
     version = importlib.metadata.version(_SERVICE)
     queue = TraceQueue(
-        sender(exporting), of_service(_SERVICE, version), (_SERVICE, version), _Counts(), most=settings.queue
+        sender(exporting),
+        of_service(_SERVICE, version),
+        (_SERVICE, version),
+        _Counts(),
+        most=exporting.queue,
+        delay_s=exporting.delay_s,
+        spans_at_once=exporting.spans_at_once,
     )
     keeping = Keeping(settings.keep_troubled, settings.slow_s)
     return Tracing(Tracer(queue, exporting.sampling, keeping, joins_client=settings.join_client), queue)

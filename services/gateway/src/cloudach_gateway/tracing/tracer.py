@@ -15,6 +15,7 @@ from ..record import RequestRecord, TraceIds
 from .tree import settlement, tree
 
 _TRACEPARENT = b"traceparent"
+_NO_FAILOVER = frozenset({"refused", "busy"})  # ends of attempts whose engine did not take the request, as when all are full
 
 
 class Queue(Protocol):
@@ -73,10 +74,10 @@ class Tracer:
     def _why_kept(self, record: RequestRecord, ended_at: float) -> str | None:
         if not self._keeping.troubled:
             return None
-        if record.failovers:
-            return "failover"
-        if record.outcome == "failed" or (record.status is not None and record.status >= 500):
+        if record.is_servers_fault:
             return "error"
+        if record.failovers or not _NO_FAILOVER.issuperset(attempt.end for attempt in record.attempts[:-1]):
+            return "failover"
         waited_s = ended_at - record.started if record.ttft_s is None else record.ttft_s
         return "slow" if waited_s >= self._keeping.slow_s else None
 

@@ -12,20 +12,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cloudach_service.traces import encoding
 from cloudach_service.traces.spans import Event, Kind, Span, Value
 from cloudach_service.traces.w3c import new_span_id
 
+from ..errors import GatewayError, InvalidRequest
 from ..record import AttemptRecord, RequestRecord, TraceIds
 from . import names
 
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _KNOWN_REASONS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 _NO_API = frozenset({"other", "health"})  # routes without a path of their own
+_MOST_WAITS = 128  # of a request that waits for an hour, the first ones and the last one
+_MOST_ATTEMPTS = 128
+_OUR_CODES = frozenset({"context_length_exceeded", "unsupported_model"})  # which the gateway itself gives to refusals
 _SUCCESSES = frozenset({"completed", "let_go"})
 
+Told = TypeVar("Told")
 Clock = Callable[[float], int]
 """Turns seconds of `time.perf_counter` into nanoseconds since 1970."""
 
@@ -41,15 +47,20 @@ def tree(record: RequestRecord, ended_at: float, clock: Clock, kept: str | None)
     spans = [_request(record, ids, ended_at, clock, kept)]
     if record.admission is not None:
         spans.append(_admission(record, ids, record.admission, clock))
-    for wait in record.waits:
+    for wait in _some(record.waits, _MOST_WAITS):
         known: dict[str, Value] = {names.TURN: wait.kind}
         spans.append(_inner(ids, "turn", clock(wait.began_at), clock(wait.ended_at), known))
     last = len(record.attempts)
     spans += [
         _attempt(record, ids, attempt, number, ended_at, clock, last=number == last)
-        for number, attempt in enumerate(record.attempts, 1)
+        for number, attempt in _some([*enumerate(record.attempts, 1)], _MOST_ATTEMPTS)
     ]
     return spans
+
+
+def _some(all_of_them: list[Told], most: int) -> list[Told]:
+    """Returns the first ones and the last one of many, because a request may wait and try for as long as it lasts."""
+    return all_of_them if len(all_of_them) <= most else [*all_of_them[: most - 1], all_of_them[-1]]
 
 
 def settlement(ids: TraceIds, began_at: float, written_at: float, clock: Clock) -> list[Span]:
@@ -58,7 +69,9 @@ def settlement(ids: TraceIds, began_at: float, written_at: float, clock: Clock) 
 
 
 def _request(record: RequestRecord, ids: TraceIds, ended_at: float, clock: Clock, kept: str | None) -> Span:
-    known: dict[str, Value] = {names.REQUEST_ID: record.id, names.HTTP_STATUS: record.status or 499}
+    known: dict[str, Value] = {names.REQUEST_ID: record.id}
+    if record.status is not None:  # a client that left early got none
+        known[names.HTTP_STATUS] = record.status
     if record.ttft_s is not None:
         known[names.FIRST_TOKEN_S] = record.ttft_s
     if kept is not None:
@@ -87,7 +100,7 @@ def _request(record: RequestRecord, ids: TraceIds, ended_at: float, clock: Clock
         clock(ended_at),
         known,
         events,
-        error="" if failed is not None and (record.status is None or record.status >= 500 or record.outcome) else None,
+        error="" if failed is not None and record.is_servers_fault else None,
         remote_parent=ids.parent_id != 0,
         common=common,
     )
@@ -119,8 +132,15 @@ def _of_request(
 
 def _failure(record: RequestRecord) -> str | None:
     if record.error is not None:
-        return record.error.code or record.error.type
+        return _error_type(record, record.error)
     return str(record.status) if record.status is not None and record.status >= 400 else None
+
+
+def _error_type(record: RequestRecord, error: GatewayError) -> str:
+    """Returns a code of ours: that of an engine's refusal may hold any text."""
+    if error.code is None or (record.attempts and isinstance(error, InvalidRequest) and error.code not in _OUR_CODES):
+        return error.type
+    return error.code
 
 
 def _admission(record: RequestRecord, ids: TraceIds, asked: tuple[float, float], clock: Clock) -> Span:
@@ -128,7 +148,7 @@ def _admission(record: RequestRecord, ids: TraceIds, asked: tuple[float, float],
     if record.redis_s is not None:
         known[names.REDIS_S] = record.redis_s
     if record.outcome is None and record.error is not None:  # an outcome has whoever was admitted
-        known[names.ERROR_TYPE] = record.error.code or record.error.type
+        known[names.ERROR_TYPE] = _error_type(record, record.error)
     return _inner(ids, "admission", clock(asked[0]), clock(asked[1]), known)
 
 
@@ -152,7 +172,7 @@ def _attempt(
             known[names.CACHED_TOKENS] = record.cached_tokens
         if record.finish_reasons:
             known[names.FINISH_REASONS] = [
-                reason if reason in _KNOWN_REASONS else "other" for reason in record.finish_reasons
+                reason if isinstance(reason, str) and reason in _KNOWN_REASONS else "other" for reason in record.finish_reasons
             ]
     name, common = _of_attempt(record.route, record.model or "", attempt.upstream, attempt.provider, attempt.end)
     return Span(
