@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import re
 import time
@@ -19,8 +20,10 @@ import pytest
 from tests.data_plane.conftest import PATIENT, chat
 from tests.support.collector import Collector, Received
 from tests.support.ports import free_port
+from tests.support.raw_engine import RawEngine
 from tests.support.stack import Gateway, Simulator, complaints, create_key, served_by, start_gateway, start_sim
 from tests.support.waiting import until
+from tests.support.wire import events, response
 
 TRACE, CLIENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SECRETS = ("zanzibar-prompt", "kilimanjaro-user", "ngorongoro-state", "serengeti-baggage")
@@ -302,32 +305,76 @@ def test_all_processes_export_and_send_the_rest_at_the_end() -> None:
         assert last.status_code == 200
 
 
+def counted(metrics_port: int) -> Counter[str]:
+    """Returns how many traces and settlements were exported, and dropped for which reason."""
+    said = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+    found: Counter[str] = Counter()
+    for reason, value in re.findall(r'^cloudach_traces_dropped_total\{reason="(\w+)"\} (\S+)$', said, re.M):
+        found[reason] = int(float(value))
+    for value in re.findall(r"^cloudach_traces_exported_total (\S+)$", said, re.M):
+        found["exported"] = int(float(value))
+    return found
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 @pytest.mark.parametrize("mode", ["hangs", "refuses", "absent"])
-def test_no_receiver_holds_a_request_up(mode: str) -> None:
+def test_no_receiver_holds_a_request_up(mode: str, protocol: str) -> None:
     traces: dict[str, Any] = {"queue": 50}
     if mode == "absent":
         traces["endpoint"] = f"http://127.0.0.1:{free_port()}"
-    metrics_port = free_port()
-    with traced(
-        mode="takes" if mode == "absent" else mode, traces=traces, listen={"metrics_port": metrics_port}
-    ) as found:
+    listen = {"metrics_port": free_port()}
+    receiving = "takes" if mode == "absent" else mode
+    with traced(mode=receiving, protocol=protocol, traces=traces, listen=listen) as found:
         with httpx.Client(headers={"authorization": f"Bearer {found.key}"}, timeout=30) as client:
             for _ in range(300):
                 answer = client.post(f"{found.gateway.base_url}/chat/completions", json=chat(max_tokens=1))
                 assert answer.status_code == 200
-
-        def dropped() -> float:
-            said = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
-            return sum(
-                float(value)
-                for value in re.findall(r'^cloudach_traces_dropped_total\{reason="\w+"\} (\S+)$', said, re.M)
-            )
-
-        assert dropped() >= 300, "600 traces and settlements, of which 50 wait and at most 512 spans are on their way"
+        # Of 600 traces and settlements 50 wait. Those in a message have at least one span each, and none has gone out.
+        counts = counted(listen["metrics_port"])
+        assert counts["exported"] == 0
+        assert counts["queue_full"] > 0
         began = time.monotonic()
         found.gateway.stop()
         assert time.monotonic() - began < 14, "the end does not wait for a receiver for longer than its bound"
         assert not complaints(found.gateway)
+        assert "Traceback" not in found.gateway.output
+
+
+def test_each_trace_is_exported_or_counted_as_dropped() -> None:
+    listen = {"metrics_port": free_port()}
+    with traced(mode="refuses", traces={"queue": 50}, listen=listen) as found:
+        with httpx.Client(headers={"authorization": f"Bearer {found.key}"}, timeout=30) as client:
+            for number in range(200):
+                if number == 150:
+                    found.collector.mode = "takes"
+                answer = client.post(f"{found.gateway.base_url}/chat/completions", json=chat(max_tokens=1))
+                assert answer.status_code == 200
+        until(lambda: counted(listen["metrics_port"]).total() == 400, "an end for each of 200 requests and settlements")
+        spans = found.collector.spans
+        taken = sum(span.kind == "SERVER" or span.name == "settle" for span in spans)
+        assert taken == counted(listen["metrics_port"])["exported"] > 0
+
+
+def test_an_engines_own_words_get_into_no_span() -> None:
+    with RawEngine() as engine, traced(models=[{"id": "sim", "upstreams": [engine.url]}]) as found:
+        for code in (SECRETS[0], "z" * 5000):
+            error = {"message": "No.", "type": "BadRequestError", "param": None, "code": code}
+            engine.says(response(json.dumps({"error": error}), status=400))
+            answer = found.post(chat(max_tokens=1))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+            spans = found.collector.trace(found.logged(answer.headers["x-request-id"])["trace_id"], spans=4)
+            types = {span.attributes.get("error.type") for span in spans}
+            assert types == {None, "invalid_request_error", "request_refused"}
+            assert not named(spans, "POST /v1/chat/completions").failed, "a 4xx is no error of a server"
+        for reason in (SECRETS[1], {SECRETS[1]: 1}, [SECRETS[1]]):
+            choice = {"index": 0, "delta": {"content": "a"}, "finish_reason": reason}
+            engine.says(events(json.dumps({"id": "1", "choices": [choice]}), "[DONE]"))
+            answer = found.post(chat(max_tokens=1, stream=True))
+            spans = found.collector.trace(found.logged(answer.headers["x-request-id"])["trace_id"], spans=4)
+            assert named(spans, "chat sim").attributes["gen_ai.response.finish_reasons"] == ["other"]
+        said = b"".join(found.collector.bytes)
+        assert not [secret for secret in SECRETS if secret.encode() in said]
+        assert b"zzzz" not in said
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ class Kept:
         self.traces.append([*trace()])
 
 
-def tracer(ratio: float = 1.0, *, slow_s: float = 10.0, troubled: bool = True, joins: bool = True) -> tuple[Tracer, Kept]:
+def tracer(
+    ratio: float = 1.0, *, slow_s: float = 10.0, troubled: bool = True, joins: bool = True
+) -> tuple[Tracer, Kept]:
     kept = Kept()
     return Tracer(kept, Sampling(ratio), Keeping(troubled, slow_s), joins_client=joins), kept
 
@@ -97,7 +99,10 @@ def test_without_a_tracer_an_engine_hears_nothing() -> None:
         ({"outcome": "finished", "attempts": attempts("lost", "completed"), "ttft_s": 0.1}, "failover"),
         ({"outcome": "finished", "attempts": attempts("busy", "refused", "completed"), "ttft_s": 0.1}, None),
         ({"outcome": "failed", "error": UpstreamError("broken"), "ttft_s": 0.1}, "error"),
-        ({"outcome": "failed", "error": UpstreamError("broken"), "failovers": [FailedOver("lost", 1, 0.1, 1.0)]}, "error"),
+        (
+            {"outcome": "failed", "error": UpstreamError("broken"), "failovers": [FailedOver("lost", 1, 0.1, 1.0)]},
+            "error",
+        ),
         ({"outcome": "failed", "error": InvalidRequest("An engine refused it.")}, None),
         ({"error": InvalidRequest("It cannot be read.")}, None),
         ({"outcome": "cancelled", "error": ClientTooSlow(), "ttft_s": 0.1}, None),

@@ -15,7 +15,9 @@ from ..record import RequestRecord, TraceIds
 from .tree import settlement, tree
 
 _TRACEPARENT = b"traceparent"
-_NO_FAILOVER = frozenset({"refused", "busy"})  # ends of attempts whose engine did not take the request, as when all are full
+_NO_FAILOVER = frozenset(
+    {"refused", "busy"}
+)  # ends of attempts whose engine did not take the request, as when all are full
 
 
 class Queue(Protocol):

@@ -172,7 +172,8 @@ def _attempt(
             known[names.CACHED_TOKENS] = record.cached_tokens
         if record.finish_reasons:
             known[names.FINISH_REASONS] = [
-                reason if isinstance(reason, str) and reason in _KNOWN_REASONS else "other" for reason in record.finish_reasons
+                reason if isinstance(reason, str) and reason in _KNOWN_REASONS else "other"
+                for reason in record.finish_reasons
             ]
     name, common = _of_attempt(record.route, record.model or "", attempt.upstream, attempt.provider, attempt.end)
     return Span(
