@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.support.processes import ROOT, ServerFailed
 
 from . import machine, report
-from .contenders import ALL
+from .contenders import ALL, USUAL
 from .plan import KINDS, QUICK, Plan
 from .runner import Rounds
 
@@ -41,9 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--only",
         type=_some_of(ALL),
-        default=tuple(ALL),
+        default=USUAL,
         metavar="NAME,…",
-        help=f"contenders, of {', '.join(ALL)} (default: all); ratios need haproxy, added latency needs direct",
+        help=f"contenders, of {', '.join(ALL)} (default: {', '.join(USUAL)}); ratios need haproxy, added latency "
+        "needs direct",
     )
     add("--workloads", type=_some_of(KINDS), metavar="NAME,…", help="see below (default: all)")
     add(
@@ -118,7 +119,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ["python -m tests.bench"]
     if options.quick:
         words.append("--quick")
-    if options.only != tuple(ALL):
+    if options.only != USUAL:
         words.append(f"--only {','.join(options.only)}")
     for name in ("workloads", "repeats", "streams", "rate", "window", "block"):
         value = getattr(options, name)

@@ -36,6 +36,15 @@ def test_quick_run_measures_every_contender_and_workload(tmp_path: Path) -> None
     assert (tmp_path / "costs.svg").read_text().startswith("<svg ")
 
 
+def test_traces_can_be_measured() -> None:
+    names = ["cloudach", "cloudach-otel-unsampled", "cloudach-otel-all"]
+    done = bench("--quick", "--only", ",".join(names), "--workloads", "short")
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    for title in ("Cloudach", "Cloudach, traces unsampled", "Cloudach, all traces"):
+        assert f"\n{title} " in done.stdout
+
+
 def test_flags_are_documented() -> None:
     done = bench("--help")
 

@@ -8,10 +8,15 @@ from .cloudach import Cloudach
 from .direct import Direct
 from .haproxy import HAProxy
 from .litellm import LiteLLM
+from .traced import AllSampled, Unsampled
 from .vllm_router import VllmRouter
 
-ALL: dict[str, type[Contender]] = {kind.name: kind for kind in (Direct, HAProxy, Cloudach, VllmRouter, LiteLLM)}
+_KINDS: tuple[type[Contender], ...] = (Direct, HAProxy, Cloudach, Unsampled, AllSampled, VllmRouter, LiteLLM)
+ALL: dict[str, type[Contender]] = {kind.name: kind for kind in _KINDS}
 if CHECKOUT is not None:
     ALL[Before.name] = Before
 
-__all__ = ["ALL", "PROXY", "Contender", "Engine"]
+USUAL = tuple(name for name, kind in ALL.items() if kind.usual)
+"""What is measured unless some are named."""
+
+__all__ = ["ALL", "PROXY", "USUAL", "Contender", "Engine"]

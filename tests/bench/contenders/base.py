@@ -38,6 +38,8 @@ class Contender(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     """How tables call it."""
+    usual: ClassVar[bool] = True
+    """False for one that is measured only where it is asked for."""
     environment: ClassVar[Environment | None] = None
     """Where its program is, unless it came with the workspace."""
 
