@@ -84,7 +84,7 @@ def test_a_change_of_the_pods_is_announced_and_waits(start: Start, shop: Shop, p
     shop.state("Ready")
     shop.apply(model(image="example.com/engine:2"))
     until(lambda: "ReplacementPending" in shop.condition("Progressing"), "the announcement")
-    _, found, command = shop.condition("Progressing").partition("To let it: kubectl ")
+    _, found, command = shop.condition("Progressing").partition("To allow it: kubectl ")
     assert found
     assert len(paper.clusters["sim"]) == 1
     shop.kubectl(*command.split())  # as it is told
@@ -151,7 +151,7 @@ def test_deletion_waits_for_the_streams(start: Start, shop: Shop, paper: Paper) 
     paper.held.add("sim")
     shop.run("delete", "model", "sim", "--wait=false")
     until(lambda: override(paper).get("autoscaling_config", {}).get("initial_replicas") == 0, "replicas told to go")
-    until(lambda: "2 left" in shop.condition("Progressing"), "the streams that are left")
+    until(lambda: "Replicas that are left: 2." in shop.condition("Progressing"), "the streams that are left")
     assert shop.status()["state"] == "Deleting"
     assert shop.get("rayservice"), "it must stay as long as streams run"
     paper.held.clear()
@@ -245,7 +245,7 @@ def test_who_holds_a_name_keeps_it_and_both_say_so(start: Start, shop: Shop) -> 
     shop.state("Ready", "young")
     until(lambda: shop.status("young").get("names") == ["young", "chat"], "the names")
     shop.apply(model("old", aliases=["chat"]))
-    until(lambda: "'chat' is serving/young's" in shop.condition("Degraded", "old"), "the older one is refused")
+    until(lambda: "'chat' belongs to serving/young." in shop.condition("Degraded", "old"), "the older one is refused")
     until(lambda: "serving/old asks for 'chat'" in shop.condition("Degraded", "young"), "the holder is told")
     first.stop(PATIENCE_S)
     start()
@@ -397,7 +397,7 @@ def test_two_models_with_one_id(start: Start, shop: Shop) -> None:
     # Times of creation are whole seconds.
     until(lambda: shop.get("model", "a")["metadata"]["creationTimestamp"] < _now(), "another second")
     shop.apply(model("b", id="chat"))
-    until(lambda: f"'chat' is {NAMESPACE}/a's" in shop.condition("Degraded", "b"), "the condition")
+    until(lambda: f"'chat' belongs to {NAMESPACE}/a." in shop.condition("Degraded", "b"), "the condition")
     assert not shop.get("rayservice", "b")
     shop.run("patch", "model", "b", "--type=merge", "-p", '{"spec": {"id": "other"}}')
     shop.state("Ready", "b")

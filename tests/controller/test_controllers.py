@@ -179,8 +179,8 @@ def test_what_is_told_of_itself(start: Start, shop: Shop) -> None:
     assert httpx.get(f"{controller.url}/healthz", timeout=PATIENCE_S).status_code == 200
     told = f'cloudach_model_ready_replicas{{model="sim",namespace="{NAMESPACE}"}} 1.0'
     until(lambda: told in metrics(controller), "the metrics, which follow the status")
-    assert {"service": "controller", "event": "applied"}.items() <= next(
-        line for line in logged(controller) if line["event"] == "applied"
+    assert {"service": "controller", "event": "RayService changed"}.items() <= next(
+        line for line in logged(controller) if line["event"] == "RayService changed"
     ).items()
     shop.run("delete", "model", "sim", "--timeout=150s")
     until(lambda: 'model="sim"' not in metrics(controller), "the metrics' end")
@@ -197,7 +197,7 @@ def test_a_controller_of_another_release_leaves_the_models_alone_and_says_so(
     other = {"namespace": NAMESPACE, "name": "other", "duration_s": 8, "renew_s": 6}
     admin = {"kubeconfig": str(cluster.kubeconfig)}
     second = start(kubernetes=admin, leader_election=other, ray={"stream_limit_s": 100})
-    until(lambda: "another controller works on these Models" in second.output, "its words")
+    until(lambda: "another controller works on the Models of a namespace" in second.output, "its words")
     assert 'cloudach_controller_namespace_foreign{namespace="serving"} 1.0' in metrics(second)
     answer = httpx.get(f"{second.url}/readyz", timeout=PATIENCE_S)
     assert (answer.status_code, "namespace serving is left alone" in answer.text) == (200, True)

@@ -32,7 +32,7 @@ def test_a_change_that_a_stopped_operator_has_not_seen(start: Start, shop: Shop,
     until(lambda: shop.condition("Degraded").startswith("True KubeRayBehind"), "the condition")
     after = shop.get("rayservice")["metadata"]["generation"]
     told = shop.condition("Degraded")
-    assert f"has taken generation {before} of the RayService, which is at {after}, since 20" in told
+    assert f"has read generation {before} of the RayService, but it is at generation {after}, since 20" in told
     assert shop.condition("Progressing").startswith("True KubeRayBehind")
     status = shop.status()
     assert (status["state"], status["readyReplicas"]) == ("Degraded", 1), "what runs is served on"

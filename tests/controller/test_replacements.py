@@ -28,7 +28,7 @@ def shop(cluster: Cluster) -> Shop:
 def approve(shop: Shop) -> None:
     """By the command that the Model tells."""
     until(lambda: "ReplacementPending" in shop.condition("Progressing"), "the question")
-    shop.kubectl(*shop.condition("Progressing").partition("To let it: kubectl ")[2].split())
+    shop.kubectl(*shop.condition("Progressing").partition("To allow it: kubectl ")[2].split())
 
 
 def fails_to_start(shop: Shop, paper: Paper, **spec: Any) -> str:
@@ -137,7 +137,7 @@ def test_a_deletion_waits_for_streams_and_not_for_a_second_cluster(start: Start,
     fails_to_start(shop, paper, drainSeconds=600)
     paper.held.add(first)
     shop.run("delete", "model", "sim", "--wait=false")
-    until(lambda: "1 left" in shop.condition("Progressing"), "the streams that are left")
+    until(lambda: "Replicas that are left: 1." in shop.condition("Progressing"), "the streams that are left")
     assert shop.get("rayservice"), "it must stay as long as streams run"
     paper.held.clear()
     until(lambda: not shop.get("model"), "the Model's end")

@@ -33,7 +33,7 @@ STATUS = ModelStatus(
             ConditionType.PROGRESSING,
             False,
             Reason.REPLACEMENT_PENDING,
-            "To let it: kubectl annotate",
+            "To allow it: kubectl annotate",
             generation=1,
             now=datetime.now(UTC),
         ),

@@ -29,19 +29,19 @@ LABEL_MODEL = f"{GROUP}/model"
 
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "cloudach-controller"
-"""The value of LABEL_MANAGED_BY, and the controller's field manager in server-side apply."""
+"""This is the value of LABEL_MANAGED_BY, and the controller's field manager in server-side apply."""
 
 ANNOTATION_WAKE_REQUESTED_AT = f"{GROUP}/wake-requested-at"
-"""RFC 3339. Wakes a sleeping Model. Gateways of version 0.1 write it; later ones write to the Model's ModelUse."""
+"""This time (RFC 3339) wakes a Model. Gateways of version 0.1 write it; later ones write to its ModelUse."""
 
 ANNOTATION_LAST_REQUEST_AT = f"{GROUP}/last-request-at"
-"""RFC 3339. Keeps a Model awake. Gateways of version 0.1 write it; later ones write to the Model's ModelUse."""
+"""This time (RFC 3339) keeps a Model awake. Gateways of version 0.1 write it; later ones write to its ModelUse."""
 
 ANNOTATION_ALLOW_REPLACEMENT = f"{GROUP}/allow-replacement"
-"""The operator's word for a change that takes a second set of pods: their hash, `once:<text>` or `always`."""
+"""With this the operator allows a change that takes a second set of pods: their hash, `once:<text>` or `always`."""
 
 GPU_TYPE_LABEL = "nvidia.com/gpu.product"
-"""The node label that `spec.gpu.type` is compared with unless the controller is told another one."""
+"""`spec.gpu.type` is compared with this node label unless the controller's settings name another one."""
 
 MAX_NAME_LENGTH = 47
-"""KubeRay takes no longer name for a RayService, which has the name of its Model."""
+"""A RayService has its Model's name, and KubeRay accepts at most this many characters."""

@@ -1,4 +1,4 @@
-"""The composition root: connects, waits for the Lease, works, and gives the Lease back."""
+"""The composition root connects, waits for the Lease, works, and gives the Lease back."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from .settings import Settings
 
 log = logging.getLogger(__name__)
 
-_PARTING_S = 10.0  # a pod has 30 s from SIGTERM on
+_RELEASE_S = 10.0  # a pod has 30 s from SIGTERM on
 
 
 async def run(settings: Settings) -> int:
-    """The exit code: 0 after SIGTERM, 1 when it cannot go on and should be started anew."""
+    """Returns the exit code: 0 after SIGTERM, 1 when it cannot go on and should be started anew."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,7 +43,7 @@ async def run(settings: Settings) -> int:
     try:
         async with (
             connect(kubernetes.kubeconfig, agent=MANAGER) as transport,
-            # Head services are headless: a kept connection, or a remembered address, would stay with a pod that was.
+            # Head services are headless: a kept connection or a remembered address would stay with a pod that has gone.
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, use_dns_cache=False)) as session,
             health.serving(settings.listen.host, settings.listen.port, state.unready, state.notes) as port,
         ):
@@ -51,7 +51,7 @@ async def run(settings: Settings) -> int:
             api = KubeClient(transport, manager=MANAGER, timeout_s=kubernetes.timeout_s)
             code = await _until(stop, _lead(api, session, settings, state))
             if code == 0:
-                await _part(api, settings)
+                await _release_ending(api, settings)
             return code
     except (KubeError, OSError) as error:
         print(f"cloudach-controller: {error}", file=sys.stderr)
@@ -75,17 +75,18 @@ class _Readiness:
         return "" if self.standby else "the API server has not answered yet"
 
 
-async def _part(api: KubeClient, settings: Settings) -> None:
-    """A pod that stops may go with its namespace, and then nobody else lets go of the Models in there."""
+async def _release_ending(api: KubeClient, settings: Settings) -> None:
+    """Releases Models whose namespace is being deleted. This pod may be the last one that can, if it goes with it."""
     namespaces = {*settings.kubernetes.namespaces, settings.leader_election.namespace}
     try:
-        async with asyncio.timeout(_PARTING_S):
+        async with asyncio.timeout(_RELEASE_S):
             await Endings(api).let_go_of_ending(sorted(namespaces))
     except TimeoutError:
         log.warning("the API server was too slow to say which namespaces are being deleted")
 
 
 async def _until(stop: asyncio.Event, work: Any) -> int:
+    """Does the work until the stop comes, and returns the exit code."""
     working = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +105,7 @@ async def _until(stop: asyncio.Event, work: Any) -> int:
 
 
 async def _lead(api: KubeClient, session: aiohttp.ClientSession, settings: Settings, state: _Readiness) -> None:
-    """Until cancelled. Raises LostLease."""
+    """Works until it is cancelled, as soon as it holds the Lease. Raises LostLease."""
     election = settings.leader_election
     identity = f"{os.environ.get('POD_NAME') or socket.gethostname()}_{secrets.token_hex(4)}"
     tokens = OwnTokens(api, settings.ray)
@@ -137,7 +138,7 @@ async def _lead(api: KubeClient, session: aiohttp.ClientSession, settings: Setti
     finally:
         metrics.LEADER.set(0)
         if lease.held:
-            # Only after the last write of ours: the next one may begin at once.
+            # Only after our last write, because the next leader may begin at once.
             await asyncio.shield(lease.release())
 
 

@@ -185,7 +185,7 @@ class Manager:
 
     def _take_up(self, space: Space) -> None:
         space.worked_on = True
-        log.info("namespace taken up", extra={"namespace": space.name})
+        log.info("the Models of a namespace are worked on", extra={"namespace": space.name})
         for models in self._models:
             if models.namespace == space.namespace:
                 for key in models.objects:
@@ -202,11 +202,11 @@ class Manager:
         while True:
             key = await self._queue.take()
             if not self._is_worked_on(key):
-                self._queue.done(key)  # it comes again with its namespace
+                self._queue.done(key)  # it is added again when its namespace can be read
                 continue
             ours = await self._claims.is_ours(key[0])
             if not ours:
-                self._queue.done(key)  # it comes again when it is ours
+                self._queue.done(key)  # it is added again when the namespace is ours
                 if ours is None:
                     self._queue.add_after(key, _UNCLAIMED_S)
                 continue
@@ -234,7 +234,7 @@ class Manager:
         delay = self._queue.failed(key)
         if error is not None:
             text = {"model": "/".join(key), "error": str(error), "retry_s": round(delay, 1)}
-            log.warning("tried again later", extra=text)
+            log.warning("a look at a Model failed and is repeated later", extra=text)
 
     async def _resync(self) -> None:
         while True:
@@ -250,7 +250,7 @@ class Manager:
         self._queue.add(key)
 
     def _claim(self, key: Key) -> None:
-        """Notes which serving names the Model asks for. A wrong spec changes nothing; gateways do likewise."""
+        """Notes which serving names the Model asks for. An invalid spec changes nothing, as in gateways."""
         obj = self._all_models.get(key)
         if obj is None:
             self._parsed.forget(key)

@@ -50,7 +50,7 @@ _MOVING = (State.PENDING, State.DEPLOYING, State.SCALING, State.DELETING, State.
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """It holds what the informers see, by Model."""
+    """The cache holds what the informers see, by Model."""
 
     models: Mapping[Key, dict[str, Any]]
     ray_services: Mapping[Key, dict[str, Any]]
@@ -127,7 +127,7 @@ class Reconciler:
         if found.foreign:
             seen = replace(await self._look(key, model, None), foreign=found.foreign)
             return await self._say(obj, model, wanted, Plan("none", None), seen, now)
-        # A spec of it was taken, so there was a RayService, and somebody deleted it.
+        # An earlier spec was in force, so there was a RayService, and somebody deleted it.
         vanished = there is None and model.status.observed_generation is not None
         if there is not None:
             there = await self._ray_services.adopt(key, there, owner(model))
@@ -135,7 +135,7 @@ class Reconciler:
             seen = await self._look(key, model, None)
             return await self._say(obj, model, wanted, Plan("none", None), seen, now)
         exposed = await self._companions.protect(key, model)
-        if exposed and there is None:  # rather no engine than one that everybody reaches
+        if exposed and there is None:  # no engine is better than one that everybody reaches
             done, refused, applied = Plan("none", None), exposed, None
         else:
             done, refused, applied = await self._bring_about(key, model, wanted, there, now)
@@ -167,7 +167,7 @@ class Reconciler:
                 raise
             if there is None:
                 return Plan("none", None), str(error), None
-            token_secret = ""  # what runs goes on, and a cluster of now shares a token
+            token_secret = ""  # what runs goes on, and a cluster that is made now gets the shared token
         around = replace(self._ray_services.around(key, pods), token_secret=token_secret)
         done = plan(model, wanted, there, settings, target=target, now=now, around=around)
         if there is not None:
@@ -189,7 +189,9 @@ class Reconciler:
             self._ray_services.refused(key, done, str(error))
             return done, str(error), there
         metrics.CHANGES.labels(done.change).inc()
-        log.info("applied", extra={"model": "/".join(key), "change": done.change, "replicas": wanted.replicas})
+        log.info(
+            "RayService changed", extra={"model": "/".join(key), "change": done.change, "replicas": wanted.replicas}
+        )
         if key in self._cache.models:
             await self._tell(self._cache.models[key], news.of_change(done.change, key[1]))
         return done, "", applied
@@ -258,7 +260,7 @@ class Reconciler:
             head = head_of(name, token_secret=ray_tokens.secret_of(there, pods, name))
             view = await self._observer.replicas_of(model, head) if head is not None else None
             if head is None or view is None:
-                continue  # nobody can tell it anything
+                continue  # its dashboard cannot be asked
             app = with_current_options(view.app or {}, model, wanted, asked_anew=False, target=None)
             if app is not None:
                 await self._observer.tell(model, head, app)
@@ -274,7 +276,7 @@ class Reconciler:
         except KubeError as error:
             if not is_refusal(error):
                 raise
-            log.warning("RayService not deleted", extra={"model": "/".join(key), "error": str(error)})
+            log.warning("the RayService could not be deleted", extra={"model": "/".join(key), "error": str(error)})
             return str(error)
         return ""
 
@@ -338,7 +340,7 @@ class Reconciler:
     async def _budget(self, key: Key, model: Model, now: ModelStatus, seen: Observation) -> None:
         desired, ready = now.desired_replicas or 0, now.ready_replicas or 0
         if seen.unreachable and desired:
-            return  # nobody knows which replicas answer, so it stays as it is
+            return  # nobody knows which replicas answer, so the budget stays as it is
         if not self._settings.rollout.disruption_budgets:
             desired = 0
         running = seen.replicas.ready if seen.replicas is not None else 0
@@ -358,7 +360,7 @@ class Reconciler:
         except KubeError as error:
             if not is_refusal(error):
                 raise
-            log.warning("no key can be made", extra={"model": "/".join(key), "error": str(error)})
+            log.warning("no engine key could be made", extra={"model": "/".join(key), "error": str(error)})
             return model.status.engine_key
 
     async def _write(self, obj: dict[str, Any], old: ModelStatus, new: ModelStatus) -> None:
@@ -379,7 +381,7 @@ class Reconciler:
 
     async def _tell(self, obj: dict[str, Any], told: Iterable[News]) -> None:
         for one in told:
-            log.info("told", extra={"model": "/".join(_key(obj)), "reason": one.reason})
+            log.info("event chosen", extra={"model": "/".join(_key(obj)), "reason": one.reason})
             await self._events.tell(obj, one.kind, one.reason, one.message)
 
     async def _finalizers(self, obj: dict[str, Any], finalizers: list[str]) -> None:

@@ -1,5 +1,6 @@
-"""Every setting of the controller: its unit, its default and why. `cloudach_service.settings` reads them from one file.
+"""These classes hold every setting of the controller, with its unit, its default and the reason for it.
 
+`cloudach_service.settings` reads them from one file.
 docs/reference/settings.md is made from these classes by `make settings-docs`.
 """
 
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 _LABEL_NAME = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 
 ObjectName = Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
-"""Kubernetes takes this as a name of a Secret or a Lease."""
+"""Kubernetes accepts this as the name of a Secret or a Lease."""
 Namespace = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 Image = Annotated[str, Field(pattern=r"^[^\s]+$")]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti|P|Pi|E|Ei|e[0-9]+)?$")]
@@ -53,7 +54,7 @@ Peers = tuple[dict[str, Any], ...]
 class Listen(Group):
     """These settings say where /healthz, /readyz and /metrics are served."""
 
-    host: Host = Field("127.0.0.1", description="address to listen on")
+    host: Host = Field("127.0.0.1", description="the address to listen on")
     port: Port = Field(8080, description="0: a free one, printed at start")
 
 
@@ -63,9 +64,11 @@ class Kubernetes(Group):
     kubeconfig: Path | None = Field(
         None, description="for runs outside a cluster; empty: the pod's service account, or else $KUBECONFIG"
     )
-    namespaces: tuple[Namespace, ...] = Field((), description="whose Models are served; empty: all namespaces")
-    timeout_s: Seconds = Field(15.0, description="one request to the API server")
-    resync_s: Seconds = Field(60.0, description="a Model that no other look is planned for is looked at so often")
+    namespaces: tuple[Namespace, ...] = Field(
+        (), description="namespaces whose Models are served; empty: all namespaces"
+    )
+    timeout_s: Seconds = Field(15.0, description="deadline of one request to the API server")
+    resync_s: Seconds = Field(60.0, description="pause between two looks at a Model for which no other look is planned")
     workers: int = Field(4, ge=1, le=1000, description="Models worked on at the same time")
     retry_max_s: Seconds = Field(30.0, description="a Model that fails is tried again after 0.2 s, doubled up to this")
 
@@ -73,12 +76,18 @@ class Kubernetes(Group):
 class LeaderElection(Group):
     """Several controllers may run, and the one that holds the Lease works."""
 
-    enabled: bool = Field(True, description="off: it works without a Lease; never run two like that")
+    enabled: bool = Field(
+        True, description="off: the controller works without a Lease; never run two controllers like that"
+    )
     namespace: Namespace = Field("default", description="the Lease's namespace")
     name: ObjectName = Field("cloudach-controller", description="the Lease's name")
-    duration_s: int = Field(15, ge=2, le=86_400, description="a leader that was not heard of for so long is replaced")
-    renew_s: Seconds = Field(10.0, description="a leader that cannot renew for so long stops; less than duration_s")
-    retry_s: Seconds = Field(2.0, description="pause between two tries; less than renew_s")
+    duration_s: int = Field(
+        15, ge=2, le=86_400, description="a leader that has not renewed its Lease for this time is replaced"
+    )
+    renew_s: Seconds = Field(
+        10.0, description="a leader that cannot renew its Lease for this time stops; less than duration_s"
+    )
+    retry_s: Seconds = Field(2.0, description="pause between two tries to get or renew the Lease; less than renew_s")
 
     @model_validator(mode="after")
     def _in_order(self) -> LeaderElection:
@@ -96,7 +105,7 @@ class Inference(Group):
     ray_version: str = Field(
         "2.60.0",
         pattern=r"^[0-9][0-9A-Za-z.+-]*$",
-        description="the version of Ray in that image; KubeRay wants to know",
+        description="the version of Ray in that image; KubeRay asks for it",
     )
     gpu_type_label: str = Field(
         GPU_TYPE_LABEL, pattern=_LABEL_NAME, description="node label that a Model's gpu.type is compared with"
@@ -106,18 +115,20 @@ class Inference(Group):
     head_node_selector: dict[str, str] = Field(
         default_factory=dict, description="labels that a node must have for head pods"
     )
-    head_tolerations: tuple[Toleration, ...] = Field((), description="taints that head pods put up with")
+    head_tolerations: tuple[Toleration, ...] = Field((), description="taints of nodes that head pods tolerate")
     head_with_model: bool = Field(
-        False, description="head pods go where their Model's nodeSelector, tolerations and affinity say, gpu.type aside"
+        False, description="head pods follow their Model's nodeSelector, tolerations and affinity, but not gpu.type"
     )
     autoscaler_cpu: Quantity = Field("200m", description="CPU request of Ray's autoscaler, beside the head in its pod")
     autoscaler_memory: Quantity = Field("512Mi", description="memory request and limit of Ray's autoscaler")
     worker_cpu: Quantity = Field("2", description="CPU request of a worker pod, where the Model gives none")
     worker_memory: Quantity = Field("8Gi", description="memory request of a worker pod, where the Model gives none")
     shared_memory: Quantity = Field(
-        "8Gi", description="size limit of /dev/shm, which engines on several GPUs talk through"
+        "8Gi", description="size limit of /dev/shm, through which the processes of an engine on several GPUs talk"
     )
-    worker_idle_s: int = Field(60, ge=1, le=10**9, description="a worker pod without a replica goes after so long")
+    worker_idle_s: int = Field(
+        60, ge=1, le=10**9, description="a worker pod without a replica is removed after this time"
+    )
     env: dict[VariableName, VariableText] = Field(
         default_factory=dict, description="further environment variables of all Ray pods"
     )
@@ -136,7 +147,7 @@ class Ray(Group):
         "cloudach-ray-token",
         description="Secret, one in each namespace, whose entry auth_token locks Ray's dashboard; made where missing",
     )
-    token_auth: bool = Field(True, description="off: whoever reaches port 8265 of a head rules that cluster")
+    token_auth: bool = Field(True, description="off: anyone who reaches port 8265 of a head controls that cluster")
     token_per_model: bool = Field(
         True, description="new clusters have a token of their Model's own; off: they have that of token_secret"
     )
@@ -144,7 +155,7 @@ class Ray(Group):
         960,
         ge=1,
         le=10**9,
-        description="the longest stream: old clusters and ingress processes stay so long; above the gateway's",
+        description="the longest stream; old clusters and ingress processes stay this long; above the gateway's limit",
     )
     gcs_redis_address: str | None = Field(
         None,
@@ -159,18 +170,18 @@ class Ray(Group):
     endpoint_url: ModelUrl = Field(
         "http://{name}-serve-svc.{namespace}.svc:8000", description="base URL of a Model's engines, for the gateway"
     )
-    timeout_s: Seconds = Field(5.0, description="one request to the dashboard")
+    timeout_s: Seconds = Field(5.0, description="deadline of one request to the dashboard")
     kuberay_late_s: Seconds = Field(
-        60.0, description="KubeRay that has not acted on a change for so long is told of, as KubeRayBehind"
+        60.0, description="a change on which KubeRay has not acted for this time is reported as KubeRayBehind"
     )
     poll_s: Seconds = Field(2.0, description="pause between two looks at a Model on its way")
     steady_poll_s: Seconds = Field(15.0, description="pause between two looks at a Model that is as it should be")
     polls_per_s: Annotated[float, Field(gt=0)] = Field(
         10.0,
-        description="looks at all Models at rest together; with many Models the pauses grow",
+        description="most looks per second at all Models at rest together; with many Models the pauses grow",
     )
     drain_margin_s: Seconds = Field(
-        60.0, description="a deleted Model's pods go at the latest so long after its drainSeconds, for Serve to stop"
+        60.0, description="time that Serve gets to stop a deleted Model after drainSeconds; then the pods are deleted"
     )
 
 
@@ -183,12 +194,12 @@ class GcsStore(Group):
         description="host:port of a Valkey or Redis that holds nothing else; ray.gcs_redis_address goes before it",
     )
     password_file: Path = Field(
-        Path("/etc/cloudach-gcs-store/password"), description="file with the password of its user `default`"
+        Path("/etc/cloudach-gcs-store/password"), description="file with the password of the store's user `default`"
     )
-    pods: Peers = Field((), description="its pods, as `to` of a NetworkPolicy; empty: that port anywhere")
-    new_clusters: bool = Field(True, description="off: new clusters do without it; those that have it keep it")
-    timeout_s: Seconds = Field(5.0, description="one request to it")
-    poll_s: Seconds = Field(5.0, description="pause between two looks at it")
+    pods: Peers = Field((), description="the store's pods, as `to` of a NetworkPolicy; empty: its port at any address")
+    new_clusters: bool = Field(True, description="off: new clusters do not use the store; clusters that use it keep it")
+    timeout_s: Seconds = Field(5.0, description="deadline of one request to the store")
+    poll_s: Seconds = Field(5.0, description="pause between two looks at the store")
 
 
 _PRIVATE = (
@@ -220,7 +231,7 @@ class NetworkPolicy(Group):
         (), description="ranges that are not the internet, beside the private ones: such as public addresses of pods"
     )
     api_server: tuple[dict[str, Any], ...] = Field(
-        (), description="NetworkPolicyEgressRules by which a head, whose autoscaler asks it, reaches the API server"
+        (), description="NetworkPolicyEgressRules by which the autoscaler in a head reaches the API server"
     )
     extra_egress: tuple[dict[str, Any], ...] = Field((), description="further NetworkPolicyEgressRules of all pods")
 
@@ -231,15 +242,15 @@ class NetworkPolicy(Group):
 
 
 class Rollout(Group):
-    """These settings say how changes of a Model come to its pods."""
+    """These settings say how changes of a Model reach its pods."""
 
     replacement: Literal["ask", "at_once"] = Field(
         "ask",
-        description="changes that take a second set of pods: ask waits for cloudach.dev/allow-replacement",
+        description="changes that take a second set of pods; ask: they wait for cloudach.dev/allow-replacement",
     )
     progress_deadline_s: Seconds = Field(
         1800.0,
-        description="a Model on its way that makes no step for so long says so; nothing is rolled back",
+        description="a change without a step for this time gets ProgressDeadlineExceeded; nothing is rolled back",
     )
     disruption_budgets: bool = Field(
         True,
@@ -248,7 +259,7 @@ class Rollout(Group):
 
 
 class Settings(Group):
-    """The settings of the controller."""
+    """All settings of the controller are here."""
 
     listen: Listen = Listen()
     kubernetes: Kubernetes = Kubernetes()

@@ -69,15 +69,15 @@ BEHIND: dict[str, tuple[Observation, str]] = {
     "not looked at": (seen({}, creationTimestamp=ago(70)), "no cluster of the RayService, since 2026-11-01T11:58:50Z."),
     "an older generation": (
         seen({**ACTIVE, **COUNTS, "observedGeneration": 7}, generation=9, managedFields=applied(65)),
-        "KubeRay has taken generation 7 of the RayService, which is at 9, since 2026-11-01T11:58:55Z.",
+        "KubeRay has read generation 7 of the RayService, but it is at generation 9, since 2026-11-01T11:58:55Z.",
     ),
     "the head is ready, and nothing comes": (
         seen(PENDING, pod("m-1", ready=True, head=True, since_s=61)),
-        "tells nothing of what Serve does there, since",
+        "reports nothing about Serve there, since",
     ),
     "its finalizer stays": (
         seen({**ACTIVE, **COUNTS}, creationTimestamp=ago(900), deletionTimestamp=ago(65)),
-        "KubeRay has not let go of the RayService, which is being deleted, since 2026-11-01T11:58:55Z.",
+        "KubeRay still holds the RayService, which is being deleted, since 2026-11-01T11:58:55Z.",
     ),
 }
 FOLLOWS: dict[str, Observation] = {

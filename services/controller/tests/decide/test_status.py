@@ -362,7 +362,7 @@ def test_replicas_that_go_one_by_one_make_steps() -> None:
 
 
 def test_a_change_that_waits_for_a_word_is_not_on_its_way() -> None:
-    waits = Plan("none", None, "To let it: kubectl")
+    waits = Plan("none", None, "To allow it: kubectl")
     before = told(model(), seen(replicas(2)), waits)[2]
     assert before.progressed_at is None
 

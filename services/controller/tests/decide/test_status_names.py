@@ -39,7 +39,7 @@ def test_a_model_whose_id_is_anothers_is_not_served() -> None:
     state, wrong, names = served(seen(), Grant(refused=(Refusal("qwen", OWNER),)))
     assert (state, names) == ("Failed", ())
     assert wrong.startswith("True NameTaken: ")
-    assert "'qwen' is llm/a's" in wrong
+    assert "'qwen' belongs to llm/a." in wrong
 
 
 @pytest.mark.parametrize("spec", [{}, {"replicas": 0}])
@@ -63,7 +63,7 @@ def test_a_model_without_one_of_its_aliases_starts_as_any_other() -> None:
     grant = Grant(("qwen",), refused=(Refusal("chat", OWNER), Refusal("talk", OWNER)))
     state, wrong, names = served(seen(pods=(pod(),)), grant)
     assert (state, names) == ("Deploying", ("qwen",))
-    assert "'chat' is llm/a's. So are 1 more." in wrong
+    assert "'chat' belongs to llm/a. Further names that are taken: 1." in wrong
     assert served(seen(replicas(2)), grant)[0] == "Degraded"
     pulling = container(state={"waiting": {"reason": "ImagePullBackOff"}})
     assert served(seen(pods=(pulling,)), grant)[1].startswith("True ImagePullFailed")

@@ -37,7 +37,7 @@ class Companions:
     policies: Mapping[Key, dict[str, Any]]
     budgets: Mapping[Key, dict[str, Any]]
     budgets_missing: Callable[[str], bool]
-    """It tells the like of budgets."""
+    """It tells this of disruption budgets."""
 
     def use(self, key: Key, model: Model) -> ModelUse | None:
         """Returns what gateways have told of this Model; not what they told of an earlier Model of the same name."""
@@ -54,11 +54,11 @@ class Companions:
         try:
             await self.api.create(MODEL_USES, key[0], use_object(model))
         except (Conflict, NotFound):
-            pass  # It is there already, that of a Model before this one still goes, or the kind has just been removed.
-        except KubeError as error:  # it is not put to sleep, and all else goes on
+            pass  # It exists, an earlier Model's is still being deleted, or the kind has just been removed.
+        except KubeError as error:  # the Model is not put to sleep, and all else goes on
             if not is_refusal(error):
                 raise
-            log.warning("no ModelUse can be made", extra={"model": "/".join(key), "error": str(error)})
+            log.warning("no ModelUse could be made", extra={"model": "/".join(key), "error": str(error)})
 
     async def protect(self, key: Key, model: Model) -> str:
         """Creates, changes and deletes the Model's network policies. Returns the API server's words if it
@@ -99,7 +99,9 @@ class Companions:
         except KubeError as error:
             if not is_refusal(error):
                 raise
-            log.warning("no disruption budget", extra={"model": "/".join(key), "error": str(error)})
+            log.warning(
+                "the disruption budget could not be written", extra={"model": "/".join(key), "error": str(error)}
+            )
 
     async def _apply(
         self, kind: Kind, namespace: str, model: Model, there: dict[str, Any] | None, wanted: dict[str, Any]

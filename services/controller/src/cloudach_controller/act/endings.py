@@ -42,7 +42,7 @@ class Endings:
             found = await self._api.get(NAMESPACES, None, namespace)
         except KubeError as error:
             if not isinstance(error, NotFound):
-                log.debug("namespace not read", extra={"namespace": namespace, "error": str(error)})
+                log.debug("a namespace could not be read", extra={"namespace": namespace, "error": str(error)})
             return False
         return bool(found["metadata"].get("deletionTimestamp"))
 
@@ -79,11 +79,16 @@ class Endings:
                     await self.let_go(namespace)
                 except KubeError as error:
                     extra = {"namespace": namespace, "error": str(error)}
-                    log.warning("Models hold up the end of their namespace", extra=extra)
+                    log.warning(
+                        "Models could not be released, and keep their namespace from being deleted", extra=extra
+                    )
 
     async def _release(self, model: dict[str, Any]) -> None:
         meta = model["metadata"]
         left = [each for each in meta["finalizers"] if each != FINALIZER]
         body = {"metadata": {"finalizers": left, "resourceVersion": meta["resourceVersion"]}}
         await self._api.merge(MODELS, meta["namespace"], meta["name"], body)
-        log.info("let go with its namespace", extra={"model": f"{meta['namespace']}/{meta['name']}"})
+        log.info(
+            "Model released, because its namespace is being deleted",
+            extra={"model": f"{meta['namespace']}/{meta['name']}"},
+        )

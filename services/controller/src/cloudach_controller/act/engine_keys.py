@@ -57,7 +57,10 @@ class EngineKeys:
             except NotFound:
                 pass
             except Refused as error:  # a right that is missing is no reason to keep the Model
-                log.warning("a key stays behind", extra={"model": "/".join(model), "error": str(error)})
+                log.warning(
+                    "the engine key of a deleted Model could not be removed",
+                    extra={"model": "/".join(model), "error": str(error)},
+                )
 
     async def _make(self, namespace: str, name: str) -> str:
         """Makes a key, but never overwrites one, because engines run with it. Raises Conflict when somebody else has

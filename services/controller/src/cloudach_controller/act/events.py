@@ -1,5 +1,6 @@
-"""The controller tells of Models in Events. The same event again raises its count. What cannot be written is logged and
-forgotten.
+"""The controller writes Kubernetes events about Models. When an event occurs again, its count is raised.
+
+An event that cannot be written is logged and forgotten.
 
 Each controller writes events of its own, as client-go does. So it needs no right to read those of others, and a restart
 neither loses one nor counts it wrongly.
@@ -41,7 +42,7 @@ class Events:
                 self._told[same] = await self._first(meta, kind, reason, message), 1
         except KubeError as error:
             text = {"model": f"{meta['namespace']}/{meta['name']}", "reason": reason, "error": str(error)}
-            log.warning("event not written", extra=text)
+            log.warning("an event could not be written", extra=text)
             return
         self._told.move_to_end(same)
         while len(self._told) > _REMEMBERED:

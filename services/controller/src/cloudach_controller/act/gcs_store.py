@@ -17,7 +17,7 @@ _BATCH = 500
 
 
 class StoreAway(Exception):
-    """The store does not answer, or refuses."""
+    """The store does not answer, or refuses the command."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ class GcsUsers:
         except StoreAway as error:
             self._lost(error)
             return
-        # The Secret comes last: a head that has its password is let in.
+        # The Secret comes last, so that a head that has its password is let in.
         await self._write(key, secret)
         if self._run == run:  # a store that has begun anew meanwhile may have lost the user
             self._granted[key] = wanted
@@ -126,13 +126,13 @@ class GcsUsers:
             except StoreAway as error:
                 self._lost(error)
             except KubeError as error:
-                log.warning("a password stays behind", extra={"error": str(error)})
+                log.warning("the password of a deleted Model could not be removed", extra={"error": str(error)})
             await asyncio.sleep(pause_s)
 
     def _lost(self, error: StoreAway) -> None:
         metrics.GCS_STORE_UP.set(0)
         if self._run:
-            log.error("the store of Ray's state is away", extra={"error": str(error)})
+            log.error("the store of Ray's state does not answer", extra={"error": str(error)})
         self._run = ""
         self._granted.clear()
 
@@ -156,9 +156,12 @@ class GcsUsers:
                 body = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data}
                 await self._api.create(SECRETS, namespace, body)
         except Conflict:
-            raise  # two Models of a namespace made it at once; the second try finds it
+            raise  # two Models of a namespace made the Secret at once; the second try finds it
         except Refused as error:
-            log.warning("no password can be written", extra={"model": "/".join(key), "error": str(error)})
+            log.warning(
+                "no password for the store of Ray's state could be written",
+                extra={"model": "/".join(key), "error": str(error)},
+            )
 
     async def _sweep(self, store: Store) -> None:
         """Deletes users of Models that are gone, with the keys of their clusters, once their last cluster is
@@ -176,7 +179,10 @@ class GcsUsers:
             for uid in await store.clusters_of(user):
                 await store.drop(uid)
             await store.remove(user)
-            log.info("removed from the store of Ray's state", extra={"model": f"{one.namespace}/{one.name}"})
+            log.info(
+                "user of a deleted Model removed from the store of Ray's state",
+                extra={"model": f"{one.namespace}/{one.name}"},
+            )
             await self._forget_password(one)
 
     def _is_orphan(self, one: Owner) -> bool:
@@ -188,7 +194,7 @@ class GcsUsers:
 
     async def _forget_password(self, one: Owner) -> None:
         if (one.namespace, one.name) in self._models or not self._has_entry((one.namespace, one.name)):
-            return  # the entry is that of another Model of this name
+            return  # the entry belongs to another Model of this name
         try:
             await self._api.merge(SECRETS, one.namespace, GCS_STORE_SECRET, {"data": {one.name: None}})
         except NotFound:

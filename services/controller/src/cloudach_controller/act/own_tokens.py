@@ -48,7 +48,7 @@ class OwnTokens:
         self._clock = clock
         self._seeds: dict[str, str | None] = {}  # by namespace; None: there is none that we may read or make
         self._trouble: dict[str, KubeError] = {}  # what the API server said last, by namespace
-        self._look_at: dict[str, float] = {}  # when a namespace's is looked at again
+        self._look_at: dict[str, float] = {}  # when the seed of a namespace is read again
         self._locks: dict[str, asyncio.Lock] = {}
         self._copies: dict[Key, tuple[str, bool, float]] = {}  # the Secret, whether it was there then, and when
 
@@ -94,7 +94,7 @@ class OwnTokens:
                     self._trouble[namespace] = error
                     self._look_at[namespace] = now + (_TROUBLE_S if is_refusal(error) else 0)
                 else:
-                    # One that was changed while we know the first would lock us out of what runs with it.
+                    # The first seed counts. A changed one would lock us out of the clusters that run with the first.
                     known = self._seeds[namespace] = known or found
             if known is None and namespace in self._trouble:
                 raise self._trouble[namespace]
@@ -134,7 +134,7 @@ def _seed_in(secret: Mapping[str, Any]) -> str | None:
     try:
         return b64decode((secret.get("data") or {}).get(_ENTRY) or "").decode() or None
     except ValueError:
-        log.error("a seed of tokens of Ray cannot be read", extra={"secret": SEED_SECRET})
+        log.error("the seed of tokens of Ray is not valid", extra={"secret": SEED_SECRET})
         return None
 
 

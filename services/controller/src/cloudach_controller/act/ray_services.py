@@ -112,7 +112,7 @@ class RayServices:
         if there["metadata"].get("deletionTimestamp") or any(one.get("uid") == owner["uid"] for one in owners):
             return there
         body = {"metadata": {"resourceVersion": there["metadata"]["resourceVersion"], "ownerReferences": [owner]}}
-        log.info("taken up from a Model before this one", extra={"model": "/".join(key)})
+        log.info("RayService of an earlier Model adopted", extra={"model": "/".join(key)})
         return await self._api.merge(RAY_SERVICES, *key, body)
 
     def refusal(self, key: Key, done: Plan) -> str:
@@ -189,7 +189,7 @@ class RayServices:
             there = await self._api.patch(RAY_SERVICES, *key, operations)
         left = foreign(live(there).cluster, cluster)
         if left:
-            log.warning("fields are added whenever they are taken out", extra={"model": "/".join(key), "fields": left})
+            log.warning("fields come back whenever they are removed", extra={"model": "/".join(key), "fields": left})
             self._tolerated[key] = left
         else:
             self._tolerated.pop(key, None)

@@ -1,4 +1,4 @@
-"""This token locks Ray's dashboards. It lies in a Secret in each namespace, and is made where it is missing."""
+"""All Models of a namespace may share one token of Ray. It lies in a Secret, and is made where it is missing."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class RayTokens:
             await self._keep(model, ray_service, pods, first=False, for_new_pods=False)
         except KubeError as error:
             extra = {"model": f"{model.metadata.namespace}/{model.metadata.name}", "error": str(error)}
-            log.warning("Ray's token cannot be made again", extra=extra)
+            log.warning("Ray's token could not be made again", extra=extra)
 
     def forget(self, key: Key) -> None:
         self.own.forget(key)

@@ -1,4 +1,4 @@
-"""These functions find why a Model is not as it should be, in the states of pods and the words of engines. Pure.
+"""These functions find why a Model is not as it should be, from the states of pods and the logs of engines. Pure.
 
 The first cause found is reported. Causes are looked for in the order in which they stand in each other's way.
 """
@@ -30,7 +30,7 @@ _ENGINE_WORDS = (
     ),
 )
 _PULL = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError")
-_MOST_WORDS = 1000  # of what an API server or KubeRay says
+_MOST_CHARACTERS = 1000  # of what an API server or KubeRay says
 _QUOTA = re.compile(r"exceeded quota|forbidden: (maximum|minimum)|LimitRange|must specify (limits|requests)", re.I)
 
 FATAL = frozenset(
@@ -68,7 +68,7 @@ def cause(seen: Observation, *, enough: bool = False) -> Cause | None:
     refused = seen.refused or seen.exposed
     if refused:
         reason = Reason.QUOTA_EXCEEDED if _QUOTA.search(refused) else Reason.RAY_SERVICE_FAILED
-        return _with(reason, refused[:_MOST_WORDS])
+        return _with(reason, refused[:_MOST_CHARACTERS])
     if seen.vanished:
         return _with(Reason.RAY_SERVICE_MISSING, "")
     for found in (*_of_pods(seen.pods, enough), _of_engine(seen), _of_kuberay(seen)):
@@ -136,7 +136,7 @@ def _of_kuberay(seen: Observation) -> Cause | None:
     said = kuberay_says(seen.ray_service)
     if not said:
         return None
-    return _with(Reason.QUOTA_EXCEEDED if _QUOTA.search(said) else Reason.RAY_SERVICE_FAILED, said[:_MOST_WORDS])
+    return _with(Reason.QUOTA_EXCEEDED if _QUOTA.search(said) else Reason.RAY_SERVICE_FAILED, said[:_MOST_CHARACTERS])
 
 
 def _with(reason: Reason, words: str) -> Cause:

@@ -15,7 +15,7 @@ def without_prefix(line: str) -> str:
 
 
 def last_error(text: str) -> str:
-    """Returns the engine's own words: its last exception that is not about another one, else its last line."""
+    """Returns the last exception of the engine that does not merely report another one; else its last line."""
     lines = [without_prefix(line) for line in text.splitlines()]
     errors = [line for line in lines if _EXCEPTION.match(line) and not _SECOND_HAND.search(line)]
     return (errors or [line for line in lines if line] or [""])[-1][:500]

@@ -52,7 +52,7 @@ def behind(seen: Observation) -> Behind | None:
         return None
     deleted = (seen.ray_service.get("metadata") or {}).get("deletionTimestamp")
     if deleted:
-        return Behind("KubeRay has not let go of the RayService, which is being deleted", _moment(deleted))
+        return Behind("KubeRay still holds the RayService, which is being deleted", _moment(deleted))
     return next(_behind(seen, seen.ray_service), None)
 
 
@@ -64,7 +64,7 @@ def _behind(seen: Observation, ray_service: Mapping[str, Any]) -> Iterator[Behin
     observed, generation = status.get("observedGeneration"), meta.get("generation")
     # Before a cluster is active KubeRay does not keep the number up to date; an old KubeRay never does.
     if active.get("rayClusterName") and status.get("conditions") and observed and generation and observed < generation:
-        words = f"KubeRay has taken generation {observed} of the RayService, which is at {generation}"
+        words = f"KubeRay has read generation {observed} of the RayService, but it is at generation {generation}"
         yield Behind(words, _applied_at(meta))
     cluster = pending if pending.get("rayClusterName") else active
     if cluster.get("rayClusterName") and not cluster.get("applicationStatuses"):
@@ -72,7 +72,7 @@ def _behind(seen: Observation, ray_service: Mapping[str, Any]) -> Iterator[Behin
             if cluster_of(pod) == cluster["rayClusterName"] and _labels(pod).get("ray.io/node-type") == "head":
                 since = _ready_since(pod)
                 if since is not None:
-                    yield Behind("The head is ready, and KubeRay tells nothing of what Serve does there", since)
+                    yield Behind("The head is ready, but KubeRay reports nothing about Serve there", since)
 
 
 def _parts(ray_service: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""These functions choose which events a Model gets: those that an operator would want to have been told. Pure."""
+"""These functions choose which Kubernetes events a Model gets: those that an operator wants to know of. Pure."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Replicas:
     """This is the application as Serve got it. None means that Serve has none."""
 
     building: bool = False
-    """Serve reads a new configuration, and shows no replica meanwhile. Those that it had run on."""
+    """Serve reads a new configuration, and shows no replica meanwhile. The replicas that it had run on."""
 
     @property
     def settled(self) -> bool:
@@ -53,11 +53,11 @@ class Observation:
     replicas: Replicas | None
     """None means that the dashboard does not answer, or that there is none yet."""
     unreachable: str = ""
-    """The dashboard did this instead of answering; empty if it answered, or if there should be none."""
+    """This says what the dashboard did instead of answering; empty if it answered, or if there should be none."""
     engine_log: str = ""
-    """The end of the log of a container that crashed."""
+    """This is the end of the log of a container that crashed."""
     crashed_in: str = ""
-    """The RayCluster that this container belongs to."""
+    """The container that crashed belongs to this RayCluster."""
     kuberay_missing: bool = False
     foreign: str = ""
     """This says whose the RayService is, if somebody else has one of the Model's name."""
@@ -66,7 +66,7 @@ class Observation:
     exposed: str = ""
     """The API server said this when it refused a network policy of a Model that runs."""
     vanished: bool = False
-    """Somebody deleted the RayService."""
+    """Somebody has deleted the RayService."""
     contested: bool = False
     """Somebody changes the RayService again and again."""
     behind: str = ""
@@ -78,8 +78,8 @@ def pods_that_count(
 ) -> tuple[dict[str, Any], ...]:
     """Returns the pods of the active cluster first, then those of the pending one.
 
-    A dropped cluster's pods stay for `rayClusterDeletionDelaySeconds`, with the Model's label. Its troubles are no
-    longer the Model's. Pods of the Job that empties the store of GCS fault tolerance do not count either.
+    A dropped cluster's pods stay for `rayClusterDeletionDelaySeconds`, with the Model's label. What fails in them is no
+    longer the Model's trouble. Pods of the Job that empties the store of GCS fault tolerance do not count either.
     """
     clusters = [name for name in (_part(ray_service, "active"), _part(ray_service, "pending")) if name]
     found = [pod for pod in pods if cluster_of(pod) in clusters and _label(pod, "ray.io/node-type") != "redis-cleanup"]

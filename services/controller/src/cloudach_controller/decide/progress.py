@@ -33,7 +33,7 @@ def last_step(
 
 
 def stalled(since: datetime | None, now: datetime, deadline_s: float) -> str:
-    """Returns what to say of a Model that makes no step; empty as long as it is in time.
+    """Returns what to say of a Model that makes no step; empty until the deadline has passed.
 
     The words stay the same, so that one event is made of them.
     """

@@ -90,7 +90,7 @@ def decide(model: Model, wanted: Demand, live: Live, settings: Settings, around:
     it = _situation(model, wanted, live, settings, around)
     choice = _choose(it)
     begins = choice.pods in ("replaced", "begun anew")
-    # Somebody's hands make KubeRay drop the second cluster as well as a new text does.
+    # A change by hand makes KubeRay drop the second cluster, as a new text does.
     drops = bool(choice.drop) or begins or (it.drifted and not live.pending_ready)
     dropped = _dropped(live, around, now, given_up=live.pending if drops else "")
     serves = bool(live.active)
@@ -250,10 +250,14 @@ def _ask(model: Model, asked: str, spent: str) -> str:
     spec = model.spec
     gpus = spec.gpus_per_replica * max(spec.replicas, 1)
     cost = f"a second set of pods, with {gpus} {spec.gpu.resource_name} more" if gpus else "a second set of pods"
-    old = " A number, as older releases asked for, approves nothing." if words.is_of_an_older_release(model) else ""
+    old = (
+        " The annotation holds a number, as older releases asked for. A number approves nothing."
+        if words.is_of_an_older_release(model)
+        else ""
+    )
     return (
-        f"The change of the pods takes {cost}, until it has taken over from the first.{old} "
-        f"To let it: {words.command(model, asked, spent=spent)}"
+        f"The change of the pods takes {cost}, until the second set has taken over from the first.{old} "
+        f"To allow it: {words.command(model, asked, spent=spent)}"
     )
 
 
@@ -270,7 +274,7 @@ def _others(live: Live, said: Origin, *, drifted: bool) -> dict[str, Origin | No
         if live.pending and build.ANNOTATION_ALLOWED not in live.annotations:
             others[live.active] = None  # a release before this one began a replacement
         elif drifted:
-            # If KubeRay has seen the hands and has no second cluster for them, the first was made from them.
+            # If KubeRay has seen the change by hand and has no second cluster for it, the first was made from it.
             others[live.active] = said if live.pending or not live.observed else None
     elif others[live.active] is None and not live.pending and live.observed and not drifted:
         del others[live.active]  # KubeRay says that it is what the RayService says
@@ -305,7 +309,7 @@ def _dropped(live: Live, around: Around, now: datetime, *, given_up: str) -> str
         recent, name = False, ""
     if given_up:
         return note if recent and name == given_up else f"{given_up} {rfc3339(now)}"
-    # As long as KubeRay has not acted yet it is still the second one.
+    # As long as KubeRay has not acted yet, it is still the second cluster.
     there = recent or (name in around.with_pods and name != live.pending)
     return note if there and name != live.active else ""
 

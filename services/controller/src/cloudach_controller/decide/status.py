@@ -148,9 +148,9 @@ def name_taken(grant: Grant) -> Cause | None:
     if not grant.refused:
         return None
     first = grant.refused[0]
-    whose = "/".join(first.owner) if first.owner is not None else "another"
-    more = f" So are {len(grant.refused) - 1} more." if len(grant.refused) > 1 else ""
-    return Cause(Reason.NAME_TAKEN, f"{MEANINGS[Reason.NAME_TAKEN]} {first.name!r} is {whose}'s.{more}")
+    taken = f"{first.name!r} belongs to {'/'.join(first.owner)}." if first.owner else f"{first.name!r} is reserved."
+    more = f" Further names that are taken: {len(grant.refused) - 1}." if len(grant.refused) > 1 else ""
+    return Cause(Reason.NAME_TAKEN, f"{MEANINGS[Reason.NAME_TAKEN]} {taken}{more}")
 
 
 def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
@@ -162,7 +162,7 @@ def _loaded(model: Model, view: Replicas) -> tuple[str, ...] | None:
     """
     if model.spec.lora is None and not model.status.adapters:
         return None
-    if view.adapters is None:  # Ray was not asked: it is as it was
+    if view.adapters is None:  # Ray was not asked, so the list stays as it was
         return model.status.adapters or ()
     wanted = {adapter.name for adapter in model.spec.adapters}
     none_runs = not view.ready and not view.building
@@ -199,7 +199,7 @@ def _fewer(old: ModelStatus, view: Replicas, desired: int, wanted: Demand) -> bo
 def _state(
     wanted: Demand, view: Replicas, desired: int, wrong: Cause | None, seen: Observation, *, fatal: bool
 ) -> State:
-    """`fatal` says whether what is wrong may keep the Model from answering."""
+    """Returns the state in one word. `fatal` says if what is wrong may keep the Model from answering."""
     if wanted.mode == "deleting":
         return State.DELETING
     if wanted.mode != "running":
@@ -247,11 +247,11 @@ def _ready(wanted: Demand, view: Replicas, desired: int, running: Replicas) -> _
 def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desired: int, seen: Observation) -> _Said:
     if wanted.mode != "running":
         if view.total:
-            left = f"{MEANINGS[Reason.DRAINING]} {view.total} left. {_behind(seen)}"
+            left = f"{MEANINGS[Reason.DRAINING]} Replicas that are left: {view.total}. {_behind(seen)}"
             return _Said(Reason.DRAINING, left.strip(), True)
         return _up_to_date(seen)
     if done.waiting:
-        return _Said(Reason.REPLACEMENT_PENDING, done.waiting, False)  # it says what that means in this case
+        return _Said(Reason.REPLACEMENT_PENDING, done.waiting, False)  # these words say what it takes in this case
     if done.change == "replacement" or replacing(seen.ray_service):
         return _Said(Reason.REPLACING, f"{MEANINGS[Reason.REPLACING]} {_behind(seen)}".strip(), True)
     if "DEPLOY_FAILED" in (view.application, view.deployment):
@@ -264,18 +264,22 @@ def _progressing(model: Model, wanted: Demand, done: Plan, view: Replicas, desir
         reason = Reason.WAKING if waking else Reason.DEPLOYING
         return _Said(reason, f"{MEANINGS[reason]} {view.ready} of {desired} replicas answer.", True)
     if view.leaving:
-        return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} {view.leaving} go.", True)
+        return _Said(Reason.DRAINING, f"{MEANINGS[Reason.DRAINING]} Replicas that go: {view.leaving}.", True)
     if view.deployment == "UPDATING" or done.change == "rolling":
         return _Said(Reason.DEPLOYING, f"{MEANINGS[Reason.DEPLOYING]} Replicas are replaced one by one.", True)
     if view.ready != desired or view.total != desired:
         return _Said(Reason.SCALING, f"{MEANINGS[Reason.SCALING]} {view.ready} of {desired} answer.", True)
     if seen.replicas is not None and not view.settled:
-        return _Said(Reason.DEPLOYING, f"{MEANINGS[Reason.DEPLOYING]} Serve calls it {view.application.lower()}.", True)
+        return _Said(
+            Reason.DEPLOYING,
+            f"{MEANINGS[Reason.DEPLOYING]} Serve says that the application is {view.application.lower()}.",
+            True,
+        )
     return _up_to_date(seen)
 
 
 def _up_to_date(seen: Observation) -> _Said:
-    """All that can be seen is as it should be. KubeRay may still have to act on something."""
+    """Is called when all that can be seen is as it should be. KubeRay may still have to act on something."""
     left = behind(seen)
     if left is not None:
         return _Said(Reason.KUBERAY_BEHIND, str(left), True)

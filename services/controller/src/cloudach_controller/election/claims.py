@@ -39,7 +39,7 @@ class Claims:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._api = api
-        self._enabled = election.enabled  # a controller without a Lease has no name, and is alone
+        self._enabled = election.enabled  # a controller without a Lease has no name, and works alone
         self._identity = f"{election.namespace}/{election.name}"
         self._won = won
         self._clock = clock
@@ -100,7 +100,9 @@ class Claims:
             self._wonder(namespace, error)
             holder = self._identity
         except KubeError as error:
-            log.info("claim not asked for", extra={"namespace": namespace, "error": str(error)})
+            log.info(
+                "the Lease of a namespace could not be asked for", extra={"namespace": namespace, "error": str(error)}
+            )
             if before is not None or not is_refusal(error):
                 return
             if self._clock() - self._failing.setdefault(namespace, self._clock()) < _PATIENCE_S:
@@ -115,13 +117,16 @@ class Claims:
         ours = holder == self._identity
         metrics.FOREIGN.labels(namespace).set(not ours)
         if not ours and before != holder:
-            log.error("another controller works on these Models", extra={"namespace": namespace, "holder": holder})
+            log.error(
+                "another controller works on the Models of a namespace",
+                extra={"namespace": namespace, "holder": holder},
+            )
         if ours and before not in (None, self._identity):
-            log.info("taken over from another controller", extra={"namespace": namespace, "before": before})
+            log.info("namespace taken over from another controller", extra={"namespace": namespace, "before": before})
             self._won(namespace)
 
     def _wonder(self, namespace: str, error: KubeError) -> None:
         if namespace not in self._unasked:
             self._unasked.add(namespace)
             extra = {"namespace": namespace, "error": str(error)}
-            log.warning("nobody can tell whose Models these are", extra=extra)
+            log.warning("nothing tells which controller works on the Models of a namespace", extra=extra)

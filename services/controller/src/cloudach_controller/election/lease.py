@@ -56,7 +56,7 @@ class Lease:
         self._clock = clock
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
-        self.held = False  # or may be: a cancelled write may have reached the API server
+        self.held = False  # set as soon as we may hold it, because a cancelled write may have reached the API server
 
     async def acquire(self) -> None:
         """Returns when we lead."""
@@ -91,7 +91,7 @@ class Lease:
                 raise LostLease(f"the Lease could not be renewed for {self._renew_s:g} s")
 
     async def release(self) -> None:
-        """Gives the Lease back, so that the next one need not wait. What goes wrong here is no harm."""
+        """Gives the Lease back, so that the next controller need not wait. Otherwise it runs out by itself."""
         self.held = False
         for left in reversed(range(_RELEASE_TRIES)):
             try:
@@ -102,9 +102,9 @@ class Lease:
                 return
             except Conflict as error:  # a renewal of ours that was cancelled came through meanwhile
                 if not left:
-                    log.warning("lease not given back", extra={"error": str(error)})
+                    log.warning("the lease could not be given back", extra={"error": str(error)})
             except KubeError as error:
-                log.warning("lease not given back", extra={"error": str(error)})
+                log.warning("the lease could not be given back", extra={"error": str(error)})
                 return
 
     async def _try(self) -> str | None:
@@ -112,7 +112,7 @@ class Lease:
         try:
             return await self.attempt()
         except KubeError as error:
-            log.warning("lease not reachable", extra={"error": str(error)})
+            log.warning("the lease could not be asked for", extra={"error": str(error)})
             return None
 
     async def attempt(self) -> str | None:

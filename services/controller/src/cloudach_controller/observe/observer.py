@@ -127,8 +127,8 @@ class Observer:
             own = await self._own_tokens.of(model)
             if own is None or own.secret != head.token_secret:
                 raise Unanswered(
-                    f"{head.cluster} wants the token in the Secret {head.token_secret}, which nothing here tells: "
-                    f"the Secret {SEED_SECRET} that it was made from is another one now, or cannot be read"
+                    f"{head.cluster} wants the token in the Secret {head.token_secret}, which the controller cannot "
+                    f"make: the Secret {SEED_SECRET} has another seed now, or cannot be read"
                 )
             return await ask(own.value)
         secret = model.metadata.namespace, shared
@@ -161,7 +161,10 @@ class Observer:
                         meta["namespace"], meta["name"], container["name"], lines=_LOG_LINES, previous=True
                     )
                 except KubeError as error:
-                    log.info("log not read", extra={"pod": meta["name"], "error": str(error)})
+                    log.info(
+                        "the log of a crashed container could not be read",
+                        extra={"pod": meta["name"], "error": str(error)},
+                    )
                     continue
                 return cluster_of(pod), last_error(text)
         return "", ""

@@ -1,1 +1,1 @@
-"""From a Model to the objects that KubeRay reads: pure."""
+"""These modules make the objects of a Model as they are applied. Pure."""

@@ -31,7 +31,7 @@ _AFTER_DRAIN_S = 15
 
 
 def lock(cluster: dict[str, Any], model: Model, settings: Settings) -> None:
-    """Makes the engines ask for a key. A process that begins has it in its environment, and a folder follows the
+    """Makes the engines ask for a key. A process gets it in its environment when it begins. A folder follows the
     Secret.
     """
     if not settings.inference.engine_keys:

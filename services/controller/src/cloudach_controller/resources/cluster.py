@@ -7,7 +7,7 @@ the letter. A release that makes another text replaces every cluster. What is ne
 
 - A new field or setting whose change is to replace pods is written here, but only where it is set. Without it the
   text is as it was.
-- Everything else that shapes the pods belongs into `additions.py`, which is not compared.
+- Everything else that shapes the pods belongs in `additions.py`, which is not compared.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def asked_cluster(model: Model, settings: Settings) -> dict[str, Any]:
         "enableInTreeAutoscaling": True,
         "autoscalerOptions": {"version": "v2", "idleTimeoutSeconds": settings.inference.worker_idle_s},
         "headGroupSpec": {
-            # num-cpus 0: no replica comes to lie on the head.
+            # With num-cpus 0 no replica is placed on the head.
             "rayStartParams": {"dashboard-host": "0.0.0.0", "num-cpus": "0"},
             "template": _pod(model, settings, HEAD, _head_resources(settings)),
         },
@@ -58,7 +58,7 @@ def asked_cluster(model: Model, settings: Settings) -> dict[str, Any]:
     }
     gpus, name = _gpus(model), spec.gpu.resource_name
     if gpus and not name.endswith("gpu"):
-        # By such a name neither KubeRay nor Ray's autoscaler knows GPUs, and no replica would ever get one.
+        # KubeRay and Ray's autoscaler take no resource of such a name for a GPU, so no replica would ever get one.
         cluster["workerGroupSpecs"][0]["rayStartParams"]["num-gpus"] = str(gpus)
     if settings.ray.token_auth:
         cluster["authOptions"] = {"mode": "token", "secretName": settings.ray.token_secret}

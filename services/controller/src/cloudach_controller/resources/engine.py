@@ -1,6 +1,6 @@
 """These functions make the args that `cloudach_inference.serve:build` gets for a Model's engine. Pure.
 
-Replica counts and drain times are not among them, because whatever is restarts the replicas when it changes.
+Replica counts and drain times are not among them, because any change of the args restarts the replicas.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def runtime_env(model: Model) -> dict[str, str]:
 
 
 def logical_cpus(model: Model) -> int:
-    """Returns the CPUs of one worker pod in Ray's books: so many that what belongs into it fits, and nothing else."""
+    """Returns the CPUs that Ray counts for one worker pod. They suffice for what belongs there and nothing else."""
     if model.spec.source.simulator is not None:
         return 1
     return 1 + max(model.spec.gpu.count_per_pod, 1)

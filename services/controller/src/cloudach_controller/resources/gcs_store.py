@@ -27,7 +27,7 @@ _PROBE = "DUMMY"
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The Model that a user of the store belongs to."""
+    """A user of the store belongs to this Model."""
 
     namespace: str
     name: str
@@ -40,7 +40,7 @@ class Owner:
 
 
 def owner_of(user: str) -> Owner | None:
-    """None for a user that belongs to no Model, such as `default`."""
+    """Returns None for a user that belongs to no Model, such as `default`."""
     namespace, _, rest = user.partition(".")
     name, _, uid = rest.rpartition(".")
     return Owner(namespace, name, uid) if namespace and name and uid else None

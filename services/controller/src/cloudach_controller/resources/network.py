@@ -48,7 +48,7 @@ def policies(model: Model, settings: Settings) -> list[dict[str, Any]]:
     if wanted.egress:
         of_all |= {"egress": _egress(model, settings), "policyTypes": ["Ingress", "Egress"]}
         of_heads |= {"egress": _egress_of_head(settings), "policyTypes": ["Ingress", "Egress"]}
-    # The head's first: after an upgrade its rules are there before they are gone from the policy of all pods.
+    # The head's comes first. So after an upgrade its rules exist before the policy of all pods loses them.
     return [_policy(model, head, of_heads, nodes=("head", "redis-cleanup")), _policy(model, engines, of_all)]
 
 
@@ -58,7 +58,7 @@ def _policy(model: Model, name: str, spec: dict[str, Any], *, nodes: tuple[str, 
     The types are KubeRay's, such as `head`.
     """
     own = {LABEL_MODEL: model.metadata.name}
-    # An empty list says the same as none, and the API server drops it: it would be applied again and again.
+    # The API server drops an empty list, so a policy with one would be applied again and again.
     spec = {field: value for field, value in spec.items() if value != []}
     spec["podSelector"] = {"matchLabels": own}
     if nodes:

@@ -34,7 +34,7 @@ ANNOTATION_MAY_SLEEP = f"{GROUP}/may-sleep-since"
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """It holds what matters of a RayService that is there."""
+    """This holds what matters of a RayService that exists."""
 
     cluster: dict[str, Any]
     cluster_hash: str
@@ -68,7 +68,7 @@ class Made:
 
     config: dict[str, Any]
     stamp: str
-    """The value of ANNOTATION_CLUSTER."""
+    """This is the value of ANNOTATION_CLUSTER."""
     recorded: bool
     """If it is set, `config` is to the letter what was made. Otherwise it is what was found."""
 
@@ -103,7 +103,7 @@ def may_sleep_since(ray_service: dict[str, Any] | None, now: datetime) -> dateti
     if ray_service is None:
         return None
     try:
-        # Somebody's hands may have left out the zone, or written a time that is yet to come.
+        # A change by hand may have left out the zone, or written a time that is yet to come.
         return min(
             datetime.fromisoformat((ray_service["metadata"].get("annotations") or {})[ANNOTATION_MAY_SLEEP]), now
         )
@@ -174,7 +174,7 @@ def ray_service(
         "spec": {
             "serveConfigV2": config,
             "rayClusterConfig": cluster.config,
-            # The head holds no replica: through its proxy is a hop more.
+            # The head holds no replica, so its proxy would only be one hop more.
             "excludeHeadPodFromServeSvc": True,
             "rayClusterDeletionDelaySeconds": deletion_delay_s,
             "upgradeStrategy": {"type": "NewCluster" if replaces else "None"},

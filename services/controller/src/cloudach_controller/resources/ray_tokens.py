@@ -1,4 +1,4 @@
-"""A token locks each RayCluster, and KubeRay gives it to pods from a Secret. Which ones, is decided here. Pure.
+"""A token locks each RayCluster, and KubeRay gives it to pods from a Secret. This module says which Secret. Pure.
 
 Each Model has a token of its own, which is made from a seed. The seed lies in a Secret of the Model's namespace that no
 pod mounts. KubeRay wants the token in a Secret of the cluster's namespace, in the entry `auth_token`. There we have no
@@ -32,7 +32,7 @@ _VARIABLE = "RAY_AUTH_TOKEN"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class OwnToken:
-    """`secret`: the name of the Secret that holds a copy of it."""
+    """`secret` is the name of the Secret that holds a copy of the token."""
 
     secret: str
     value: str

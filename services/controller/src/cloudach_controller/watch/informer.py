@@ -24,7 +24,7 @@ Group = Callable[[dict[str, Any]], Key | None]
 class Informer:
     """An informer is a mirror of one kind in one namespace, which the reflector keeps true.
 
-    `name` leaves only objects that are called so. With `optional` there are none where we lack the right to see them.
+    `name` selects the objects with this name. With `optional` there are none where we lack the right to see them.
     `groups` holds the objects by what `group` returns for them. With `metadata_only` the rest is not kept, because some
     kinds have large specs.
 

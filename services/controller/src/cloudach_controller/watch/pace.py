@@ -29,7 +29,7 @@ class Pace:
             self._moving.add(key)
             return max(settings.poll_s, len(self._moving) / settings.polls_per_s)
         self._moving.discard(key)
-        # Not all at the same moment for ever, because they began at the same moment.
+        # The chance keeps looks that began at the same moment from staying together.
         return max(settings.steady_poll_s, models / settings.polls_per_s) * self._chance(0.9, 1.1)
 
     def forget(self, key: Key) -> None:

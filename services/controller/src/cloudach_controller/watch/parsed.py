@@ -10,7 +10,9 @@ from ..key import Key
 
 
 class Parsed:
-    """Two versions are told apart by the identity of the object that the informer holds."""
+    """This remembers what was parsed. It tells two versions apart by the identity of the object that the informer
+    holds.
+    """
 
     def __init__(self) -> None:
         self._held: dict[Key, tuple[dict[str, Any], Model | InvalidModel]] = {}

@@ -41,7 +41,7 @@ class WorkQueue(Generic[K]):
             self.add(key)
 
     def add_after(self, key: K, delay_s: float) -> None:
-        """Adds the key later. The earlier of two such wishes holds."""
+        """Adds the key after this delay. If it is asked twice, the earlier time counts."""
         loop = asyncio.get_running_loop()
         old = self._timers.get(key)
         if old is not None and old.when() <= loop.time() + delay_s:
