@@ -282,7 +282,9 @@ def test_streams_that_are_cancelled_at_any_moment_are_each_traced_once() -> None
         asyncio.run(crowd())
         served = found.post(chat(max_tokens=1))
         found.collector.trace(found.logged(served.headers["x-request-id"])["trace_id"], spans=4)
-        roots = Counter(span.trace for span in found.collector.spans if span.kind == "SERVER")
+        spans = found.collector.spans
+        assert max(Counter((span.trace, span.span) for span in spans).values()) == 1
+        roots = Counter(span.trace for span in spans if span.kind == "SERVER")
         assert roots == Counter(entry["trace_id"] for entry in found.gateway.requests), "each once"
         assert sum(entry.get("outcome") == "cancelled" for entry in found.gateway.requests) > 100
         assert not complaints(found.gateway)
