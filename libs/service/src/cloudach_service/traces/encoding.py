@@ -14,7 +14,9 @@ from .spans import Attributes, Event, Span, Value
 
 _FIXED64 = struct.Struct("<Q").pack
 _DOUBLE = struct.Struct("<d").pack
-_HAS_REMOTE, _REMOTE, _SAMPLED = 0x100, 0x200, 0x01
+_IDS = struct.Struct(">2s16s2sQ").pack  # ids are big-endian, and numbers little-endian
+_TIMES = struct.Struct("<sQsQ").pack
+_OWN_PARENT, _REMOTE_PARENT = b"\x85\x01\x01\x01\x00\x00", b"\x85\x01\x01\x03\x00\x00"  # both are sampled
 _INT64 = 2**64 - 1
 _ERROR = 2
 
@@ -32,25 +34,26 @@ def request(resource: Attributes, scope: tuple[str, str], spans: Iterable[bytes]
 
 def span(one: Span) -> bytes:
     """Returns one Span message."""
-    parts = [b"\x0a\x10", one.trace_id.to_bytes(16), b"\x12\x08", one.span_id.to_bytes(8)]
-    if one.parent_id:
-        parts += (b"\x22\x08", one.parent_id.to_bytes(8))
-    parts += (
-        _text(b"\x2a", one.name),
-        b"\x30%c" % one.kind,
-        b"\x39",
-        _FIXED64(one.start_ns),
-        b"\x41",
-        _FIXED64(one.end_ns),
-        one.common,
-        *_attributes(b"\x4a", one.attributes),
-    )
-    parts += [_field(b"\x5a", _event(event)) for event in one.events]
-    if one.error is not None:
-        parts.append(_field(b"\x7a", _text(b"\x12", one.error) + b"\x18%c" % _ERROR))
-    flags = _SAMPLED | _HAS_REMOTE | (_REMOTE if one.remote_parent else 0)
-    parts += (b"\x85\x01", flags.to_bytes(4, "little"))
+    trace_id, span_id, parent_id, name, kind, start_ns, end_ns, known, events, error, remote_parent, common = one
+    parts = [
+        _IDS(b"\x0a\x10", trace_id.to_bytes(16), b"\x12\x08", span_id),
+        _TIMES(b"\x39", start_ns, b"\x41", end_ns),
+        b"\x22\x08" + parent_id.to_bytes(8) if parent_id else b"",
+        _name_and_kind(name, kind),
+        common,
+        *_attributes(b"\x4a", known),
+    ]
+    if events:
+        parts += [_field(b"\x5a", _event(event)) for event in events]
+    if error is not None:
+        parts.append(_field(b"\x7a", _text(b"\x12", error) + b"\x18%c" % _ERROR))
+    parts.append(_REMOTE_PARENT if remote_parent else _OWN_PARENT)
     return b"".join(parts)
+
+
+@lru_cache(maxsize=4096)
+def _name_and_kind(name: str, kind: int) -> bytes:
+    return _text(b"\x2a", name) + b"\x30%c" % kind
 
 
 def attributes(of_span: Attributes) -> bytes:
@@ -64,7 +67,19 @@ def _event(event: Event) -> bytes:
 
 
 def _attributes(tag: bytes, named: Attributes) -> list[bytes]:
-    return [_field(tag, _key(key) + _field(b"\x12", _value(value))) for key, value in named.items()]
+    return [
+        _prefix(tag, key, 9, b"\x21") + _DOUBLE(value)
+        if type(value) is float
+        else _field(tag, _key(key) + _field(b"\x12", _value(value)))
+        for key, value in named.items()
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _prefix(tag: bytes, key: str, size: int, kind: bytes) -> bytes:
+    """Returns what comes before a value that always has the same size, `kind` included."""
+    head = _key(key) + b"\x12%c" % size + kind
+    return _field(tag, head + bytes(size - 1))[: 1 - size]
 
 
 def _value(value: Value) -> bytes:
