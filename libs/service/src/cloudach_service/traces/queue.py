@@ -23,8 +23,8 @@ _log = logging.getLogger("cloudach.traces")
 Trace = Callable[[], Sequence[Span]]
 """Makes the spans of one trace that has ended. It is called once, by `put`, unless the trace is dropped."""
 
-_WAKE_AT = 128  # traces, or half of a shorter queue
-_SPANS_AT_ONCE = 512
+_WAKE_AT = 512  # traces, or half of a shorter queue
+_SPANS_AT_ONCE = 2048  # about half a megabyte: a message costs the thread as much as forty requests cost the loop
 _DELAY_S = 1.0
 
 

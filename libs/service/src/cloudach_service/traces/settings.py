@@ -68,7 +68,7 @@ class Exporting(NamedTuple):
     sampling: Sampling
     queue: int = 2048
     delay_s: float = 1.0
-    spans_at_once: int = 512
+    spans_at_once: int = 2048
 
 
 def exporting(settings: Traces, environ: Mapping[str, str]) -> Exporting | None:
@@ -99,7 +99,7 @@ def exporting(settings: Traces, environ: Mapping[str, str]) -> Exporting | None:
         _sampling(settings, environ),
         settings.queue or int(_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 2048, 1, 100_000)),
         max(_SHORTEST_DELAY_MS, _number(environ, "OTEL_BSP_SCHEDULE_DELAY", 1000, 0, 600_000)) / 1000,
-        int(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512, 1, 10_000)),
+        int(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 2048, 1, 10_000)),
     )
 
 
