@@ -20,6 +20,7 @@ from tests.support.processes import ROOT
 
 RUNBOOKS = ROOT / "docs" / "runbooks"
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
+OURS = ("cloudach_", "gen_ai_")
 ON = {"monitoring": {"prometheusRule": {"enabled": True}, "dashboards": {"enabled": True}}}
 
 
@@ -34,7 +35,7 @@ def known_series() -> set[str]:
     assert metrics.REQUESTS
     assert cluster_metrics.MODELS
     assert controller_metrics.LEADER
-    families = [family for family in REGISTRY.collect() if family.name.startswith("cloudach_")]
+    families = [family for family in REGISTRY.collect() if family.name.startswith(OURS)]
     suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",)}
     return {family.name + suffix for family in families for suffix in suffixes[family.type]} | {"up"}
 
@@ -103,7 +104,7 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert() -> None:
 def test_every_metric_of_the_gateway_is_on_a_dashboard() -> None:
     text = "".join(path.read_text() for path in DASHBOARDS)
     others = {getattr(metric, "_name", "") for metric in vars(controller_metrics).values()}
-    names = {family.name for family in REGISTRY.collect() if family.name.startswith("cloudach_")} - others
+    names = {family.name for family in REGISTRY.collect() if family.name.startswith(OURS)} - others
     assert {name for name in names if name not in text} == set()
 
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 from prometheus_client import Counter, Gauge, Histogram
 
 from .errors import ModelNotReady
-from .record import RequestRecord
+from .record import OPERATIONS, RequestRecord
 
 Metric = TypeVar("Metric", Counter, Histogram)
 
@@ -24,6 +24,18 @@ FAILOVER_DURATION = Histogram(
     "From an engine's break to the first event of the one that goes on",
     ["model"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+TRUNCATED = Counter("cloudach_truncated_streams", "Streams that ended with an error after their first token", ["model"])
+TURN = Histogram(
+    "cloudach_turn_seconds",
+    "Each wait before an engine, by what was waited for",
+    ["kind"],
+    buckets=(0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900),
+)
+REDIS_ROUND_TRIP = Histogram(
+    "cloudach_redis_round_trip_seconds",
+    "How long Redis took to admit a request",
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
 )
 SLOW_PATH = Counter(
     "cloudach_slow_path_streams", "Answers whose chunks had to be parsed one by one, by the reason", ["model", "reason"]
@@ -59,6 +71,26 @@ DURATION = Histogram(
     buckets=(0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900),
 )
 
+# These have names and buckets of OpenTelemetry (GenAI conventions v0.1.0), as its mapping to Prometheus writes them.
+GEN_AI_DURATION = Histogram(
+    "gen_ai_server_request_duration_seconds",
+    "From a generation's arrival to its last byte",
+    ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "error_type"],
+    buckets=(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+)
+GEN_AI_TTFT = Histogram(
+    "gen_ai_server_time_to_first_token_seconds",
+    "From the arrival of a generation that succeeded to its first token",
+    ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+    buckets=(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10),
+)
+GEN_AI_TIME_PER_TOKEN = Histogram(
+    "gen_ai_server_time_per_output_token_seconds",
+    "The mean time between two tokens of a generation that succeeded",
+    ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+    buckets=(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5),
+)
+
 
 @lru_cache(maxsize=4096)
 def _of(metric: Metric, *labels: str) -> Metric:
@@ -82,6 +114,10 @@ def observe(record: RequestRecord, duration_s: float) -> None:
         FAILOVER_DURATION.labels(model).observe(failover.took_s)
     for reason in record.slow_path:
         _of(SLOW_PATH, model, reason).inc()
+    for wait in record.waits:
+        _of(TURN, wait.kind).observe(wait.ended_at - wait.began_at)
+    if record.redis_s is not None:
+        REDIS_ROUND_TRIP.observe(record.redis_s)
     waited_in_vain = record.error is not None and record.error.code == ModelNotReady.code
     if record.outcome is None or waited_in_vain:
         if record.error is not None:
@@ -93,3 +129,22 @@ def observe(record: RequestRecord, duration_s: float) -> None:
     _of(TOKENS, model, "cached").inc(record.cached_tokens)
     if record.ttft_s is not None:
         _of(TTFT, model).observe(record.ttft_s)
+        if record.stream and record.outcome == "failed":
+            _of(TRUNCATED, model).inc()
+    if record.attempts:
+        _observe_generation(record, model, duration_s)
+
+
+def _observe_generation(record: RequestRecord, model: str, duration_s: float) -> None:
+    last = record.attempts[-1]
+    labels = OPERATIONS.get(record.route, record.route), last.provider, model
+    failed = "" if record.error is None else record.error.code or record.error.type
+    if record.outcome == "cancelled":
+        failed = failed or "cancelled"
+    _of(GEN_AI_DURATION, *labels, failed).observe(duration_s)
+    if record.outcome != "finished" or record.ttft_s is None:
+        return
+    _of(GEN_AI_TTFT, *labels).observe(record.ttft_s)
+    if record.completion_tokens > 1 and last.ended_at is not None:
+        streamed_s = max(0.0, last.ended_at - record.started - record.ttft_s)
+        _of(GEN_AI_TIME_PER_TOKEN, *labels).observe(streamed_s / (record.completion_tokens - 1))

@@ -13,6 +13,9 @@ from .errors import GatewayError, LimitState, without_frames
 
 SCOPE_KEY = "cloudach.record"
 
+OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
+"""OpenTelemetry's names of the routes' operations."""
+
 Header = tuple[bytes, bytes]
 """A header's name, in small letters, and its value."""
 

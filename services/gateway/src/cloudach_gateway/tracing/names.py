@@ -39,6 +39,3 @@ AFTER_TOKENS = "cloudach.failover.after_tokens"
 FAILOVER_S = "cloudach.failover.duration"
 
 FAILOVER_EVENT = "cloudach.failover"
-
-OPERATIONS = {"chat/completions": "chat", "completions": "text_completion", "embeddings": "embeddings"}
-"""By the route's name in metrics and logs."""

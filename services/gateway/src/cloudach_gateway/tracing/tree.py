@@ -20,7 +20,7 @@ from cloudach_service.traces.spans import Event, Kind, Span, Value
 from cloudach_service.traces.w3c import new_span_id
 
 from ..errors import GatewayError, InvalidRequest
-from ..record import AttemptRecord, RequestRecord, TraceIds
+from ..record import OPERATIONS, AttemptRecord, RequestRecord, TraceIds
 from . import names
 
 _KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
@@ -192,7 +192,7 @@ def _attempt(
 
 @lru_cache(maxsize=4096)
 def _of_attempt(route: str, model: str, upstream: str, provider: str, end: str) -> tuple[str, bytes]:
-    operation = names.OPERATIONS.get(route, route)
+    operation = OPERATIONS.get(route, route)
     address = urlsplit(upstream)
     common: list[tuple[str, Value]] = [
         (names.OPERATION, operation),
