@@ -138,7 +138,8 @@ def observe(record: RequestRecord, duration_s: float) -> None:
 def _observe_generation(record: RequestRecord, model: str, duration_s: float) -> None:
     last = record.attempts[-1]
     labels = OPERATIONS.get(record.route, record.route), last.provider, model
-    failed = "" if record.error is None else record.error.code or record.error.type
+    error = record.error
+    failed = "" if error is None else type(error).code or error.type  # an engine's own code may be any text
     if record.outcome == "cancelled":
         failed = failed or "cancelled"
     _of(GEN_AI_DURATION, *labels, failed).observe(duration_s)
