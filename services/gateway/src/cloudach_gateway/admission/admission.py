@@ -113,7 +113,7 @@ class Admission:
 
     async def admit(
         self,
-        api_key: str,
+        api_key: str | PresentedKey,
         *,
         request_id: str,
         models: tuple[str, ...],
@@ -132,7 +132,7 @@ class Admission:
 
         Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded, with `limits`.
         """
-        key = parse_api_key(api_key)
+        key = api_key if isinstance(api_key, PresentedKey) else parse_api_key(api_key)
         name = hashlib.blake2b(f"{tokens}:{fingerprint}".encode(), digest_size=12).hexdigest()
         ask = Ask(request_id, models, tokens, name, retry, model or (models[0] if models else ""), route, guided)
         began_at, redis_s = time.perf_counter(), None

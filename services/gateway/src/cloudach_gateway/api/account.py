@@ -9,7 +9,7 @@ from cloudach_service import logs
 from starlette.types import Scope
 
 from ..admission import Admission, Grant
-from ..admission.api_keys import parse_api_key
+from ..admission.api_keys import PresentedKey
 from ..client.request_headers import header
 from ..errors import NeverFits, PermissionDenied, RateLimited
 from ..proxy.stream.tally import Tally
@@ -28,7 +28,7 @@ class Account:
         self._route = route
         self._default_answer = default_answer
 
-    async def open(self, key: str, order: Order, record: RequestRecord, scope: Scope) -> tuple[Grant, Tally]:
+    async def open(self, key: PresentedKey, order: Order, record: RequestRecord, scope: Scope) -> tuple[Grant, Tally]:
         """Raises InvalidApiKey, PermissionDenied, RateLimited, NeverFits, Overloaded."""
         asked, model = order.asked, order.model
         began_at = time.perf_counter()
@@ -45,8 +45,7 @@ class Account:
                 guided=asked.guided,
             )
         except (RateLimited, NeverFits, PermissionDenied):  # the key itself is good: say in the log whose it is
-            known = parse_api_key(key)
-            record.tenant, record.key_id = known.tenant, known.key_id
+            record.tenant, record.key_id = key.tenant, key.key_id
             raise
         finally:
             record.admission = began_at, time.perf_counter()

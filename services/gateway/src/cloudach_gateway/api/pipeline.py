@@ -7,7 +7,7 @@ from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from ..admission.api_keys import parse_api_key
+from ..admission.api_keys import PresentedKey, parse_api_key
 from ..client.request_headers import ClientGone
 from ..client.sink import Outlet
 from ..errors import ClientTooSlow, Overloaded
@@ -54,7 +54,7 @@ class Pipeline:
         ):
             try:
                 order = await self._reader.read(scope, receive, key, presented)
-                await self._serve(order, key, scope, record, outlet, running)
+                await self._serve(order, presented, scope, record, outlet, running)
             except ClientGone:
                 record.outcome = "cancelled"
             except SlowReader:
@@ -69,7 +69,7 @@ class Pipeline:
                     await _say_goodbye(record, outlet)
 
     async def _serve(
-        self, order: Order, key: str, scope: Scope, record: RequestRecord, outlet: Outlet, running: Running
+        self, order: Order, key: PresentedKey, scope: Scope, record: RequestRecord, outlet: Outlet, running: Running
     ) -> None:
         record.model = order.model.id
         record.stream = order.asked.stream

@@ -70,14 +70,20 @@ def _headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
     return found
 
 
+_LIMITS = (
+    (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+    (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+)
+
+
 def limit_headers(limits: LimitState) -> list[tuple[bytes, bytes]]:
     found: list[tuple[bytes, bytes]] = []
-    for name, budget in ((b"requests", limits.requests), (b"tokens", limits.tokens)):
+    for (limit, remaining, reset), budget in zip(_LIMITS, (limits.requests, limits.tokens), strict=True):
         if budget is not None:
             found += [
-                (b"x-ratelimit-limit-" + name, b"%d" % budget.limit),
-                (b"x-ratelimit-remaining-" + name, b"%d" % max(0, budget.remaining)),
-                (b"x-ratelimit-reset-" + name, duration(budget.reset_s).encode()),
+                (limit, b"%d" % budget.limit),
+                (remaining, b"%d" % max(0, budget.remaining)),
+                (reset, duration(budget.reset_s).encode()),
             ]
     return found
 
