@@ -133,7 +133,7 @@ def test_a_stream_that_ends_in_the_drain_leaves_a_connection_for_one_more_reques
         assert stream.headers["connection"] is None
         gateway.process.send_signal(signal.SIGTERM)
         until(lambda: '"event":"draining"' in gateway.output)
-        sim.wake()
+        until(lambda: sim.wake() == 1)  # the engine may not have stalled yet
         assert stream.read().endswith(b"data: [DONE]\n\n")
         connection.request("POST", "/v1/chat/completions", json.dumps(chat(max_tokens=2)), headers)
         answer = connection.getresponse()
