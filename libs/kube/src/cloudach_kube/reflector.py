@@ -57,17 +57,17 @@ class Mirror(Protocol):
     """A mirror is told what there is. `namespace` None means all namespaces."""
 
     def listed(self, namespace: str | None, objects: list[Object]) -> None:
-        """These and no others are there."""
+        """Hears of all objects that are there now. Others that the mirror holds are gone."""
 
     def changed(self, namespace: str | None, obj: Object) -> None: ...
 
     def deleted(self, namespace: str | None, obj: Object) -> None: ...
 
     def in_touch(self, namespace: str | None) -> None:
-        """The server has just said that nothing, or what, is new."""
+        """Hears that the server answers: a watch has begun, or an event has come."""
 
     def out_of_touch(self, namespace: str | None, problem: KubeError) -> None:
-        """The server could not be asked, or refused. It is asked again by itself."""
+        """Hears that the server could not be asked, or refused. The reflector asks again by itself."""
 
 
 class Reflector:

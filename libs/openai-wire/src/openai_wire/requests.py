@@ -181,7 +181,10 @@ _MISSING = re.compile(r"^Object missing required field `(?P<field>.*)`$")
 
 
 def read(body: bytes) -> dict[str, Any]:
-    """Reads the fields of a body. Raises BadField, with the code `invalid_json` when the body is not JSON at all."""
+    """Parses a JSON body, and turns whole numbers that are written as `3.0` into integers. `typed` checks the fields.
+
+    Raises BadField with the code `invalid_json` when the body is not JSON.
+    """
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:

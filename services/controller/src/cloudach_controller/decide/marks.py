@@ -14,9 +14,10 @@ from .replicas import AHEAD_S
 
 
 class Marks:
-    """A mark that changes counts as made now, whatever time it says. One that lies a little ahead stays as it is.
+    """Restates the times of a ModelUse, which gateways wrote by their clocks, by the controller's clock.
 
-    For a mark that was there when we began, the API server knows when it was written.
+    A mark that has changed counts as made now. A mark that lies a little ahead, by at most AHEAD_S, keeps its time.
+    When an object is first seen, its later mark counts as made when the object was written, by the API server's clock.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,10 @@ class Marks:
     def by_our_clock(
         self, key: Key, use: ModelUse | None, obj: Mapping[str, Any] | None, now: datetime
     ) -> ModelUse | None:
-        """Returns `use` with its times by our clock. `obj` is the object that `use` was read from."""
+        """Returns `use` with its times by the controller's clock.
+
+        `obj` is the Kubernetes object that `use` was read from. Its `managedFields` say when it was written.
+        """
         told = use.status if use is not None else UseStatus()
         if key not in self._seen:
             self._seen[key] = told, _as_written(told, obj)

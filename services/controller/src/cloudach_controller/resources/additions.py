@@ -55,10 +55,12 @@ def drop_token(cluster: dict[str, Any], _: Model, settings: Settings) -> None:
 
 
 def probe(cluster: dict[str, Any], _: Model, __: Settings) -> None:
-    """Pods are asked often whether they answer, so that a Service sends requests there soon, and stops soon.
+    """Sets readiness probes on workers and the head. A Service soon sends requests to a worker that becomes ready,
+    and soon stops when it no longer is.
 
-    KubeRay keeps a readiness probe that is there. Its own begins after 10 s and asks every 5. It adds a liveness probe
-    all the same, which waits 10 minutes for Ray, not for an engine. So a long start ends no container.
+    Where a readiness probe is set, KubeRay adds none. Its own would begin after 10 s and ask every 5 s. KubeRay still
+    adds its liveness probe. That probe waits 10 minutes for Ray, and not for the engine. So no container ends
+    because its engine takes long to start.
     """
     # HAProxy says 200 when a replica takes requests, and 503 when it is to get none.
     _main(worker_pod(cluster))["readinessProbe"] = {

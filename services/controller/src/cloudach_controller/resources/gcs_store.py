@@ -40,7 +40,7 @@ class Owner:
 
 
 def owner_of(user: str) -> Owner | None:
-    """Returns None for a user that belongs to no Model, such as `default`."""
+    """Returns the Model that a Redis user belongs to, read from its name. Other users, such as `default`, give None."""
     namespace, _, rest = user.partition(".")
     name, _, uid = rest.rpartition(".")
     return Owner(namespace, name, uid) if namespace and name and uid else None

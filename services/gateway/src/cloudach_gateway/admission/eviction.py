@@ -45,7 +45,10 @@ class Eviction:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def look(self) -> None:
-        """Asks once. Never raises, because a Redis that does not answer this question is used as before."""
+        """Asks Redis once for its eviction policy, and reports a change. Never raises.
+
+        A Redis that does not answer this question is used as before.
+        """
         try:
             said = await self._store.run(MEMORY, (layout.PROBE,), ())
         except StoreDown:  # the store logs its own state

@@ -42,7 +42,7 @@ _RETRY_S = 1.0
 class Salts:
     """Makes the salts. Each process has one such object. `known` is set once the secret is there.
 
-    `secret` is the one of the settings; with None it is the one in Redis.
+    `secret` comes from the settings. If it is None, the gateways share a secret in Redis.
     """
 
     def __init__(self, store: Store, secret: str | None) -> None:
@@ -65,10 +65,11 @@ class Salts:
             await asyncio.gather(self._asking, return_exceptions=True)
 
     def of(self, scope: Scope, key: PresentedKey, wanted: str | None = None) -> str | None:
-        """Returns the salt of this key's requests. With None they share the cache with all others.
+        """Returns the value of `cache_salt` for this key's requests. Requests that get None share one cache.
 
-        `wanted` is the salt that the caller asks for, where it may. It parts the cache further, and never joins two
-        parts. Raises Overloaded while the secret is not known.
+        `wanted` is the salt that the client asks for. It divides the cache of its tenant or key further. It never
+        lets two tenants or keys share a cache, except in the scope `none`, where the client alone decides.
+        Raises Overloaded while the secret is not known.
         """
         if scope == "none":
             return wanted

@@ -1,4 +1,4 @@
-"""From a request's body to what its engine gets: everything that can be refused before a key's limits are asked."""
+"""Turns a request's body into the engine's, and refuses a bad request before its key's limits are checked."""
 
 from __future__ import annotations
 

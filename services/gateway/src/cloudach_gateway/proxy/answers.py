@@ -28,16 +28,16 @@ class Rewriter(Protocol):
 
     @property
     def shape(self) -> Shape | None:
-        """The form of the running chunks, where they can be edited without this object; None where they cannot."""
+        """Returns the form of the running chunks. It is None when only this object can edit them."""
 
     def relay(self, events: bytes) -> bytes | None:
-        """The client's bytes for whole events, if all are running chunks; None: `feed` them."""
+        """Returns the client's bytes for whole events if all are running chunks. After None, `feed` must take them."""
 
     def feed(self, payload: bytes) -> bytes:
-        """The client's bytes for one event. Raises EngineReportedError, BadChunk."""
+        """Returns the client's bytes for one event. Raises EngineReportedError, BadChunk."""
 
     def finish(self) -> bytes:
-        """The stream's last bytes. Raises BadChunk."""
+        """Returns the stream's last bytes. Raises BadChunk."""
 
 
 class Collecting(Protocol):
@@ -50,13 +50,13 @@ class Collecting(Protocol):
     def choices_seen(self) -> bool: ...
 
     def relay(self, events: bytes) -> bytes | None:
-        """It is b"" for whole events that were taken; None: `feed` them."""
+        """Takes whole events if all are running chunks, and returns b"". After None, `feed` must take them."""
 
     def feed(self, payload: bytes) -> None:
-        """Raises EngineReportedError, BadChunk, TooLarge."""
+        """Adds the payload of one event to the answer. Raises EngineReportedError, BadChunk, TooLarge."""
 
     def answer(self) -> bytes:
-        """Raises BadChunk."""
+        """Returns the gathered JSON answer for the client. Raises BadChunk."""
 
 
 class Answers(Protocol):
@@ -81,7 +81,7 @@ class Answers(Protocol):
         """own_fields: the answer has all of vLLM's fields. largest: the bytes that it may have."""
 
     def for_client(self, answer: dict[str, Any]) -> bytes:
-        """The client's form of an answer that came in one piece though events were asked for. Raises BadChunk."""
+        """Returns the client's form of an answer that came whole although events were asked for. Raises BadChunk."""
 
 
 class Out(Protocol):
@@ -89,7 +89,7 @@ class Out(Protocol):
 
     @property
     def framed(self) -> Framed:
-        """After the first `write`: what takes HTTP chunks as they go out."""
+        """Returns the writer that takes finished HTTP chunks. It may be used after the first `write`."""
 
     async def start(self) -> None: ...
 
@@ -154,7 +154,7 @@ class Streamed:
         return self._taken
 
     def last_words(self) -> bytes:
-        """The end of the stream. Raises UpstreamError."""
+        """Returns the last bytes of the stream. Raises UpstreamError."""
         try:
             self._state_usage()
             return self._rewriter.finish()

@@ -71,13 +71,13 @@ class Progress(Observer, Protocol):
     def heartbeat(self) -> None: ...
 
     def left_fast_path(self, reason: str) -> None:
-        """The answer's chunks have to be parsed one by one, because of this."""
+        """Hears why chunks of the answer have to be parsed one by one, which is slower."""
 
     def failover_report(self) -> list[dict[str, Any]]:
         """Returns the failovers so far, for the client."""
 
     def complete(self) -> None:
-        """The engine has sent the whole answer, which only has to be delivered now."""
+        """Hears that the engine has sent the whole answer, which only has to be delivered now."""
 
 
 class Relay:

@@ -43,7 +43,11 @@ class Tracer:
         self._joins_client = joins_client
 
     def begin(self, headers: Sequence[tuple[bytes, bytes]], record: RequestRecord) -> None:
-        """Gives the record its ids. Several `traceparent` headers count as none, as the standard says."""
+        """Gives the request's record its trace id and span id, and decides if the trace is sampled.
+
+        The trace id comes from the client's `traceparent` if clients may name it, and is new otherwise. Several such
+        headers count as none, as the standard says.
+        """
         parent = None
         if self._joins_client:
             found = [value for name, value in headers if name == _TRACEPARENT]

@@ -50,8 +50,10 @@ _MENDS = (
 
 
 def reason(log: Sequence[str], told: str = "") -> list[str]:
-    """Returns the engine's own words: the first exceptions, in its log or in Serve's message, that are not about
-    another one.
+    """Returns up to three lines that say why the engine failed, in its own words.
+
+    They are the first exceptions in its log, or else in Serve's message `told`. Exceptions that only report another
+    exception are left out. Where none is found, the last lines are returned.
     """
     logged = [clean(line) for line in log]
     said = [clean(line) for line in told.splitlines()]

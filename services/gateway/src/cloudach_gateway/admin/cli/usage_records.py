@@ -84,7 +84,11 @@ def consume(
     follow: bool,
     acknowledge: bool,
 ) -> int:
-    """Writes the consumer's own unacknowledged records first, then new ones. Returns the exit code."""
+    """Writes a consumer's records to `writer`: first those that it has not acknowledged, then new ones.
+
+    `most` bounds their number. With `follow` it waits for more, and with `acknowledge` Redis drops them from the
+    consumer's list once they are written. Returns the exit code.
+    """
     after = "0"
     left = sys.maxsize if most is None else most
     try:

@@ -1,4 +1,4 @@
-"""Values as operators type them. Each function raises an ArgumentTypeError, which argparse shows as wrong usage."""
+"""Reads values as operators type them. Each function raises ArgumentTypeError, which argparse shows as wrong usage."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ def find_access(settings: Kubernetes) -> Access:
 
 
 class Api:
-    """Reads Secrets, reads and writes ModelUses. `client` has the lists and watches. All methods raise KubeError."""
+    """Reads Secrets, and reads and writes the status of ModelUses. All methods raise KubeError.
+
+    Lists and watches have no method here; callers use `client` for them.
+    """
 
     def __init__(self, access: Access, *, timeout_s: float) -> None:
         self._transport = LightTransport(access, agent=_MANAGER)

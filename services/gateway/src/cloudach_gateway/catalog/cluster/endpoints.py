@@ -60,7 +60,10 @@ class Endpoints:
         self._all_asked = asyncio.Event()
 
     async def asked(self) -> None:
-        """Waits until the slices of each namespace are known, or are known not to be had."""
+        """Waits until the slices of each namespace are listed, or cannot be had.
+
+        They cannot be had when the API server refuses them, or has been away for _TRUSTED_S.
+        """
         await self._all_asked.wait()
 
     def pods(self, service: Resource) -> Pods | None:
