@@ -80,6 +80,16 @@ rules:
     for: 15m
     severity: warning
     summary: Engines of {{ "{{ $labels.model }}" }} keep breaking off; {{ "{{ $value | humanizePercentage }}" }} of its answers move to another one.
+  - alert: CloudachUnknownForm
+    expr: sum by (model) (rate(cloudach_slow_path_streams_total{reason="unknown_form", {{ $ns }}}[15m])) > 0
+    for: 15m
+    severity: warning
+    summary: The gateway does not know the form of chunks of {{ "{{ $labels.model }}" }}; its tokens cost more CPU time.
+  - alert: CloudachTracesDropped
+    expr: sum by (pod, reason) (rate(cloudach_traces_dropped_total{ {{- $ns -}} }[5m])) > 0
+    for: 15m
+    severity: warning
+    summary: The gateway {{ "{{ $labels.pod }}" }} loses traces ({{ "{{ $labels.reason }}" }}).
   - alert: CloudachGatewayKilled
     expr: sum(increase(cloudach_lost_requests_total{ {{- $ns -}} }[15m])) > 0
     for: 0m
