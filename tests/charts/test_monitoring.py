@@ -13,6 +13,7 @@ import promql_parser
 import pytest
 from cloudach_controller import metrics as controller_metrics
 from cloudach_gateway import cluster_metrics, metrics
+from cloudach_gateway.proxy.stream.slow_path import SlowPath
 from prometheus_client import REGISTRY
 
 from tests.support.helm import CHART, NAMESPACE, render
@@ -81,6 +82,13 @@ def test_queries_ask_for_series_and_labels_that_exist(where: str, expression: st
         assert selector.name in known_series()
         used = {matcher.name for matcher in selector.matchers.matchers}
         assert used <= labels_of(selector.name) | FROM_PROMETHEUS
+
+
+def test_the_alert_on_parsed_chunks_asks_for_a_reason_that_exists() -> None:
+    (rule,) = (each for each in alerts() if "cloudach_slow_path_streams_total" in each["expr"])
+    (selector,) = selectors(promql_parser.parse(rule["expr"]))
+    asked = {matcher.value for matcher in selector.matchers.matchers if matcher.name == "reason"}
+    assert asked == {SlowPath.UNKNOWN_FORM}
 
 
 def test_labels_that_alerts_speak_of_come_out_of_their_expression() -> None:
