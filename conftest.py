@@ -23,6 +23,10 @@ from hypothesis import HealthCheck, settings
 # A shell has what it runs in the background ignore Ctrl-C, and so would all that the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A receiver of traces lives in the tests' process. By itself gRPC starts threads in each child between its fork and its
+# exec, which kills one child in forty.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 # How long an example takes is the machine's to say.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
