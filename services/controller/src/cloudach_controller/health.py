@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 async def serving(
     host: str, port: int, unready: Callable[[], str], notes: Callable[[], str] = lambda: ""
 ) -> AsyncIterator[int]:
-    """Yields the port. Raises OSError.
+    """Serves /healthz, /readyz and /metrics while the block runs, and yields the port. Raises OSError.
 
     `unready` says why the controller is not ready; an empty text means that it is. `notes` says what it cannot do
     although it is ready.

@@ -78,7 +78,7 @@ class GcsStore:
         await self._save()
 
     async def drop(self, uid: str) -> None:
-        """Deletes all keys of a RayCluster."""
+        """Deletes all Redis keys in which the RayCluster with this uid has stored its state."""
         cursor = 0
         while True:
             told: Any = await self._ask("SCAN", cursor, "MATCH", f"{names.prefix(uid)}*", "COUNT", _BATCH)

@@ -33,7 +33,7 @@ def reachable(seen: Observation) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """KubeRay has not acted on something yet. `words` say on what, and `since` says for how long."""
+    """Says that KubeRay has not acted on something yet. `words` say on what, and `since` says from when on."""
 
     words: str
     since: datetime | None

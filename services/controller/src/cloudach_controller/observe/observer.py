@@ -34,7 +34,7 @@ class Api(Protocol):
 
 class Tokens(Protocol):
     async def of(self, model: Model) -> OwnToken | None:
-        """Returns the Model's own token; None if it has none. Raises KubeError."""
+        """Returns the Model's own Ray token; None if it has none. Raises KubeError."""
         ...
 
 

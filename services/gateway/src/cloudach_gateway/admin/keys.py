@@ -51,7 +51,10 @@ def create(
     limits: KeyLimits | None = None,
     expires_at_ms: int | None = None,
 ) -> NewKey:
-    """Makes a key. With `models` None it may use every model. `expires_at_ms` counts since 1970, UTC."""
+    """Makes and stores a key. With `models` None it may use every model. `expires_at_ms` counts since 1970, UTC.
+
+    Raises KeyProblem, or InDoubt if the store did not confirm it.
+    """
     if not TENANT.fullmatch(tenant):
         raise KeyProblem(f"{tenant!r} is no tenant name: 1 to 32 of a-z, 0-9 and _")
     now_ms = store.now_ms()

@@ -27,7 +27,7 @@ class Cluster(Protocol):
     """Requests need this of the Models of a cluster. `catalog.cluster` provides it."""
 
     def in_use(self, model: ServedModel) -> AbstractContextManager[None]:
-        """It stands around a request's whole life, so that the model does not fall asleep meanwhile."""
+        """Keeps the model from falling asleep while the block runs. The block stands around a request's whole life."""
 
     def awaited(self, model: ServedModel) -> AbstractContextManager[None]:
         """The model is woken, and a request waits for it meanwhile."""

@@ -24,7 +24,7 @@ class Receiver(Protocol):
     """Takes a response. None of these methods may raise."""
 
     def head(self, status: int, headers: Headers) -> None:
-        """headers: only those that `KEPT` names."""
+        """Takes the response's status and headers. Of the headers it gets only those that `KEPT` names."""
 
     def data(self, data: bytes) -> None:
         """Takes all body bytes of one read, without HTTP chunks around them."""

@@ -102,7 +102,7 @@ class Exchange:
 
     @property
     def heard_at(self) -> float:
-        """When the engine last sent an event. Comments do not count."""
+        """Returns when the engine last sent its head or an event, or when reading resumed. Comments do not count."""
         if self._connection is not None and self._connection.shortcut is not None:
             self._heard_at = max(self._heard_at, self._connection.shortcut.heard_at)
         return self._heard_at

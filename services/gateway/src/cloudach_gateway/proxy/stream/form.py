@@ -59,8 +59,8 @@ _STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 def is_text(found: bytes) -> bool:
     """Returns whether these bytes are the inside of one JSON string, with nothing behind its end.
 
-    An event may hold several choices. Then the rest of one choice and the beginning of another stand between the
-    chunk's beginning and its last token ids. Hot paths ask only about bytes that hold a quote.
+    It tells a chunk's text from an event of several choices, where more than a text stands between start and join.
+    Hot paths ask only about bytes that hold a quote.
     """
     return QUOTE not in found or _STRING.fullmatch(found) is not None
 
