@@ -44,7 +44,7 @@ class EngineKeys:
         return self._made[model]
 
     async def forget(self, model: Key) -> None:
-        """Deletes a deleted Model's engine keys, so that the next Model of this name gets another key."""
+        """Deletes the engine keys of a Model that is gone, so that the next Model of this name gets another key."""
         namespace, name = model
         self._made.pop(model, None)
         if self.unseen(namespace):

@@ -90,7 +90,7 @@ class Engines:
         return self._balancer.pick(upstreams, tried=tried)
 
     def pick_for_one_alone(self, model: ServedModel, tried: Collection[str]) -> str | None:
-        """Returns an upstream for a suspect, if possible one without another suspect. It is None while no quarantine has room."""
+        """Returns an upstream for a suspect, if possible one without another suspect. None if none has room."""
         upstreams: Collection[str] = model.upstreams
         if model.shared is None:
             upstreams = self.quarantine.open(upstreams)
