@@ -1,4 +1,4 @@
-"""What sends traces tells a receiver's troubles in words, and leaves the log to the queue."""
+"""Senders of traces tell a receiver's troubles in words, and leave the log to the queue."""
 
 from __future__ import annotations
 

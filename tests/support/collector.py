@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +14,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from .waiting import until
 
 KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
 
@@ -84,15 +85,16 @@ class Collector:
             messages = [ExportTraceServiceRequest.FromString(message) for message in self.bytes]
         return [span for message in messages for span in _spans(message)]
 
-    def trace(self, trace_id: str, *, spans: int, patience_s: float = 20.0) -> list[Received]:
+    def trace(self, trace_id: str, *, spans: int) -> list[Received]:
         """Returns the spans of a trace once there are so many of them, in the order of their beginnings."""
-        deadline = time.monotonic() + patience_s
-        while True:
-            found = sorted((one for one in self.spans if one.trace == trace_id), key=lambda one: one.start_ns)
-            if len(found) >= spans or time.monotonic() > deadline:
-                assert len(found) == spans, [(one.service, one.name) for one in found]
-                return found
-            time.sleep(0.02)
+
+        def received() -> list[Received]:
+            return sorted((one for one in self.spans if one.trace == trace_id), key=lambda one: one.start_ns)
+
+        until(lambda: len(received()) >= spans, f"{spans} spans of the trace {trace_id}")
+        found = received()
+        assert len(found) == spans, [(one.service, one.name) for one in found]
+        return found
 
     def close(self) -> None:
         self._closed.set()

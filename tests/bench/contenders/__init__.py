@@ -17,6 +17,6 @@ if CHECKOUT is not None:
     ALL[Before.name] = Before
 
 USUAL = tuple(name for name, kind in ALL.items() if kind.usual)
-"""What is measured unless some are named."""
+"""The bench measures these unless others are named."""
 
 __all__ = ["ALL", "PROXY", "USUAL", "Contender", "Engine"]

@@ -1,4 +1,4 @@
-"""What our encoder writes is read back with the official message classes."""
+"""The official message classes read back whatever our encoder writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry: each span is made once, at the end of what it tells of, and a thread exports it.
+"""Traces by OpenTelemetry: each span is made once, at the end of what it tells of, and a thread sends it.
 
-The request's path costs ids at its beginning and one entry of a queue at its end: docs/adr/0030-traces.md.
+A request costs ids at its beginning and, if it is exported, the writing of its spans at its end (ADR 30).
 """

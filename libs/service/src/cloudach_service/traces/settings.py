@@ -120,7 +120,7 @@ def _sampling(settings: Traces, environ: Mapping[str, str]) -> Sampling:
         raise ConfigError(f"OTEL_TRACES_SAMPLER: {name!r} is not known here; take one of {', '.join(_SAMPLERS)}")
     ratio, follows = _SAMPLERS[name]
     if ratio is None:
-        ratio = _ratio(environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1")
+        ratio = _number(environ, "OTEL_TRACES_SAMPLER_ARG", 1, 0, 1)
     return Sampling(
         ratio if settings.ratio is None else settings.ratio,
         follows if settings.follow_client is None else settings.follow_client,
@@ -143,13 +143,3 @@ def _check_headers(environ: Mapping[str, str], name: str) -> None:
     for number, entry in enumerate(environ.get(name, "").split(","), 1):
         if entry.strip() and not _HEADER.fullmatch(entry.strip()):
             raise ConfigError(f"{name}: entry {number} is not of the form name=value")
-
-
-def _ratio(text: str) -> float:
-    try:
-        ratio = float(text)
-    except ValueError:
-        ratio = -1.0
-    if not 0 <= ratio <= 1:
-        raise ConfigError(f"OTEL_TRACES_SAMPLER_ARG: {text!r} is no number from 0 to 1")
-    return ratio
