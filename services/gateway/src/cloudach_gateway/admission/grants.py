@@ -50,7 +50,7 @@ class Grant:
 
     `lease` is Redis' name of the running request. It is '' or IN_DOUBT when the request was admitted without Redis
     (`degraded`). `progress` returns the prompt, completion and cached tokens until now. The code that runs the request
-    sets it. `redis_s` is how long Redis took to answer. What it returned last is billed if this process is killed.
+    sets it. What it returned last is billed if this process is killed. `redis_s` is how long Redis took to answer.
     """
 
     caller: Caller

@@ -33,7 +33,7 @@ class Keeping(NamedTuple):
 
 
 class Tracer:
-    """There is one in each process. It costs a request its ids, and an entry of the queue if it is exported."""
+    """There is one in each process. It costs a request its ids, and the writing of its spans if it is exported."""
 
     def __init__(self, queue: Queue, sampling: Sampling, keeping: Keeping, *, joins_client: bool) -> None:
         """joins_client: a client's `traceparent` names the trace."""
