@@ -105,6 +105,12 @@ def test_log_fields_of_lists_and_watches() -> None:
     assert {name for row in rows("log-fields.md", "Lists and watches, in both") for name in names(row[0])} == fields
 
 
+def test_log_fields_of_a_changed_level() -> None:
+    fields, unclear = code.log_fields(code.ROOT / "libs/service/src/cloudach_service/log_level.py")
+    assert unclear == set()
+    assert {name for row in rows("log-fields.md", "The level of a running service") for name in names(row[0])} == fields
+
+
 def test_headers() -> None:
     client = [code.GATEWAY / part for part in ("client", "api", "tracing", "app.py", "errors.py")]
     found = code.header_names(*client) - NOT_HEADERS

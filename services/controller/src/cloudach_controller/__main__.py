@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from cloudach_service import logs
+from cloudach_service.log_level import LevelSignals
 from cloudach_service.settings.reference import help_text
 
 from .settings import ConfigError, Settings, load
@@ -40,9 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.config}: good")
         return 0
     logs.configure("controller", level=settings.log_level)
+    level = LevelSignals("cloudach", "cloudach_controller", "cloudach_kube")
+    level.catch()
     from .app import run
 
-    return asyncio.run(run(settings))
+    return asyncio.run(run(settings, level))
 
 
 if __name__ == "__main__":

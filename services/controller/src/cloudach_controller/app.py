@@ -16,6 +16,7 @@ from cloudach_kube.client import KubeClient
 from cloudach_kube.errors import KubeError
 from cloudach_kube.official import connect
 from cloudach_model_api.names import MANAGER
+from cloudach_service.log_level import LevelSignals
 
 from . import health, metrics
 from .act.endings import Endings
@@ -32,12 +33,13 @@ log = logging.getLogger(__name__)
 _RELEASE_S = 10.0  # a pod has 30 s from SIGTERM on
 
 
-async def run(settings: Settings) -> int:
+async def run(settings: Settings, level: LevelSignals) -> int:
     """Returns the exit code: 0 after SIGTERM, 1 when it cannot go on and should be started anew."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    level.heed(loop)
     state = _Readiness()
     kubernetes = settings.kubernetes
     try:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudach_service import logs
+from cloudach_service.log_level import LevelSignals
 
-from .settings import ConfigError, Settings, load
+from .settings import OWN_LOGGERS, ConfigError, Settings, load
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(settings: Settings) -> int:
     logs.configure("gateway", level=settings.log_level)
+    level = LevelSignals(*OWN_LOGGERS)
+    level.catch()
     _allow_many_connections()
     with contextlib.ExitStack() as stack:
         if settings.listen.processes > 1:
@@ -71,7 +74,7 @@ def _run(settings: Settings) -> int:
         host, port = listener.getsockname()[:2]
         print(f"listening on http://{host}:{port}", flush=True)
         serve = worker.run if settings.listen.processes == 1 else supervisor.run
-        serve(settings, redis_url, listener)
+        serve(settings, redis_url, listener, level)
     return 0
 
 

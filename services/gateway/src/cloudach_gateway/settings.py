@@ -30,6 +30,9 @@ _VALUE = r"([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?"
 _SET = rf"\(\s*{_VALUE}(\s*,\s*{_VALUE})*\s*\)"
 _REQUIREMENT = rf"\s*(!\s*{_KEY}|{_KEY}(\s*(==?|!=)\s*{_VALUE}|\s+(in|notin)\s*{_SET}|\s*[<>]\s*\d+)?)\s*"
 
+OWN_LOGGERS = ("cloudach", "cloudach_gateway", "cloudach_kube")
+"""The log level of these can be changed while the gateway runs."""
+
 
 class Listen(Group):
     """These settings say where the gateway listens, and in how many processes."""

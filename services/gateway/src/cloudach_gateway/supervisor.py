@@ -12,6 +12,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
+from cloudach_service.log_level import SIGNALS, LevelSignals, held_back
 from prometheus_client.multiprocess import mark_process_dead
 
 from .settings import Settings
@@ -22,7 +23,7 @@ _log = logging.getLogger("cloudach.gateway")
 _RESTART_PAUSE_S = 1.0
 
 
-def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+def run(settings: Settings, redis_url: str, listener: socket.socket, level: LevelSignals) -> None:
     """Runs the processes. Returns after SIGTERM or SIGINT, once every process has drained."""
     context = multiprocessing.get_context("spawn")
     stopping: list[int] = []  # the signals that asked us to stop
@@ -30,8 +31,11 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
 
     def start() -> None:
         child = context.Process(target=run_as_child, args=(settings, redis_url, listener, os.getpid()))
-        child.start()
-        children.append(child)
+        with held_back():
+            child.start()
+            children.append(child)
+        if level.last is not None:
+            _send_signal(child, level.last)
         if stopping:  # the signal came while this child was being started
             _send_signal(child, stopping[-1])
 
@@ -40,8 +44,15 @@ def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
         for child in children:
             _send_signal(child, number)
 
+    def change_level(number: int, _: FrameType | None) -> None:
+        level.last = number
+        for child in children:
+            _send_signal(child, number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    for number in SIGNALS:
+        signal.signal(number, change_level)
     for _ in range(settings.listen.processes):
         start()
     while children:

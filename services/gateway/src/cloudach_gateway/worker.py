@@ -15,12 +15,13 @@ from collections.abc import Generator
 import uvicorn
 import uvloop
 from cloudach_service import logs, processes
+from cloudach_service.log_level import LevelSignals
 
 from .app import HEALTH_PATHS, build
 from .client.door import Door, most_connections
 from .client.http_protocol import EnvelopeHttpProtocol
 from .lifecycle import Lifecycle
-from .settings import Settings
+from .settings import OWN_LOGGERS, Settings
 
 _log = logging.getLogger("cloudach.gateway")
 
@@ -101,9 +102,9 @@ class _Clients:
             await self._door.one_left.wait()
 
 
-def run(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+def run(settings: Settings, redis_url: str, listener: socket.socket, level: LevelSignals) -> None:
     """Serves until SIGTERM or SIGINT, and returns once it has drained. A second signal skips the drain."""
-    uvloop.run(_serve(settings, redis_url, listener))
+    uvloop.run(_serve(settings, redis_url, listener, level))
 
 
 def run_as_child(settings: Settings, redis_url: str, listener: socket.socket, parent: int) -> None:
@@ -112,10 +113,12 @@ def run_as_child(settings: Settings, redis_url: str, listener: socket.socket, pa
     if not processes.bind_to(parent):
         return
     logs.configure("gateway", level=settings.log_level)
-    run(settings, redis_url, listener)
+    level = LevelSignals(*OWN_LOGGERS)
+    level.catch()
+    run(settings, redis_url, listener, level)
 
 
-async def _serve(settings: Settings, redis_url: str, listener: socket.socket) -> None:
+async def _serve(settings: Settings, redis_url: str, listener: socket.socket, level: LevelSignals) -> None:
     lifecycle = Lifecycle()
     door = Door(most_connections(settings.listen.max_connections), HEALTH_PATHS)
     protocol = functools.partial(EnvelopeHttpProtocol, timeouts=settings.timeouts, door=door, lifecycle=lifecycle)
@@ -157,4 +160,5 @@ async def _serve(settings: Settings, redis_url: str, listener: socket.socket) ->
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    level.heed(loop)
     await server.serve(sockets=[listener])
