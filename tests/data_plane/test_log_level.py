@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.data_plane.conftest import chat
+from tests.support.ports import free_port
 from tests.support.stack import Gateway, create_key, served_by, start_sim
 from tests.support.waiting import until
 
@@ -32,13 +33,22 @@ def ready(gateway: Gateway) -> bool:
         return False
 
 
+def ended(metrics_port: int) -> int:
+    """Returns how many chats have ended, which may be a moment after their answers."""
+    said = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+    return sum(
+        int(float(line.split()[-1]))
+        for line in said.splitlines()
+        if line.startswith("cloudach_requests_total{") and "chat/completions" in line
+    )
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_requests_are_logged_while_it_is_told_to(processes: int) -> None:
+    listen = {"processes": processes, "metrics_port": free_port()}
     with (
         start_sim(rate=500, model="sim") as sim,
-        Gateway(
-            {"models": [served_by(sim)], "listen": {"processes": processes}, "log_level": "warning"}, ready=False
-        ) as gateway,
+        Gateway({"models": [served_by(sim)], "listen": listen, "log_level": "warning"}, ready=False) as gateway,
     ):
         os.kill(gateway.process.pid, signal.SIGUSR1)  # its processes are still starting
         until(lambda: said(gateway, RAISED) == processes)
@@ -59,6 +69,7 @@ def test_requests_are_logged_while_it_is_told_to(processes: int) -> None:
         os.kill(gateway.process.pid, signal.SIGUSR2)
         until(lambda: said(gateway, LOWERED) == processes)
         silent = {ask() for _ in range(4)}
+        until(lambda: ended(listen["metrics_port"]) == 5)
         os.kill(gateway.process.pid, signal.SIGUSR1)
         until(lambda: said(gateway, RAISED) == 2 * processes)
         last = {ask() for _ in range(4)}

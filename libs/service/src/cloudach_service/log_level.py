@@ -23,6 +23,7 @@ class LevelSignals:
     def __init__(self, *loggers: str) -> None:
         self._loggers = [logging.getLogger(name) for name in loggers]
         self.last: int | None = None
+        self._followed: int | None = None
 
     def catch(self) -> None:
         """Notes the signals from now on, for `heed`. Call it from the main thread."""
@@ -38,7 +39,14 @@ class LevelSignals:
             self.act(self.last)
 
     def act(self, number: int) -> None:
+        """Follows a signal. One that asks for what is so already says nothing.
+
+        uvloop repeats a signal that came while the loop ran but before `heed`, which has been noted by then.
+        """
         self.last = number
+        if number == self._followed:
+            return
+        self._followed = number
         if number == signal.SIGUSR1:
             self._set(logging.DEBUG)
             _log.info("the log level has changed", extra={"log_level": "debug"})
