@@ -23,7 +23,7 @@ COPY --from=build /wheels /tmp/wheels
 # First what is there already wins (no --upgrade); then the check that nothing it needs is missing or of a wrong version.
 RUN python -m pip install --no-cache-dir --no-deps --require-hashes -r /tmp/wheels/locked.txt \
  && python -m pip install --no-cache-dir --no-deps /tmp/wheels/*.whl \
- && python -c "import cloudach_inference, orjson, pydantic, ray, uvloop, vllm, yaml; assert ray.__version__ == '2.60.0'" \
+ && python -c "import cloudach_inference, orjson, pydantic, ray, uvloop, vllm, yaml; from vllm.tracing import is_tracing_available as traces; assert ray.__version__ == '2.60.0' and traces()" \
  && sudo rm -rf /tmp/wheels
 # The same mends of HAProxy's configuration as everywhere: cloudach_inference.local.ray_env.
 RUN sudo install -d -o 1000 /opt/cloudach \

@@ -18,6 +18,7 @@ import openai
 import pytest
 from cloudach_stack import state
 
+from tests.support.collector import Collector
 from tests.support.processes import BIN, Server
 from tests.support.valkey import valkey
 from tests.support.waiting import until
@@ -200,3 +201,35 @@ def test_settings_of_the_gateway_are_refused_before_engines_start(tmp_path: Path
     good = asked("--check")
     assert (good.returncode, good.stdout) == (0, "the settings are good\n"), good
     assert "run `make engine` first" in asked().stdout
+
+
+def trace_of_an_answer(folder: Path, collector: Collector) -> list[str]:
+    told = written(folder)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    answer = httpx.post(
+        f"{told['CLOUDACH_BASE_URL']}/chat/completions",
+        json={"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
+        headers={
+            "authorization": f"Bearer {told['CLOUDACH_API_KEY']}",
+            "traceparent": f"00-{trace}-00f067aa0ba902b7-01",
+        },
+    )
+    assert answer.status_code == 200
+    return [span.service for span in collector.trace(trace, spans=5)]
+
+
+@pytest.mark.parametrize("by", ["variable", "file"])
+def test_one_setting_gives_traces_of_gateway_and_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    with Collector() as collector:
+        config = "models: [{id: m}]\n"
+        if by == "file":
+            monkeypatch.setenv("CLOUDACH_TEST_RECEIVER", collector.url)
+            config += "gateway: {telemetry: {traces: {endpoint: '${CLOUDACH_TEST_RECEIVER}'}}}\n"
+        else:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        (tmp_path / "models.yaml").write_text(config)
+        with up(tmp_path / "run", "--config", str(tmp_path / "models.yaml")):
+            services = trace_of_an_answer(tmp_path / "run", collector)
+    assert sorted(services) == ["cloudach-engine", *["cloudach-gateway"] * 4]

@@ -59,14 +59,13 @@ class Inference(Server):
         return status
 
 
-def start_vllm(*models: Mapping[str, Any]) -> Inference:
-    return Inference({"models": list(models)}, python=VLLM_PYTHON, patience_s=600)
+def start_vllm(*models: Mapping[str, Any], **settings: Any) -> Inference:
+    return Inference({"models": list(models), **settings}, python=VLLM_PYTHON, patience_s=600)
 
 
-def start_ray_sim(*models: Mapping[str, Any]) -> Inference:
-    return Inference(
-        {"models": [{"engine": "sim", **model} for model in models]}, python=sys.executable, patience_s=600
-    )
+def start_ray_sim(*models: Mapping[str, Any], **settings: Any) -> Inference:
+    made = [{"engine": "sim", **model} for model in models]
+    return Inference({"models": made, **settings}, python=sys.executable, patience_s=600)
 
 
 @cache

@@ -11,6 +11,7 @@ import pytest
 from cloudach_simulator.app import Simulator
 from cloudach_simulator.config import SimConfig
 from cloudach_simulator.server import serve
+from cloudach_simulator.traces import Traces
 
 CHAT = "/v1/chat/completions"
 
@@ -60,9 +61,9 @@ async def start_sim() -> AsyncIterator[StartSim]:
     """Starts simulators in this loop: `await start_sim(rate=0)`."""
     started: list[tuple[asyncio.Server, Sim]] = []
 
-    async def start(**settings: Any) -> Sim:
+    async def start(traces: Traces | None = None, **settings: Any) -> Sim:
         config = SimConfig(**{"rate": 0.0, "allow_exit": False, **settings})
-        simulator = Simulator(config, asyncio.get_running_loop())
+        simulator = Simulator(config, asyncio.get_running_loop(), traces)
         server, port = await serve(simulator, "127.0.0.1", 0)
         sim = Sim(simulator, port)
         started.append((server, sim))

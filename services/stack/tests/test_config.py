@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cloudach_service.settings import expanded
-from cloudach_stack.config import ConfigError, drain_s, gateway_config, inference_config, load
+from cloudach_stack.config import ConfigError, drain_s, gateway_config, inference_config, load, traces
 
 
 def test_relative_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,3 +81,25 @@ def test_secrets_of_the_gateway_get_into_no_file(tmp_path: Path, monkeypatch: py
     monkeypatch.delenv("SALT")
     with pytest.raises(ConfigError, match=r"line 3: gateway\.cache_salt_secret: .* SALT is not set"):
         load(file)
+
+
+def test_the_gateways_receiver_of_traces_is_that_of_the_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLOUDACH_TEST_HOST", "collector")
+    file = tmp_path / "models.yaml"
+    file.write_text(
+        "models: [{id: a}]\n"
+        "gateway: {telemetry: {traces: {endpoint: 'http://${CLOUDACH_TEST_HOST}:4317', protocol: grpc, ratio: 0.1}}}\n"
+    )
+    config = load(file)
+    told = {"endpoint": "http://${CLOUDACH_TEST_HOST}:4317", "protocol": "grpc"}
+    assert traces(config) == told
+    assert inference_config(config, "ray-sim", Path("/state"))["telemetry"] == {"traces": told}
+
+
+@pytest.mark.parametrize("section", ["{}", "{telemetry: nonsense}", "{telemetry: {traces: null}}"])
+def test_engines_are_told_of_no_traces_where_the_gateway_is_not(tmp_path: Path, section: str) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(f"models: [{{id: a}}]\ngateway: {section}\n")
+    assert "telemetry" not in inference_config(load(file), "vllm", Path("/state"))

@@ -42,6 +42,8 @@ def test_a_model_needs_no_more_than_an_id() -> None:
         ("models: [{id: m, drain_s: .inf}]", r"models\.0\.drain_s"),
         ("models: [{id: m, resources: {cpu: .nan}}]", r"models\.0\.resources\.cpu"),
         ("{models: [{id: m}], start_timeout_s: .inf}", "start_timeout_s"),
+        ("{models: [{id: m}], telemetry: {traces: {endpoint: collector}}}", r"telemetry\.traces\.endpoint"),
+        ("{models: [{id: m}], telemetry: {traces: {protocol: udp}}}", r"telemetry\.traces\.protocol"),
         ("{models: [{id: m}], api_key_env: 'A B'}", "api_key_env"),
         ("models: [", "not YAML"),
         ("[1]", "expected a mapping"),

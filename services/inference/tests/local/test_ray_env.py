@@ -6,6 +6,7 @@ from typing import Self
 import pytest
 from cloudach_inference.local import ray_env
 from cloudach_inference.local.ray_env import Ports, choose_ports, environment, haproxy_wrapper
+from cloudach_service.traces.settings import Address
 
 PORTS = Ports(1, 2, 3, 4, 5, 6, 20000)
 
@@ -107,3 +108,17 @@ def test_wrapper_in_a_pod_leaves_the_ports_open(tmp_path: Path) -> None:
     wrapper.chmod(0o700)
     subprocess.run([wrapper, "-f", file], check=True)
     assert file.read_text() == "defaults\nlisten s\n  bind *:8404\n"
+
+
+def test_engines_are_told_of_the_receiver_of_traces() -> None:
+    base = {"OTEL_TRACES_EXPORTER": "none", "OTEL_SERVICE_NAME": "mine"}
+    to = Address("http://collector:4318/v1/traces", "http/protobuf")
+    env = environment(base, folder=Path("/r"), ports=PORTS, token="t", api_key=None, stream_limit_s=1, traces=to)
+    found = {name: value for name, value in env.items() if name.startswith("OTEL_")}
+    assert found == {
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "OTEL_SERVICE_NAME": "mine",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318/v1/traces",
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+    }
+    assert env_of("/r", base, None)["OTEL_TRACES_EXPORTER"] == "none"

@@ -11,12 +11,15 @@ import sys
 from collections.abc import Callable
 
 import uvloop
-from cloudach_service.settings import header_text
+from cloudach_service.settings import ConfigError, header_text
+from cloudach_service.traces.settings import Traces as TraceSettings
+from pydantic import ValidationError
 
-from . import admin, faults
+from . import admin, faults, traces
 from .app import Simulator
 from .config import SimConfig
 from .server import serve
+from .traces import Traces
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         default="shutdown",
         help="the fault that ends it: as vLLM does, or as a replica behind a proxy goes (default: %(default)s)",
     )
+    add(
+        "--traces-endpoint",
+        metavar="URL",
+        help="exports a span of each request by OTLP, as vLLM does; or $OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
+    add("--traces-protocol", metavar="NAME", help="http/protobuf or grpc; or $OTEL_EXPORTER_OTLP_PROTOCOL")
     add("--parent-pid", type=int, metavar="PID", help="exit when that process is gone")
     return parser
 
@@ -81,6 +90,11 @@ def configuration(arguments: list[str] | None = None) -> tuple[SimConfig, argpar
         keys = [header_text(key) for key in keys]
     except ValueError as error:
         parser.error(f"--api-key: {error}")
+    try:
+        options.traces = TraceSettings(endpoint=options.traces_endpoint, protocol=options.traces_protocol)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        parser.error(f"--traces-{problem['loc'][0]}: {problem['msg']}")
     try:
         faults.parse(options.fault)
     except faults.BadFault as error:
@@ -115,7 +129,7 @@ def _end_with(pid: int, end: Callable[[], None], loop: asyncio.AbstractEventLoop
     loop.add_reader(descriptor, end)
 
 
-async def _main(config: SimConfig, options: argparse.Namespace) -> None:
+async def _main(config: SimConfig, options: argparse.Namespace, exporting: Traces | None) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -129,7 +143,7 @@ async def _main(config: SimConfig, options: argparse.Namespace) -> None:
 
     if options.parent_pid is not None:
         _end_with(options.parent_pid, orphaned, loop)
-    simulator = Simulator(config, loop)
+    simulator = Simulator(config, loop, exporting)
     server, port = await serve(simulator, options.host, options.port)
     # The objects of the start live for good, so the collector need not look at them again.
     gc.collect()
@@ -140,14 +154,16 @@ async def _main(config: SimConfig, options: argparse.Namespace) -> None:
     await simulator.drain(patience_s, faults.parse(options.drain_end))
     server.close()
     await asyncio.sleep(0.01)  # for the last bytes
+    if exporting is not None:
+        await asyncio.to_thread(exporting.close)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs until SIGTERM, Ctrl-C, or the parent's end, and then drains."""
     config, options = configuration(arguments)
     try:
-        uvloop.run(_main(config, options))
-    except OSError as error:
+        uvloop.run(_main(config, options, traces.start(os.environ, options.traces)))
+    except (OSError, ConfigError) as error:
         print(f"cloudach-sim: {error}", file=sys.stderr)
         return 1
     return 0

@@ -22,6 +22,8 @@ from .ledger import Entry, Ledger
 from .pacer import Pacer
 from .request import Ask, read
 from .run import Pace, Run, Sink, StreamRun, WholeRun
+from .spans import Times, llm_requests
+from .traces import Traces
 
 JSON = b"application/json"
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere", "/sim/")
@@ -40,8 +42,9 @@ _OF_TRACES = ("traceparent", "tracestate", "baggage")
 class Simulator:
     """One simulated engine."""
 
-    def __init__(self, config: SimConfig, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, config: SimConfig, loop: asyncio.AbstractEventLoop, traces: Traces | None = None) -> None:
         self.config = config
+        self._traces = traces
         self.loop = loop
         self.ledger = Ledger()
         self.arsenal = Arsenal(config.fault_seed)
@@ -195,13 +198,19 @@ class Simulator:
         if plan.split:
             sink = SplitSink(sink, plan, self.loop.call_soon)
         ticker = self._pacer.ticker(pace.interval) if pace.interval else None
-        created = int(time.time())
+        began = time.time()
+        created = int(began)
         serial = 0
 
         def ended(outcome: str) -> None:
             self._runs.discard(run)
             self._one_ended.set()
             self.ledger.close(serial, outcome)
+            if self._traces is not None and not run.died:
+                times = Times(began, run.first_at, time.time())
+                spans = llm_requests(answer, trace.get("traceparent"), times, self._traces.sampling)
+                if spans:
+                    self._traces.queue.put(lambda: spans)
 
         answer: StreamAnswer | WholeAnswer
         run: StreamRun | WholeRun

@@ -14,6 +14,7 @@ from typing import Any
 from .app import Simulator
 from .config import SimConfig
 from .run import Headers, Run
+from .traces import Traces
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -149,7 +150,7 @@ async def _serve(simulator: Simulator, scope: Scope, receive: Receive, send: Sen
             run.abort()
 
 
-def create_app(config: SimConfig) -> Application:
+def create_app(config: SimConfig, traces: Traces | None = None) -> Application:
     """One simulated engine as an ASGI application. `config` holds all its settings."""
     simulators: dict[asyncio.AbstractEventLoop, Simulator] = {}
 
@@ -165,7 +166,7 @@ def create_app(config: SimConfig) -> Application:
         loop = asyncio.get_running_loop()
         simulator = simulators.get(loop)
         if simulator is None:
-            simulator = simulators[loop] = Simulator(config, loop)
+            simulator = simulators[loop] = Simulator(config, loop, traces)
         await _serve(simulator, scope, receive, send)
 
     return app

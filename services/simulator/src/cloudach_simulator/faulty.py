@@ -92,12 +92,14 @@ def strike(run: Run, plan: Plan, engine_died: Callable[[], None], *, may_exit: b
     elif kind == "shutdown":
         run.shut_down()
     elif kind == "error" and plan.argument == "nodone" and isinstance(run, StreamRun):
+        run.died = True
         run.end("failed")
         run.sink.send([errors.stream_frame()])
         run.sink.finish()
     elif kind == "error":
         run.break_off()
     else:
+        run.died = kind == "die"
         run.end("failed")
         if kind == "end" and isinstance(run, StreamRun):
             run.sink.finish()

@@ -48,6 +48,8 @@ class Ask:
     """Usage names the cached tokens."""
     request_id: str | None = None
     cache_salt: str | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
     fault: str | None = None
 
 
@@ -325,6 +327,8 @@ def _finish(ask: Ask, body: dict[str, Any]) -> Ask:
         raise schema_error("greater_than_equal", "stream_interval", message, ask.interval)
     ask.request_id = _text(body, "request_id")
     ask.cache_salt = _text(body, "cache_salt")
+    ask.temperature = _number(body, "temperature", float, 1.0)
+    ask.top_p = _number(body, "top_p", float, 1.0)
     ask.fault = _text(body, "sim_fault")
     return ask
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -89,6 +90,10 @@ class Run:
         self.sink = sink
         self.pace = pace
         self.done = False
+        self.first_at: float | None = None
+        """When it began to generate, in seconds since 1970."""
+        self.died = False
+        """It ended because its engine died, so nobody tells of it."""
         self.held = False
         """It is stalled on purpose: neither the clock nor the reader moves it."""
         self._ticker = ticker
@@ -145,6 +150,7 @@ class Run:
 
     def _first(self) -> None:
         self._handle = None
+        self.first_at = time.time()
         self.emit(1 if self._ticker is not None else self.burst)
         if not self.done:
             self.go_on()
@@ -231,6 +237,7 @@ class StreamRun(Run):
 
     def break_off(self) -> None:
         """Sends the error frame of a dead engine, [DONE] and the end."""
+        self.died = True
         self.end("failed")
         self.sink.send([errors.stream_frame(), DONE])
         self.sink.finish()
@@ -282,6 +289,7 @@ class WholeRun(Run):
 
     def break_off(self) -> None:
         """Sends the error of a dead engine."""
+        self.died = True
         self.end("failed")
         refusal = errors.engine_dead()
         self.sink.reply(refusal.status, b"application/json", orjson.dumps(refusal.body))

@@ -100,7 +100,17 @@ def inference_config(config: StackConfig, engine: Engine, state_dir: Path) -> di
         }
         for model in config.models
     ]
-    return {"models": escaped(models), "state_dir": escaped(str(state_dir))}
+    telemetry = {"telemetry": {"traces": told}} if (told := traces(config)) else {}
+    return {"models": escaped(models), "state_dir": escaped(str(state_dir)), **telemetry}
+
+
+def traces(config: StackConfig) -> dict[str, Any]:
+    """Returns what engines are told of traces: the receiver that the section `gateway` names."""
+    found = config.gateway
+    for group in ("telemetry", "traces"):
+        inner = found.get(group)
+        found = inner if isinstance(inner, dict) else {}
+    return {name: found[name] for name in ("endpoint", "protocol") if found.get(name) is not None}
 
 
 def gateway_config(
@@ -143,4 +153,4 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return base | both
 
 
-__all__ = ["DEFAULT", "ConfigError", "Engine", "StackConfig", "gateway_config", "inference_config", "load"]
+__all__ = ["DEFAULT", "ConfigError", "Engine", "StackConfig", "gateway_config", "inference_config", "load", "traces"]

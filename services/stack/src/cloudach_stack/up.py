@@ -15,9 +15,10 @@ from pathlib import Path
 
 import yaml
 from cloudach_service import private_files
+from cloudach_service.settings import expanded
 
 from .children import Child, Children
-from .config import ConfigError, Engine, StackConfig, drain_s, gateway_config, inference_config
+from .config import ConfigError, Engine, StackConfig, drain_s, gateway_config, inference_config, traces
 
 _LISTENING = "listening on "
 _READY_S = 60.0
@@ -93,6 +94,8 @@ def _start_engines(options: Options, children: Children) -> tuple[dict[str, str]
         for model in options.config.models:
             for adapter in model.adapters:
                 models += ["--adapter", f"{model.id}:{adapter.name}"]
+        for name, value in traces(options.config).items():
+            models += [f"--traces-{name}", expanded(str(value))]
         say("starting the simulator")
         address = _start_server(
             children,

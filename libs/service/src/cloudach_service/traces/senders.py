@@ -49,7 +49,7 @@ def sender(exporting: Exporting) -> Sender:
     return _grpc(exporting.endpoint) if exporting.protocol == "grpc" else _http(exporting.endpoint)
 
 
-def _http(endpoint: str | None) -> Sender:
+def _http(endpoint: str) -> Sender:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     class Http(OTLPSpanExporter):
@@ -63,7 +63,7 @@ def _http(endpoint: str | None) -> Sender:
     return Http(endpoint)
 
 
-def _grpc(endpoint: str | None) -> Sender:
+def _grpc(endpoint: str) -> Sender:
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
     from opentelemetry.sdk.trace.export import SpanExportResult

@@ -18,6 +18,7 @@ from .sampling import Sampling
 Protocol = Literal["http/protobuf", "grpc"]
 _PROTOCOLS: tuple[Protocol, ...] = ("http/protobuf", "grpc")
 _PATH = "/v1/traces"
+_OF_TRACES, _OF_ALL = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"
 _SHORTEST_DELAY_MS = 10
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~\w-]+\s*=\s*[\x20-\x7e]*", re.ASCII)
 _SAMPLERS = {  # the sampler's name: its ratio, None if it takes one; whether it follows its parent
@@ -30,7 +31,7 @@ _SAMPLERS = {  # the sampler's name: its ratio, None if it takes one; whether it
 }
 
 
-class Traces(Group):
+class Receiver(Group):
     """Traces are exported by OTLP once there is an endpoint, here or in OTEL_EXPORTER_OTLP_ENDPOINT."""
 
     endpoint: Annotated[str, AfterValidator(base_url)] | None = Field(
@@ -39,6 +40,11 @@ class Traces(Group):
     protocol: Protocol | None = Field(
         None, description="`http/protobuf` (port 4318 as a rule, /v1/traces is appended) or `grpc` (4317)"
     )
+
+
+class Traces(Receiver):
+    """Traces are exported by OTLP once there is an endpoint, here or in OTEL_EXPORTER_OTLP_ENDPOINT."""
+
     ratio: float | None = Field(
         None, ge=0, le=1, description="part of the traces that is sampled; all, if neither this nor a variable says"
     )
@@ -57,13 +63,20 @@ class Traces(Group):
     )
 
 
+class Address(NamedTuple):
+    """Where an exporter sends to. endpoint: the whole URL, with the path of HTTP."""
+
+    endpoint: str
+    protocol: Protocol
+
+
 class Exporting(NamedTuple):
-    """How traces are exported. endpoint: None where the exporter reads it from a variable.
+    """How traces are exported. endpoint: as in Address.
 
     queue: how many traces wait at most. delay_s: how long one waits for others. spans_at_once: a message's size.
     """
 
-    endpoint: str | None
+    endpoint: str
     protocol: Protocol
     sampling: Sampling
     queue: int = 2048
@@ -73,34 +86,46 @@ class Exporting(NamedTuple):
 
 def exporting(settings: Traces, environ: Mapping[str, str]) -> Exporting | None:
     """Returns None where no trace is made. Raises ConfigError for a variable with a bad value."""
-    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+    found = address(settings, environ)
+    if found is None:
         return None
-    if settings.endpoint is None:
-        exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
-        if exporter not in ("otlp", "none"):
-            raise ConfigError(f"OTEL_TRACES_EXPORTER: {exporter!r} is not known here; take 'otlp' or 'none'")
-        names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-        named = next((name for name in names if environ.get(name, "").strip()), None)
-        if exporter == "none" or named is None:
-            return None
-        if "://" not in environ[named]:
-            raise ConfigError(f"{named}: it is no URL; write it as http://collector:4318")
-    protocol = settings.protocol or _protocol(environ)
-    endpoint = settings.endpoint
-    if endpoint is not None and protocol == "http/protobuf":
-        endpoint = endpoint.removesuffix(_PATH) + _PATH
-    for name in ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):  # the exporter reads them
-        _number(environ, name, 10, 1, 600)
-    for name in ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
-        _check_headers(environ, name)
     return Exporting(
-        endpoint,
-        protocol,
+        found.endpoint,
+        found.protocol,
         _sampling(settings, environ),
         settings.queue or int(_number(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 2048, 1, 100_000)),
         max(_SHORTEST_DELAY_MS, _number(environ, "OTEL_BSP_SCHEDULE_DELAY", 1000, 0, 600_000)) / 1000,
         int(_number(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 2048, 1, 10_000)),
     )
+
+
+def address(settings: Receiver, environ: Mapping[str, str]) -> Address | None:
+    """Returns None where no trace is made. Raises ConfigError for a variable with a bad value."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    endpoint = settings.endpoint or _named_endpoint(environ)
+    if endpoint is None:
+        return None
+    protocol = settings.protocol or _protocol(environ)
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"):  # the exporter reads them
+        _number(environ, name, 10, 1, 600)
+    for name in ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"):
+        _check_headers(environ, name)
+    whole = protocol == "grpc" or (settings.endpoint is None and environ.get(_OF_TRACES, "").strip())
+    return Address(endpoint if whole else endpoint.rstrip("/").removesuffix(_PATH) + _PATH, protocol)
+
+
+def _named_endpoint(environ: Mapping[str, str]) -> str | None:
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
+    if exporter not in ("otlp", "none"):
+        raise ConfigError(f"OTEL_TRACES_EXPORTER: {exporter!r} is not known here; take 'otlp' or 'none'")
+    named = next((name for name in (_OF_TRACES, _OF_ALL) if environ.get(name, "").strip()), None)
+    if exporter == "none" or named is None:
+        return None
+    endpoint = environ[named].strip()
+    if "://" not in endpoint:
+        raise ConfigError(f"{named}: it is no URL; write it as http://collector:4318")
+    return endpoint
 
 
 def _protocol(environ: Mapping[str, str]) -> Protocol:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from cloudach_service import settings as loader
 from cloudach_service.settings import FOLDER_OR_NAME, ConfigError, Group, MediaDomain, Name, Port, Seconds, header_text
+from cloudach_service.traces.settings import Receiver
 from pydantic import Field, model_validator
 
 from .slugs import slug
@@ -81,6 +82,12 @@ class Model(Group):
         return self
 
 
+class Telemetry(Group):
+    """The engines tell this of requests beside their metrics: docs/observability.md."""
+
+    traces: Receiver = Receiver()
+
+
 class Settings(Group):
     """The settings of the inference service."""
 
@@ -102,6 +109,8 @@ class Settings(Group):
         le=10**9,
         description="how long a stream lives on an old ingress process after a scaling; above the gateway's",
     )
+
+    telemetry: Telemetry = Telemetry()
 
     @model_validator(mode="after")
     def _routes_are_unique(self) -> Settings:

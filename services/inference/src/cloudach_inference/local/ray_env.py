@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from cloudach_service.traces.settings import Address
+
 # Ports that Serve hands to replicas, one after another from the first; below Linux's range for outgoing connections.
 _REPLICA_PORTS = range(20000, 32000, 200)
 
@@ -47,9 +49,19 @@ def choose_ports(http: int, *, seed: int) -> Ports:
 
 
 def environment(
-    base: Mapping[str, str], *, folder: Path, ports: Ports, token: str, api_key: str | None, stream_limit_s: int
+    base: Mapping[str, str],
+    *,
+    folder: Path,
+    ports: Ports,
+    token: str,
+    api_key: str | None,
+    stream_limit_s: int,
+    traces: Address | None = None,
 ) -> dict[str, str]:
-    """Returns variables for every process of the cluster. They have to be set before Ray is imported."""
+    """Returns variables for every process of the cluster. They have to be set before Ray is imported.
+
+    traces: where engines export their spans.
+    """
     inherited = {name: value for name, value in base.items() if name not in ("RAY_ADDRESS", "VLLM_API_KEY")}
     ingress = folder / "h"
     ours = {
@@ -84,7 +96,15 @@ def environment(
     }
     # Not in a runtime_env: Ray writes that into its logs.
     lock = {"VLLM_API_KEY": api_key} if api_key else {}
-    return inherited | ours | lock
+    return inherited | ours | lock | (_of_traces(traces) if traces is not None else {})
+
+
+def _of_traces(traces: Address) -> dict[str, str]:
+    return {
+        "OTEL_TRACES_EXPORTER": "otlp",  # the settings go before a variable that switches it off
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": traces.endpoint,
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": traces.protocol,
+    }
 
 
 def haproxy_wrapper(binary: str, *, loopback: bool = True) -> str:

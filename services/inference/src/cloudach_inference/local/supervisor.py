@@ -21,6 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
+from cloudach_service.traces.settings import address
+
 from ..cache import cache_root
 from ..replica.app import App
 from . import failure, probe, weights
@@ -59,6 +61,7 @@ class Supervisor:
         self._settings = settings
         self._say = say
         self._key = api_key(settings)
+        self._traces = address(settings.telemetry.traces, os.environ)
         self._began = time.monotonic()
         self._parent = os.getppid()
         self._stop = False
@@ -133,6 +136,7 @@ class Supervisor:
             token=secrets.token_hex(32),
             api_key=self._key,
             stream_limit_s=self._settings.stream_limit_s,
+            traces=self._traces,
         )
         with log.open("wb") as log_file:
             process = subprocess.Popen(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 from typing import Any
 
+from cloudach_simulator import traces
 from cloudach_simulator.asgi import create_app
 from cloudach_simulator.config import SimConfig
 from ray import serve
@@ -17,7 +20,10 @@ def simulator(options: dict[str, Any]) -> type:
 
     def application() -> Any:
         keep_to_own_address()
-        return Lock(create_app(sim_config(options)), Keys.taken_from_environment(), more=("/sim/",))
+        exporting = traces.start(os.environ)
+        if exporting is not None:
+            atexit.register(exporting.close)
+        return Lock(create_app(sim_config(options), exporting), Keys.taken_from_environment(), more=("/sim/",))
 
     @serve.ingress(application)
     class Simulator:
