@@ -12,7 +12,7 @@ import pytest
 
 from tests.data_plane.conftest import chat
 from tests.support.ports import free_port
-from tests.support.stack import Gateway, create_key, served_by, start_sim
+from tests.support.stack import Gateway, create_key, served_by, start_sim, workers
 from tests.support.waiting import until
 
 RAISED, LOWERED = "the log level has changed", "the log level is as the settings say"
@@ -85,14 +85,7 @@ def test_a_process_that_replaces_another_has_its_level() -> None:
     ):
         os.kill(gateway.process.pid, signal.SIGUSR1)
         until(lambda: said(gateway, RAISED) == 2)
-        children = f"/proc/{gateway.process.pid}/task/{gateway.process.pid}/children"
-        with open(children) as listed:
-            workers = [pid for pid in map(int, listed.read().split()) if b"spawn_main" in cmdline(pid)]
-        assert len(workers) == 2
-        os.kill(workers[0], signal.SIGKILL)
+        serving = workers(gateway)
+        assert len(serving) == 2
+        os.kill(serving[0], signal.SIGKILL)
         until(lambda: said(gateway, RAISED) == 3)
-
-
-def cmdline(pid: int) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()

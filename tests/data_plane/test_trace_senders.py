@@ -6,6 +6,7 @@ import logging
 import threading
 
 import pytest
+from cloudach_service.otlp import protobuf
 from cloudach_service.traces import encoding, senders
 from cloudach_service.traces.sampling import Sampling
 from cloudach_service.traces.senders import Sender
@@ -15,7 +16,7 @@ from cloudach_service.traces.spans import Kind, Span
 from tests.support.collector import Collector
 from tests.support.ports import free_port
 
-MESSAGE = encoding.request({}, ("tests", "1"), [encoding.span(Span(5, 6, 0, "one", Kind.SERVER, 1, 2, {"a": 1}))])
+MESSAGE = protobuf.request({}, ("tests", "1"), [encoding.span(Span(5, 6, 0, "one", Kind.SERVER, 1, 2, {"a": 1}))])
 PROTOCOLS: list[Protocol] = ["http/protobuf", "grpc"]
 
 pytestmark = pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -1,4 +1,4 @@
-"""A receiver of traces in the test's own process, over HTTP or gRPC, which may also be slow, full or silent."""
+"""A receiver of OTLP in the test's own process, over HTTP or gRPC, which may also be slow, full or silent."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
 import grpc  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
@@ -16,6 +23,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from .waiting import until
+
+ANSWERS: dict[str, Any] = {
+    "traces": ExportTraceServiceResponse,
+    "metrics": ExportMetricsServiceResponse,
+    "logs": ExportLogsServiceResponse,
+}
 
 KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT"}
 
@@ -38,19 +51,39 @@ class Received:
     failed: bool
 
 
+@dataclass(frozen=True)
+class LogRecord:
+    """One log record. Ids are hexadecimal, and '' where it has none. `process` is its `service.instance.id`."""
+
+    process: str
+    event: str
+    severity: str
+    number: int
+    time_ns: int
+    trace: str
+    span: str
+    attributes: dict[str, Any]
+
+
 class Collector:
-    """Use it in `with`. `mode` may be changed at any time: `takes`, `refuses` (503), `hangs` (until it is closed)."""
+    """Use it in `with`. `bytes` are the messages with traces.
+
+    `mode` may be changed at any time: `takes`, `refuses` (503), `hangs` (until it is closed)."""
 
     def __init__(self, protocol: str = "http/protobuf", mode: str = "takes") -> None:
         self.mode = mode
         self.calls = 0
         self.bytes: list[bytes] = []
+        self.of_metrics: list[bytes] = []
+        self.of_logs: list[bytes] = []
         self.called = threading.Event()
         self._closed = threading.Event()
         self._lock = threading.Lock()
         if protocol == "grpc":
             self._grpc = grpc.server(ThreadPoolExecutor(8))
-            trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Service(self), self._grpc)  # type: ignore[no-untyped-call]
+            trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Service(self, "traces"), self._grpc)  # type: ignore[no-untyped-call]
+            metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Service(self, "metrics"), self._grpc)  # type: ignore[no-untyped-call]
+            logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Service(self, "logs"), self._grpc)  # type: ignore[no-untyped-call]
             port = self._grpc.add_insecure_port("127.0.0.1:0")
             self._stop = lambda: self._grpc.stop(0)
             self._grpc.start()
@@ -66,7 +99,7 @@ class Collector:
             threading.Thread(target=server.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{port}"
 
-    def took(self, message: bytes) -> bool:
+    def took(self, message: bytes, signal: str = "traces") -> bool:
         """Returns False where the sender is told to come back later."""
         with self._lock:
             self.calls += 1
@@ -76,8 +109,20 @@ class Collector:
         if self.mode == "refuses":
             return False
         with self._lock:
-            self.bytes.append(message)
+            {"traces": self.bytes, "metrics": self.of_metrics, "logs": self.of_logs}[signal].append(message)
         return True
+
+    @property
+    def metrics(self) -> list[ExportMetricsServiceRequest]:
+        """The messages with metrics, in the order in which they came."""
+        with self._lock:
+            return [ExportMetricsServiceRequest.FromString(message) for message in self.of_metrics]
+
+    @property
+    def records(self) -> list[LogRecord]:
+        with self._lock:
+            messages = [ExportLogsServiceRequest.FromString(message) for message in self.of_logs]
+        return [record for message in messages for record in _records(message)]
 
     @property
     def spans(self) -> list[Received]:
@@ -132,6 +177,24 @@ def _spans(message: ExportTraceServiceRequest) -> list[Received]:
     return found
 
 
+def _records(message: ExportLogsServiceRequest) -> list[LogRecord]:
+    return [
+        LogRecord(
+            str(_attributes(of_resource.resource.attributes).get("service.instance.id", "")),
+            record.body.string_value,
+            record.severity_text,
+            record.severity_number,
+            record.time_unix_nano,
+            record.trace_id.hex(),
+            record.span_id.hex(),
+            _attributes(record.attributes),
+        )
+        for of_resource in message.resource_logs
+        for in_scope in of_resource.scope_logs
+        for record in in_scope.log_records
+    ]
+
+
 def _attributes(pairs: Any) -> dict[str, Any]:
     return {pair.key: _python(pair.value) for pair in pairs}
 
@@ -140,6 +203,8 @@ def _python(value: Any) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [_python(each) for each in value.array_value.values]
+    if kind == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
     return None if kind is None else getattr(value, kind)
 
 
@@ -156,9 +221,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        good = self.path == "/v1/traces" and self.headers["content-type"] == "application/x-protobuf"
-        status = 400 if not good else 200 if self.collector.took(body) else 503
-        answer = ExportTraceServiceResponse().SerializeToString() if status == 200 else b""
+        signal = self.path.removeprefix("/v1/")
+        good = signal in ANSWERS and self.headers["content-type"] == "application/x-protobuf"
+        status = 400 if not good else 200 if self.collector.took(body, signal) else 503
+        answer = ANSWERS[signal]().SerializeToString() if status == 200 else b""
         self.send_response(status)
         self.send_header("content-length", str(len(answer)))
         self.end_headers()
@@ -168,11 +234,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-class _Service(trace_service_pb2_grpc.TraceServiceServicer):
-    def __init__(self, collector: Collector) -> None:
-        self._collector = collector
+class _Service:
+    """Serves one signal: the services differ in their messages alone."""
 
-    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
-        if not self._collector.took(request.SerializeToString()):
+    def __init__(self, collector: Collector, signal: str) -> None:
+        self._collector = collector
+        self._signal = signal
+
+    def Export(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if not self._collector.took(request.SerializeToString(), self._signal):
             context.abort(grpc.StatusCode.UNAVAILABLE, "come back later")
-        return ExportTraceServiceResponse()
+        return ANSWERS[self._signal]()

@@ -130,6 +130,13 @@ class Gateway(Server):
             time.sleep(0.02)
 
 
+def workers(gateway: Gateway) -> list[int]:
+    """Returns the process ids of a gateway's processes that serve, where it has several."""
+    pid = gateway.process.pid
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in listed if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def start_sim(**options: Any) -> Simulator:
     """`cloudach-sim` on a free port. Options are those of its command line: `rate=50`, `tool_parser="none"`,
     `flat=True`; a list repeats one (`model=["a", "b"]`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cloudach_service.otlp import protobuf
 from cloudach_service.traces import encoding
 from cloudach_service.traces.spans import Event, Kind, Span
 from hypothesis import given
@@ -65,7 +66,7 @@ def _cleaned(attributes: Any) -> dict[str, Any]:
 
 @given(some.lists(_SPANS, max_size=4), _ATTRIBUTES)
 def test_the_official_classes_read_what_we_write(spans: list[Span], resource: dict[str, Any]) -> None:
-    written = encoding.request(resource, ("scope", "1.0"), [encoding.span(span) for span in spans])
+    written = protobuf.request(resource, ("scope", "1.0"), [encoding.span(span) for span in spans])
     read = ExportTraceServiceRequest.FromString(written)
     (of_resource,) = read.resource_spans
     assert _attributes(of_resource.resource.attributes) == _cleaned(resource)
@@ -93,5 +94,5 @@ def test_the_official_classes_read_what_we_write(spans: list[Span], resource: di
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 16_383, 16_384, 100_000])
 def test_texts_of_any_length(size: int) -> None:
     one = Span(1, 1, 0, "n" * size, Kind.SERVER, 0, 0, {})
-    read = ExportTraceServiceRequest.FromString(encoding.request({}, ("", ""), [encoding.span(one)]))
+    read = ExportTraceServiceRequest.FromString(protobuf.request({}, ("", ""), [encoding.span(one)]))
     assert len(read.resource_spans[0].scope_spans[0].spans[0].name) == size

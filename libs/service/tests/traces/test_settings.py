@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from cloudach_service.settings import ConfigError
 from cloudach_service.traces.sampling import Sampling
-from cloudach_service.traces.settings import Exporting, Receiver, Traces, address, exporting
+from cloudach_service.traces.settings import Address, Exporting, Receiver, Traces, address, exporting
 
 HERE = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 
@@ -27,10 +27,12 @@ def test_without_an_endpoint_or_switched_off_no_trace_is_made(environ: dict[str,
 
 def test_the_variable_for_traces_is_the_whole_url() -> None:
     environ = {**HERE, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://other:4318/own/path"}
-    assert address(Receiver(), environ) == ("http://other:4318/own/path", "http/protobuf")
-    assert address(Receiver(), {**HERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == ("http://collector:4318", "grpc")
+    assert address(Receiver(), environ) == Address("http://other:4318/own/path", "http/protobuf")
+    assert address(Receiver(), {**HERE, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}) == Address(
+        "http://collector:4318", "grpc"
+    )
     settings = Receiver(endpoint="http://set:4318", protocol="http/protobuf")
-    assert address(settings, environ) == ("http://set:4318/v1/traces", "http/protobuf")
+    assert address(settings, environ) == Address("http://set:4318/v1/traces", "http/protobuf")
 
 
 @pytest.mark.parametrize(

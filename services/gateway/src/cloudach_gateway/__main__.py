@@ -9,6 +9,7 @@ import resource
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> int:
+    started_ns = time.time_ns()
     logs.configure("gateway", level=settings.log_level)
     level = LevelSignals(*OWN_LOGGERS)
     level.catch()
@@ -55,11 +57,12 @@ def _run(settings: Settings) -> int:
         from cloudach_service import metrics
         from cloudach_service.traces import settings as traces
 
-        from . import supervisor, worker
+        from . import exports, supervisor, worker
         from .store.embedded import EmbeddedError, redis_server
 
         try:
             traces.exporting(settings.telemetry.traces, os.environ)
+            exports.check(settings.telemetry)
             if settings.kubernetes.enabled:
                 from .catalog.cluster import find_access
 
@@ -71,10 +74,13 @@ def _run(settings: Settings) -> int:
         except (OSError, EmbeddedError, ConfigError) as error:
             print(f"cloudach-gateway: {error}", file=sys.stderr)
             return 1
+        stack.enter_context(exports.of_logs(settings.telemetry))
+        stack.enter_context(exports.of_metrics(settings.telemetry, started_ns))
         host, port = listener.getsockname()[:2]
         print(f"listening on http://{host}:{port}", flush=True)
         serve = worker.run if settings.listen.processes == 1 else supervisor.run
         serve(settings, redis_url, listener, level)
+        listener.close()  # whoever comes while the last is exported would wait in vain
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TypeVar
 
+from cloudach_service.metric_export.naming import Naming
 from prometheus_client import Counter, Gauge, Histogram
 
 from .errors import ModelNotReady
@@ -45,6 +46,9 @@ TRACES_EXPORTED = Counter(
     "cloudach_traces_exported", "Traces that the receiver has taken; a settlement counts as one of its own"
 )
 TRACES_DROPPED = Counter("cloudach_traces_dropped", "Traces that were lost before they were exported", ["reason"])
+METRIC_EXPORTS = Counter("cloudach_metric_exports", "Exports of metrics by OTLP, by their result", ["result"])
+LOGS_EXPORTED = Counter("cloudach_logs_exported", "Log records that the receiver has taken")
+LOGS_DROPPED = Counter("cloudach_logs_dropped", "Log records that were lost before they were exported", ["reason"])
 HEARTBEATS = Counter("cloudach_heartbeats", "Keep-alive comments sent into silent streams")
 RUNNING = Gauge("cloudach_running_requests", "Generations running now", multiprocess_mode="livesum")
 CONNECTIONS = Gauge("cloudach_connections", "Open connections of clients", multiprocess_mode="livesum")
@@ -90,6 +94,21 @@ GEN_AI_TIME_PER_TOKEN = Histogram(
     ["gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
     buckets=(0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5),
 )
+
+OTEL_NAMES = Naming(
+    {
+        "gen_ai_server_request_duration_seconds": "gen_ai.server.request.duration",
+        "gen_ai_server_time_to_first_token_seconds": "gen_ai.server.time_to_first_token",
+        "gen_ai_server_time_per_output_token_seconds": "gen_ai.server.time_per_output_token",
+    },
+    {
+        "gen_ai_operation_name": "gen_ai.operation.name",
+        "gen_ai_provider_name": "gen_ai.provider.name",
+        "gen_ai_request_model": "gen_ai.request.model",
+        "error_type": "error.type",
+    },
+)
+"""Where metrics go out by OTLP, these have the names that the conventions give them."""
 
 
 @lru_cache(maxsize=4096)

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cloudach_service import settings as loader
+from cloudach_service.log_export.settings import Logs
+from cloudach_service.metric_export.settings import Metrics
 from cloudach_service.settings import BaseUrl, ConfigError, Group, Host, MediaDomain, Name, Port, Seconds, Secret
 from cloudach_service.traces.settings import Traces
 from openai_wire.fields import RESERVED
@@ -358,9 +360,11 @@ class Kubernetes(Group):
 
 
 class Telemetry(Group):
-    """The gateway tells this of requests beside logs and metrics: docs/observability.md."""
+    """The gateway tells this of itself by OpenTelemetry's protocol: docs/observability.md."""
 
     traces: Traces = Traces()
+    metrics: Metrics = Metrics()
+    logs: Logs = Logs()
 
 
 class Settings(Group):

@@ -17,6 +17,7 @@ import uvloop
 from cloudach_service import logs, processes
 from cloudach_service.log_level import LevelSignals
 
+from . import exports
 from .app import HEALTH_PATHS, build
 from .client.door import Door, most_connections
 from .client.http_protocol import EnvelopeHttpProtocol
@@ -115,7 +116,8 @@ def run_as_child(settings: Settings, redis_url: str, listener: socket.socket, pa
     logs.configure("gateway", level=settings.log_level)
     level = LevelSignals(*OWN_LOGGERS)
     level.catch()
-    run(settings, redis_url, listener, level)
+    with exports.of_logs(settings.telemetry):
+        run(settings, redis_url, listener, level)
 
 
 async def _serve(settings: Settings, redis_url: str, listener: socket.socket, level: LevelSignals) -> None:

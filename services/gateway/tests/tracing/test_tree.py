@@ -10,6 +10,7 @@ from cloudach_gateway.errors import GatewayError, InvalidApiKey, InvalidRequest,
 from cloudach_gateway.proxy.placing.cause import Cause
 from cloudach_gateway.record import AttemptRecord, FailedOver, RequestRecord, TraceIds, Wait
 from cloudach_gateway.tracing.tree import settlement, tree
+from cloudach_service.otlp import protobuf
 from cloudach_service.traces import encoding
 from cloudach_service.traces.spans import Span
 from hypothesis import given
@@ -26,7 +27,7 @@ def clock(seconds: float) -> int:
 
 def exported(spans: list[Span]) -> list[Any]:
     """Returns the spans as a receiver reads them."""
-    message = encoding.request({}, ("", ""), [encoding.span(span) for span in spans])
+    message = protobuf.request({}, ("", ""), [encoding.span(span) for span in spans])
     return [*ExportTraceServiceRequest.FromString(message).resource_spans[0].scope_spans[0].spans]
 
 

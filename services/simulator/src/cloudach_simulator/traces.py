@@ -54,8 +54,8 @@ def start(environ: Mapping[str, str], settings: Settings | None = None) -> Trace
     found = exporting(settings or Settings(), environ)
     if found is None:
         return None
+    from cloudach_service.otlp.resource import of_service
     from cloudach_service.traces.queue import TraceQueue  # OpenTelemetry is heavy, and most simulators do without
-    from cloudach_service.traces.resource import of_service
     from cloudach_service.traces.senders import sender
 
     version = importlib.metadata.version("cloudach-simulator")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-Value = str | bool | int | float | Sequence[str]
-Attributes = Mapping[str, Value]
+from ..otlp.protobuf import Attributes as Attributes
+from ..otlp.protobuf import Value as Value
 
 
 class Kind(IntEnum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from typing import NamedTuple
 
+from cloudach_service.otlp.resource import of_service
 from cloudach_service.traces.queue import TraceQueue
-from cloudach_service.traces.resource import of_service
 from cloudach_service.traces.senders import sender
 from cloudach_service.traces.settings import Exporting, Traces
 

@@ -1,14 +1,15 @@
-"""Says what process the spans are of, as OpenTelemetry's resource."""
+"""Says which process tells of itself, as OpenTelemetry's resource."""
 
 from __future__ import annotations
 
 import os
 import socket
 import uuid
+from functools import lru_cache
 
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-from .spans import Attributes
+from .protobuf import Attributes
 
 
 def of_service(name: str, version: str) -> Attributes:
@@ -18,7 +19,7 @@ def of_service(name: str, version: str) -> Attributes:
             "service.name": name,
             "service.namespace": "cloudach",
             "service.version": version,
-            "service.instance.id": str(uuid.uuid4()),
+            "service.instance.id": _instance(os.getpid()),
             "host.name": socket.gethostname(),
             "process.pid": os.getpid(),
             "telemetry.sdk.language": "python",
@@ -26,4 +27,10 @@ def of_service(name: str, version: str) -> Attributes:
             "telemetry.sdk.version": version,
         }
     )
-    return dict(own.merge(OTELResourceDetector().detect()).attributes)  # type: ignore[arg-type]
+    return dict(own.merge(OTELResourceDetector().detect()).attributes)
+
+
+@lru_cache(maxsize=1)
+def _instance(_: int) -> str:
+    """Returns the id of this process, which is one for its traces, its metrics and its logs. A child has its own."""
+    return str(uuid.uuid4())
